@@ -1,0 +1,1 @@
+"""The words every Backpropagate package shares. Standard library only."""

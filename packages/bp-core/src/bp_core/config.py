@@ -1,0 +1,186 @@
+"""Settings: frozen dataclasses, help beside the default. Command line, environment and docs derive from them."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from .errors import BadValue
+
+Backend = str
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+ExportFormat = Literal["lora", "merged", "gguf"]
+Quantization = Literal["f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What a user may set for a training run. None means: computed from the model, the data and the machine."""
+
+    model: Annotated[str, "Preset, hub id (owner/name) or folder of the base model."] = "smollm2-135m"
+    output: Annotated[str, "Folder for the adapter and the run's records."] = "output"
+    backend: Annotated[str, "Where to train: auto, or the name of an installed rail (cuda, cpu, null)."] = (
+        "auto"
+    )
+    steps: Annotated[int | None, "Optimizer steps. Default: from --epochs."] = None
+    epochs: Annotated[float | None, "Passes over the data. Default: 3, unless --steps is given."] = None
+    samples: Annotated[int | None, "Use only the first so many examples of the data."] = None
+    rank: Annotated[int, "LoRA rank: higher learns more and needs more memory."] = 16
+    alpha: Annotated[
+        float | None, "LoRA alpha, the adapter's strength times the rank. Default: 2 × rank."
+    ] = None
+    dropout: Annotated[float, "LoRA dropout, 0 to 1."] = 0.0
+    learning_rate: Annotated[float | None, "Peak learning rate. Default: 2e-4."] = None
+    batch_size: Annotated[
+        int | None, "Examples per optimizer step. Default: 8, or all if there are fewer."
+    ] = None
+    micro_batch: Annotated[
+        int | None, "Examples computed at once. Default: the batch size; shrinks when memory runs out."
+    ] = None
+    max_length: Annotated[int, "Longest example in tokens; longer ones are cut at the end."] = 2048
+    warmup_ratio: Annotated[float, "Share of the steps over which the learning rate rises."] = 0.05
+    weight_decay: Annotated[float, "AdamW weight decay."] = 0.0
+    max_grad_norm: Annotated[float, "Gradients are clipped to this norm."] = 1.0
+    seed: Annotated[int, "Seed of the adapter's start and of the data order."] = 42
+    dtype: Annotated[
+        DType, "Number format of the base weights while training. auto: bfloat16 where it is fast."
+    ] = "auto"
+    checkpoint_every: Annotated[int, "Steps between checkpoints."] = 100
+    keep_checkpoints: Annotated[int, "How many checkpoints to keep."] = 2
+
+    def __post_init__(self) -> None:
+        check(self, _TRAIN_RANGES)
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """What a user may set for an export."""
+
+    format: Annotated[
+        ExportFormat, "lora: the adapter alone; merged: a Hugging Face folder; gguf: one file to run."
+    ] = "gguf"
+    quantization: Annotated[Quantization, "Number format inside the GGUF."] = "q4_k_m"
+    output: Annotated[str | None, "File or folder to write. Default: beside the adapter."] = None
+
+    def __post_init__(self) -> None:
+        check(self, {})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A resolved TrainConfig: nothing is None. `why` explains each value that was computed."""
+
+    model: str
+    output: str
+    backend: str
+    steps: int
+    rank: int
+    alpha: float
+    dropout: float
+    learning_rate: float
+    batch_size: int
+    micro_batch: int
+    max_length: int
+    warmup_steps: int
+    weight_decay: float
+    max_grad_norm: float
+    seed: int
+    dtype: DType
+    checkpoint_every: int
+    keep_checkpoints: int
+    why: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One field of a settings class, as the command line and the docs need it."""
+
+    name: str
+    type: Any
+    default: Any
+    help: str
+
+
+_Range = tuple[float, float]
+_POSITIVE: _Range = (1, math.inf)
+_TRAIN_RANGES: dict[str, _Range] = {
+    "steps": _POSITIVE,
+    "epochs": (1e-6, math.inf),
+    "samples": _POSITIVE,
+    "rank": _POSITIVE,
+    "alpha": (1e-6, math.inf),
+    "dropout": (0, 0.999),
+    "learning_rate": (1e-12, 10),
+    "batch_size": _POSITIVE,
+    "micro_batch": _POSITIVE,
+    "max_length": (8, math.inf),
+    "warmup_ratio": (0, 1),
+    "weight_decay": (0, math.inf),
+    "max_grad_norm": (1e-9, math.inf),
+    "seed": (0, 2**32 - 1),
+    "checkpoint_every": _POSITIVE,
+    "keep_checkpoints": _POSITIVE,
+}
+
+
+def settings(config: type) -> Iterator[Setting]:
+    """The fields of a settings class with type, default and help."""
+    hints = get_type_hints(config, include_extras=True)
+    for field in dataclasses.fields(config):
+        hint = hints[field.name]
+        assert get_origin(hint) is Annotated, f"{config.__name__}.{field.name} has no help"
+        kind, text = get_args(hint)[:2]
+        yield Setting(field.name, kind, field.default, text)
+
+
+def check(config: Any, ranges: Mapping[str, _Range]) -> None:
+    """Raise BadValue that lists every field of the wrong type or out of range."""
+    problems = []
+    for setting in settings(type(config)):
+        value = getattr(config, setting.name)
+        problem = _wrong_type(setting, value) or _out_of_range(value, ranges.get(setting.name))
+        if problem:
+            problems.append(f"{setting.name} is {value!r}, but {problem}")
+    if problems:
+        raise BadValue("; ".join(problems) + ".")
+
+
+def known(names: Iterable[str], config: type) -> None:
+    """Raise BadValue for names that are no field of `config`, suggesting the nearest one."""
+    fields = [setting.name for setting in settings(config)]
+    problems = []
+    for name in names:
+        if name not in fields:
+            near = difflib.get_close_matches(name, fields, 1)
+            problems.append(
+                f"there is no setting {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+            )
+    if problems:
+        raise BadValue("; ".join(problems))
+
+
+def _wrong_type(setting: Setting, value: object) -> str | None:
+    options = [kind for kind in (get_args(setting.type) or (setting.type,))]
+    if get_origin(setting.type) is Literal:
+        return None if value in options else f"must be one of {', '.join(map(str, options))}"
+    if value is None:
+        return None if type(None) in options else "must have a value"
+    if isinstance(value, bool) and bool not in options:
+        return "must be a number"
+    if float in options and isinstance(value, int | float):
+        return None
+    wanted = tuple(kind for kind in options if isinstance(kind, type) and kind is not type(None))
+    return None if isinstance(value, wanted) else f"must be of type {wanted[0].__name__}"
+
+
+def _out_of_range(value: object, limits: _Range | None) -> str | None:
+    if limits is None or not isinstance(value, int | float):
+        return None
+    low, high = limits
+    if low <= value <= high:
+        return None
+    return f"must be at least {low:g}" if math.isinf(high) else f"must be between {low:g} and {high:g}"

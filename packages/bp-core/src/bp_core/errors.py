@@ -1,0 +1,255 @@
+"""Every error a user can meet: class = code = fix, declared once.
+
+The first word of a code says who must act: INPUT and CONFIG the user (exit 1), DEP, RUNTIME and STATE
+the machine or a dependency (exit 2). docs/errors.md is generated from this file.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+ERRORS: dict[str, type[BackpropagateError]] = {}
+_EXIT_CODES = {"INPUT": 1, "CONFIG": 1, "DEP": 2, "RUNTIME": 2, "STATE": 2}
+
+
+class BackpropagateError(Exception):
+    """Base of all our errors. `message` says what happened, `where` is `file` or `file:line`, `fix` the next step."""
+
+    code: ClassVar[str] = ""
+    fix: str = ""
+    exit_code: ClassVar[int] = 2
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        assert cls.code not in ERRORS, f"{cls.code} is declared twice"
+        assert cls.__doc__ and cls.fix, f"{cls.code} needs a docstring and a fix"
+        cls.exit_code = _EXIT_CODES[cls.code.split("_")[0]]
+        ERRORS[cls.code] = cls
+
+    def __init__(self, message: str, *, where: str | None = None, fix: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+        self.fix = fix or type(self).fix
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.message}" if self.where else self.message
+
+    def as_dict(self) -> dict[str, str | None]:
+        return {"code": self.code, "message": self.message, "where": self.where, "fix": self.fix}
+
+
+class FileMissing(BackpropagateError):
+    """A file or folder that was named does not exist."""
+
+    code = "INPUT_FILE_NOT_FOUND"
+    fix = "Check the path; relative paths start at the current folder."
+
+
+class FileUnreadable(BackpropagateError):
+    """A file exists but cannot be read as text."""
+
+    code = "INPUT_FILE_UNREADABLE"
+    fix = "Save the file as UTF-8 text and check its permissions."
+
+
+class FileEmpty(BackpropagateError):
+    """A data file has no rows."""
+
+    code = "INPUT_FILE_EMPTY"
+    fix = "Put at least one example in the file, one JSON object a line."
+
+
+class BrokenJson(BackpropagateError):
+    """A line is not valid JSON, or not an object."""
+
+    code = "INPUT_JSON_BROKEN"
+    fix = "Correct that line; every line must be one complete JSON object."
+
+
+class UnknownFormat(BackpropagateError):
+    """A row's keys match no known data format."""
+
+    code = "INPUT_FORMAT_UNKNOWN"
+    fix = (
+        "Use one of: messages (OpenAI), conversations (ShareGPT), instruction/output (Alpaca), "
+        "prompt/completion, text."
+    )
+
+
+class BadRow(BackpropagateError):
+    """A row has the right keys but a value of the wrong kind."""
+
+    code = "INPUT_ROW_INVALID"
+    fix = "Correct that row."
+
+
+class NoTarget(BackpropagateError):
+    """A row has nothing to learn from: no assistant turn, or an empty one."""
+
+    code = "INPUT_NO_TARGET"
+    fix = "Give the row an assistant turn with text; that is what the model learns to write."
+
+
+class TemplateUnusable(BackpropagateError):
+    """The chat template cannot be rendered, or its pieces do not add up, so the loss mask would be a guess."""
+
+    code = "INPUT_TEMPLATE_UNUSABLE"
+    fix = "Use a model with a chat template that renders each turn the same way wherever it stands."
+
+
+class ModelNotFound(BackpropagateError):
+    """A model is neither a preset, nor a folder with weights, nor found on the hub."""
+
+    code = "INPUT_MODEL_NOT_FOUND"
+    fix = "Name a preset (smollm2-135m), a folder with config.json and *.safetensors, or a hub id like owner/name."
+
+
+class ModelUnusable(BackpropagateError):
+    """A model folder was found but something in it is missing or not supported."""
+
+    code = "INPUT_MODEL_UNUSABLE"
+    fix = "Download the model again, or choose another one."
+
+
+class AdapterUnusable(BackpropagateError):
+    """A folder is not a PEFT adapter that can be used, or its files are damaged."""
+
+    code = "INPUT_ADAPTER_UNUSABLE"
+    fix = "Point to a folder with adapter_config.json and adapter_model.safetensors, such as ./output/lora."
+
+
+class GgufUnusable(BackpropagateError):
+    """A file is not a GGUF model that can be read."""
+
+    code = "INPUT_GGUF_UNUSABLE"
+    fix = "Export the model again; the file may be truncated."
+
+
+class OutputUnusable(BackpropagateError):
+    """The output path is a file, or cannot be written to."""
+
+    code = "INPUT_OUTPUT_UNUSABLE"
+    fix = "Choose another --output, or change the permissions of this one."
+
+
+class BadValue(BackpropagateError):
+    """One or more settings have values outside their range, or do not exist."""
+
+    code = "CONFIG_VALUE_INVALID"
+    fix = "Correct the settings named above; `backprop train --help` lists them all."
+
+
+class UnknownQuantization(BackpropagateError):
+    """A quantisation that we do not write."""
+
+    code = "CONFIG_QUANTIZATION_UNKNOWN"
+    fix = "Use one of: f16, bf16, q8_0, q6_k, q5_k_m, q4_k_m."
+
+
+class UnknownFormatName(BackpropagateError):
+    """An export format that we do not write."""
+
+    code = "CONFIG_EXPORT_FORMAT_UNKNOWN"
+    fix = "Use one of: lora, merged, gguf."
+
+
+class UnknownBackend(BackpropagateError):
+    """A backend for which no rail is installed."""
+
+    code = "CONFIG_BACKEND_UNKNOWN"
+    fix = "Use --backend auto, or install the package that brings this backend."
+
+
+class UnsupportedArchitecture(BackpropagateError):
+    """The model's architecture cannot be exported to GGUF."""
+
+    code = "CONFIG_ARCHITECTURE_UNSUPPORTED"
+    fix = "Export with --format merged and convert with another tool, or train a supported base."
+
+
+class BackendUnavailable(BackpropagateError):
+    """The chosen backend cannot run on this machine."""
+
+    code = "DEP_BACKEND_UNAVAILABLE"
+    fix = "Use --backend cpu, or install the driver that this backend needs; `backprop info` shows what was found."
+
+
+class LlamaCppMissing(BackpropagateError):
+    """No embedded llama.cpp is installed, and this step needs one."""
+
+    code = "DEP_LLAMA_CPP_MISSING"
+    fix = 'Install it: pip install "bp-export[llama]".'
+
+
+class LlamaCppFailed(BackpropagateError):
+    """llama.cpp stopped or refused while working on a file. It ran in a process of its own; nothing else is lost."""
+
+    code = "DEP_LLAMA_CPP_FAILED"
+    fix = "Run the command again; if it repeats, report it with the output of `backprop info`."
+
+
+class HubUnreachable(BackpropagateError):
+    """The model hub did not answer, or refused."""
+
+    code = "DEP_HUB_UNREACHABLE"
+    fix = "Check the network and HF_TOKEN, or use a local folder or the preset smollm2-135m."
+
+
+class OutOfMemory(BackpropagateError):
+    """The device's memory is exhausted. A rail raises it; the loop retries smaller and passes it on at micro-batch 1."""
+
+    code = "RUNTIME_GPU_OOM"
+    fix = "Use a smaller --max-length or --rank, or a smaller model."
+
+
+class Diverged(BackpropagateError):
+    """The loss or the gradient stopped being a finite number."""
+
+    code = "RUNTIME_DIVERGED"
+    fix = "Lower --learning-rate, and check the data for extreme rows."
+
+
+class NotProven(BackpropagateError):
+    """The exported file does not behave like the model that was trained. It was not given its final name."""
+
+    code = "RUNTIME_EXPORT_NOT_PROVEN"
+    fix = "Read parity.json for what differs; please report it with the output of `backprop info`."
+
+
+class Interrupted(BackpropagateError):
+    """The run was stopped by the user; its last checkpoint is complete."""
+
+    code = "RUNTIME_INTERRUPTED"
+    fix = "Go on with --resume."
+
+
+class CheckpointUnusable(BackpropagateError):
+    """A checkpoint is incomplete, altered, or belongs to another run."""
+
+    code = "STATE_CHECKPOINT_UNUSABLE"
+    fix = "Resume from an earlier checkpoint, or start again."
+
+
+class NothingToResume(BackpropagateError):
+    """There is no unfinished run with a checkpoint under the output folder."""
+
+    code = "STATE_NOTHING_TO_RESUME"
+    fix = "Start a new run, without --resume."
+
+
+class ResumeMismatch(BackpropagateError):
+    """Data, model or settings differ from those of the run to resume."""
+
+    code = "STATE_RESUME_MISMATCH"
+    fix = "Use the same data, model and settings, or start a new run."
+
+
+class DiskFull(BackpropagateError):
+    """The disk has no room for what must be written."""
+
+    code = "STATE_DISK_FULL"
+    fix = "Free some space, or choose an --output on another disk."
+
+
+Interrupted.exit_code = 130

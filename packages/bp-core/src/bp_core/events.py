@@ -1,0 +1,68 @@
+"""What a run tells whoever watches: small records, written to events.jsonl one a line."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .rail import Memory
+
+
+@dataclass(frozen=True)
+class Event:
+    """Base of all events; `step` counts finished optimizer steps."""
+
+    step: int
+
+    def as_json(self) -> str:
+        return json.dumps({"event": type(self).__name__, **dataclasses.asdict(self)})
+
+
+@dataclass(frozen=True)
+class Started(Event):
+    """Training begins at `step` (0, or where a resumed run left off)."""
+
+    steps: int
+
+
+@dataclass(frozen=True)
+class Stepped(Event):
+    """An optimizer step is done. `loss` is per target token; seconds are wall-clock."""
+
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    tokens: int
+    targets: int
+    seconds: float
+    memory: Memory
+
+
+@dataclass(frozen=True)
+class MemoryShrunk(Event):
+    """Memory ran out; the step is replayed with this micro-batch. The effective batch is unchanged."""
+
+    micro_batch: int
+
+
+@dataclass(frozen=True)
+class Checkpointed(Event):
+    """A checkpoint is complete on disk."""
+
+    folder: str
+
+
+@dataclass(frozen=True)
+class Finished(Event):
+    """All steps are done."""
+
+    loss: float
+    tokens: int
+    targets: int
+    seconds: float
+    peak_memory: int
+
+
+Watch = Callable[[Event], None]

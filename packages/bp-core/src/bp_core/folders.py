@@ -1,0 +1,156 @@
+"""What lies on disk: whole or not at all. Folders are written beside their place, fsynced, and renamed."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .errors import DiskFull, OutputUnusable
+
+MANIFEST = "manifest.json"
+
+
+def home() -> Path:
+    """The user's Backpropagate folder: BACKPROPAGATE_HOME, or ~/.backpropagate."""
+    return Path(os.environ.get("BACKPROPAGATE_HOME") or Path.home() / ".backpropagate")
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `target`; on success it gets a manifest and the name `target`, which must be free."""
+    with writing(target.parent):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        with writing(target):
+            yield draft
+            write_manifest(draft)
+            sync(draft)
+            draft.chmod(0o777 & ~_umask())
+            draft.rename(target)
+            _sync_entry(target.parent)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+@contextmanager
+def new_file(target: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `target`; on success it is fsynced and takes that name, replacing a file there."""
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        os.close(handle)
+    draft = Path(name)
+    try:
+        with writing(target):
+            yield draft
+            _sync_file(draft)
+            draft.chmod(0o666 & ~_umask())
+            draft.replace(target)
+            _sync_entry(target.parent)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def write_json(target: Path, value: Any) -> None:
+    """Write `value` as JSON, atomically."""
+    with new_file(target) as draft:
+        draft.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_manifest(folder: Path) -> None:
+    """List every file of `folder` with its size and SHA-256."""
+    files = {path.relative_to(folder).as_posix(): _entry(path) for path in _files(folder)}
+    (folder / MANIFEST).write_text(json.dumps(files, indent=1) + "\n", encoding="utf-8")
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with a folder that should match its manifest; None if all is well."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return f"{MANIFEST} is missing"
+    except ValueError:
+        return f"{MANIFEST} is not valid JSON"
+    for name, entry in manifest.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if _entry(path) != entry:
+            return f"{name} was altered"
+    return None
+
+
+def writable_folder(path: Path) -> Path:
+    """The folder `path`, created if need be and tried by writing. Raises OutputUnusable."""
+    if path.exists() and not path.is_dir():
+        raise OutputUnusable("this is a file, not a folder.", where=str(path))
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    return path
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Translate what the operating system says about writing under `path` into our errors."""
+    try:
+        yield
+    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        raise OutputUnusable(f"cannot write here ({error.strerror}).", where=str(path)) from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull("the disk is full.", where=str(path)) from error
+        if error.errno in (errno.EROFS, errno.ENAMETOOLONG):
+            raise OutputUnusable(f"cannot write here ({error.strerror}).", where=str(path)) from error
+        raise
+
+
+def sync(folder: Path) -> None:
+    """Flush a folder and every file in it to disk."""
+    for path in [*_files(folder), folder / MANIFEST]:
+        _sync_file(path)
+    _sync_entry(folder)
+
+
+def _sync_entry(folder: Path) -> None:
+    if os.name != "nt":  # Windows cannot open a folder; its rename is durable by itself
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": digest(path)}
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

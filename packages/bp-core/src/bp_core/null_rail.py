@@ -1,0 +1,89 @@
+"""A rail without tensors: scripted losses and failures. Dry runs, tests of the loop, and how to write a rail."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from .errors import OutOfMemory
+from .examples import Batch
+from .rail import Job, Memory, Opened, Probe
+
+
+class NullRail:
+    """Its whole model is one number. The loss of a token falls as 2 / (1 + updates); `capacity` examples fit at once."""
+
+    def __init__(self, capacity: int | None = None) -> None:
+        self.capacity = capacity
+        self.updates = 0
+        self.weight = 0.0
+        self.gradient = 0.0
+        self.log: list[str] = []
+
+    def probe(self) -> Probe:
+        return Probe(True, "null")
+
+    def open(self, job: Job) -> Opened:
+        self.updates, self.weight, self.gradient = 0, 0.0, 0.0
+        return Opened(parameters=1, trainable=1, device="null", dtype="float32")
+
+    def accumulate(self, batch: Batch, weight: float) -> float:
+        if self.capacity is not None and len(batch.lengths) > self.capacity:
+            raise OutOfMemory(f"{len(batch.lengths)} examples do not fit; {self.capacity} do.")
+        total, count = self.evaluate(batch)
+        self.gradient += weight * count
+        self.log.append(f"accumulate {len(batch.lengths)}")
+        return weight * total
+
+    def update(self, learning_rate: float) -> float:
+        norm = self.gradient
+        self.weight -= learning_rate * self.gradient
+        self.gradient = 0.0
+        self.updates += 1
+        self.log.append("update")
+        return norm
+
+    def discard(self) -> None:
+        self.gradient = 0.0
+        self.log.append("discard")
+
+    def evaluate(self, batch: Batch) -> tuple[float, int]:
+        count = sum(map(bool, batch.trained))
+        return count * 2.0 / (1 + self.updates), count
+
+    def logits(self, tokens: Sequence[int], *, adapter: bool = True) -> Any:
+        size = max(tokens) + 1
+        return [[self.weight * adapter if i == token else 0.0 for i in range(size)] for token in tokens]
+
+    def generate(
+        self,
+        prompt: Sequence[int],
+        *,
+        limit: int,
+        stop: Sequence[int],
+        adapter: bool = True,
+        on_token: Callable[[int], None] | None = None,
+    ) -> list[int]:
+        tokens = [*prompt[: limit - 1], *stop[:1]]
+        for token in tokens if on_token else ():
+            on_token(token)  # type: ignore[misc]
+        return tokens
+
+    def save(self, folder: Path) -> None:
+        state = {"updates": self.updates, "weight": self.weight}
+        (folder / "null.json").write_text(json.dumps(state), encoding="utf-8")
+
+    def restore(self, folder: Path) -> None:
+        state = json.loads((folder / "null.json").read_text(encoding="utf-8"))
+        self.updates, self.weight, self.gradient = state["updates"], state["weight"], 0.0
+
+    def write_adapter(self, folder: Path) -> None:
+        self.save(folder)
+
+    def memory(self) -> Memory:
+        return Memory(0, 0, 0)
+
+    def close(self) -> None:
+        self.log.append("close")

@@ -1,0 +1,139 @@
+"""The rail protocol: what a framework must be able to compute so that the loop can train with it.
+
+Time belongs to the loop, tensors to the rail: a rail never retries, logs or decides. Rails are found through the
+entry-point group `backpropagate.rails`, by the name that `--backend` takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Protocol
+
+from .config import DType, Recipe
+from .errors import UnknownBackend
+from .examples import Batch
+
+GROUP = "backpropagate.rails"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Whether a rail can run on this machine. `total` and `free` are bytes of the memory that training uses."""
+
+    available: bool
+    device: str
+    reason: str = ""
+    total: int = 0
+    free: int = 0
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes: in use now, the most since `open`, and what the device has."""
+
+    used: int
+    peak: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to open: the base in `model` (a Hugging Face folder), with the PEFT folder `adapter` if there is one.
+
+    With a `recipe` the model is opened for training (a new adapter if none is given); without, only for reading.
+    """
+
+    model: Path
+    adapter: Path | None = None
+    recipe: Recipe | None = None
+    dtype: DType = "auto"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a rail opened: parameter counts, and the number format it computes in."""
+
+    parameters: int
+    trainable: int
+    device: str
+    dtype: str
+
+
+class Rail(Protocol):
+    """A framework under the loop. Raises OutOfMemory (only) when the device's memory is exhausted."""
+
+    def probe(self) -> Probe:
+        """Whether this machine can run it. Cheap; never raises."""
+        ...
+
+    def open(self, job: Job) -> Opened:
+        """Load the base, attach the adapter, build the optimizer."""
+        ...
+
+    def accumulate(self, batch: Batch, weight: float) -> float:
+        """Add the gradients of weight × summed loss; return weight × summed loss."""
+        ...
+
+    def update(self, learning_rate: float) -> float:
+        """Clip, step, clear; return the gradient norm before clipping. Allocates before it changes anything."""
+        ...
+
+    def discard(self) -> None:
+        """Drop accumulated gradients and cached memory, so that a step can be replayed."""
+        ...
+
+    def evaluate(self, batch: Batch) -> tuple[float, int]:
+        """Summed loss and count over the trained tokens, no gradients."""
+        ...
+
+    def logits(self, tokens: Sequence[int], *, adapter: bool = True) -> Any:
+        """Float32 logits [len(tokens), vocabulary] of one short row, as numpy; with the adapter, or the base alone."""
+        ...
+
+    def generate(
+        self,
+        prompt: Sequence[int],
+        *,
+        limit: int,
+        stop: Sequence[int],
+        adapter: bool = True,
+        on_token: Callable[[int], None] | None = None,
+    ) -> list[int]:
+        """Greedy continuation of one prompt, up to `limit` tokens or the first of `stop`, which is included."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write adapter, optimizer and random state: everything that resume needs."""
+        ...
+
+    def restore(self, folder: Path) -> None:
+        """Read back what `save` wrote, bit for bit."""
+        ...
+
+    def write_adapter(self, folder: Path) -> None:
+        """Write the adapter in PEFT layout."""
+        ...
+
+    def memory(self) -> Memory:
+        """Bytes in use."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the model and its memory."""
+        ...
+
+
+def rails() -> list[str]:
+    """The names of the installed rails."""
+    return sorted({point.name for point in entry_points(group=GROUP)})
+
+
+def find(name: str) -> Rail:
+    """A new rail of that name. Raises UnknownBackend."""
+    for point in entry_points(group=GROUP, name=name):
+        rail: Rail = point.load()()
+        return rail
+    raise UnknownBackend(f"There is no backend {name!r}; installed are: {', '.join(rails())}.")
