@@ -23,21 +23,15 @@ class TrainConfig:
 
     model: Annotated[str, "Preset, hub id (owner/name) or folder of the base model."] = "smollm2-135m"
     output: Annotated[str, "Folder for the adapter and the run's records."] = "output"
-    backend: Annotated[str, "Where to train: auto, or the name of an installed rail (cuda, cpu, null)."] = (
-        "auto"
-    )
+    backend: Annotated[str, "Where to train: auto, or the name of an installed rail (cuda, cpu, null)."] = "auto"
     steps: Annotated[int | None, "Optimizer steps. Default: from --epochs."] = None
     epochs: Annotated[float | None, "Passes over the data. Default: 3, unless --steps is given."] = None
     samples: Annotated[int | None, "Use only the first so many examples of the data."] = None
     rank: Annotated[int, "LoRA rank: higher learns more and needs more memory."] = 16
-    alpha: Annotated[
-        float | None, "LoRA alpha, the adapter's strength times the rank. Default: 2 × rank."
-    ] = None
+    alpha: Annotated[float | None, "LoRA alpha, the adapter's strength times the rank. Default: 2 × rank."] = None
     dropout: Annotated[float, "LoRA dropout, 0 to 1."] = 0.0
     learning_rate: Annotated[float | None, "Peak learning rate. Default: 2e-4."] = None
-    batch_size: Annotated[
-        int | None, "Examples per optimizer step. Default: 8, or all if there are fewer."
-    ] = None
+    batch_size: Annotated[int | None, "Examples per optimizer step. Default: 8, or all if there are fewer."] = None
     micro_batch: Annotated[
         int | None, "Examples computed at once. Default: the batch size; shrinks when memory runs out."
     ] = None
@@ -46,9 +40,9 @@ class TrainConfig:
     weight_decay: Annotated[float, "AdamW weight decay."] = 0.0
     max_grad_norm: Annotated[float, "Gradients are clipped to this norm."] = 1.0
     seed: Annotated[int, "Seed of the adapter's start and of the data order."] = 42
-    dtype: Annotated[
-        DType, "Number format of the base weights while training. auto: bfloat16 where it is fast."
-    ] = "auto"
+    dtype: Annotated[DType, "Number format of the base weights while training. auto: bfloat16 where it is fast."] = (
+        "auto"
+    )
     checkpoint_every: Annotated[int, "Steps between checkpoints."] = 100
     keep_checkpoints: Annotated[int, "How many checkpoints to keep."] = 2
 
@@ -156,9 +150,7 @@ def known(names: Iterable[str], config: type) -> None:
     for name in names:
         if name not in fields:
             near = difflib.get_close_matches(name, fields, 1)
-            problems.append(
-                f"there is no setting {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
-            )
+            problems.append(f"there is no setting {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
     if problems:
         raise BadValue("; ".join(problems))
 

@@ -72,8 +72,7 @@ class UnknownFormat(BackpropagateError):
 
     code = "INPUT_FORMAT_UNKNOWN"
     fix = (
-        "Use one of: messages (OpenAI), conversations (ShareGPT), instruction/output (Alpaca), "
-        "prompt/completion, text."
+        "Use one of: messages (OpenAI), conversations (ShareGPT), instruction/output (Alpaca), prompt/completion, text."
     )
 
 

@@ -66,3 +66,15 @@ class Finished(Event):
 
 
 Watch = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a long job other than training is; `total` 0 means unknown."""
+
+    stage: str
+    done: int
+    total: int
+
+
+Notify = Callable[[Progress], None]

@@ -48,3 +48,13 @@ class Batches(Protocol):
     def position(self) -> int: ...
     def take(self, count: int) -> StepBatch: ...
     def seek(self, position: int) -> None: ...
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A row kept to prove an export with: its rendered text, tokens, loss mask, and the prompt that comes before the answer."""
+
+    text: str
+    tokens: tuple[int, ...]
+    trained: tuple[int, ...]
+    prompt: tuple[int, ...]

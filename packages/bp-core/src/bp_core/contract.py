@@ -1,0 +1,52 @@
+"""The template contract: what rendering promised at training time, and export must reproduce or fail."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from .errors import AdapterUnusable
+
+CONTRACT_FILE = "contract.json"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Contract:
+    """How text became tokens. Written beside the adapter as contract.json.
+
+    `template` is the Jinja chat template in full ("" if only raw text was trained). `bos` says who puts the
+    beginning-of-sequence token first: the template's own text, the tokenizer, or nobody. `terminators` are the ids
+    that end a trained turn, `stop` the same as text.
+    """
+
+    template: str
+    bos: Literal["template", "tokenizer", "none"]
+    terminators: tuple[int, ...]
+    stop: tuple[str, ...]
+
+    @property
+    def template_sha256(self) -> str:
+        return hashlib.sha256(self.template.encode()).hexdigest()
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"version": VERSION, **dataclasses.asdict(self), "template_sha256": self.template_sha256}
+
+    @classmethod
+    def read(cls, folder: Path) -> Contract | None:
+        """The contract in an adapter folder; None for an adapter from elsewhere. Raises AdapterUnusable if damaged."""
+        path = folder / CONTRACT_FILE
+        if not path.is_file():
+            return None
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+            contract = cls(value["template"], value["bos"], tuple(value["terminators"]), tuple(value["stop"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise AdapterUnusable("the contract cannot be read.", where=str(path)) from error
+        if value.get("version") != VERSION or value.get("template_sha256") != contract.template_sha256:
+            raise AdapterUnusable("the contract was altered, or is of another version.", where=str(path))
+        return contract
