@@ -196,7 +196,7 @@ class HubUnreachable(BackpropagateError):
 
 
 class OutOfMemory(BackpropagateError):
-    """The device's memory is exhausted. A rail raises it; the loop retries smaller and passes it on at micro-batch 1."""
+    """The device's memory is exhausted, and the loop has already tried down to one example at a time."""
 
     code = "RUNTIME_GPU_OOM"
     fix = "Use a smaller --max-length or --rank, or a smaller model."

@@ -21,9 +21,9 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A micro-batch, unpadded: examples end to end. `lengths` says where each ends; a rail keeps them from seeing each other.
+    """A micro-batch, unpadded: examples end to end, kept by the rail from seeing each other.
 
-    tokens int32 [total], trained bool [total], lengths int32 [examples]: numpy arrays, or anything a rail can turn into them.
+    numpy arrays: tokens int32 [total], trained bool [total], lengths int32 [examples], summing to total.
     """
 
     tokens: Any
@@ -52,7 +52,7 @@ class Batches(Protocol):
 
 @dataclass(frozen=True)
 class Sample:
-    """A row kept to prove an export with: its rendered text, tokens, loss mask, and the prompt that comes before the answer."""
+    """A row kept to prove an export with: rendered text, its tokens and loss mask, and the prompt before the answer."""
 
     text: str
     tokens: tuple[int, ...]

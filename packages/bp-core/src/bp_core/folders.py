@@ -25,7 +25,7 @@ def home() -> Path:
 
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `target`; on success it gets a manifest and the name `target`, which must be free."""
+    """Yield a temporary folder beside `target`; on success it gets a manifest and that name, which must be free."""
     with writing(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))

@@ -13,7 +13,7 @@ from .rail import Job, Memory, Opened, Probe
 
 
 class NullRail:
-    """Its whole model is one number. The loss of a token falls as 2 / (1 + updates); `capacity` examples fit at once."""
+    """Its whole model is one number. A token's loss falls as 2 / (1 + updates); `capacity` examples fit at once."""
 
     def __init__(self, capacity: int | None = None) -> None:
         self.capacity = capacity

@@ -63,7 +63,7 @@ class Opened:
 
 
 class Rail(Protocol):
-    """A framework under the loop. Raises OutOfMemory (only) when the device's memory is exhausted."""
+    """A framework under the loop. When the device's memory is exhausted it raises OutOfMemory, nothing else."""
 
     def probe(self) -> Probe:
         """Whether this machine can run it. Cheap; never raises."""
@@ -78,7 +78,10 @@ class Rail(Protocol):
         ...
 
     def update(self, learning_rate: float) -> float:
-        """Clip, step, clear; return the gradient norm before clipping. Allocates before it changes anything."""
+        """Clip, step, clear; return the norm before clipping. Allocates before it changes anything.
+
+        A norm that is not finite changes nothing but clears the gradients.
+        """
         ...
 
     def discard(self) -> None:

@@ -1,0 +1,81 @@
+"""Attention over examples laid end to end in one row: each sees only itself, and no padding is computed."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+from transformers.masking_utils import AttentionMaskInterface
+
+NAME = "segments"
+
+
+def register() -> None:
+    """Make `attn_implementation="segments"` known to transformers. Doing it again changes nothing."""
+    AttentionInterface.register(NAME, attend)
+    AttentionMaskInterface.register(NAME, _no_mask)
+
+
+def attend(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """Causal attention per segment. query [1, heads, n, dim], key and value [1, kv_heads, m, dim] → [1, n, heads, dim].
+
+    `cu_seq_lens_q` lists where segments begin and the last one ends (default: one segment).
+    `sliding_window` and `softcap` are honoured where a model has them.
+    """
+    borders = options.get("cu_seq_lens_q") or [0, key.shape[2]]
+    if len(borders) == 2:
+        return _one(query, key, value, options).transpose(1, 2).contiguous(), None
+    parts = [_one(query[:, :, a:b], key[:, :, a:b], value[:, :, a:b], options) for a, b in pairwise(borders)]
+    return torch.cat(parts, dim=2).transpose(1, 2).contiguous(), None
+
+
+def _one(query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any]) -> Tensor:
+    """One segment; query may be the last tokens of it (generation with a cache)."""
+    window, softcap = options.get("sliding_window"), options.get("softcap")
+    dropout, scale = options.get("dropout", 0.0), options.get("scaling")
+    n, m = query.shape[2], key.shape[2]
+    banded = window is not None and m > window
+    if softcap is not None:
+        return _soft_capped(query, key, value, _mask(n, m, window, query.device), scale, softcap)
+    if n == m and not banded:
+        return scaled_dot_product_attention(
+            query, key, value, dropout_p=dropout, is_causal=n > 1, scale=scale, enable_gqa=True
+        )
+    mask = _mask(n, m, window, query.device)
+    return scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, dropout_p=dropout, scale=scale, enable_gqa=True
+    )
+
+
+def _mask(n: int, m: int, window: int | None, device: torch.device) -> Tensor:
+    """Which of m keys each of the last n queries may see: bool [n, m]."""
+    distance = torch.arange(m - n, m, device=device)[:, None] - torch.arange(m, device=device)[None, :]
+    seen = distance >= 0
+    return seen if window is None else seen & (distance < window)
+
+
+def _soft_capped(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float | None, softcap: float
+) -> Tensor:
+    """Attention with logits squashed to ±softcap (Gemma 2, arXiv:2408.00118, section 2)."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    scores = query @ key.transpose(2, 3) * (scale or query.shape[-1] ** -0.5)
+    scores = softcap * torch.tanh(scores / softcap)
+    weights = scores.masked_fill(~mask, float("-inf")).float().softmax(-1)
+    return weights.to(query.dtype) @ value
+
+
+def _no_mask(*args: Any, **kwargs: Any) -> None:
+    return None

@@ -1,0 +1,25 @@
+"""The memory of this process, for training on the CPU."""
+
+from __future__ import annotations
+
+import sys
+
+import psutil
+
+from bp_core.rail import Memory
+
+if sys.platform != "win32":
+    import resource
+
+
+def memory() -> Memory:
+    """Resident bytes now, the most this process ever had, and what the machine has."""
+    info = psutil.Process().memory_info()
+    return Memory(info.rss, _peak(), psutil.virtual_memory().total)
+
+
+def _peak() -> int:
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(used if sys.platform == "darwin" else used * 1024)  # Linux counts in KiB

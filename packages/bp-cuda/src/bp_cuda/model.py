@@ -1,0 +1,89 @@
+"""A base model from its folder, and a LoRA adapter on it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.utils.logging import disable_progress_bar
+
+from bp_core.config import DType, Recipe
+from bp_core.errors import AdapterUnusable, ModelUnusable
+
+from . import attention
+
+# Layers of these kinds mix only what attention shows them; any other kind (state space, linear attention)
+# would carry one example's state into the next when they lie in one row.
+_SEPARABLE = {"full_attention", "sliding_attention"}
+
+
+def load_base(folder: Path, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+    """The base model, frozen, in `dtype` on `device`. Raises ModelUnusable."""
+    if not (folder / "config.json").is_file():
+        raise ModelUnusable("config.json is missing.", where=str(folder))
+    attention.register()
+    disable_progress_bar()  # ours is shown instead
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            device_map={"": device},
+            attn_implementation=attention.NAME,
+            local_files_only=True,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelUnusable(str(error).split("\n")[0], where=str(folder)) from error
+    model.requires_grad_(False)
+    return model.eval()
+
+
+def separable(model: PreTrainedModel) -> bool:
+    """Whether examples may share a row: every layer is attention of a kind that `attend` keeps apart."""
+    kinds = getattr(model.config, "layer_types", None) or ["full_attention"]
+    return set(kinds) <= _SEPARABLE and bool(model._supports_attention_backend)
+
+
+def new_adapter(model: PreTrainedModel, recipe: Recipe) -> PeftModel:
+    """A fresh LoRA adapter on every linear layer but the head, in float32."""
+    torch.manual_seed(recipe.seed)
+    config = LoraConfig(
+        r=recipe.rank,
+        lora_alpha=recipe.alpha,
+        lora_dropout=recipe.dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config)
+
+
+def read_adapter(model: PreTrainedModel, folder: Path, *, trainable: bool) -> PeftModel:
+    """The adapter of a PEFT folder, in float32. Raises AdapterUnusable."""
+    try:
+        return PeftModel.from_pretrained(model, folder, is_trainable=trainable)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise AdapterUnusable(str(error).split("\n")[0], where=str(folder)) from error
+
+
+def base_name(folder: Path) -> str:
+    """What an adapter should call its base: the hub id that a download recorded, else the folder."""
+    try:
+        return str(json.loads((folder / "source.json").read_text(encoding="utf-8"))["hub_id"])
+    except (OSError, ValueError, KeyError):
+        return str(folder)
+
+
+def training_dtype(wanted: DType, device: torch.device) -> torch.dtype:
+    """The number format of the base. auto: bfloat16 where the hardware multiplies it, else float32."""
+    if wanted != "auto":
+        return torch.bfloat16 if wanted == "bfloat16" else torch.float32
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        found = torch.cpu.get_capabilities()
+        fast = bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+    return torch.bfloat16 if fast else torch.float32

@@ -1,0 +1,65 @@
+"""AdamW over the adapter, with its memory taken at once, and written to disk without pickle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import Parameter
+
+from bp_core.config import Recipe
+from bp_core.errors import CheckpointUnusable
+
+Parameters = dict[str, Parameter]
+
+
+def build(parameters: Parameters, recipe: Recipe) -> torch.optim.AdamW:
+    """AdamW (Loshchilov and Hutter 2019) whose moments exist before the first step, so that no step allocates."""
+    optimizer = torch.optim.AdamW(parameters.values(), weight_decay=recipe.weight_decay, fused=True)
+    for parameter in parameters.values():
+        optimizer.state[parameter] = {
+            "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+            "exp_avg": torch.zeros_like(parameter),
+            "exp_avg_sq": torch.zeros_like(parameter),
+        }
+    return optimizer
+
+
+def save(folder: Path, parameters: Parameters, optimizer: torch.optim.AdamW) -> None:
+    """Write weights, moments and the random state."""
+    save_file({name: parameter.detach() for name, parameter in parameters.items()}, folder / "adapter.safetensors")
+    moments = {
+        f"{key}|{name}": value
+        for name, parameter in parameters.items()
+        for key, value in optimizer.state[parameter].items()
+    }
+    save_file(moments, folder / "optimizer.safetensors")
+    save_file(_random_state(), folder / "random.safetensors")
+
+
+@torch.no_grad()
+def restore(folder: Path, parameters: Parameters, optimizer: torch.optim.AdamW) -> None:
+    """Read back what `save` wrote. Raises CheckpointUnusable when it belongs to another model."""
+    try:
+        weights = load_file(folder / "adapter.safetensors")
+        moments = load_file(folder / "optimizer.safetensors")
+        random = load_file(folder / "random.safetensors")
+        if weights.keys() != parameters.keys():
+            raise KeyError("it has other layers")
+        for name, parameter in parameters.items():
+            parameter.copy_(weights[name])
+            for key, value in optimizer.state[parameter].items():
+                value.copy_(moments[f"{key}|{name}"])
+    except (OSError, KeyError, RuntimeError, SafetensorError) as error:
+        raise CheckpointUnusable(f"it does not fit this model ({error}).", where=str(folder)) from error
+    torch.set_rng_state(random["cpu"])
+    if "cuda" in random:
+        torch.cuda.set_rng_state(random["cuda"])
+
+
+def _random_state() -> dict[str, Tensor]:
+    state = {"cpu": torch.get_rng_state()}
+    return state | {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_initialized() else state

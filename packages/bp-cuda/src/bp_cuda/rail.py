@@ -1,0 +1,235 @@
+"""The PyTorch rail: the loop's verbs on CUDA, and the same code on the CPU."""
+
+from __future__ import annotations
+
+import gc
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from transformers import DynamicCache, PreTrainedModel
+
+from bp_core.errors import BackendUnavailable
+from bp_core.examples import Batch
+from bp_core.rail import Job, Memory, Opened, Probe
+
+from . import host
+from . import model as models
+from . import optimizer as optimizers
+from ._errors import translated
+
+
+class TorchRail:
+    """One model on one device. The adapter is float32; with a bfloat16 base, products are bfloat16 (autocast)."""
+
+    def __init__(self, device: str) -> None:
+        self.device = torch.device(device)
+        self.model: PreTrainedModel | PeftModel | None = None
+        self.optimizer: torch.optim.AdamW | None = None
+        self.parameters: optimizers.Parameters = {}
+        self.max_grad_norm = math.inf
+        self.base_name = ""
+
+    def probe(self) -> Probe:
+        if self.device.type == "cpu":
+            host = psutil.virtual_memory()
+            return Probe(True, "cpu", total=host.total, free=host.available)
+        if not torch.cuda.is_available():
+            built = torch.version.cuda is not None
+            reason = "no NVIDIA driver or card was found" if built else "this torch was built without CUDA"
+            return Probe(False, "cuda", reason)
+        free, total = torch.cuda.mem_get_info()
+        return Probe(True, torch.cuda.get_device_name(), total=total, free=free)
+
+    def open(self, job: Job) -> Opened:
+        probe = self.probe()
+        if not probe.available:
+            raise BackendUnavailable(f"backend {self.device.type} cannot run here: {probe.reason}.")
+        with translated():
+            self.close()
+            dtype = models.training_dtype(job.dtype, self.device)
+            base = models.load_base(job.model, dtype, self.device)
+            self.separable = models.separable(base)
+            self.base_name = models.base_name(job.model)
+            self.model = base
+            if job.adapter:
+                self.model = models.read_adapter(base, job.adapter, trainable=job.recipe is not None)
+            elif job.recipe:
+                self.model = models.new_adapter(base, job.recipe)
+            if job.recipe:
+                self.model.train()
+                self.parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+                self.optimizer = optimizers.build(self.parameters, job.recipe)
+                self.max_grad_norm = job.recipe.max_grad_norm
+        count = sum(parameter.numel() for parameter in base.parameters())
+        trainable = sum(parameter.numel() for parameter in self.parameters.values())
+        return Opened(count - trainable, trainable, probe.device, str(dtype).removeprefix("torch."))
+
+    def accumulate(self, batch: Batch, weight: float) -> float:
+        with translated():
+            total = 0.0
+            for part in self._rows(batch):
+                loss = self._loss(part)[0] * weight
+                loss.backward()
+                total += loss.item()
+            return total
+
+    def update(self, learning_rate: float) -> float:
+        assert self.optimizer, "open a job with a recipe first"
+        with translated():
+            norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.max_grad_norm).item()
+            if math.isfinite(norm):
+                self.optimizer.param_groups[0]["lr"] = learning_rate
+                self.optimizer.step()
+            self.optimizer.zero_grad()
+            return norm
+
+    def discard(self) -> None:
+        if self.optimizer:
+            self.optimizer.zero_grad()
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    @torch.no_grad()
+    def evaluate(self, batch: Batch) -> tuple[float, int]:
+        model = self._model()
+        training = model.training
+        model.eval()
+        try:
+            with translated():
+                parts = [self._loss(part) for part in self._rows(batch)]
+                return sum(loss.item() for loss, _ in parts), sum(count for _, count in parts)
+        finally:
+            model.train(training)
+
+    @torch.inference_mode()
+    def logits(self, tokens: Sequence[int], *, adapter: bool = True) -> np.ndarray:
+        with translated(), self._reading(adapter):
+            ids = torch.tensor([list(tokens)], device=self.device)
+            logits: Tensor = self._model()(input_ids=ids, use_cache=False).logits[0]
+            return logits.float().cpu().numpy()
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        prompt: Sequence[int],
+        *,
+        limit: int,
+        stop: Sequence[int],
+        adapter: bool = True,
+        on_token: Callable[[int], None] | None = None,
+    ) -> list[int]:
+        made: list[int] = []
+        with translated(), self._reading(adapter):
+            cache = DynamicCache(config=self._model().config)
+            ids = torch.tensor([list(prompt)], device=self.device)
+            while len(made) < limit and (not made or made[-1] not in stop):
+                logits = self._model()(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+                made.append(int(logits[0, -1].argmax()))
+                ids = torch.tensor([made[-1:]], device=self.device)
+                if on_token:
+                    on_token(made[-1])
+        return made
+
+    def save(self, folder: Path) -> None:
+        assert self.optimizer, "open a job with a recipe first"
+        optimizers.save(folder, self.parameters, self.optimizer)
+
+    def restore(self, folder: Path) -> None:
+        assert self.optimizer, "open a job with a recipe first"
+        optimizers.restore(folder, self.parameters, self.optimizer)
+
+    def write_adapter(self, folder: Path) -> None:
+        model = self._model()
+        assert isinstance(model, PeftModel), "there is no adapter to write"
+        weights = {name: value.cpu() for name, value in get_peft_model_state_dict(model).items()}
+        save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        config = model.peft_config["default"]
+        config.base_model_name_or_path = self.base_name
+        config.target_modules = sorted(config.target_modules)
+        inference, config.inference_mode = config.inference_mode, True
+        config.save_pretrained(folder)
+        config.inference_mode = inference
+
+    def memory(self) -> Memory:
+        if self.device.type == "cuda":
+            used, peak = torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated()
+            return Memory(used, peak, torch.cuda.mem_get_info()[1])
+        return host.memory()
+
+    def close(self) -> None:
+        self.model = self.optimizer = None
+        self.parameters = {}
+        self.discard()
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+
+    def _model(self) -> PreTrainedModel | PeftModel:
+        assert self.model is not None, "open a job first"
+        return self.model
+
+    def _loss(self, batch: Batch) -> tuple[Tensor, int]:
+        """Summed cross-entropy over the trained tokens. Logits exist only where a target is."""
+        tokens = torch.as_tensor(np.asarray(batch.tokens, dtype=np.int64), device=self.device)
+        targets = torch.as_tensor(np.flatnonzero(np.asarray(batch.trained)), device=self.device)
+        lengths = np.asarray(batch.lengths)
+        positions = np.concatenate([np.arange(length) for length in lengths])
+        with self._autocast():
+            logits = self._model()(
+                input_ids=tokens[None],
+                position_ids=torch.as_tensor(positions, device=self.device)[None],
+                cu_seq_lens_q=[0, *np.cumsum(lengths).tolist()],
+                logits_to_keep=targets - 1,
+                use_cache=False,
+            ).logits[0]
+        return cross_entropy(logits.float(), tokens[targets], reduction="sum"), len(targets)
+
+    def _rows(self, batch: Batch) -> Iterator[Batch]:
+        """The batch as it is, or one example at a time for models whose layers would leak between neighbours."""
+        if self.separable:
+            yield batch
+            return
+        ends = np.cumsum(batch.lengths)
+        for end, length in zip(ends, batch.lengths, strict=True):
+            row = slice(end - length, end)
+            yield Batch(batch.tokens[row], batch.trained[row], [length])
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self._model().dtype == torch.bfloat16:
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return nullcontext()
+
+    def _reading(self, adapter: bool) -> AbstractContextManager[Any]:
+        """The model in evaluation mode, with or without its adapter, put back afterwards."""
+        model = self._model()
+        stack = ExitStack()
+        stack.callback(model.train, model.training)
+        model.eval()
+        stack.enter_context(self._autocast())
+        if not adapter and isinstance(model, PeftModel):
+            stack.enter_context(model.disable_adapter())
+        return stack
+
+
+class CpuRail(TorchRail):
+    """`--backend cpu`."""
+
+    def __init__(self) -> None:
+        super().__init__("cpu")
+
+
+class CudaRail(TorchRail):
+    """`--backend cuda`."""
+
+    def __init__(self) -> None:
+        super().__init__("cuda")

@@ -1,0 +1,15 @@
+"""The learning rate: linear warm-up, then half a cosine to zero (Loshchilov and Hutter 2017, SGDR, eq. 5)."""
+
+from __future__ import annotations
+
+import math
+
+from bp_core.config import Recipe
+
+
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """The rate for the update that follows `step` finished ones. Never zero: every update counts."""
+    if step < recipe.warmup_steps:
+        return recipe.learning_rate * (step + 1) / (recipe.warmup_steps + 1)
+    done = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
