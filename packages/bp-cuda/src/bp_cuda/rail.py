@@ -188,7 +188,7 @@ class TorchRail:
             logits = self._model()(
                 input_ids=tokens[None],
                 position_ids=torch.as_tensor(positions, device=self.device)[None],
-                cu_seq_lens_q=[0, *np.cumsum(lengths).tolist()],
+                cu_seq_lens_q=[0, *np.cumsum(lengths).tolist()] if len(lengths) > 1 else None,
                 logits_to_keep=targets - 1,
                 use_cache=False,
             ).logits[0]
