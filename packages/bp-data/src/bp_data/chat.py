@@ -1,0 +1,153 @@
+"""The chat tokenizer: a model's vocabulary and chat template together, without transformers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Encoding, Tokenizer
+
+from bp_core.errors import FileUnreadable, ModelNotFound, ModelUnusable, TemplateUnusable
+
+from .template import ChatTemplate, chatml
+
+_SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_IM_END = "<|im_end|>"
+
+
+class ChatTokenizer:
+    """Text to ids and back, and conversations to text.
+
+    Takes over `tokenizer`: its truncation, padding and post-processor are switched off, for they would cut rows,
+    trim offsets, and write a second BOS. `template` None means ChatML. `others` are further special tokens that the
+    template may name (pad_token, …).
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        template: str | None = None,
+        bos_token: str | None = None,
+        eos_token: str | None = None,
+        **others: str,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self.prefix: tuple[int, ...] = _prefix(tokenizer)
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        tokenizer.post_processor = None
+        self.bos_token = bos_token
+        self.eos_token = eos_token
+        self.added: frozenset[int] = frozenset(
+            token for token, added in tokenizer.get_added_tokens_decoder().items() if added.content.strip()
+        )
+        tokens = {"bos_token": bos_token, "eos_token": eos_token, **others}
+        source = template if template is not None else chatml(self._terminator())
+        self._template = ChatTemplate(source, {name: text for name, text in tokens.items() if text is not None})
+
+    @classmethod
+    def open(cls, folder: str | Path) -> ChatTokenizer:
+        """From a Hugging Face folder. Raises ModelNotFound, ModelUnusable, FileUnreadable, TemplateUnusable."""
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise ModelNotFound("there is no such folder.", where=str(folder))
+        config = _json(folder / "tokenizer_config.json")
+        special = {**_json(folder / "special_tokens_map.json", optional=True), **_present(config)}
+        tokens = {name: _content(special[name]) for name in _SPECIAL if special.get(name)}
+        vocabulary = folder / "tokenizer.json"
+        if not isinstance(_json(vocabulary).get("model"), dict):
+            raise ModelUnusable("this is not a tokenizer of the `tokenizers` library.", where=str(vocabulary))
+        return cls(Tokenizer.from_file(str(vocabulary)), _template(folder, config), **tokens)
+
+    @property
+    def template(self) -> str:
+        """The chat template's Jinja text."""
+        return self._template.source
+
+    def render(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = False) -> str:
+        """The conversation as the model's template writes it. Raises TemplateUnusable."""
+        return self._template.render(messages, add_generation_prompt)
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of `text`; special tokens only where the text spells them out."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of many texts, computed in parallel."""
+        return [encoding.ids for encoding in self.encodings(texts)]
+
+    def encodings(self, texts: Sequence[str]) -> list[Encoding]:
+        """Ids with character offsets, computed in parallel."""
+        encodings: list[Encoding] = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return encodings
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids`, special tokens spelled out."""
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=False)
+        return text
+
+    def token(self, text: str) -> int | None:
+        """The id of the token that is exactly `text`, if there is one."""
+        token: int | None = self._tokenizer.token_to_id(text)
+        return token
+
+    def _terminator(self) -> str:
+        if self.token(_IM_END) is not None:
+            return _IM_END
+        if self.eos_token is None:
+            message = "the model has no chat template, and neither <|im_end|> nor an eos_token to end a turn with."
+            raise TemplateUnusable(message, fix="Add a chat_template or an eos_token to tokenizer_config.json.")
+        return self.eos_token
+
+
+def _prefix(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The ids that the tokenizer writes before a text by itself: its BOS, or nothing."""
+    encoding = tokenizer.encode("a", add_special_tokens=True)
+    count = next((i for i, special in enumerate(encoding.special_tokens_mask) if not special), 0)
+    return tuple(encoding.ids[:count])
+
+
+def _template(folder: Path, config: Mapping[str, Any]) -> str | None:
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        return _read(file)
+    template = config.get("chat_template")
+    if isinstance(template, list):
+        named = {entry["name"]: entry["template"] for entry in template}
+        if "default" not in named:
+            message = f"none of the chat templates is named default; there are {', '.join(sorted(named))}."
+            raise TemplateUnusable(message, where=str(folder / "tokenizer_config.json"))
+        template = named["default"]
+    return template if isinstance(template, str) else None
+
+
+def _present(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: config[name] for name in _SPECIAL if config.get(name)}
+
+
+def _content(token: str | Mapping[str, Any]) -> str:
+    return token if isinstance(token, str) else str(token["content"])
+
+
+def _json(path: Path, *, optional: bool = False) -> dict[str, Any]:
+    if not path.is_file():
+        if optional:
+            return {}
+        raise ModelUnusable(f"{path.name} is missing.", where=str(path.parent))
+    try:
+        value = json.loads(_read(path))
+    except ValueError as error:
+        raise ModelUnusable(f"this is not valid JSON: {error}.", where=str(path)) from error
+    if not isinstance(value, dict):
+        raise ModelUnusable("this is not a JSON object.", where=str(path))
+    return value
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise FileUnreadable(f"the file cannot be read ({error}).", where=str(path)) from error

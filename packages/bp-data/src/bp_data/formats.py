@@ -1,0 +1,181 @@
+"""Telling data formats apart, row by row, and bringing each to one form: a conversation or raw text."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from bp_core.errors import BadRow, NoTarget, UnknownFormat
+
+from .files import Row
+
+Turn = dict[str, str]
+Value = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A row in the one internal form. `content` is a conversation (turns with role and content) or raw text."""
+
+    format: str
+    content: list[Turn] | str
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A data format: the keys that give it away (any one of the sets) and how its rows become the internal form."""
+
+    name: str
+    keys: tuple[tuple[str, ...], ...]
+    convert: Callable[[Value, str], list[Turn] | str]
+
+
+_ROLES = {
+    "system": "system",
+    "developer": "developer",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "model": "assistant",
+    "bot": "assistant",
+    "tool": "tool",
+    "observation": "tool",
+}
+# Each would change what is learned, and we do not act on them: refuse rather than swallow.
+_UNSUPPORTED = ("tools", "functions", "tool_calls", "function_call", "weight", "reasoning_content", "history")
+_PAIRS = (("prompt", "completion"), ("prompt", "response"), ("question", "answer"))
+
+
+def convert(row: Row) -> Record:
+    """The row in internal form. Raises UnknownFormat, BadRow, NoTarget."""
+    value = {key: item for key, item in row.value.items() if item is not None}  # merged tables fill gaps with null
+    for format in FORMATS:
+        if any(all(key in value for key in keys) for keys in format.keys):
+            _refuse_unsupported(value, row.where)
+            content = format.convert(value, row.where)
+            _check_target(content, row.where)
+            return Record(format.name, content, row.where)
+    raise UnknownFormat(_unknown(list(row.value)), where=row.where)
+
+
+def _openai(value: Value, where: str) -> list[Turn]:
+    return _turns(value, "messages", where)
+
+
+def _sharegpt(value: Value, where: str) -> list[Turn]:
+    return _system(value, where) + _turns(value, "conversations", where)
+
+
+def _alpaca(value: Value, where: str) -> list[Turn]:
+    question = _string(value, "instruction", where)
+    if value.get("input"):
+        question += "\n\n" + _string(value, "input", where)
+    answer = _string(value, "output", where)
+    return [*_system(value, where), _turn("user", question), _turn("assistant", answer)]
+
+
+def _pair(value: Value, where: str) -> list[Turn]:
+    prompt, answer = next(keys for keys in _PAIRS if all(key in value for key in keys))
+    turns = [_turn("user", _string(value, prompt, where)), _turn("assistant", _string(value, answer, where))]
+    return _system(value, where) + turns
+
+
+def _raw(value: Value, where: str) -> str:
+    return _string(value, "text", where)
+
+
+# In this order: a row that fits several is the first, since the later keys are often copies for people to read.
+FORMATS = (
+    Format("openai", (("messages",),), _openai),
+    Format("sharegpt", (("conversations",),), _sharegpt),
+    Format("alpaca", (("instruction", "output"),), _alpaca),
+    Format("prompt", _PAIRS, _pair),
+    Format("text", (("text",),), _raw),
+)
+
+
+def _turns(value: Value, key: str, where: str) -> list[Turn]:
+    turns = value[key]
+    if not isinstance(turns, list | tuple) or not turns:
+        raise BadRow(f"{key!r} must be a list of turns, not {_show(turns)}.", where=where)
+    return [_read_turn(turn, f"turn {number}", where) for number, turn in enumerate(turns, 1)]
+
+
+def _read_turn(turn: object, name: str, where: str) -> Turn:
+    if not isinstance(turn, Mapping):
+        raise BadRow(f"{name} must be an object with role and content, not {_show(turn)}.", where=where)
+    _refuse_unsupported(turn, where, name)
+    keys = ("from", "value") if "from" in turn and "value" in turn else ("role", "content")
+    for key in keys:
+        if key not in turn:
+            raise BadRow(f"{name} has no {key!r}; it has {_listed(list(turn))}.", where=where)
+    role = _string(turn, keys[0], where, name)
+    if role.lower() not in _ROLES:
+        near = difflib.get_close_matches(role.lower(), _ROLES, 1)
+        hint = f"did you mean {near[0]!r}?" if near else "use system, user or assistant."
+        raise BadRow(f"{name} has the unknown role {role!r}; {hint}", where=where)
+    return _turn(_ROLES[role.lower()], _string(turn, keys[1], where, name))
+
+
+def _turn(role: str, content: str) -> Turn:
+    return {"role": role, "content": content}
+
+
+def _system(value: Value, where: str) -> list[Turn]:
+    text = _string(value, "system", where) if "system" in value else ""
+    return [_turn("system", text)] if text else []
+
+
+def _string(value: Value, key: str, where: str, name: str = "the row") -> str:
+    text = value[key]
+    if not isinstance(text, str):
+        raise BadRow(f"{key!r} of {name} must be a string, not {_show(text)}.", where=where)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        message = f"{key!r} of {name} holds half a character (a lone surrogate) at {error.start + 1}."
+        raise BadRow(message, where=where) from error
+    return text
+
+
+def _refuse_unsupported(value: Value, where: str, name: str = "the row") -> None:
+    for key in _UNSUPPORTED:
+        if value.get(key) not in (None, "", [], {}, 1):  # weight 1 is the default
+            fix = f"Remove {key!r}, or the row."
+            raise BadRow(f"{name} has {key!r}, which is not supported and would be lost.", where=where, fix=fix)
+
+
+def _check_target(content: list[Turn] | str, where: str) -> None:
+    if isinstance(content, str):
+        if not content.strip():
+            raise NoTarget("the text is empty.", where=where)
+        return
+    answers = [number for number, turn in enumerate(content, 1) if turn["role"] == "assistant"]
+    if not answers:
+        raise NoTarget("there is no assistant turn.", where=where)
+    for number in answers:
+        if not content[number - 1]["content"].strip():
+            raise NoTarget(f"the answer in turn {number} is empty.", where=where)
+
+
+def _unknown(keys: list[str]) -> str:
+    known = list(dict.fromkeys(key for format in FORMATS for names in format.keys for key in names))
+    hints = []
+    for key in map(str, keys):
+        near = difflib.get_close_matches(key.lower(), known, 1)
+        if near and near[0] != key:
+            hints.append(f"did you mean {near[0]!r} instead of {key!r}?")
+    return " ".join([f"the keys {_listed(keys)} belong to no known format.", *hints])
+
+
+def _listed(keys: list[str]) -> str:
+    return ", ".join(map(repr, keys[:12])) + (", …" if len(keys) > 12 else "") if keys else "(none)"
+
+
+def _show(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"

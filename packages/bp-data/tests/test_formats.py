@@ -1,0 +1,72 @@
+import pytest
+
+from bp_core.errors import BackpropagateError, BadRow, NoTarget, UnknownFormat
+from bp_data import Record, Row, convert
+
+HI = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}]
+SYSTEM = {"role": "system", "content": "be brief"}
+
+KNOWN = [
+    ("openai", {"messages": HI}, HI),
+    ("openai", {"messages": HI, "id": 3, "source": "x", "prompt": "hi"}, HI),
+    ("openai", {"messages": [{**turn, "name": "n", "weight": 1, "tool_calls": None} for turn in HI]}, HI),
+    ("openai", {"conversations": None, "messages": HI}, HI),
+    ("sharegpt", {"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "yo"}]}, HI),
+    ("sharegpt", {"conversations": [{"from": "User", "value": "hi"}, {"from": "assistant", "value": "yo"}]}, HI),
+    ("sharegpt", {"conversations": HI, "system": "be brief"}, [SYSTEM, *HI]),
+    ("sharegpt", {"conversations": [{"from": "system", "value": "be brief"}, *HI]}, [SYSTEM, *HI]),
+    ("alpaca", {"instruction": "hi", "output": "yo"}, HI),
+    ("alpaca", {"instruction": "hi", "input": "", "output": "yo", "text": "hi yo"}, HI),
+    ("alpaca", {"instruction": "hi", "input": "there", "output": "yo"}, [{**HI[0], "content": "hi\n\nthere"}, HI[1]]),
+    ("alpaca", {"instruction": "hi", "output": "yo", "system": "be brief"}, [SYSTEM, *HI]),
+    ("prompt", {"prompt": "hi", "completion": "yo"}, HI),
+    ("prompt", {"prompt": "hi", "response": "yo"}, HI),
+    ("prompt", {"question": "hi", "answer": "yo"}, HI),
+    ("text", {"text": " hi "}, " hi "),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "content"), KNOWN)
+def test_a_known_format_becomes_a_conversation_or_text(name: str, value: dict[str, object], content: object) -> None:
+    assert convert(Row(value, "f:7")) == Record(name, content, "f:7")  # type: ignore[arg-type]
+
+
+def openai(*turns: object) -> dict[str, object]:
+    return {"messages": list(turns)}
+
+
+WRONG: list[tuple[dict[str, object], type[BackpropagateError], str]] = [
+    ({"mesages": HI}, UnknownFormat, "did you mean 'messages' instead of 'mesages'"),
+    ({"Prompt": "a", "Completion": "b"}, UnknownFormat, "did you mean 'prompt' instead of 'Prompt'"),
+    ({"a": 1, "b": 2}, UnknownFormat, "'a', 'b'"),
+    ({}, UnknownFormat, "none"),
+    ({"instruction": "hi"}, UnknownFormat, "'instruction'"),
+    ({"prompt": "hi", "chosen": "a", "rejected": "b"}, UnknownFormat, "'chosen'"),
+    ({"text": 3}, BadRow, "'text' of the row must be a string, not 3"),
+    ({"text": "\ud83d"}, BadRow, "half a character"),
+    ({"prompt": ["hi"], "completion": "yo"}, BadRow, "'prompt'"),
+    ({"messages": "hi"}, BadRow, "list of turns"),
+    ({"messages": []}, BadRow, "list of turns"),
+    (openai("hi"), BadRow, "turn 1 must be an object"),
+    (openai({"role": "user"}), BadRow, "turn 1 has no 'content'"),
+    (openai({"rol": "user", "content": "x"}), BadRow, "turn 1 has no 'role'; it has 'rol'"),
+    (openai(HI[0], {"role": "assistent", "content": "x"}), BadRow, "turn 2 .* did you mean 'assistant'"),
+    (openai(HI[0], {"role": "assistant", "content": [{"type": "text"}]}), BadRow, "'content' of turn 2"),
+    (openai(HI[0], {"role": "assistant", "content": None}), BadRow, "'content' of turn 2 must be a string, not None"),
+    (openai(HI[0], {**HI[1], "tool_calls": [{}]}), BadRow, "turn 2 has 'tool_calls'"),
+    (openai(HI[0], {**HI[1], "weight": 0}), BadRow, "turn 2 has 'weight'"),
+    ({"messages": HI, "tools": [{}]}, BadRow, "the row has 'tools'"),
+    ({"text": " \n"}, NoTarget, "empty"),
+    (openai(HI[0]), NoTarget, "no assistant turn"),
+    (openai(*HI, HI[0], {**HI[1], "content": " "}), NoTarget, "turn 4 is empty"),
+    ({"prompt": "hi", "completion": ""}, NoTarget, "empty"),
+]
+
+
+@pytest.mark.parametrize(("value", "error", "message"), WRONG)
+def test_a_wrong_row_is_refused_with_its_place(
+    value: dict[str, object], error: type[BackpropagateError], message: str
+) -> None:
+    with pytest.raises(error, match=message) as caught:
+        convert(Row(value, "f:7"))
+    assert caught.value.where == "f:7"
