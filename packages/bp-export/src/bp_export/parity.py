@@ -1,0 +1,51 @@
+"""What a proof found: named checks with measured value and limit, losses, and the real number formats in the file."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was compared. A warning has passed, but the user should read its note."""
+
+    name: str
+    measured: Any
+    limit: Any
+    passed: bool
+    warning: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """The report of a proof. Losses are per trained token; `types` counts the final file's tensors by number format.
+
+    `compared_with` is what stood as truth: "model" (the trained model's logits) or "tensors" (its merged weights).
+    """
+
+    quantization: str
+    compared_with: str
+    tokens: int
+    checks: tuple[Check, ...]
+    losses: Mapping[str, float]
+    types: Mapping[str, int]
+
+    @property
+    def proven(self) -> bool:
+        return all(check.passed for check in self.checks)
+
+    @property
+    def failures(self) -> list[Check]:
+        return [check for check in self.checks if not check.passed]
+
+    @property
+    def warnings(self) -> list[Check]:
+        return [check for check in self.checks if check.warning]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For parity.json."""
+        return {"proven": self.proven, **dataclasses.asdict(self)}

@@ -1,0 +1,169 @@
+"""Adapter + base → a file or folder to hand over. A GGUF gets its name only once it is proven."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bp_core import folders
+from bp_core.config import ExportConfig, ExportFormat, Quantization
+from bp_core.errors import DiskFull, FileMissing, NotProven, OutputUnusable
+from bp_core.events import Notify, Progress
+from bp_core.examples import Sample
+from bp_core.rail import Rail
+
+from . import adapter as lora
+from . import vocab
+from .convert import Converter
+from .engine import require_llama_cpp
+from .merge import write_merged
+from .parity import Parity
+from .proof import Prover, Subject
+from .quantization import FILE_TYPES, quantize
+
+# A final file is at most this share of the f16 one, which must fit on the disk beside it.
+_SHARE = {"f16": 0.0, "bf16": 1.0, "q8_0": 0.54, "q6_k": 0.54, "q5_k_m": 0.5, "q4_k_m": 0.45}
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written. `parity` (also at `parity_path`), quantization and sha256 belong to GGUF files only."""
+
+    path: Path
+    format: ExportFormat
+    bytes: int
+    quantization: Quantization | None = None
+    sha256: str | None = None
+    parity: Parity | None = None
+    parity_path: Path | None = None
+
+
+def export(
+    adapter: Path,
+    base: Path,
+    config: ExportConfig,
+    *,
+    reference: Rail | None = None,
+    samples: Sequence[Sample] = (),
+    notify: Notify | None = None,
+) -> Export:
+    """Export the PEFT folder `adapter`, trained on the Hugging Face folder `base`.
+
+    `reference` is a rail already opened on both in float32, `samples` rows to compare on; without them a GGUF is proven
+    against its merged weights and on fixed texts. Raises NotProven, and the errors of each step; then nothing is left.
+    """
+    if not base.is_dir():
+        raise FileMissing("there is no such model folder.", where=str(base))
+    target = _target(adapter, base, config)
+    if config.format == "gguf":
+        return _Gguf(adapter, base, config.quantization, target, notify).run(reference, samples)
+    if target.exists():
+        raise OutputUnusable("something is here already.", where=str(target), fix="Remove it, or choose --output.")
+    if config.format == "merged":
+        _require_space(target, sum(path.stat().st_size for path in base.glob("*.safetensors")))
+        write_merged(adapter, base, target, notify)
+    else:
+        _copy_adapter(adapter, target, notify)
+    return Export(target, config.format, _bytes(target))
+
+
+@dataclass(frozen=True)
+class _Gguf:
+    """One GGUF export: convert to f16, prove, quantise, prove, name."""
+
+    adapter: Path
+    base: Path
+    quantization: Quantization
+    target: Path
+    notify: Notify | None
+
+    def run(self, reference: Rail | None, samples: Sequence[Sample]) -> Export:
+        require_llama_cpp()
+        subject = Subject.open(self.adapter, self.base, reference=reference, samples=samples)
+        prover = Prover(subject, self.quantization, self.notify)
+        _require_space(self.target, round(subject.converter.size * (1 + _SHARE[self.quantization])))
+        with folders.new_file(self.target) as draft:
+            self._write_proven(subject, prover, draft)
+            digest, size = folders.digest(draft), draft.stat().st_size
+        return self._deliver(prover.parity(), digest, size)
+
+    def _write_proven(self, subject: Subject, prover: Prover, draft: Path) -> None:
+        name, converter = model_name(self.base), subject.converter
+        words = vocab.read(self.base, converter.vocabulary_size, subject.contract)
+        with folders.writing(self.target), tempfile.TemporaryDirectory(dir=draft.parent, prefix=".export-") as folder:
+            plain = draft if self.quantization == "f16" else Path(folder, "f16.gguf")
+            converter.write(plain, words, name, self.notify)
+            prover.check_float(plain)
+            self._require_proof(prover)
+            if self.quantization == "f16":
+                return
+            if self.quantization in FILE_TYPES:
+                quantize(plain, draft, self.quantization, notify=self.notify)
+            else:
+                Converter(converter.source, self.base, self.quantization).write(draft, words, name, self.notify)
+            prover.check_final(draft)
+            self._require_proof(prover)
+
+    def _require_proof(self, prover: Prover) -> None:
+        parity = prover.parity()
+        if parity.proven:
+            return
+        report = self.target.with_suffix(".failed.parity.json")
+        folders.write_json(report, parity.as_dict())
+        failed = "; ".join(f"{check.name}: {check.measured}" for check in parity.failures)
+        raise NotProven(f"the file is not the model that was trained ({failed}).", where=str(report))
+
+    def _deliver(self, parity: Parity, digest: str, size: int) -> Export:
+        report = self.target.with_suffix(".parity.json")
+        folders.write_json(report, {"file": self.target.name, "sha256": digest, "bytes": size, **parity.as_dict()})
+        self.target.with_suffix(".failed.parity.json").unlink(missing_ok=True)
+        return Export(self.target, "gguf", size, self.quantization, digest, parity, report)
+
+
+def model_name(base: Path) -> str:
+    """A model's name from its folder; a hub snapshot is called after its repository."""
+    folder = base.resolve()
+    if folder.parent.name == "snapshots":
+        return folder.parent.parent.name.split("--")[-1]
+    return folder.name
+
+
+def _target(adapter: Path, base: Path, config: ExportConfig) -> Path:
+    gguf = config.format == "gguf"
+    name = f"{model_name(base)}-{config.quantization}.gguf" if gguf else f"{model_name(base)}-{config.format}"
+    if config.output is None:
+        return adapter.resolve().parent / name
+    output = Path(config.output)
+    if not gguf:
+        return output
+    if output.suffix == ".gguf":
+        if output.is_dir():
+            raise OutputUnusable("this is a folder, not a file.", where=str(output))
+        return output
+    return folders.writable_folder(output) / name
+
+
+def _copy_adapter(adapter: Path, target: Path, notify: Notify | None) -> None:
+    lora.check_folder(adapter)
+    files = [path for path in sorted(adapter.rglob("*")) if path.is_file() and path.name != folders.MANIFEST]
+    with folders.new_folder(target) as draft:
+        for done, path in enumerate(files, 1):
+            copy = draft / path.relative_to(adapter)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+            if notify:
+                notify(Progress("copy", done, len(files)))
+
+
+def _require_space(target: Path, needed: int) -> None:
+    place = next(folder for folder in target.resolve().parents if folder.is_dir())
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise DiskFull(f"{needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free.", where=str(place))
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

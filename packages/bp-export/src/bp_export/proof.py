@@ -1,0 +1,313 @@
+"""The proof of an export: the file is compared with the model that was trained, not trusted."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from bp_core.contract import Contract
+from bp_core.errors import GgufUnusable
+from bp_core.events import Notify, Progress
+from bp_core.examples import Sample
+from bp_core.rail import Rail
+
+from . import adapter as lora
+from .convert import Converter
+from .corpus import TEXTS
+from .divergence import Divergence, Loss, Strength
+from .engine import Engine
+from .facts import GgufFacts, facts_of
+from .gguf_file import GgufFile
+from .merge import Merged
+from .parity import Check, Parity
+
+FLOAT_KL, FLOAT_TOP1 = 1e-4, 0.995
+GATES = {"bf16": 1e-3, "q8_0": 0.01, "q6_k": 0.02, "q5_k_m": 0.05, "q4_k_m": 0.12}
+CEILING = 0.5
+SMALL_MODEL = 1_000_000_000  # parameters; below, quantisation hurts more than it says about the file
+NOISE = 2e-5  # nats per token that float16 alone may cost; an adapter that moves less cannot be told from it
+ROUNDING = 2**-11  # of a float16, relative
+TOKENS = 512
+GENERATIONS, GENERATED = 3, 128
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a file must behave like: the trained model (`reference`, in float32), its merged weights, its contract."""
+
+    base: Path
+    converter: Converter
+    contract: Contract | None = None
+    reference: Rail | None = None
+    samples: Sequence[Sample] = ()
+
+    @classmethod
+    def open(
+        cls, adapter: Path, base: Path, *, reference: Rail | None = None, samples: Sequence[Sample] = ()
+    ) -> Subject:
+        """From the folders. `reference` is a rail opened on both. Raises what reading and planning them may raise."""
+        converter = Converter(Merged(base, lora.read(adapter)), base)
+        return cls(base, converter, Contract.read(adapter), reference, samples)
+
+
+@dataclass
+class Prover:
+    """Collects checks: first the float GGUF against the trained model, then the final file against both."""
+
+    subject: Subject
+    quantization: str
+    notify: Notify | None = None
+    checks: list[Check] = field(default_factory=list)
+    losses: dict[str, float] = field(default_factory=dict)
+    types: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._tokenizer = Tokenizer.from_file(str(self.subject.base / "tokenizer.json"))
+        self._rows = _rows(self.subject.samples or [_as_sample(text, self._tokenizer) for text in TEXTS])
+        self._truth: list[tuple[np.ndarray, np.ndarray]] = []  # reference logits of each row: base, adapter
+        self._float: list[np.ndarray] = []
+
+    @property
+    def proven(self) -> bool:
+        return all(check.passed for check in self.checks)
+
+    def parity(self) -> Parity:
+        with_model = "model" if self.subject.reference else "tensors"
+        tokens = sum(len(row.tokens) for row in self._rows)
+        return Parity(self.quantization, with_model, tokens, tuple(self.checks), self.losses, self.types)
+
+    def check_float(self, path: Path) -> None:
+        """Check the f16 GGUF strictly. If it is the final file, its behaviour is checked too."""
+        facts = self._structure("f16", path)
+        if facts is None:
+            return
+        context = _context([row.tokens for row in self._rows])
+        with Engine(path, context=context, gpu=False) as engine:
+            self._check_tokens(engine)
+            if self.subject.reference:
+                self._check_logits(engine, self.subject.reference)
+            else:
+                self._check_tensors(path)
+                self._float = [engine.logits(row.tokens) for row in self._rows]
+        self._record_loss("merged", self._float)
+        if self.quantization == "f16":
+            self.losses["final"] = self.losses["merged"]
+            self._check_endings(path, facts)
+
+    def check_final(self, path: Path) -> None:
+        """Check the file to deliver against the f16 one and, for the adapter's strength, the trained model."""
+        facts = self._structure("final", path)
+        if facts is None:
+            return
+        divergence, strength, logits = Divergence(), Strength(), []
+        with Engine(path, context=_context([row.tokens for row in self._rows]), gpu=False) as engine:
+            for place, row in enumerate(self._rows):
+                logits.append(engine.logits(row.tokens))
+                divergence.add(self._float[place], logits[-1])
+                if self._truth:
+                    strength.add(*self._truth[place], logits[-1])
+                self._progress("prove final", place + 1)
+        self._record_loss("final", logits)
+        self._judge_quantisation(divergence, facts.parameters)
+        if self._truth:
+            self._judge_strength("adapter survived in the final file", strength, divergence.mean)
+        self._check_endings(path, facts)
+
+    def _structure(self, label: str, path: Path) -> GgufFacts | None:
+        """Complete, and true to the contract. None if there is nothing to go on with."""
+        try:
+            gguf = GgufFile(path)
+            facts = facts_of(gguf)
+        except GgufUnusable as error:
+            self._add(f"{label} file is complete", error.message, "a whole GGUF", passed=False)
+            return None
+        self.types = facts.types
+        missing = [planned.name for planned in self.subject.converter.plan if planned.name not in gguf.tensors]
+        self._add(f"{label} file is complete", f"{len(missing)} tensors missing", 0, passed=not missing)
+        if self.subject.contract:
+            self._check_contract(label, facts, self.subject.contract)
+        return facts if not missing else None
+
+    def _check_contract(self, label: str, facts: GgufFacts, contract: Contract) -> None:
+        if contract.template:
+            same = facts.template == contract.template
+            self._add(f"{label} chat template", "same" if same else "different", "that of the contract", passed=same)
+        if contract.terminators:
+            ends = facts.eos in contract.terminators
+            self._add(f"{label} end of turn", facts.eos, list(contract.terminators), passed=ends)
+        if contract.bos != "template":
+            wanted = contract.bos == "tokenizer"
+            self._add(f"{label} adds a first token", facts.add_bos, wanted, passed=facts.add_bos == wanted)
+
+    def _check_tokens(self, engine: Engine) -> None:
+        texts = [*TEXTS, *self._special_texts(), *(sample.text for sample in self.subject.samples)]
+        different = [text for text in map(self._normal, texts) if self._ids(text) != engine.tokenize(text)]
+        note = f"for example {different[0][:80]!r}" if different else f"{len(texts)} texts"
+        self._add("token ids", f"{len(different)} texts differ", 0, passed=not different, note=note)
+        add = bool(self.subject.contract and self.subject.contract.bos == "tokenizer")
+        strange = [s for s in self.subject.samples if not _begins(engine.tokenize(s.text, add_special=add), s.tokens)]
+        if strange:
+            note = "the training data was tokenised otherwise; the model may see prompts it was not trained on"
+            self._warn("training tokens", f"{len(strange)} samples differ", 0, note)
+
+    def _check_logits(self, engine: Engine, reference: Rail) -> None:
+        divergence, strength = Divergence(), Strength()
+        for place, row in enumerate(self._rows):
+            base, adapter = (np.asarray(reference.logits(row.tokens, adapter=on)) for on in (False, True))
+            logits = engine.logits(row.tokens)
+            if adapter.shape != logits.shape:
+                self._add("vocabulary", logits.shape[1], adapter.shape[1], passed=False)
+                return
+            self._truth.append((base, adapter))
+            self._float.append(logits)
+            divergence.add(adapter, logits)
+            strength.add(base, adapter, logits)
+            self._progress("prove f16", place + 1)
+        self._add("f16 divergence", divergence.mean, FLOAT_KL, passed=divergence.mean <= FLOAT_KL)
+        self._add("f16 first choices", divergence.top1, FLOAT_TOP1, passed=divergence.top1 >= FLOAT_TOP1)
+        self._judge_strength("adapter survived in the f16 file", strength, None)
+        self._record_loss("base", [base for base, _ in self._truth])
+        self._record_loss("adapter", [adapter for _, adapter in self._truth])
+
+    def _check_tensors(self, path: Path) -> None:
+        """Without a reference: every stored value is that of the merged weights, to rounding."""
+        gguf, worst, where = GgufFile(path), 0.0, ""
+        for done, planned in enumerate(self.subject.converter.plan, 1):
+            wanted = self.subject.converter.array(planned).astype(np.float32)
+            error = _error(gguf.array(planned.name), wanted)
+            worst, where = max((worst, where), (error, planned.name))
+            if self.notify:
+                self.notify(Progress("compare tensors", done, len(self.subject.converter.plan)))
+        self._add("f16 tensors", worst, ROUNDING, passed=worst <= ROUNDING, note=f"largest in {where}")
+
+    def _judge_strength(self, name: str, strength: Strength, noise: float | None) -> None:
+        """`noise`: what quantisation cost, in nats; None for the f16 file, where rounding is all there is."""
+        moved, value = strength.moved.mean, strength.value
+        off = abs(value - 1)
+        limit = 0.5 if noise is not None else max(0.1, math.sqrt(NOISE / max(moved, NOISE)))
+        measured = {"strength": value, "adapter moved the model by": moved}
+        if moved <= max(NOISE, (noise or 0.0) / 10):
+            self._warn(name, measured, None, "the adapter changes the model too little to be measured here")
+        else:
+            note = "the adapter did not survive" if off >= limit else ""
+            self._add(name, measured, [1 - limit, 1 + limit], passed=off < limit, note=note)
+
+    def _judge_quantisation(self, divergence: Divergence, parameters: int) -> None:
+        gate = GATES[self.quantization]
+        name = f"{self.quantization} divergence from f16"
+        measured = {"divergence": divergence.mean, "first choices": divergence.top1}
+        if divergence.mean <= gate:
+            self._add(name, measured, gate, passed=True)
+        elif parameters < SMALL_MODEL and divergence.mean <= CEILING:
+            self._warn(name, measured, gate, "a model this small loses more in this format; try q8_0")
+        else:
+            self._add(name, measured, gate, passed=False)
+
+    def _check_endings(self, path: Path, facts: GgufFacts) -> None:
+        prompts = sorted((sample.prompt for sample in self.subject.samples if sample.prompt), key=len)[:GENERATIONS]
+        if not prompts:
+            return
+        with Engine(path, context=_context(prompts) + GENERATED, gpu=False) as engine:
+            ended = 0
+            for done, prompt in enumerate(prompts, 1):
+                ended += engine.generate(prompt, GENERATED).stopped
+                if self.notify:
+                    self.notify(Progress("generate", done, len(prompts)))
+        note = f"of {len(prompts)} answers within {GENERATED} tokens"
+        if ended:
+            self._add("answers end", ended, 1, passed=True, note=note)
+        else:
+            self._judge_endless(prompts, facts, note)
+
+    def _judge_endless(self, prompts: Sequence[Sequence[int]], facts: GgufFacts, note: str) -> None:
+        """No answer ended. That is the file's fault only if the trained model does better."""
+        contract, reference = self.subject.contract, self.subject.reference
+        stop = contract.terminators if contract and contract.terminators else (-1 if facts.eos is None else facts.eos,)
+        theirs = [reference.generate(prompt, limit=GENERATED, stop=stop) for prompt in prompts] if reference else []
+        ends = sum(bool(tokens) and tokens[-1] in stop for tokens in theirs)
+        if ends * 2 >= len(prompts):
+            self._add("answers end", 0, 1, passed=False, note=f"{note}; {ends} do in the trained model")
+        else:
+            self._warn("answers end", 0, 1, f"{note}; {ends} do in the trained model: it never learned to stop")
+
+    def _special_texts(self) -> list[str]:
+        added = self._tokenizer.get_added_tokens_decoder()
+        names = [added[number].content for number in sorted(added)]
+        return [f"{name}user\nHi {name} there{name}\n" for name in names[:16]]
+
+    def _normal(self, text: str) -> str:
+        # llama.cpp leaves text as it comes; tokenizers with a normaliser bring it into this form first
+        return unicodedata.normalize("NFC", text) if self._tokenizer.normalizer else text
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def _record_loss(self, name: str, logits: Iterable[np.ndarray]) -> None:
+        loss = Loss()
+        for row, rows in zip(self._rows, logits, strict=False):
+            loss.add(rows, row.tokens, row.trained)
+        if loss.count:
+            self.losses[name] = loss.mean
+
+    def _progress(self, stage: str, done: int) -> None:
+        if self.notify:
+            self.notify(Progress(stage, done, len(self._rows)))
+
+    def _add(self, name: str, measured: Any, limit: Any, *, passed: bool, note: str = "") -> None:
+        self.checks.append(Check(name, measured, limit, passed, note=note))
+
+    def _warn(self, name: str, measured: Any, limit: Any, note: str) -> None:
+        self.checks.append(Check(name, measured, limit, True, warning=True, note=note))
+
+
+def prove(subject: Subject, float_gguf: Path, final_gguf: Path, quantization: str) -> Parity:
+    """Compare both files with the trained model. Takes seconds: at most 512 tokens, three answers.
+
+    Raises LlamaCppMissing, LlamaCppFailed; what merely differs is in the report.
+    """
+    prover = Prover(subject, quantization)
+    prover.check_float(float_gguf)
+    if prover.proven and quantization != "f16":
+        prover.check_final(final_gguf)
+    return prover.parity()
+
+
+def _rows(samples: Sequence[Sample]) -> list[Sample]:
+    """The shortest samples, whole, up to TOKENS in all; a single long one is cut."""
+    rows: list[Sample] = []
+    room = TOKENS
+    for sample in sorted(samples, key=lambda sample: len(sample.tokens)):
+        if len(sample.tokens) < 2 or (rows and len(sample.tokens) > room):
+            continue
+        rows.append(Sample(sample.text, sample.tokens[:room], sample.trained[:room], sample.prompt))
+        room -= len(sample.tokens)
+    return rows
+
+
+def _as_sample(text: str, tokenizer: Tokenizer) -> Sample:
+    tokens = tuple(tokenizer.encode(text, add_special_tokens=False).ids)
+    return Sample(text, tokens, (0, *(1,) * (len(tokens) - 1)), ())
+
+
+def _context(rows: Iterable[Sequence[int]]) -> int:
+    return max(len(row) for row in rows)
+
+
+def _begins(tokens: Sequence[int], start: Sequence[int]) -> bool:
+    return list(tokens[: len(start)]) == list(start)
+
+
+def _error(stored: np.ndarray, wanted: np.ndarray) -> float:
+    """The largest difference, relative to the value; values too small for a normal float16 count as its smallest."""
+    if stored.shape != wanted.shape:
+        return math.inf
+    smallest = float(np.finfo(np.float16).tiny)
+    error = np.abs(stored - wanted) / np.maximum(np.abs(wanted), smallest)
+    return float(error.max(initial=0.0)) if np.isfinite(error).all() else math.inf
