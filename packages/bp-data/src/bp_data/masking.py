@@ -82,7 +82,7 @@ def lay_out(record: Record, tokenizer: ChatTokenizer) -> Layout:
 
 
 def mark(layout: Layout, encoding: Encoding, tokenizer: ChatTokenizer) -> Masked:
-    """Carry the layout's spans over to the tokens of its text. Raises TemplateUnusable for a turn without terminator."""
+    """Carry the layout's spans over to its tokens. Raises TemplateUnusable for a turn without terminator."""
     prefix = tokenizer.prefix if layout.bos == "tokenizer" else ()
     ids = encoding.ids
     tokens = array("i", [*prefix, *ids])

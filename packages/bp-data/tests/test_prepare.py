@@ -1,0 +1,99 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer
+
+from bp_core.errors import BrokenJson, NoTarget, TemplateUnusable
+from bp_core.events import Progress
+from bp_data import ChatTokenizer, prepare
+
+
+def rows(count: int, words: int = 3) -> list[dict[str, object]]:
+    return [{"prompt": f"question {i}", "completion": f"answer {i} " + "word " * words} for i in range(count)]
+
+
+def test_every_row_becomes_an_example_and_is_counted(smol: ChatTokenizer) -> None:
+    data = [*rows(3), {"text": "raw"}, {"messages": [{"role": role, "content": "x"} for role in ("user", "assistant")]}]
+    prepared = prepare(data, smol, max_length=512)
+    report = prepared.report
+    assert report.formats == {"prompt": 3, "text": 1, "openai": 1}
+    assert (report.rows, report.examples, report.truncated, report.dropped, report.terminators_lost) == (5, 5, 0, 0, 0)
+    assert report.tokens == sum(len(example.tokens) for example in prepared.examples)
+    assert report.targets == sum(example.targets for example in prepared.examples)
+    assert report.longest == max(len(example.tokens) for example in prepared.examples)
+    assert json.loads(json.dumps(report.as_dict()))["rows"] == 5
+
+
+def test_a_file_gives_what_the_same_rows_give(tmp_path: Path, smol: ChatTokenizer) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\r\n\n" for row in rows(4)), encoding="utf-8")
+    assert prepare(path, smol, max_length=64) == prepare(rows(4), smol, max_length=64)
+
+
+def test_a_broken_line_is_named(tmp_path: Path, smol: ChatTokenizer) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "a"}\n{', encoding="utf-8")
+    with pytest.raises(BrokenJson) as caught:
+        prepare(path, smol, max_length=64)
+    assert caught.value.where == f"{path}:2"
+
+
+def test_cutting_is_at_the_end_and_counted(smol: ChatTokenizer) -> None:
+    short, long, late = {"prompt": "q", "completion": "a"}, rows(1, 200)[0], {"prompt": "q " * 200, "completion": "a"}
+    whole = prepare([short, long, late], smol, max_length=1000)
+    cut = prepare([short, long, late], smol, max_length=64)
+    assert [list(example.tokens) for example in cut.examples] == [
+        list(example.tokens)[:64] for example in whole.examples[:2]
+    ]
+    report = cut.report
+    assert (report.truncated, report.terminators_lost, report.dropped, report.examples) == (2, 2, 1, 2)
+    assert report.longest == whole.report.longest
+    assert report.tokens == sum(len(example.tokens) for example in cut.examples)
+
+
+def test_nothing_left_after_cutting_is_an_error(smol: ChatTokenizer) -> None:
+    with pytest.raises(NoTarget, match="max_length 8"):
+        prepare(rows(3), smol, max_length=8)
+
+
+def test_the_first_rows_are_used_when_so_many_are_asked_for(smol: ChatTokenizer) -> None:
+    assert prepare(rows(9), smol, max_length=64, samples=4) == prepare(rows(4), smol, max_length=64)
+
+
+def test_progress_ends_at_the_total(smol: ChatTokenizer) -> None:
+    told: list[Progress] = []
+    prepare(rows(1100, 0), smol, max_length=64, on_progress=told.append)
+    assert told == [Progress("tokenise", done, 1100) for done in (512, 1024, 1100)]
+
+
+def test_the_hash_is_of_the_contents(tmp_path: Path, smol: ChatTokenizer) -> None:
+    def digest(data: object) -> str:
+        return prepare(data, smol, max_length=64).report.sha256  # type: ignore[arg-type]
+
+    pretty = tmp_path / "a.json"
+    pretty.write_text(json.dumps(rows(2), indent=2), encoding="utf-8")
+    assert digest(pretty) == digest(rows(2))
+    assert digest(rows(2)) != digest(rows(3))
+    assert digest(rows(2)) != digest(rows(2)[::-1])
+    assert digest([{"text": "ab"}, {"text": "c"}]) != digest([{"text": "a"}, {"text": "bc"}])
+
+
+def test_the_contract_says_how_text_became_tokens(smol: ChatTokenizer, llama: ChatTokenizer) -> None:
+    contract = prepare(rows(2), smol, max_length=64).contract
+    assert contract.template == smol.template
+    assert (contract.bos, contract.terminators, contract.stop) == ("template", (2,), ("<|im_end|>",))
+    assert prepare(rows(2), llama, max_length=64).contract.stop == ("<|eot_id|>",)
+    raw = prepare([{"text": "a"}], llama, max_length=64).contract
+    assert (raw.template, raw.bos, raw.stop) == ("", "tokenizer", ("<|eot_id|>",))
+    assert prepare([{"text": "a"}], smol, max_length=64).contract.bos == "none"
+    assert prepare([{"text": "a"}, *rows(1)], llama, max_length=64).contract.bos == "template"
+
+
+def test_a_bos_in_some_rows_only_cannot_be_promised(byte_level: Callable[..., Tokenizer]) -> None:
+    template = "{{ bos_token if messages[0].role == 'system' }}{% for m in messages %}[{{ m.role }}]{{ m.content }}</s>"
+    template += "{% endfor %}{{ '[assistant]' if add_generation_prompt }}"
+    tokenizer = ChatTokenizer(byte_level("<s>", "</s>"), template, bos_token="<s>", eos_token="</s>")
+    with pytest.raises(TemplateUnusable, match="some rows"):
+        prepare([*rows(1), {**rows(1)[0], "system": "x"}], tokenizer, max_length=64)
