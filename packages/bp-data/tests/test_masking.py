@@ -120,6 +120,12 @@ def test_added_tokens_that_swallow_white_space_stay_on_their_side(
     assert learned(masked, tokenizer) == [f"{answer.lstrip()}<|end|>"]
 
 
+def test_white_space_that_is_an_added_token_does_not_end_a_turn(byte_level: Callable[..., Tokenizer]) -> None:
+    template = HONEST.replace("</s>", "</s>{{ '\\n\\n' }}")
+    tokenizer = ChatTokenizer(byte_level("</s>", AddedToken("\n", special=False)), template, eos_token="</s>")
+    assert_exact(mask(record("q", "a"), tokenizer), tokenizer, ["a</s>"])
+
+
 def test_a_token_across_the_border_is_learned_with_the_answer(byte_level: Callable[..., Tokenizer]) -> None:
     template = HONEST.replace("[{{ m.role }}]", "{{ m.role }}: ").replace("[assistant]", "assistant: ")
     tokenizer = ChatTokenizer(byte_level("</s>"), template, eos_token="</s>")

@@ -8,20 +8,8 @@ import pytest
 
 import bp_data
 
-NAMES = [
-    "Batches",
-    "ChatTokenizer",
-    "Masked",
-    "Prepared",
-    "Record",
-    "Report",
-    "Row",
-    "Step",
-    "convert",
-    "mask",
-    "prepare",
-    "read",
-]
+NAMES = {"Batches", "ChatTokenizer", "Masked", "Prepared", "Record", "Report", "Row", "Step"}
+NAMES |= {"convert", "mask", "prepare", "read"}
 README = Path(__file__).parents[1] / "README.md"
 
 

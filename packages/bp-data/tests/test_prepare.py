@@ -53,6 +53,14 @@ def test_cutting_is_at_the_end_and_counted(smol: ChatTokenizer) -> None:
     assert report.tokens == sum(len(example.tokens) for example in cut.examples)
 
 
+def test_a_terminator_just_past_the_cut_is_lost_and_one_just_before_is_not(smol: ChatTokenizer) -> None:
+    (row,) = rows(1)
+    length = prepare([row], smol, max_length=1000).report.longest  # ends: …, terminator, line end
+    reports = [prepare([row], smol, max_length=length - less).report for less in (0, 1, 2)]
+    assert [report.terminators_lost for report in reports] == [0, 0, 1]
+    assert [report.truncated for report in reports] == [0, 1, 1]
+
+
 def test_nothing_left_after_cutting_is_an_error(smol: ChatTokenizer) -> None:
     with pytest.raises(NoTarget, match="max_length 8"):
         prepare(rows(3), smol, max_length=8)
