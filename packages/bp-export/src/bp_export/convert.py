@@ -102,7 +102,7 @@ class Converter:
             writer.write_kv_data_to_file()
             writer.write_ti_data_to_file()
             for done, planned in enumerate(self.plan, 1):
-                writer.write_tensor_data(_stored(self.array(planned), planned))
+                writer.write_tensor_data(stored(self.array(planned), planned))
                 if notify:
                     notify(Progress("convert", done, len(self.plan)))
         finally:
@@ -183,24 +183,25 @@ def _heads(name: str, config: Config) -> int | None:
     return None
 
 
-def _stored(values: np.ndarray, planned: Planned) -> np.ndarray:
+def stored(values: np.ndarray, planned: Planned) -> np.ndarray:
+    """The values in their stored format. Raises ModelUnusable if that cannot hold them."""
     shape, dtype = planned.stored
     if planned.type in _NUMPY:
-        stored = np.ascontiguousarray(values, dtype) if values.dtype == dtype else _cast(values, dtype, planned)
+        packed = np.ascontiguousarray(values, dtype) if values.dtype == dtype else _cast(values, dtype, planned)
     else:
-        stored = quantize(values.astype(np.float32), planned.type)
-    assert stored.shape == shape, f"{planned.name}: {stored.shape} is not {shape}"
-    return stored
+        packed = quantize(values.astype(np.float32), planned.type)
+    assert packed.shape == shape, f"{planned.name}: {packed.shape} is not {shape}"
+    return packed
 
 
 def _cast(values: np.ndarray, dtype: np.dtype[Any], planned: Planned) -> np.ndarray:
     with np.errstate(over="ignore"):
-        stored = np.ascontiguousarray(values.astype(dtype))
-    if dtype == np.float16 and not np.isfinite(stored).all():
+        cast = np.ascontiguousarray(values.astype(dtype))
+    if dtype == np.float16 and not np.isfinite(cast).all():
         raise ModelUnusable(
             f"{planned.source} has values that float16 cannot hold.", fix="Export with --format merged."
         )
-    return stored
+    return cast
 
 
 def _size_label(parameters: int) -> str:

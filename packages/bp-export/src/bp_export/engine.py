@@ -207,7 +207,13 @@ def require_llama_cpp() -> None:
 
 
 def threads() -> int:
-    """How many processors this process may use."""
+    """How many threads llama.cpp gets: OMP_NUM_THREADS if set, else every processor this process may use.
+
+    Its threads wait for each other by spinning, so more of them than free processors is many times slower.
+    """
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    if wanted.isdecimal() and int(wanted) > 0:
+        return int(wanted)
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -18,6 +18,7 @@ from bp_core.events import Notify, Progress
 from . import adapter as lora
 from . import weights
 from .hf_files import chat_template, read_json
+from .places import require_free, require_space
 from .weights import Source, Weights
 
 SHARD_BYTES = 5_000_000_000
@@ -79,6 +80,8 @@ def write_merged(adapter: Path, base: Path, target: Path, notify: Notify | None 
     """Write a complete Hugging Face folder to `target`, which must be free. The base's small files stay as they are."""
     source = Merged(base, lora.read(adapter))
     contract = Contract.read(adapter)
+    require_free(target)
+    require_space(target, sum(weights.size(source, name) for name in source.names()))
     with folders.new_folder(target) as draft:
         names = source.names()
         for done, _ in enumerate(_write_shards(source, draft), 1):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bp_core import folders
 from bp_core.config import ExportConfig, ExportFormat, Quantization
-from bp_core.errors import DiskFull, FileMissing, NotProven, OutputUnusable
+from bp_core.errors import FileMissing, NotProven, OutputUnusable
 from bp_core.events import Notify, Progress
 from bp_core.examples import Sample
 from bp_core.rail import Rail
@@ -21,6 +21,7 @@ from .convert import Converter
 from .engine import require_llama_cpp
 from .merge import write_merged
 from .parity import Parity
+from .places import require_free, require_space
 from .proof import Prover, Subject
 from .quantization import FILE_TYPES, quantize
 
@@ -60,10 +61,7 @@ def export(
     target = _target(adapter, base, config)
     if config.format == "gguf":
         return _Gguf(adapter, base, config.quantization, target, notify).run(reference, samples)
-    if target.exists():
-        raise OutputUnusable("something is here already.", where=str(target), fix="Remove it, or choose --output.")
     if config.format == "merged":
-        _require_space(target, sum(path.stat().st_size for path in base.glob("*.safetensors")))
         write_merged(adapter, base, target, notify)
     else:
         _copy_adapter(adapter, target, notify)
@@ -84,7 +82,7 @@ class _Gguf:
         require_llama_cpp()
         subject = Subject.open(self.adapter, self.base, reference=reference, samples=samples)
         prover = Prover(subject, self.quantization, self.notify)
-        _require_space(self.target, round(subject.converter.size * (1 + _SHARE[self.quantization])))
+        require_space(self.target, round(subject.converter.size * (1 + _SHARE[self.quantization])))
         with folders.new_file(self.target) as draft:
             self._write_proven(subject, prover, draft)
             digest, size = folders.digest(draft), draft.stat().st_size
@@ -148,6 +146,7 @@ def _target(adapter: Path, base: Path, config: ExportConfig) -> Path:
 
 def _copy_adapter(adapter: Path, target: Path, notify: Notify | None) -> None:
     lora.check_folder(adapter)
+    require_free(target)
     files = [path for path in sorted(adapter.rglob("*")) if path.is_file() and path.name != folders.MANIFEST]
     with folders.new_folder(target) as draft:
         for done, path in enumerate(files, 1):
@@ -156,13 +155,6 @@ def _copy_adapter(adapter: Path, target: Path, notify: Notify | None) -> None:
             shutil.copyfile(path, copy)
             if notify:
                 notify(Progress("copy", done, len(files)))
-
-
-def _require_space(target: Path, needed: int) -> None:
-    place = next(folder for folder in target.resolve().parents if folder.is_dir())
-    free = shutil.disk_usage(place).free
-    if free < needed:
-        raise DiskFull(f"{needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free.", where=str(place))
 
 
 def _bytes(folder: Path) -> int:

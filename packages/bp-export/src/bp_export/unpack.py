@@ -19,6 +19,7 @@ from bp_core.events import Notify, Progress
 from . import weights
 from .families import deinterleave
 from .gguf_file import GgufFile
+from .places import require_free, require_space
 
 _TOP = {
     "token_embd.weight": "model.embed_tokens.weight",
@@ -72,7 +73,9 @@ def unpack_gguf(source: Path, folder: Path, notify: Notify | None = None) -> Non
     gguf = GgufFile(source)
     if gguf.field("general.architecture") != "llama":
         raise UnsupportedArchitecture(f"cannot unpack a {gguf.field('general.architecture')} model.", where=str(source))
+    require_free(folder)
     tokenizer, tensors = _tokenizer(gguf), Unpacked(gguf)
+    require_space(folder, sum(weights.size(tensors, name) for name in tensors.names()))
     with folders.new_folder(folder) as draft:
         for name, value in _settings(gguf).items():
             folders.write_json(draft / name, value)

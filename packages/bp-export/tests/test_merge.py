@@ -1,0 +1,162 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.numpy import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from bp_core import folders
+from bp_core.errors import AdapterUnusable, ModelUnusable, OutputUnusable
+from bp_export import adapter as lora
+from bp_export import merge, write_merged
+from bp_export.hf_files import read_json
+from bp_export.merge import Merged
+
+PATTERNS = dict(rank_pattern={"q_proj": 4}, alpha_pattern={"layers.1.mlp.down_proj": 32})
+
+
+def merged_by_peft(base, adapter):
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    return PeftModel.from_pretrained(model, adapter).merge_and_unload().state_dict()
+
+
+@pytest.mark.parametrize("options", [{}, {"use_rslora": True}, PATTERNS, PATTERNS | {"use_rslora": True}])
+def test_merges_as_peft_does(options, tmp_path, tiny_llama, helpers):
+    adapter = helpers.save_adapter(tiny_llama, tmp_path / "lora", **options)
+    ours, theirs = Merged(tiny_llama, lora.read(adapter)), merged_by_peft(tiny_llama, adapter)
+    for name in ours.names():
+        assert np.abs(ours.array(name).astype(np.float32) - theirs[name].numpy()).max() <= 1e-6, name
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+def test_the_merged_folder_is_a_complete_model(kind, request, tmp_path):
+    base, adapter = request.getfixturevalue(f"tiny_{kind}"), request.getfixturevalue(f"{kind}_adapter")
+    seen = []
+    write_merged(adapter, base, tmp_path / "out", seen.append)
+    assert seen[-1].done == seen[-1].total > 20
+    assert folders.damage(tmp_path / "out") is None
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (base / name).read_bytes()
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert model.dtype == AutoModelForCausalLM.from_pretrained(base).dtype
+    truth = merged_by_peft(base, adapter)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, truth[name].to(value.dtype)), name
+
+
+def test_large_models_are_written_in_shards(tmp_path, monkeypatch, tiny_llama, llama_adapter):
+    monkeypatch.setattr(merge, "SHARD_BYTES", 26_000_000)
+    write_merged(llama_adapter, tiny_llama, tmp_path / "out")
+    shards = sorted(path.name for path in (tmp_path / "out").glob("*.safetensors"))
+    assert len(shards) == 3
+    assert shards[0] == "model-00001-of-00003.safetensors"
+    whole = AutoModelForCausalLM.from_pretrained(tmp_path / "out").state_dict()
+    truth = merged_by_peft(tiny_llama, llama_adapter)
+    assert all(torch.equal(value, truth[name].to(value.dtype)) for name, value in whole.items())
+    monkeypatch.undo()
+    write_merged(llama_adapter, tmp_path / "out", tmp_path / "again")  # and shards are read
+
+
+def test_the_contract_template_replaces_another(tmp_path, tiny_llama, llama_adapter):
+    base = shutil.copytree(tiny_llama, tmp_path / "base")
+    settings = read_json(base / "tokenizer_config.json")
+    (base / "tokenizer_config.json").write_text(json.dumps(settings | {"chat_template": "other"}), encoding="utf-8")
+    write_merged(llama_adapter, base, tmp_path / "out")
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template == settings["chat_template"]
+
+
+def test_a_name_in_use_is_left_alone(tmp_path, tiny_llama, llama_adapter):
+    (tmp_path / "out").write_text("mine", encoding="utf-8")
+    with pytest.raises(OutputUnusable):
+        write_merged(llama_adapter, tiny_llama, tmp_path / "out")
+    assert (tmp_path / "out").read_text(encoding="utf-8") == "mine"
+
+
+@pytest.fixture
+def copy(tmp_path, llama_adapter):
+    return shutil.copytree(llama_adapter, tmp_path / "lora")
+
+
+def set_config(folder, **values):
+    path = folder / lora.CONFIG
+    path.write_text(json.dumps(read_json(path) | values), encoding="utf-8")
+
+
+def set_weights(folder, change):
+    path = folder / lora.WEIGHTS
+    tensors = load_file(path)
+    change(tensors)
+    save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, path)
+
+
+REFUSED = {
+    "dora": {"use_dora": True},
+    "saved modules": {"modules_to_save": ["lm_head"]},
+    "bias": {"bias": "all"},
+    "lora bias": {"lora_bias": True},
+    "pissa": {"init_lora_weights": "pissa"},
+    "parameters": {"target_parameters": ["experts.w1"]},
+    "a setting of tomorrow": {"use_hyperlora": True},
+    "another kind": {"peft_type": "IA3"},
+    "rank": {"r": 4},
+    "rank of one": {"rank_pattern": {"layers.0.self_attn.q_proj": 3}},
+    "transposed": {"fan_in_fan_out": True},
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_settings_that_cannot_be_merged_exactly(name, copy):
+    set_config(copy, **REFUSED[name])
+    with pytest.raises(AdapterUnusable):
+        lora.read(copy)
+
+
+KEY = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+CHANGES = {
+    "a magnitude vector": lambda t: t.update({KEY.replace("lora_A.weight", "lora_magnitude_vector"): t[KEY][0]}),
+    "an embedding": lambda t: t.update({"base_model.model.model.embed_tokens.lora_embedding_A": t[KEY]}),
+    "half a pair": lambda t: t.pop(KEY),
+    "not a number": lambda t: t[KEY].fill(np.nan),
+    "nothing": lambda t: t.clear(),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_weights_that_are_not_plain_lora(name, copy):
+    set_weights(copy, CHANGES[name])
+    with pytest.raises(AdapterUnusable):
+        lora.read(copy)
+
+
+def test_an_adapter_for_another_model(copy, tiny_llama, smol):
+    with pytest.raises(AdapterUnusable, match="in the base model"):
+        Merged(smol, lora.read(copy))
+    set_weights(copy, lambda t: [t.update({k.replace("layers.0", "layers.9"): t.pop(k)}) for k in list(t)[:1]])
+    set_weights(copy, lambda t: [t.pop(k) for k in list(t) if "layers.9" not in k and "layers.0.mlp.down" not in k])
+    with pytest.raises(AdapterUnusable, match=r"half|does not have"):
+        Merged(tiny_llama, lora.read(copy))
+
+
+def test_tied_embeddings_cannot_be_changed_on_one_side(tmp_path, tiny_qwen2, helpers):
+    delta = lora.Delta(np.ones((2, 256), np.float32), np.ones((49152, 2), np.float32), 1.0)
+    with pytest.raises(AdapterUnusable, match="twice"):
+        Merged(tiny_qwen2, {"model.embed_tokens.weight": delta})
+
+
+def test_damaged_and_missing_adapters(copy, tmp_path):
+    with pytest.raises(AdapterUnusable, match="missing"):
+        lora.read(tmp_path / "nowhere")
+    folders.write_manifest(copy)
+    lora.read(copy)
+    set_weights(copy, lambda tensors: tensors[KEY].fill(0))
+    with pytest.raises(AdapterUnusable, match="altered"):
+        lora.read(copy)
+
+
+def test_quantised_base_weights_are_refused(tmp_path, llama_adapter):
+    save_file({"model.layers.0.self_attn.q_proj.weight": np.zeros((4, 4), np.int8)}, tmp_path / "model.safetensors")
+    with pytest.raises(ModelUnusable, match="int8"):
+        merge.open_base(tmp_path)
