@@ -196,6 +196,7 @@ def test_a_chat_gets_the_tokenizers_bos_if_the_template_writes_none(byte_level: 
     masked = mask(record("q", "a"), tokenizer)
     assert masked.bos == "tokenizer"
     assert tokenizer.decode(masked.tokens) == "<s>" + masked.text
+    assert tokenizer.prompt([{"role": "user", "content": "q"}]) == masked.tokens[: masked.prompt].tolist()
     assert_exact(masked, tokenizer, ["a</s>"])
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tokenizers import Encoding, Tokenizer
 
 from bp_core.errors import FileUnreadable, ModelNotFound, ModelUnusable, TemplateUnusable
 
 from .template import ChatTemplate, chatml
+
+Bos = Literal["template", "tokenizer", "none"]  # who writes the BOS token
 
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _IM_END = "<|im_end|>"
@@ -69,6 +71,17 @@ class ChatTokenizer:
     def render(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = False) -> str:
         """The conversation as the model's template writes it. Raises TemplateUnusable."""
         return self._template.render(messages, add_generation_prompt)
+
+    def prompt(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """The ids to generate an answer from, BOS as in training. Raises TemplateUnusable."""
+        text = self.render(messages, add_generation_prompt=True)
+        return [*(self.prefix if self.bos(text) == "tokenizer" else ()), *self.encode(text)]
+
+    def bos(self, text: str) -> Bos:
+        """Who writes the BOS of a rendered conversation: never two."""
+        if self.bos_token and text.startswith(self.bos_token):
+            return "template"
+        return "tokenizer" if self.prefix else "none"
 
     def encode(self, text: str) -> list[int]:
         """The ids of `text`; special tokens only where the text spells them out."""

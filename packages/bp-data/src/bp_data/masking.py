@@ -10,18 +10,15 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from tokenizers import Encoding
 
 from bp_core.errors import BadRow, TemplateUnusable
 
-from .chat import ChatTokenizer
+from .chat import Bos, ChatTokenizer
 from .formats import Record, Turn
 
 _NO_END = "Use a chat template that ends assistant turns with a special token, such as the eos token."
-
-Bos = Literal["template", "tokenizer", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +75,7 @@ def lay_out(record: Record, tokenizer: ChatTokenizer) -> Layout:
             message = f"the conversation starts with an assistant turn, which this chat template cannot do: {error}"
             raise BadRow(message, where=record.where, fix="Put a user turn before it, or remove it.") from error
         raise TemplateUnusable(error.message, where=record.where, fix=error.fix) from error
-    return Layout(text, spans, _bos(text, tokenizer), record.where)
+    return Layout(text, spans, tokenizer.bos(text), record.where)
 
 
 def mark(layout: Layout, encoding: Encoding, tokenizer: ChatTokenizer) -> Masked:
@@ -108,12 +105,6 @@ def _raw(text: str, tokenizer: ChatTokenizer, where: str) -> Layout:
     written = tokenizer.bos_token is not None and text.startswith(tokenizer.bos_token)
     text += "" if text.endswith(tokenizer.eos_token) else tokenizer.eos_token
     return Layout(text, (), "tokenizer" if tokenizer.prefix and not written else "none", where)
-
-
-def _bos(text: str, tokenizer: ChatTokenizer) -> Bos:
-    if tokenizer.bos_token and text.startswith(tokenizer.bos_token):
-        return "template"
-    return "tokenizer" if tokenizer.prefix else "none"
 
 
 def _span(turns: list[Turn], index: int, text: str, tokenizer: ChatTokenizer) -> Span:

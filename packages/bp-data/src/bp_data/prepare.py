@@ -15,7 +15,7 @@ from bp_core.errors import NoTarget, TemplateUnusable
 from bp_core.events import Notify, Progress
 from bp_core.examples import Example, Sample
 
-from .chat import ChatTokenizer
+from .chat import Bos, ChatTokenizer
 from .files import Data, read
 from .formats import Record, convert
 from .masking import Masked, lay_out, mark
@@ -100,10 +100,10 @@ def _contract(records: list[Record], masked: list[Masked], tokenizer: ChatTokeni
     policies = {row.bos for row in chats or masked}
     if "template" in policies and len(policies) > 1:
         raise TemplateUnusable("the chat template writes the BOS token in some rows but not in others.")
-    bos = "template" if "template" in policies else "tokenizer" if tokenizer.prefix else "none"
+    bos: Bos = "template" if "template" in policies else "tokenizer" if tokenizer.prefix else "none"
     terminators = tuple(sorted({row.tokens[end] for row in masked for end in row.ends}))
     stop = tuple(tokenizer.decode([token]) for token in terminators)
-    return Contract(tokenizer.template if chats else "", bos, terminators, stop)  # type: ignore[arg-type]
+    return Contract(tokenizer.template if chats else "", bos, terminators, stop)
 
 
 def _report(records: list[Record], masked: list[Masked], kept: list[Example], max_length: int) -> Report:
