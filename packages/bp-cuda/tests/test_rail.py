@@ -4,8 +4,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny_models import FAMILIES, batch, recipe, save_tiny
 from peft import PeftModel
+from tiny_models import FAMILIES, batch, recipe, save_tiny
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
@@ -43,7 +43,8 @@ def test_examples_in_one_row_give_the_loss_and_gradients_of_examples_alone(famil
     for index, parameter in enumerate(rail.parameters.values()):  # B starts at zero; give it something to carry
         torch.manual_seed(index)
         parameter.data.normal_(std=0.05)
-    rail.write_adapter(tmp_path / "adapter") if (tmp_path / "adapter").mkdir() is None else None
+    (tmp_path / "adapter").mkdir()
+    rail.write_adapter(tmp_path / "adapter")
     loss = rail.accumulate(b, 0.5)
     base = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32)
     model = PeftModel.from_pretrained(base, tmp_path / "adapter", is_trainable=True).eval()
@@ -53,7 +54,8 @@ def test_examples_in_one_row_give_the_loss_and_gradients_of_examples_alone(famil
     gradients = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
     assert gradients.keys() == rail.parameters.keys()
     for name, parameter in rail.parameters.items():
-        assert torch.allclose(parameter.grad, gradients[name], rtol=1e-3, atol=2e-4 * gradients[name].abs().max().item() + 1e-7), name
+        atol = 2e-4 * gradients[name].abs().max().item() + 1e-7
+        assert torch.allclose(parameter.grad, gradients[name], rtol=1e-3, atol=atol), name
 
 
 def test_a_neighbour_changes_nothing(tiny):
@@ -199,7 +201,7 @@ def test_missing_and_broken_folders_are_named(tmp_path, tiny):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a card")
 def test_cuda_without_a_card_says_why():
     assert not CudaRail().probe().available
-    with pytest.raises(BackendUnavailable, match="NVIDIA|CUDA"):
+    with pytest.raises(BackendUnavailable, match=r"NVIDIA|CUDA"):
         CudaRail().open(Job("anywhere"))
 
 

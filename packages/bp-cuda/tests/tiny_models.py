@@ -2,9 +2,10 @@
 
 import numpy as np
 import torch
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
 from bp_core.config import Recipe
 from bp_core.examples import Batch
-from transformers import AutoModelForCausalLM, CONFIG_MAPPING
 
 torch.set_num_threads(1)
 

@@ -1,1 +1,30 @@
-"""x"""
+"""Fine-tune a language model in three lines and hand over a file that runs.
+
+from backpropagate import Trainer
+trainer = Trainer("smollm2-135m")
+trainer.train("my_data.jsonl", steps=100)
+trainer.export("gguf", quantization="q4_k_m")
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bp_core.errors import BackpropagateError
+
+    from .trainer import Plan, Run, Trainer
+
+__version__ = version("backpropagate")
+__all__ = ["BackpropagateError", "Plan", "Run", "Trainer", "__version__"]
+
+# Looked up when first used, so that `import backpropagate` costs nothing.
+_HOMES = {"BackpropagateError": "bp_core.errors", "Plan": ".trainer", "Run": ".trainer", "Trainer": ".trainer"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name], __name__), name)

@@ -44,12 +44,14 @@ class Job:
     """What to open: the base in `model` (a Hugging Face folder), with the PEFT folder `adapter` if there is one.
 
     With a `recipe` the model is opened for training (a new adapter if none is given); without, only for reading.
+    `base_name` is what a written adapter calls its base (a hub id); by default the folder.
     """
 
     model: Path
     adapter: Path | None = None
     recipe: Recipe | None = None
     dtype: DType = "auto"
+    base_name: str | None = None
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -58,23 +60,25 @@ def new_adapter(model: PreTrainedModel, recipe: Recipe) -> PeftModel:
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config)
+    with _peft_calls():
+        return get_peft_model(model, config)
 
 
 def read_adapter(model: PreTrainedModel, folder: Path, *, trainable: bool) -> PeftModel:
     """The adapter of a PEFT folder, in float32. Raises AdapterUnusable."""
     try:
-        return PeftModel.from_pretrained(model, folder, is_trainable=trainable)
+        with _peft_calls():
+            return PeftModel.from_pretrained(model, folder, is_trainable=trainable)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise AdapterUnusable(str(error).split("\n")[0], where=str(folder)) from error
 
 
-def base_name(folder: Path) -> str:
-    """What an adapter should call its base: the hub id that a download recorded, else the folder."""
-    try:
-        return str(json.loads((folder / "source.json").read_text(encoding="utf-8"))["hub_id"])
-    except (OSError, ValueError, KeyError):
-        return str(folder)
+@contextmanager
+def _peft_calls() -> Iterator[None]:
+    """peft 0.21 asks transformers 5.23 for a name that it deprecated; users cannot act on that warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated", FutureWarning)
+        yield
 
 
 def training_dtype(wanted: DType, device: torch.device) -> torch.dtype:

@@ -59,7 +59,7 @@ class TorchRail:
             dtype = models.training_dtype(job.dtype, self.device)
             base = models.load_base(job.model, dtype, self.device)
             self.separable = models.separable(base)
-            self.base_name = models.base_name(job.model)
+            self.base_name = job.base_name or str(job.model)
             self.model = base
             if job.adapter:
                 self.model = models.read_adapter(base, job.adapter, trainable=job.recipe is not None)

@@ -1,0 +1,137 @@
+"""Adapter folders: putting a trained one in its place, finding one, exporting one with its proof."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+from bp_core.config import ExportConfig
+from bp_core.contract import CONTRACT_FILE, Contract
+from bp_core.errors import AdapterUnusable
+from bp_core.events import Notify, Progress
+from bp_core.examples import Sample
+from bp_core.folders import new_folder, write_json
+from bp_core.rail import Job, Rail, find, rails
+from bp_data import ChatTokenizer
+from bp_export import Export, export
+
+from . import models
+from .runs import RunFolder
+
+_ORIGIN = "run.json"
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+)
+# For adapters from elsewhere, which bring no rows of their own.
+_PROBES = (
+    "Why is the sky blue on a clear day?",
+    "Write a short note to a neighbour who lent you a ladder.",
+    "List three things to check before a long journey by car.",
+    "Explain in two sentences what a database index does.",
+)
+
+
+def publish(rail: Rail, run: RunFolder, base: Path, contract: Contract) -> Path:
+    """Write the trained adapter to `<output>/lora`. An adapter that is there already is moved, never removed."""
+    target = run.path.parent.parent / "lora"
+    if target.exists():
+        target.rename(_place_for_old(target))
+    with new_folder(target) as draft:
+        rail.write_adapter(draft)
+        for name in _TOKENIZER_FILES:
+            if (base / name).is_file():
+                shutil.copyfile(base / name, draft / name)
+        write_json(draft / CONTRACT_FILE, contract.as_dict())
+        write_json(draft / _ORIGIN, {"run": run.id, "base": models.lasting_name(base)})
+    return target
+
+
+def adapter_in(place: str | Path) -> Path:
+    """The adapter folder meant by a path: itself, or the `lora` inside it. Raises AdapterUnusable."""
+    place = Path(place)
+    for folder in (place, place / "lora"):
+        if (folder / "adapter_config.json").is_file():
+            return folder.resolve()
+    raise AdapterUnusable("there is no adapter here (adapter_config.json is missing).", where=str(place))
+
+
+def base_of(adapter: Path, notify: Notify) -> Path:
+    """The folder of the base that an adapter was trained on. Raises AdapterUnusable, ModelNotFound."""
+    path = adapter / "adapter_config.json"
+    try:
+        name = json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (ValueError, KeyError) as error:
+        raise AdapterUnusable("it does not say which base model it belongs to.", where=str(path)) from error
+    return models.locate(str(name), notify)
+
+
+def export_adapter(adapter: Path, config: ExportConfig, notify: Notify) -> Export:
+    """Export an adapter and prove the result against the adapter as PyTorch (or another rail) runs it in float32."""
+    base = base_of(adapter, notify)
+    if config.format == "lora":
+        return export(adapter, base, config, notify=notify)
+    notify(Progress("open the reference", 0, 0))
+    reference = reference_rail(base, adapter)
+    try:
+        return export(adapter, base, config, reference=reference, samples=samples_of(adapter, base), notify=notify)
+    finally:
+        if reference:
+            reference.close()
+
+
+def reference_rail(base: Path, adapter: Path) -> Rail | None:
+    """The adapter on its base in float32, on the host; None where no rail is installed or it does not fit."""
+    if "cpu" not in rails():
+        return None
+    rail = find("cpu")
+    weights = sum(path.stat().st_size for path in base.glob("*.safetensors"))
+    if 2 * weights > 0.8 * rail.probe().free:  # 16-bit weights double in float32
+        return None
+    rail.open(Job(base, adapter=adapter, dtype="float32"))
+    return rail
+
+
+def samples_of(adapter: Path, base: Path) -> list[Sample]:
+    """Rows to prove an export with: training rows kept by the run, else fixed questions."""
+    origin = adapter / _ORIGIN
+    if origin.is_file():
+        run_id = json.loads(origin.read_text(encoding="utf-8"))["run"]
+        kept = RunFolder(adapter.parent / "runs" / run_id).samples()
+        if kept:
+            return kept
+    tokenizer = ChatTokenizer.open(base)
+    return [_probe(tokenizer, question) for question in _PROBES]
+
+
+def stop_ids(tokenizer: ChatTokenizer, contract: Contract | None) -> tuple[int, ...]:
+    """The tokens that end an answer: the contract's, else the tokenizer's end-of-sequence token."""
+    if contract and contract.terminators:
+        return contract.terminators
+    end = tokenizer.token(tokenizer.eos_token) if tokenizer.eos_token else None
+    return () if end is None else (end,)
+
+
+def _probe(tokenizer: ChatTokenizer, question: str) -> Sample:
+    text = tokenizer.render([{"role": "user", "content": question}], add_generation_prompt=True)
+    tokens = tuple(tokenizer.encode(text))
+    return Sample(text, tokens, (0,) + (1,) * (len(tokens) - 1), tokens)
+
+
+def _place_for_old(target: Path) -> Path:
+    """Where the adapter that `target` holds can stay: with its own run, or beside under a dated name."""
+    origin = target / _ORIGIN
+    if origin.is_file():
+        run_id: str = json.loads(origin.read_text(encoding="utf-8"))["run"]
+        run = target.parent / "runs" / run_id
+        if run.is_dir() and not (run / "lora").exists():
+            return run / "lora"
+    return target.with_name(time.strftime("lora-until-%Y%m%d-%H%M%S"))

@@ -1,0 +1,94 @@
+"""The command line: each verb hands its options to one call in `verbs`; nothing is decided here."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bp_core.config import ExportConfig, TrainConfig
+
+from . import __version__
+from .failures import exit_code_of
+from .options import with_options
+
+app = typer.Typer(
+    name="backprop",
+    help="Fine-tune a language model on your own machine and hand over a file that runs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"auto_envvar_prefix": "BACKPROPAGATE"},
+)
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+
+
+def main() -> None:
+    """The `backprop` command. Exit codes: 0 done, 1 you can fix it, 2 it failed, 130 interrupted."""
+    sys.exit(exit_code_of(app, sys.argv[1:]))
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(f"backprop {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+@with_options(TrainConfig)
+def train(
+    settings: dict[str, Any],
+    data: Annotated[str, typer.Option(help="The examples: a .jsonl, .json or .txt file.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the newest unfinished run.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
+    json: Json = False,
+) -> None:
+    """Train a LoRA adapter on a file of examples."""
+    _verbs().train(settings, data, resume=resume, dry_run=dry_run, json=json)
+
+
+@app.command()
+@with_options(ExportConfig)
+def export(
+    settings: dict[str, Any],
+    adapter: Annotated[str, typer.Argument(help="The adapter folder, or the output folder that holds it.")],
+    json: Json = False,
+) -> None:
+    """Turn an adapter into a file to run, and prove that it behaves like what was trained."""
+    _verbs().export(settings, adapter, json=json)
+
+
+@app.command()
+def chat(
+    target: Annotated[str, typer.Argument(help="A .gguf file, an adapter folder, or an output folder.")],
+    prompt: Annotated[str | None, typer.Option(help="Ask this once and stop.")] = None,
+    system: Annotated[str | None, typer.Option(help="A system message to begin with.")] = None,
+    max_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.", min=1)] = 512,
+) -> None:
+    """Talk to a trained model: the GGUF through llama.cpp, an adapter through its training backend."""
+    _verbs().chat(target, prompt, system, max_tokens)
+
+
+@app.command()
+def quickstart(
+    output: Annotated[str, typer.Option(help="Folder for everything that is written.")] = "output",
+    steps: Annotated[int, typer.Option(help="Optimizer steps.", min=1)] = 40,
+    backend: Annotated[str, typer.Option(help="Where to train.")] = "auto",
+) -> None:
+    """Train, prove, export and ask the embedded small model, from start to finish in a few minutes."""
+    _verbs().quickstart(Path(output), steps, backend)
+
+
+@app.command()
+def info(json: Json = False) -> None:
+    """Show versions, backends and folders, for a bug report."""
+    _verbs().info(json=json)
+
+
+def _verbs() -> Any:
+    """The module that does the work, loaded when a verb runs, so that --help stays quick."""
+    return import_module(".verbs", __package__)

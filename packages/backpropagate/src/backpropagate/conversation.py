@@ -1,0 +1,137 @@
+"""Talking to a model: a GGUF through llama.cpp, an adapter through the rail it was trained on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from rich.console import Console
+
+from bp_core.contract import Contract
+from bp_core.errors import FileMissing, GgufUnusable
+from bp_core.events import Progress
+from bp_core.rail import Job, Rail
+from bp_data import ChatTokenizer
+from bp_data.template import ChatTemplate
+from bp_export import Engine, GgufFacts, gguf_facts
+
+from .adapters import adapter_in, base_of, stop_ids
+from .recipe import choose_rail
+from .screen import Screen
+
+Turn = dict[str, str]
+_CONTEXT = 4096  # tokens; enough for a talk, small enough for any machine
+
+
+class Speaker(Protocol):
+    """Something that answers a conversation, telling each piece of text as it is made."""
+
+    def answer(self, turns: list[Turn], limit: int, on_text: Callable[[str], None]) -> str: ...
+
+
+@contextmanager
+def speaker(target: str) -> Iterator[Speaker]:
+    """The model behind a .gguf file, an adapter folder or an output folder. Raises FileMissing, AdapterUnusable."""
+    path = Path(target)
+    if not path.exists():
+        raise FileMissing("there is no such file or folder.", where=target)
+    if path.is_file():
+        with _from_gguf(path) as found:
+            yield found
+    else:
+        found, rail = _from_adapter(adapter_in(path))
+        try:
+            yield found
+        finally:
+            rail.close()
+
+
+def converse(speaker: Speaker, prompt: str | None, system: str | None, limit: int) -> None:
+    """Answer `prompt` once on stdout; without one, talk until the user leaves."""
+    turns: list[Turn] = [{"role": "system", "content": system}] if system else []
+    if prompt is not None:
+        _say(speaker, [*turns, {"role": "user", "content": prompt}], limit)
+        return
+    console = Console(stderr=True)
+    console.print("[dim]Write a message; /new starts over, /bye or Ctrl-D leaves.[/]")
+    talk = list(turns)
+    while (line := _read_line(console)) not in (None, "/bye"):
+        if line == "/new":
+            talk = list(turns)
+        elif line:
+            talk.append({"role": "user", "content": line})
+            talk.append({"role": "assistant", "content": _say(speaker, talk, limit)})
+
+
+@contextmanager
+def _from_gguf(path: Path) -> Iterator[Speaker]:
+    facts = gguf_facts(path)
+    if not facts.template:
+        raise GgufUnusable("the file has no chat template, so it cannot be talked to.", where=str(path))
+    variables = {"bos_token": facts.bos_token, "eos_token": facts.eos_token}
+    with Engine(path, context=min(_CONTEXT, facts.context_length)) as engine:
+        yield _GgufSpeaker(engine, ChatTemplate(facts.template, variables), facts)
+
+
+class _GgufSpeaker:
+    def __init__(self, engine: Engine, template: ChatTemplate, facts: GgufFacts) -> None:
+        self.engine, self.template, self.facts = engine, template, facts
+
+    def answer(self, turns: list[Turn], limit: int, on_text: Callable[[str], None]) -> str:
+        text = self.template.render(turns, add_generation_prompt=True)
+        # A template that writes the first token itself must not get a second one.
+        written = bool(self.facts.bos_token) and text.startswith(self.facts.bos_token)
+        tokens = self.engine.tokenize(text, add_special=self.facts.add_bos and not written)
+        return self.engine.generate(tokens, limit, on_piece=on_text).text
+
+
+def _from_adapter(adapter: Path) -> tuple[Speaker, Rail]:
+    with Screen() as screen:
+        base = base_of(adapter, screen.notify)
+        _, rail, _ = choose_rail("auto")
+        screen.notify(Progress("load the model", 0, 0))
+        rail.open(Job(base, adapter=adapter))
+    return _RailSpeaker(rail, ChatTokenizer.open(base), Contract.read(adapter)), rail
+
+
+class _RailSpeaker:
+    def __init__(self, rail: Rail, tokenizer: ChatTokenizer, contract: Contract | None) -> None:
+        self.rail, self.tokenizer = rail, tokenizer
+        self.stop = stop_ids(tokenizer, contract)
+
+    def answer(self, turns: list[Turn], limit: int, on_text: Callable[[str], None]) -> str:
+        prompt = self.tokenizer.encode(self.tokenizer.render(turns, add_generation_prompt=True))
+        made: list[int] = []
+        told = ""
+
+        def tell(token: int) -> None:
+            nonlocal told
+            made.extend([] if token in self.stop else [token])
+            text = self.tokenizer.decode(made)
+            if not text.endswith("\ufffd"):  # else a character is not complete yet
+                on_text(text[len(told) :])
+                told = text
+
+        self.rail.generate(prompt, limit=limit, stop=self.stop, on_token=tell)
+        return told
+
+
+def _say(speaker: Speaker, turns: list[Turn], limit: int) -> str:
+    def show(text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    try:
+        return speaker.answer(turns, limit, show)
+    finally:
+        show("\n")
+
+
+def _read_line(console: Console) -> str | None:
+    try:
+        return console.input("[bold cyan]> [/]").strip()
+    except EOFError:
+        return None

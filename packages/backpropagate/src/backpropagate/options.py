@@ -1,0 +1,46 @@
+"""Command-line options derived from settings classes: a flag is a field, its help is the field's help."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+import typer
+
+from bp_core.config import settings
+
+
+def with_options(config: type, *left_out: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command one option for each field of `config`; they arrive together as the argument `settings`."""
+    fields = [setting for setting in settings(config) if setting.name not in left_out]
+    options = [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=field.default,
+            annotation=Annotated[field.type, typer.Option(help=field.help)],
+        )
+        for field in fields
+    ]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "settings"]
+
+        def run(**values: Any) -> None:
+            chosen = {field.name: values.pop(field.name) for field in fields}
+            command(**values, settings=chosen)
+
+        run.__doc__ = command.__doc__
+        run.__name__ = command.__name__
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + options
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in parameters}
+        return run
+
+    return decorate
+
+
+def given(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings without those left at None."""
+    return {name: value for name, value in settings.items() if value is not None}

@@ -1,0 +1,59 @@
+"""The one place where what the user left open is decided, with the reason for each decision."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from bp_core.config import Recipe, TrainConfig
+from bp_core.errors import BackendUnavailable
+from bp_core.rail import Probe, Rail, find, rails
+
+# In this order `--backend auto` tries what is installed.
+_PREFERRED = ("cuda", "cpu")
+
+
+def resolve(config: TrainConfig, examples: int, backend: str) -> Recipe:
+    """A recipe for `examples` rows on the rail `backend`; every value that the user did not set is explained."""
+    why: dict[str, str] = {}
+    batch_size = config.batch_size or min(8, examples)
+    if config.batch_size is None:
+        why["batch_size"] = "8, the default" if examples >= 8 else f"all {examples} examples"
+    steps = config.steps or max(1, math.ceil(_epochs(config) * examples / batch_size))
+    if config.steps is None:
+        why["steps"] = f"{_epochs(config):g} epochs × {examples} examples ÷ {batch_size} a step"
+    elif config.epochs is not None:
+        why["steps"] = "as set; --steps wins over --epochs"
+    defaults = {"alpha": 2.0 * config.rank, "learning_rate": 2e-4, "micro_batch": batch_size}
+    reasons = {"alpha": "2 × rank", "learning_rate": "the default for LoRA", "micro_batch": "the batch size"}
+    chosen = {name: getattr(config, name) for name in defaults}
+    for name in [name for name, value in chosen.items() if value is None]:
+        chosen[name], why[name] = defaults[name], reasons[name]
+    chosen["micro_batch"] = min(chosen["micro_batch"], batch_size)
+    if config.backend == "auto":
+        why["backend"] = f"auto: the first of {', '.join(_PREFERRED)} that runs here"
+    fields = {f.name: getattr(config, f.name) for f in dataclasses.fields(TrainConfig)} | chosen
+    kept = {f.name for f in dataclasses.fields(Recipe)} & fields.keys()
+    settled = {name: fields[name] for name in kept - {"backend", "batch_size", "steps"}}
+    warmup = round(config.warmup_ratio * steps)
+    return Recipe(backend=backend, batch_size=batch_size, steps=steps, warmup_steps=warmup, why=why, **settled)
+
+
+def choose_rail(wanted: str) -> tuple[str, Rail, Probe]:
+    """The rail for `--backend`: the named one, or the best that runs here.
+
+    Raises UnknownBackend, BackendUnavailable.
+    """
+    names = [name for name in _PREFERRED if name in rails()] if wanted == "auto" else [wanted]
+    reasons = []
+    for name in names:
+        rail = find(name)
+        probe = rail.probe()
+        if probe.available:
+            return name, rail, probe
+        reasons.append(f"{name}: {probe.reason}")
+    raise BackendUnavailable("no backend can run here (" + "; ".join(reasons or ["none is installed"]) + ").")
+
+
+def _epochs(config: TrainConfig) -> float:
+    return 3.0 if config.epochs is None else config.epochs

@@ -1,0 +1,62 @@
+"""The verbs of the command line: each calls the package and shows what came of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bp_core.config import ExportConfig
+
+from . import conversation, environment, results
+from .adapters import adapter_in, export_adapter
+from .demonstration import demonstrate
+from .screen import Screen
+from .trainer import Trainer
+
+
+def train(settings: Mapping[str, Any], data: str, *, resume: bool, dry_run: bool, json: bool) -> None:
+    quiet_libraries()
+    trainer = Trainer(**settings)
+    if dry_run:
+        plan = trainer.plan(data)
+        results.print_json(plan.as_dict()) if json else results.show_plan(plan)
+        return
+    run = trainer.train(data, resume=resume)
+    results.print_json(run.as_dict()) if json else results.show_run(run)
+
+
+def export(settings: Mapping[str, Any], adapter: str, *, json: bool) -> None:
+    quiet_libraries()
+    config = ExportConfig(**settings)
+    with Screen() as screen:
+        done = export_adapter(adapter_in(adapter), config, screen.notify)
+    if json:
+        parity = done.parity.as_dict() if done.parity else None
+        results.print_json({"path": done.path, "format": done.format, "bytes": done.bytes, "parity": parity})
+    else:
+        results.show_export(done)
+
+
+def chat(target: str, prompt: str | None, system: str | None, max_tokens: int) -> None:
+    quiet_libraries()
+    with conversation.speaker(target) as speaker:
+        conversation.converse(speaker, prompt, system, max_tokens)
+
+
+def quickstart(output: Path, steps: int, backend: str) -> None:
+    quiet_libraries()
+    demonstrate(output, steps, backend)
+
+
+def info(*, json: bool) -> None:
+    found = environment.describe()
+    results.print_json(found) if json else environment.show(found)
+
+
+def quiet_libraries() -> None:
+    """Keep other libraries' progress bars and notices out of ours."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
