@@ -8,7 +8,7 @@ import pytest
 
 import bp_data
 
-NAMES = {"Batches", "ChatTokenizer", "Masked", "Prepared", "Record", "Report", "Row", "Step"}
+NAMES = {"Batches", "ChatTemplate", "ChatTokenizer", "Masked", "Prepared", "Record", "Report", "Row"}
 NAMES |= {"convert", "mask", "prepare", "read"}
 README = Path(__file__).parents[1] / "README.md"
 

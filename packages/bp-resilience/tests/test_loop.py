@@ -17,9 +17,24 @@ from bp_resilience import Keeper, learning_rate, train
 
 def recipe(**changes):
     values = dict(
-        model="m", output="o", backend="null", steps=10, rank=1, alpha=1.0, dropout=0.0, learning_rate=0.1,
-        batch_size=6, micro_batch=6, max_length=8, warmup_steps=2, weight_decay=0.0, max_grad_norm=1.0, seed=0,
-        dtype="float32", checkpoint_every=3, keep_checkpoints=2,
+        model="m",
+        output="o",
+        backend="null",
+        steps=10,
+        rank=1,
+        alpha=1.0,
+        dropout=0.0,
+        learning_rate=0.1,
+        batch_size=6,
+        micro_batch=6,
+        max_length=8,
+        warmup_steps=2,
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        seed=0,
+        dtype="float32",
+        checkpoint_every=3,
+        keep_checkpoints=2,
     )
     return Recipe(**values | changes)
 
@@ -63,7 +78,7 @@ def test_a_run_steps_reports_and_finishes(tmp_path):
     events = []
     rail, state = run(tmp_path, watch=events.append)
     assert rail.updates == state.step == 10 and state.position == 60
-    assert [type(e) for e in events][0] is Started and type(events[-1]) is Finished
+    assert type(events[0]) is Started and type(events[-1]) is Finished
     steps = [e for e in events if isinstance(e, Stepped)]
     assert [e.step for e in steps] == list(range(1, 11))
     assert steps[0].loss == pytest.approx(2.0) and steps[-1].loss < steps[0].loss
@@ -142,7 +157,7 @@ def test_ctrl_c_finishes_the_step_checkpoints_and_says_so(tmp_path):
             os.kill(os.getpid(), signal.SIGINT)
 
     rail = NullRail()
-    with pytest.raises(Interrupted, match="step [56] of 10"):
+    with pytest.raises(Interrupted, match=r"step [56] of 10"):
         run(tmp_path, rail, press)
     assert isinstance(events[-1], Checkpointed) and events[-1].step == rail.updates
     assert signal.getsignal(signal.SIGINT) is before

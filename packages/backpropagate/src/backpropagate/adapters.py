@@ -121,8 +121,8 @@ def stop_ids(tokenizer: ChatTokenizer, contract: Contract | None) -> tuple[int, 
 
 
 def _probe(tokenizer: ChatTokenizer, question: str) -> Sample:
-    text = tokenizer.render([{"role": "user", "content": question}], add_generation_prompt=True)
-    tokens = tuple(tokenizer.encode(text))
+    turns = [{"role": "user", "content": question}]
+    text, tokens = tokenizer.render(turns, add_generation_prompt=True), tuple(tokenizer.prompt(turns))
     return Sample(text, tokens, (0,) + (1,) * (len(tokens) - 1), tokens)
 
 

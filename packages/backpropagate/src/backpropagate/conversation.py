@@ -14,8 +14,7 @@ from bp_core.contract import Contract
 from bp_core.errors import FileMissing, GgufUnusable
 from bp_core.events import Progress
 from bp_core.rail import Job, Rail
-from bp_data import ChatTokenizer
-from bp_data.template import ChatTemplate
+from bp_data import ChatTemplate, ChatTokenizer
 from bp_export import Engine, GgufFacts, gguf_facts
 
 from .adapters import adapter_in, base_of, stop_ids
@@ -103,7 +102,7 @@ class _RailSpeaker:
         self.stop = stop_ids(tokenizer, contract)
 
     def answer(self, turns: list[Turn], limit: int, on_text: Callable[[str], None]) -> str:
-        prompt = self.tokenizer.encode(self.tokenizer.render(turns, add_generation_prompt=True))
+        prompt = self.tokenizer.prompt(turns)
         made: list[int] = []
         told = ""
 

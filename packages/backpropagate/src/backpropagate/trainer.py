@@ -123,10 +123,11 @@ class Trainer:
     def generate(self, prompt: str, *, limit: int = 256, adapter: bool = True) -> str:
         """The model's greedy answer to one user message, at most `limit` tokens; with or without the adapter."""
         rail, tokenizer = self._reader()
-        text = tokenizer.render([{"role": "user", "content": prompt}], add_generation_prompt=True)
         trained = adapter and (self.adapter / CONTRACT_FILE).is_file()
         stop = stop_ids(tokenizer, Contract.read(self.adapter) if trained else None)
-        made = rail.generate(tokenizer.encode(text), limit=limit, stop=stop, adapter=adapter)
+        made = rail.generate(
+            tokenizer.prompt([{"role": "user", "content": prompt}]), limit=limit, stop=stop, adapter=adapter
+        )
         return tokenizer.decode([token for token in made if token not in stop]).strip()
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ from .errors import AdapterUnusable
 
 CONTRACT_FILE = "contract.json"
 VERSION = 1
+Bos = Literal["template", "tokenizer", "none"]  # who writes the beginning-of-sequence token
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Contract:
     """
 
     template: str
-    bos: Literal["template", "tokenizer", "none"]
+    bos: Bos
     terminators: tuple[int, ...]
     stop: tuple[str, ...]
 

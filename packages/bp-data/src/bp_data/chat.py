@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tokenizers import Encoding, Tokenizer
 
+from bp_core.contract import Bos
 from bp_core.errors import FileUnreadable, ModelNotFound, ModelUnusable, TemplateUnusable
 
 from .template import ChatTemplate, chatml
-
-Bos = Literal["template", "tokenizer", "none"]  # who writes the BOS token
 
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _IM_END = "<|im_end|>"

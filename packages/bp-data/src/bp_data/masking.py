@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 from tokenizers import Encoding
 
+from bp_core.contract import Bos
 from bp_core.errors import BadRow, TemplateUnusable
 
-from .chat import Bos, ChatTokenizer
+from .chat import ChatTokenizer
 from .formats import Record, Turn
 
 _NO_END = "Use a chat template that ends assistant turns with a special token, such as the eos token."

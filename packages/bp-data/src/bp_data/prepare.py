@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from bp_core.contract import Contract
+from bp_core.contract import Bos, Contract
 from bp_core.errors import NoTarget, TemplateUnusable
 from bp_core.events import Notify, Progress
 from bp_core.examples import Example, Sample
 
-from .chat import Bos, ChatTokenizer
+from .chat import ChatTokenizer
 from .files import Data, read
 from .formats import Record, convert
 from .masking import Masked, lay_out, mark

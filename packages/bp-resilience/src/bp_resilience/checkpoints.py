@@ -70,4 +70,3 @@ class Keeper:
     def _prune(self) -> None:
         for folder in sorted(self.folder.glob("step-*"), reverse=True)[self.keep :]:
             shutil.rmtree(folder)
-    
