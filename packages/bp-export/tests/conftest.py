@@ -22,6 +22,7 @@ from bp_core.examples import Sample
 from bp_core.folders import write_json
 from bp_export import unpack_gguf
 from bp_export.convert import Converter
+from bp_export.merge import open_base
 from bp_export.vocab import read as read_vocabulary
 
 VOCABULARY = 49152
@@ -102,10 +103,9 @@ def save_model(kind, config, folder, smol, dtype, **options):
     torch.manual_seed(0)
     model = kind(config)
     with torch.no_grad():
-        for name, value in model.named_parameters():
+        for value in model.parameters():
             if value.ndim == 1:  # norms and biases start as 1 and 0, which would hide a mistake in them
                 value.add_(torch.randn_like(value) * 0.2)
-            assert name
     model.to(dtype).save_pretrained(folder, **options)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(smol / name, folder / name)
@@ -191,6 +191,15 @@ def write_gguf(source, base, target, type_="f16", contract=None):
     return target
 
 
+def write_vocabulary(words, base, target):
+    """A GGUF of a tiny model under other words, for tokenising only."""
+    Converter(open_base(base), base).write(target, words, "words")
+
+
+def read_tokenizer(folder):
+    return Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
 def mean_kl(reference, other):
     """Kullback–Leibler divergence in nats per row, written apart from the package's own."""
     truth, guess = (torch.log_softmax(torch.tensor(np.array(x), dtype=torch.float64), -1) for x in (reference, other))
@@ -209,6 +218,8 @@ def helpers():
         save_adapter = staticmethod(save_adapter)
         save_model = staticmethod(save_model)
         sizes = SIZES
+        tokenizer = staticmethod(read_tokenizer)
+        write_vocabulary = staticmethod(write_vocabulary)
         write_gguf = staticmethod(write_gguf)
 
     return Helpers

@@ -20,6 +20,7 @@ import numpy as np
 from cyllama.llama import llama_cpp
 
 BATCH = 256
+END_OF_LOG = "-- end of log --"  # as in engine.py, which must not import this file
 
 
 def byte_table() -> dict[str, int]:
@@ -44,12 +45,12 @@ class Session:
     def __init__(self, path: str, context: int, gpu: bool, threads: int) -> None:
         model = llama_cpp.LlamaModelParams()
         model.n_gpu_layers = -1 if gpu else 0
-        self.model = Model(path_model=path, params=model, verbose=False)
+        self.model = Model(path_model=path, params=model, verbose=True)
         self.vocab = self.model.get_vocab()
         settings = llama_cpp.LlamaContextParams()
         settings.n_ctx, settings.n_batch, settings.n_ubatch = context, BATCH, BATCH
         settings.n_threads = settings.n_threads_batch = threads
-        self.context = llama_cpp.LlamaContext(self.model, settings, False)
+        self.context = llama_cpp.LlamaContext(self.model, settings, True)
         self.batch = llama_cpp.LlamaBatch(n_tokens=BATCH, embd=0, n_seq_max=1)
         self.bytes = byte_table()
 
@@ -128,6 +129,7 @@ class Worker:
             try:
                 self.say(verb(**request) | {"done": True})
             except (ValueError, RuntimeError, MemoryError, OSError) as error:
+                print(END_OF_LOG, file=sys.stderr, flush=True)  # the caller reads the log up to here
                 self.say({"done": True, "error": str(error) or type(error).__name__})
 
     def say(self, answer: dict[str, Any], raw: bytes = b"") -> None:

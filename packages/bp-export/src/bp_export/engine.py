@@ -20,6 +20,7 @@ import numpy as np
 
 from bp_core.errors import FileMissing, LlamaCppFailed, LlamaCppMissing
 
+END_OF_LOG = "-- end of log --"
 _TAIL_LINES = 12
 _GOODBYE_SECONDS = 10
 
@@ -43,6 +44,7 @@ class Worker:
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)
         self._log: deque[str] = deque(maxlen=_TAIL_LINES)
         self._on_log = on_log
+        self._logged = threading.Event()
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
 
@@ -64,6 +66,8 @@ class Worker:
             raise self._failure()
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
+            self._logged.wait(_GOODBYE_SECONDS)
+            self._logged.clear()
             raise LlamaCppFailed(f"llama.cpp: {answer['error']}", fix=self._hint())
         return answer
 
@@ -95,6 +99,9 @@ class Worker:
         with _pipe(self._process.stderr) as stream:
             for line in stream:
                 text = line.decode("utf-8", "replace").rstrip()
+                if text == END_OF_LOG:
+                    self._logged.set()
+                    continue
                 self._log.append(text)
                 if self._on_log:
                     self._on_log(text)

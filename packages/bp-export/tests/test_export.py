@@ -1,0 +1,157 @@
+import json
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections import namedtuple
+
+import pytest
+
+from bp_core import folders
+from bp_core.config import ExportConfig
+from bp_core.errors import AdapterUnusable, DiskFull, FileMissing, NotProven, OutputUnusable
+from bp_export import Engine, export, gguf_facts, pipeline, places
+from bp_export.pipeline import model_name
+
+
+@pytest.fixture
+def home(tmp_path, llama_adapter):
+    """An output folder with an adapter in it, as training leaves it."""
+    shutil.copytree(llama_adapter, tmp_path / "lora")
+    folders.write_manifest(tmp_path / "lora")
+    return tmp_path
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("quantization", ["f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m"])
+def test_every_quantisation_is_exported_proven_and_loads(quantization, home, tiny_llama, llama_reference, samples):
+    config = ExportConfig(quantization=quantization)
+    seen = []
+    done = export(home / "lora", tiny_llama, config, reference=llama_reference, samples=samples, notify=seen.append)
+    assert names(home) == ["lora", f"tiny-llama-{quantization}.gguf", f"tiny-llama-{quantization}.parity.json"]
+    assert done.path.name == f"tiny-llama-{quantization}.gguf"
+    assert (done.format, done.quantization, done.bytes) == ("gguf", quantization, done.path.stat().st_size)
+    assert done.parity.proven
+    report = json.loads(done.parity_path.read_text(encoding="utf-8"))
+    assert (report["proven"], report["sha256"]) == (True, folders.digest(done.path))
+    with Engine(done.path, context=256, gpu=False) as engine:
+        assert engine.generate(samples[0].prompt, 4).tokens
+    stages = list(dict.fromkeys(progress.stage for progress in seen))
+    assert stages[:2] == ["convert", "prove f16"]
+    assert all(0 < progress.done <= progress.total for progress in seen)
+
+
+def test_another_llama_cpp_loads_the_file(home, tiny_llama):
+    pytest.importorskip("xllamacpp")
+    path = export(home / "lora", tiny_llama, ExportConfig()).path
+    code = """
+        import json, sys
+        import xllamacpp
+        params = xllamacpp.CommonParams()
+        params.model.path = sys.argv[1]
+        params.n_ctx, params.n_predict, params.warmup = 256, 4, False
+        params.cpuparams.n_threads = 1
+        server = xllamacpp.Server(params)
+        answer = server.handle_completions({"prompt": "Hello", "max_tokens": 4, "temperature": 0})
+        print(json.dumps(answer["choices"][0]["text"] != ""))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.strip().splitlines()[-1:] == ["true"], done.stderr[-2000:]
+
+
+def test_a_failed_proof_leaves_a_report_and_the_earlier_file(home, tiny_llama, llama_reference, samples, monkeypatch):
+    target = home / "tiny-llama-q8_0.gguf"
+    target.write_bytes(b"an earlier, good file")
+    config = ExportConfig(quantization="q8_0")
+    monkeypatch.setattr(pipeline.Prover, "_check_endings", lambda *_: None)
+
+    class Other:
+        def logits(self, tokens, *, adapter=True):
+            return -llama_reference.logits(tokens, adapter=adapter)
+
+    with pytest.raises(NotProven, match="f16 divergence") as caught:
+        export(home / "lora", tiny_llama, config, reference=Other(), samples=samples)
+    assert target.read_bytes() == b"an earlier, good file"
+    assert names(home) == ["lora", "tiny-llama-q8_0.failed.parity.json", "tiny-llama-q8_0.gguf"]
+    assert caught.value.where == str(home / "tiny-llama-q8_0.failed.parity.json")
+    export(home / "lora", tiny_llama, config, reference=llama_reference, samples=samples)
+    assert names(home) == ["lora", "tiny-llama-q8_0.gguf", "tiny-llama-q8_0.parity.json"]
+    assert gguf_facts(target).architecture == "llama"
+
+
+@pytest.mark.parametrize("stage", ["convert", "prove f16", "quantize", "prove final"])
+def test_an_interruption_leaves_nothing(stage, home, tiny_llama, llama_reference, samples):
+    def stop(progress):
+        if progress.stage == stage and progress.done > 1:
+            raise KeyboardInterrupt
+
+    if stage == "quantize":
+        pytest.skip("llama.cpp's log is read in a thread; an interruption there reaches the main thread")
+    with pytest.raises(KeyboardInterrupt):
+        export(home / "lora", tiny_llama, ExportConfig(), reference=llama_reference, samples=samples, notify=stop)
+    assert names(home) == ["lora"]
+
+
+def test_the_other_formats(home, tiny_llama):
+    merged = export(home / "lora", tiny_llama, ExportConfig(format="merged"))
+    copied = export(home / "lora", tiny_llama, ExportConfig(format="lora", output=str(home / "copy")))
+    assert (merged.path, merged.format) == (home / "tiny-llama-merged", "merged")
+    assert folders.damage(merged.path) is None
+    assert folders.damage(copied.path) is None
+    assert names(copied.path) == names(home / "lora")
+    assert copied.bytes > 100_000
+    with pytest.raises(OutputUnusable):
+        export(home / "lora", tiny_llama, ExportConfig(format="lora", output=str(home / "copy")))
+
+
+def test_where_a_gguf_goes(home, tiny_llama):
+    config = ExportConfig(quantization="f16", output=str(home / "sub" / "My Model ü.gguf"))
+    assert export(home / "lora", tiny_llama, config).path == home / "sub" / "My Model ü.gguf"
+    config = ExportConfig(quantization="f16", output=str(home / "folder"))
+    assert export(home / "lora", tiny_llama, config).path == home / "folder" / "tiny-llama-f16.gguf"
+    (home / "x.gguf").mkdir()
+    with pytest.raises(OutputUnusable):
+        export(home / "lora", tiny_llama, ExportConfig(output=str(home / "x.gguf")))
+
+
+def test_a_hub_snapshot_is_called_after_its_repository(tmp_path):
+    folder = tmp_path / "models--HuggingFaceTB--SmolLM2-135M" / "snapshots" / "0a1b2c"
+    folder.mkdir(parents=True)
+    assert model_name(folder) == "SmolLM2-135M"
+
+
+def test_no_room_is_said_before_anything_is_written(home, tiny_llama, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(places.shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 10**6, 10**6))
+    for format in ("gguf", "merged"):
+        with pytest.raises(DiskFull, match=r"0\.1 GB are needed"):
+            export(home / "lora", tiny_llama, ExportConfig(format=format))
+    assert names(home) == ["lora"]
+
+
+def test_what_is_missing_or_damaged(home, tiny_llama):
+    with pytest.raises(FileMissing):
+        export(home / "lora", home / "nowhere", ExportConfig())
+    with pytest.raises(AdapterUnusable):
+        export(home / "nowhere", tiny_llama, ExportConfig())
+    (home / "lora" / "contract.json").write_text("{}", encoding="utf-8")
+    for format in ("gguf", "merged", "lora"):
+        with pytest.raises(AdapterUnusable):
+            export(home / "lora", tiny_llama, ExportConfig(format=format))
+    assert names(home) == ["lora"]
+
+
+def test_the_real_model_from_end_to_end(tmp_path, smol, helpers):
+    adapter = helpers.save_adapter(smol, tmp_path / "lora", strength=0.01, targets=["q_proj", "v_proj", "down_proj"])
+    reference = helpers.Reference(smol, adapter)
+    tokenizer = helpers.tokenizer(smol)
+    sample = helpers.make_sample(tokenizer, "What is the capital of France?", "The capital of France is Paris.")
+    done = export(adapter, smol, ExportConfig(), reference=reference, samples=[sample])
+    assert done.path.name == "smollm2-135m-q4_k_m.gguf"
+    assert done.parity.types["Q5_0"] > done.parity.types["Q4_K"], "its rows are not multiples of 256"
+    with Engine(done.path, context=256, gpu=False) as engine:
+        assert "Paris" in engine.generate(sample.prompt, 30).text

@@ -1,0 +1,251 @@
+"""Faults put in on purpose: each must fail the proof, and an export without faults must pass it."""
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+
+from bp_core.contract import Contract
+from bp_core.examples import Sample
+from bp_export import Subject, prove, quantize
+from bp_export import adapter as lora
+from bp_export.divergence import Divergence, Loss, Strength
+from bp_export.merge import Merged, open_base
+from bp_export.proof import GENERATED
+
+
+@pytest.fixture(scope="module")
+def subject(tiny_llama, llama_adapter, llama_reference, samples):
+    return Subject.open(llama_adapter, tiny_llama, reference=llama_reference, samples=samples)
+
+
+@pytest.fixture(scope="module")
+def good(subject, tmp_path_factory, helpers):
+    folder = tmp_path_factory.mktemp("good")
+    return helpers.write_gguf(subject.converter.source, subject.base, folder / "m.gguf", contract=subject.contract)
+
+
+def failures(parity):
+    return {check.name for check in parity.failures}
+
+
+def prove_f16(subject, gguf):
+    return prove(subject, gguf, gguf, "f16")
+
+
+def test_a_faithful_file_is_proven(subject, good):
+    parity = prove_f16(subject, good)
+    assert parity.proven, parity.failures
+    checks = {check.name: check for check in parity.checks}
+    assert checks["f16 divergence"].measured <= 1e-5
+    assert checks["adapter survived in the f16 file"].measured["strength"] == pytest.approx(1, abs=0.01)
+    assert checks["adapter survived in the f16 file"].measured["adapter moved the model by"] > 0.01
+    assert set(parity.losses) == {"base", "adapter", "merged", "final"}
+    assert parity.losses["merged"] == pytest.approx(parity.losses["adapter"], abs=1e-3)
+    assert abs(parity.losses["base"] - parity.losses["adapter"]) > 1e-3
+    assert parity.compared_with == "model"
+    assert parity.types == {"F16": 16, "F32": 5}
+    assert parity.as_dict()["proven"] is True
+
+
+class Changed:
+    """A source with something wrong in it."""
+
+    def __init__(self, source, change):
+        self.source, self.change = source, change
+
+    def __getattr__(self, name):
+        return getattr(self.source, name)
+
+    def array(self, name):
+        return self.change(name, self.source.array(name))
+
+
+def scaled(deltas, factor):
+    return {name: dataclasses.replace(delta, scale=delta.scale * factor) for name, delta in deltas.items()}
+
+
+def only(part, change):
+    return lambda name, value: change(value) if part in name else value
+
+
+def sources(base, adapter):
+    deltas = lora.read(adapter)
+    merged = Merged(base, deltas)
+    one = "layers.1.self_attn.v_proj"
+    return {
+        "adapter dropped": open_base(base),
+        "merged twice": Merged(base, scaled(deltas, 2)),
+        "half the alpha": Merged(base, scaled(deltas, 0.5)),
+        "alpha without its root": Merged(base, scaled(deltas, 8**-0.5)),
+        "one tensor zeroed": Changed(merged, only(one, np.zeros_like)),
+        "one tensor flipped": Changed(merged, only(one, lambda value: value[::-1])),
+        "one sign wrong": Changed(merged, only("layers.0.mlp.down_proj", np.negative)),
+        "one norm forgotten": Changed(merged, only("layers.0.input_layernorm", np.ones_like)),
+        "rows of q not reordered": Changed(merged, only("q_proj", lambda value: halves(value, 4))),
+    }
+
+
+def halves(rows, heads):
+    """Undo beforehand what the converter will do."""
+    pairs = rows.reshape(heads, rows.shape[0] // heads // 2, 2, rows.shape[1])
+    return pairs.swapaxes(1, 2).reshape(rows.shape)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        *("adapter dropped", "merged twice", "half the alpha", "alpha without its root", "one tensor zeroed"),
+        *("one tensor flipped", "one sign wrong", "one norm forgotten", "rows of q not reordered"),
+    ],
+)
+def test_wrong_weights_fail(fault, subject, llama_adapter, tmp_path, helpers):
+    source = sources(subject.base, llama_adapter)[fault]
+    gguf = helpers.write_gguf(source, subject.base, tmp_path / "m.gguf", contract=subject.contract)
+    parity = prove_f16(subject, gguf)
+    assert "f16 divergence" in failures(parity)
+    if "alpha" in fault or "adapter" in fault or "twice" in fault:
+        assert "adapter survived in the f16 file" in failures(parity)
+
+
+def test_a_faint_adapter_that_was_dropped_is_noticed(tiny_llama, tmp_path, samples, helpers):
+    adapter = helpers.save_adapter(tiny_llama, tmp_path / "lora", strength=6e-4)
+    reference = helpers.Reference(tiny_llama, adapter)
+    subject = Subject.open(adapter, tiny_llama, reference=reference, samples=samples)
+    right = helpers.write_gguf(subject.converter.source, tiny_llama, tmp_path / "r.gguf", contract=subject.contract)
+    wrong = helpers.write_gguf(open_base(tiny_llama), tiny_llama, tmp_path / "w.gguf", contract=subject.contract)
+    assert prove_f16(subject, right).proven
+    parity = prove_f16(subject, wrong)
+    moved = next(check for check in parity.checks if "survived" in check.name).measured["adapter moved the model by"]
+    assert 2e-5 < moved < 1e-4, "the strict gate alone would not see it"
+    assert failures(parity) == {"adapter survived in the f16 file"}
+
+
+def test_an_adapter_that_changes_nothing_is_no_reason_to_fail(tiny_llama, tmp_path, samples, helpers):
+    adapter = helpers.save_adapter(tiny_llama, tmp_path / "lora", strength=0.0)
+    reference = helpers.Reference(tiny_llama, adapter)
+    subject = Subject.open(adapter, tiny_llama, reference=reference, samples=samples)
+    gguf = helpers.write_gguf(subject.converter.source, tiny_llama, tmp_path / "m.gguf", contract=subject.contract)
+    parity = prove_f16(subject, gguf)
+    assert parity.proven
+    assert "too little" in next(check for check in parity.warnings if "survived" in check.name).note
+
+
+def test_a_truncated_file_fails(subject, good, tmp_path):
+    (tmp_path / "cut.gguf").write_bytes(good.read_bytes()[:-1000])
+    assert failures(prove_f16(subject, tmp_path / "cut.gguf")) == {"f16 file is complete"}
+
+
+def test_a_wrong_contract_fails(subject, good):
+    wanted = subject.contract
+    for change, name in [
+        ({"template": wanted.template + " "}, "f16 chat template"),
+        ({"terminators": (0,)}, "f16 end of turn"),
+        ({"bos": "tokenizer"}, "f16 adds a first token"),
+    ]:
+        changed = dataclasses.replace(subject, contract=dataclasses.replace(wanted, **change))
+        assert failures(prove_f16(changed, good)) == {name}
+
+
+def test_another_cut_of_the_text_fails(subject, tmp_path, helpers, monkeypatch):
+    monkeypatch.setattr("bp_export.vocab._PRE", {("Digits", "ByteLevel+regex"): "qwen2"})
+    gguf = helpers.write_gguf(subject.converter.source, subject.base, tmp_path / "m.gguf", contract=subject.contract)
+    assert failures(prove_f16(subject, gguf)) == {"token ids"}
+
+
+def test_a_damaged_final_file_fails(subject, good, llama_adapter, tmp_path, helpers):
+    wrong = sources(subject.base, llama_adapter)
+    for fault, expected in [
+        ("adapter dropped", "adapter survived in the final file"),
+        ("merged twice", "adapter survived in the final file"),
+        ("one sign wrong", "q8_0 divergence from f16"),
+    ]:
+        final = helpers.write_gguf(wrong[fault], subject.base, tmp_path / "q.gguf", "q8_0", subject.contract)
+        assert expected in failures(prove(subject, good, final, "q8_0")), fault
+
+
+@pytest.mark.parametrize("quantization", ["q6_k", "q5_k_m", "q4_k_m"])
+def test_quantised_files_are_proven(quantization, subject, good, tmp_path):
+    seen = []
+    quantize(good, tmp_path / "q.gguf", quantization, notify=seen.append)
+    assert seen[-1].done == seen[-1].total == 21
+    parity = prove(subject, good, tmp_path / "q.gguf", quantization)
+    assert parity.proven, parity.failures
+    assert any(name in parity.types for name in ("Q4_K", "Q5_K", "Q6_K"))
+
+
+def test_without_a_reference_the_tensors_are_compared(subject, good, llama_adapter, tmp_path, helpers):
+    alone = dataclasses.replace(subject, reference=None, samples=())
+    parity = prove_f16(alone, good)
+    assert parity.proven
+    assert parity.compared_with == "tensors"
+    assert parity.tokens > 100
+    for fault in ("adapter dropped", "one sign wrong"):
+        source = sources(subject.base, llama_adapter)[fault]
+        gguf = helpers.write_gguf(source, subject.base, tmp_path / "m.gguf", contract=subject.contract)
+        assert failures(prove_f16(alone, gguf)) == {"f16 tensors"}
+
+
+class Ending:
+    """The reference, with answers that end."""
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def logits(self, tokens, *, adapter=True):
+        return self.inner.logits(tokens, adapter=adapter)
+
+    def generate(self, prompt, *, limit, stop, adapter=True, on_token=None):
+        assert limit == GENERATED
+        return [5, *stop[:1]]
+
+
+def test_endless_answers_fail_only_if_the_trained_model_ends_its_own(subject, good, llama_reference):
+    before = llama_reference.generated
+    parity = prove_f16(subject, good)
+    assert [check.name for check in parity.warnings] == ["answers end"], "a random model never stops"
+    assert llama_reference.generated == before + 3
+    ending = dataclasses.replace(subject, reference=Ending(llama_reference))
+    assert failures(prove_f16(ending, good)) == {"answers end"}
+
+
+def test_samples_that_were_tokenised_otherwise_are_a_warning(subject, good, samples):
+    strange = [Sample(samples[0].text, (1, *samples[0].tokens), (0, *samples[0].trained), ())]
+    parity = prove_f16(dataclasses.replace(subject, samples=strange), good)
+    assert parity.proven
+    assert "training tokens" in {check.name for check in parity.warnings}
+
+
+def test_rslora_and_qwen2_are_proven(tiny_qwen2, qwen2_adapter, samples, tmp_path, helpers):
+    reference = helpers.Reference(tiny_qwen2, qwen2_adapter)
+    subject = Subject.open(qwen2_adapter, tiny_qwen2, reference=reference, samples=samples)
+    gguf = helpers.write_gguf(subject.converter.source, tiny_qwen2, tmp_path / "m.gguf", contract=subject.contract)
+    assert prove_f16(subject, gguf).proven
+
+
+def test_a_contract_without_chat_needs_no_template(subject, tiny_llama, llama_adapter, tmp_path, helpers):
+    plain = shutil.copytree(llama_adapter, tmp_path / "lora")
+    (plain / "contract.json").unlink()
+    raw = Contract("", "template", (), ())
+    for contract in (None, raw):
+        gguf = helpers.write_gguf(subject.converter.source, tiny_llama, tmp_path / "m.gguf", contract=contract)
+        assert prove_f16(dataclasses.replace(subject, contract=contract), gguf).proven
+
+
+def test_the_measures():
+    random = np.random.default_rng(0)
+    base = random.normal(size=(40, 50)).astype(np.float32) * 2
+    step = random.normal(size=(40, 50)).astype(np.float32) * 0.05
+    strengths = []
+    for times in (0.0, 0.5, 1.0, 2.0):
+        strength = Strength()
+        strength.add(base, base + step, base + times * step + 3)  # a constant changes no probability
+        strengths.append(strength.value)
+    assert strengths == pytest.approx([0, 0.5, 1, 2], abs=1e-4)
+    divergence = Divergence()
+    divergence.add(base, base + 1)
+    assert (divergence.mean, divergence.top1) == pytest.approx((0, 1), abs=1e-7)
+    loss = Loss()
+    loss.add(np.zeros((4, 50), np.float32), [1, 2, 3, 4], [0, 1, 0, 1])
+    assert (loss.mean, loss.count) == (pytest.approx(np.log(50)), 2)
