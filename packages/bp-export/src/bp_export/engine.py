@@ -81,6 +81,9 @@ class Worker:
             raise self._failure()
         return data
 
+    def kill(self) -> None:
+        self._process.kill()
+
     def close(self, *, now: bool = False) -> None:
         """End the process: by closing its input, or at once."""
         if now:

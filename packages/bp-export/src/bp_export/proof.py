@@ -30,7 +30,7 @@ from .parity import Check, Parity
 
 FLOAT_KL, FLOAT_TOP1 = 1e-4, 0.995
 GATES = {"bf16": 1e-3, "q8_0": 0.01, "q6_k": 0.02, "q5_k_m": 0.05, "q4_k_m": 0.12}
-CEILING = 0.5
+CEILING = 4  # times the gate
 SMALL_MODEL = 1_000_000_000  # parameters; below, quantisation hurts more than it says about the file
 NOISE = 2e-5  # nats per token that float16 alone may cost; an adapter that moves less cannot be told from it
 ROUNDING = 2**-11  # of a float16, relative
@@ -190,8 +190,7 @@ class Prover:
     def _judge_strength(self, name: str, strength: Strength, noise: float | None) -> None:
         """`noise`: what quantisation cost, in nats; None for the f16 file, where rounding is all there is."""
         moved, value = strength.moved.mean, strength.value
-        off = abs(value - 1)
-        limit = 0.5 if noise is not None else max(0.1, math.sqrt(NOISE / max(moved, NOISE)))
+        off, limit = abs(value - 1), _strength_limit(moved, noise)
         measured = {"strength": value, "adapter moved the model by": moved}
         if moved <= max(NOISE, (noise or 0.0) / 10):
             self._warn(name, measured, None, "the adapter changes the model too little to be measured here")
@@ -205,7 +204,7 @@ class Prover:
         measured = {"divergence": divergence.mean, "first choices": divergence.top1}
         if divergence.mean <= gate:
             self._add(name, measured, gate, passed=True)
-        elif parameters < SMALL_MODEL and divergence.mean <= CEILING:
+        elif parameters < SMALL_MODEL and divergence.mean <= gate * CEILING:
             self._warn(name, measured, gate, "a model this small loses more in this format; try q8_0")
         else:
             self._add(name, measured, gate, passed=False)
@@ -264,7 +263,7 @@ class Prover:
         self.checks.append(Check(name, measured, limit, passed, note=note))
 
     def _warn(self, name: str, measured: Any, limit: Any, note: str) -> None:
-        self.checks.append(Check(name, measured, limit, True, warning=True, note=note))
+        self.checks.append(Check(name, measured, limit, passed=True, warning=True, note=note))
 
 
 def prove(subject: Subject, float_gguf: Path, final_gguf: Path, quantization: str) -> Parity:
@@ -294,6 +293,13 @@ def _rows(samples: Sequence[Sample]) -> list[Sample]:
 def _as_sample(text: str, tokenizer: Tokenizer) -> Sample:
     tokens = tuple(tokenizer.encode(text, add_special_tokens=False).ids)
     return Sample(text, tokens, (0, *(1,) * (len(tokens) - 1)), ())
+
+
+def _strength_limit(moved: float, noise: float | None) -> float:
+    """How far from 1 a strength may be. By Cauchy–Schwarz, noise shifts it by at most √(noise / moved)."""
+    if noise is None:
+        return max(0.1, math.sqrt(NOISE / max(moved, NOISE)))
+    return 0.25 if moved > noise else 0.5
 
 
 def _context(rows: Iterable[Sequence[int]]) -> int:
