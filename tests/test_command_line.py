@@ -1,0 +1,92 @@
+"""The command line is derived from the settings, quick to start, and keeps data on stdout."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+
+import backpropagate
+from backpropagate.cli import app
+from backpropagate.failures import exit_code_of
+from backpropagate.options import with_options
+from bp_core.config import ExportConfig, TrainConfig, settings
+
+HEAVY = ("torch", "transformers", "peft", "numpy", "pydantic", "tokenizers", "gguf", "huggingface_hub")
+
+
+def loaded_by(code):
+    """The heavy modules that a fresh interpreter has loaded after `code`."""
+    script = f"import sys\n{code}\nprint([name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize("code", ["import backpropagate", "import backpropagate.cli", "import bp_core.rail"])
+def test_importing_loads_nothing_heavy(code):
+    assert loaded_by(code) == "[]"
+
+
+def test_help_loads_nothing_heavy_but_what_typer_brings():
+    code = "from backpropagate.cli import app\nfrom backpropagate.failures import exit_code_of\n"
+    assert loaded_by(code + 'exit_code_of(app, ["train", "--help"])') == "['pydantic']"
+
+
+def test_public_names_are_these():
+    assert set(backpropagate.__all__) == {"BackpropagateError", "Plan", "Run", "Trainer", "__version__"}
+    assert all(getattr(backpropagate, name) for name in backpropagate.__all__)
+    with pytest.raises(AttributeError, match="Trainr"):
+        backpropagate.Trainr  # noqa: B018
+
+
+@pytest.mark.parametrize(("verb", "config"), [("train", TrainConfig), ("export", ExportConfig)])
+def test_every_setting_is_an_option_with_its_help_and_variable(verb, config, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    assert exit_code_of(app, [verb, "--help"]) == 0
+    page = capsys.readouterr().out
+    for setting in settings(config):
+        assert f"--{setting.name.replace('_', '-')} " in page
+        assert setting.help in page
+        assert f"BACKPROPAGATE_{verb.upper()}_{setting.name.upper()}" in page
+
+
+def test_options_and_environment_arrive_as_settings(monkeypatch):
+    @with_options(ExportConfig)
+    def command(settings, name: str):
+        seen.update(settings, name=name)
+
+    seen = {}
+    command(name="x", format="gguf", quantization="f16", output=None)
+    assert seen == {"name": "x", "format": "gguf", "quantization": "f16", "output": None}
+    assert {f.name for f in dataclasses.fields(ExportConfig)} < set(seen)
+
+
+def test_the_environment_sets_a_default(rows, tiny_llama, capsys, monkeypatch):
+    monkeypatch.setenv("BACKPROPAGATE_TRAIN_RANK", "5")
+    arguments = ["train", "--data", str(rows), "--model", str(tiny_llama), "--backend", "cpu", "--dry-run", "--json"]
+    assert exit_code_of(app, arguments) == 0
+    recipe = json.loads(capsys.readouterr().out)["recipe"]
+    assert recipe["rank"] == 5 and recipe["alpha"] == 10 and recipe["steps"] == 5
+
+
+def test_version_and_info_are_data_on_stdout(capsys):
+    assert exit_code_of(app, ["--version"]) == 0
+    assert capsys.readouterr().out == f"backprop {backpropagate.__version__}\n"
+    assert exit_code_of(app, ["info", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["backends"]["cpu"]["available"] and found["packages"]["bp-core"]
+    assert exit_code_of(app, ["info"]) == 0
+    assert "backend cpu" in capsys.readouterr().out
+
+
+def test_train_and_export_print_json_for_scripts(rows, tiny_llama, tmp_path, capsys):
+    base = ["--model", str(tiny_llama), "--output", str(tmp_path / "out"), "--backend", "cpu", "--json"]
+    assert exit_code_of(app, ["train", "--data", str(rows), "--steps", "2", *base]) == 0
+    run = json.loads(capsys.readouterr().out)
+    assert run["adapter"] == str(tmp_path / "out" / "lora") and len(run["losses"]) == 2
+    assert exit_code_of(app, ["export", str(tmp_path / "out"), "--quantization", "q8_0", "--json"]) == 0
+    done = json.loads(capsys.readouterr().out)
+    assert done["parity"]["proven"] and done["path"].endswith("tiny-llama-q8_0.gguf")
+    assert exit_code_of(app, ["chat", done["path"], "--prompt", "Hi", "--max-tokens", "4"]) == 0
+    assert capsys.readouterr().out.endswith("\n")
