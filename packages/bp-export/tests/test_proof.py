@@ -247,6 +247,9 @@ def test_the_measures():
         strength.add(base, base + step, base + times * step + 3)  # a constant changes no probability
         strengths.append(strength.value)
     assert strengths == pytest.approx([0, 0.5, 1, 2], abs=1e-4)
+    moved = strength.moved.mean
+    assert (strength.limit(), strength.limit(moved), strength.limit(moved * 4)) == pytest.approx((0.1, 0.25, 0.5), 0.1)
+    assert strength.limit(moved * 100) == 1
     divergence = Divergence()
     divergence.add(base, base + 1)
     assert (divergence.mean, divergence.top1) == pytest.approx((0, 1), abs=1e-7)

@@ -217,16 +217,15 @@ def require_llama_cpp() -> None:
 
 
 def threads() -> int:
-    """How many threads llama.cpp gets: OMP_NUM_THREADS if set, else every processor this process may use.
+    """How many threads llama.cpp gets: OMP_NUM_THREADS if set, else up to four processors, or half of more.
 
-    Its threads wait for each other by spinning, so more of them than free processors is many times slower.
+    Its threads wait for each other by spinning: more of them than free cores are many times slower, not faster.
     """
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     if wanted.isdecimal() and int(wanted) > 0:
         return int(wanted)
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    mine = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return max(mine // 2, min(mine, 4))
 
 
 def _pipe(stream: IO[bytes] | None) -> IO[bytes]:

@@ -81,16 +81,16 @@ class _Gguf:
     def run(self, reference: Rail | None, samples: Sequence[Sample]) -> Export:
         require_llama_cpp()
         subject = Subject.open(self.adapter, self.base, reference=reference, samples=samples)
+        words = vocab.read(self.base, subject.converter.vocabulary_size, subject.contract)
         prover = Prover(subject, self.quantization, self.notify)
         require_space(self.target, round(subject.converter.size * (1 + _SHARE[self.quantization])))
         with folders.new_file(self.target) as draft:
-            self._write_proven(subject, prover, draft)
+            self._write_proven(subject.converter, words, prover, draft)
             digest, size = folders.digest(draft), draft.stat().st_size
         return self._deliver(prover.parity(), digest, size)
 
-    def _write_proven(self, subject: Subject, prover: Prover, draft: Path) -> None:
-        name, converter = model_name(self.base), subject.converter
-        words = vocab.read(self.base, converter.vocabulary_size, subject.contract)
+    def _write_proven(self, converter: Converter, words: vocab.Vocabulary, prover: Prover, draft: Path) -> None:
+        name = model_name(self.base)
         with folders.writing(self.target), tempfile.TemporaryDirectory(dir=draft.parent, prefix=".export-") as folder:
             plain = draft if self.quantization == "f16" else Path(folder, "f16.gguf")
             converter.write(plain, words, name, self.notify)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from bp_core.examples import Sample
 from bp_core.rail import Rail
 
 from . import adapter as lora
+from . import rows
 from .convert import Converter
 from .corpus import TEXTS
 from .divergence import Divergence, Loss, Strength
@@ -32,9 +32,7 @@ FLOAT_KL, FLOAT_TOP1 = 1e-4, 0.995
 GATES = {"bf16": 1e-3, "q8_0": 0.01, "q6_k": 0.02, "q5_k_m": 0.05, "q4_k_m": 0.12}
 CEILING = 4  # times the gate
 SMALL_MODEL = 1_000_000_000  # parameters; below, quantisation hurts more than it says about the file
-NOISE = 2e-5  # nats per token that float16 alone may cost; an adapter that moves less cannot be told from it
 ROUNDING = 2**-11  # of a float16, relative
-TOKENS = 512
 GENERATIONS, GENERATED = 3, 128
 
 
@@ -70,7 +68,7 @@ class Prover:
 
     def __post_init__(self) -> None:
         self._tokenizer = Tokenizer.from_file(str(self.subject.base / "tokenizer.json"))
-        self._rows = _rows(self.subject.samples or [_as_sample(text, self._tokenizer) for text in TEXTS])
+        self._rows = rows.choose(self.subject.samples or [rows.as_sample(text, self._tokenizer) for text in TEXTS])
         self._truth: list[tuple[np.ndarray, np.ndarray]] = []  # reference logits of each row: base, adapter
         self._float: list[np.ndarray] = []
 
@@ -88,7 +86,7 @@ class Prover:
         facts = self._structure("f16", path)
         if facts is None:
             return
-        context = _context([row.tokens for row in self._rows])
+        context = rows.context([row.tokens for row in self._rows])
         with Engine(path, context=context, gpu=False) as engine:
             self._check_tokens(engine)
             if self.subject.reference:
@@ -107,7 +105,7 @@ class Prover:
         if facts is None:
             return
         divergence, strength, logits = Divergence(), Strength(), []
-        with Engine(path, context=_context([row.tokens for row in self._rows]), gpu=False) as engine:
+        with Engine(path, context=rows.context([row.tokens for row in self._rows]), gpu=False) as engine:
             for place, row in enumerate(self._rows):
                 logits.append(engine.logits(row.tokens))
                 divergence.add(self._float[place], logits[-1])
@@ -152,7 +150,9 @@ class Prover:
         note = f"for example {different[0][:80]!r}" if different else f"{len(texts)} texts"
         self._add("token ids", f"{len(different)} texts differ", 0, passed=not different, note=note)
         add = bool(self.subject.contract and self.subject.contract.bos == "tokenizer")
-        strange = [s for s in self.subject.samples if not _begins(engine.tokenize(s.text, add_special=add), s.tokens)]
+        strange = [
+            s for s in self.subject.samples if not rows.begins(engine.tokenize(s.text, add_special=add), s.tokens)
+        ]
         if strange:
             note = "the training data was tokenised otherwise; the model may see prompts it was not trained on"
             self._warn("training tokens", f"{len(strange)} samples differ", 0, note)
@@ -181,7 +181,7 @@ class Prover:
         gguf, worst, where = GgufFile(path), 0.0, ""
         for done, planned in enumerate(self.subject.converter.plan, 1):
             wanted = self.subject.converter.array(planned).astype(np.float32)
-            error = _error(gguf.array(planned.name), wanted)
+            error = rows.worst_error(gguf.array(planned.name), wanted)
             worst, where = max((worst, where), (error, planned.name))
             if self.notify:
                 self.notify(Progress("compare tensors", done, len(self.subject.converter.plan)))
@@ -190,13 +190,15 @@ class Prover:
     def _judge_strength(self, name: str, strength: Strength, noise: float | None) -> None:
         """`noise`: what quantisation cost, in nats; None for the f16 file, where rounding is all there is."""
         moved, value = strength.moved.mean, strength.value
-        off, limit = abs(value - 1), _strength_limit(moved, noise)
+        limit = strength.limit(noise)
         measured = {"strength": value, "adapter moved the model by": moved}
-        if moved <= max(NOISE, (noise or 0.0) / 10):
-            self._warn(name, measured, None, "the adapter changes the model too little to be measured here")
+        if limit >= 1:
+            note = "the adapter changes the model too little to be measured here"
+            self._warn(name, measured, None, note if noise is None else f"{note}; q8_0 has less noise")
         else:
-            note = "the adapter did not survive" if off >= limit else ""
-            self._add(name, measured, [1 - limit, 1 + limit], passed=off < limit, note=note)
+            survived = abs(value - 1) < limit
+            note = "" if survived else "the adapter did not survive"
+            self._add(name, measured, [1 - limit, 1 + limit], passed=survived, note=note)
 
     def _judge_quantisation(self, divergence: Divergence, parameters: int) -> None:
         gate = GATES[self.quantization]
@@ -213,7 +215,7 @@ class Prover:
         prompts = sorted((sample.prompt for sample in self.subject.samples if sample.prompt), key=len)[:GENERATIONS]
         if not prompts:
             return
-        with Engine(path, context=_context(prompts) + GENERATED, gpu=False) as engine:
+        with Engine(path, context=rows.context(prompts) + GENERATED, gpu=False) as engine:
             ended = 0
             for done, prompt in enumerate(prompts, 1):
                 ended += engine.generate(prompt, GENERATED).stopped
@@ -276,44 +278,3 @@ def prove(subject: Subject, float_gguf: Path, final_gguf: Path, quantization: st
     if prover.proven and quantization != "f16":
         prover.check_final(final_gguf)
     return prover.parity()
-
-
-def _rows(samples: Sequence[Sample]) -> list[Sample]:
-    """The shortest samples, whole, up to TOKENS in all; a single long one is cut."""
-    rows: list[Sample] = []
-    room = TOKENS
-    for sample in sorted(samples, key=lambda sample: len(sample.tokens)):
-        if len(sample.tokens) < 2 or (rows and len(sample.tokens) > room):
-            continue
-        rows.append(Sample(sample.text, sample.tokens[:room], sample.trained[:room], sample.prompt))
-        room -= len(sample.tokens)
-    return rows
-
-
-def _as_sample(text: str, tokenizer: Tokenizer) -> Sample:
-    tokens = tuple(tokenizer.encode(text, add_special_tokens=False).ids)
-    return Sample(text, tokens, (0, *(1,) * (len(tokens) - 1)), ())
-
-
-def _strength_limit(moved: float, noise: float | None) -> float:
-    """How far from 1 a strength may be. By Cauchy–Schwarz, noise shifts it by at most √(noise / moved)."""
-    if noise is None:
-        return max(0.1, math.sqrt(NOISE / max(moved, NOISE)))
-    return 0.25 if moved > noise else 0.5
-
-
-def _context(rows: Iterable[Sequence[int]]) -> int:
-    return max(len(row) for row in rows)
-
-
-def _begins(tokens: Sequence[int], start: Sequence[int]) -> bool:
-    return list(tokens[: len(start)]) == list(start)
-
-
-def _error(stored: np.ndarray, wanted: np.ndarray) -> float:
-    """The largest difference, relative to the value; values too small for a normal float16 count as its smallest."""
-    if stored.shape != wanted.shape:
-        return math.inf
-    smallest = float(np.finfo(np.float16).tiny)
-    error = np.abs(stored - wanted) / np.maximum(np.abs(wanted), smallest)
-    return float(error.max(initial=0.0)) if np.isfinite(error).all() else math.inf

@@ -116,8 +116,6 @@ def _settings(gguf: GgufFile) -> dict[str, dict[str, Any]]:
 
 
 def _config(gguf: GgufFile) -> dict[str, Any]:
-    heads = gguf.field("llama.attention.head_count")
-    size = gguf.fields.get("llama.attention.key_length") or gguf.field("llama.embedding_length") // heads
     if any(key.startswith("llama.rope.scaling") for key in gguf.fields):
         raise UnsupportedArchitecture("scaled rotary embeddings cannot be unpacked.", where=str(gguf.path))
     return {
@@ -126,9 +124,7 @@ def _config(gguf: GgufFile) -> dict[str, Any]:
         "hidden_size": gguf.field("llama.embedding_length"),
         "intermediate_size": gguf.field("llama.feed_forward_length"),
         "num_hidden_layers": gguf.field("llama.block_count"),
-        "num_attention_heads": heads,
-        "num_key_value_heads": gguf.fields.get("llama.attention.head_count_kv", heads),
-        "head_dim": size,
+        **_heads(gguf),
         "max_position_embeddings": gguf.field("llama.context_length"),
         "rms_norm_eps": _rounded(gguf.field("llama.attention.layer_norm_rms_epsilon")),
         "rope_theta": _rounded(gguf.fields.get("llama.rope.freq_base", 10000.0)),
@@ -138,6 +134,15 @@ def _config(gguf: GgufFile) -> dict[str, Any]:
         "mlp_bias": "blk.0.ffn_up.bias" in gguf.tensors,
         "hidden_act": "silu",
         "torch_dtype": "float16",
+    }
+
+
+def _heads(gguf: GgufFile) -> dict[str, int]:
+    heads = gguf.field("llama.attention.head_count")
+    return {
+        "num_attention_heads": heads,
+        "num_key_value_heads": gguf.fields.get("llama.attention.head_count_kv", heads),
+        "head_dim": gguf.fields.get("llama.attention.key_length") or gguf.field("llama.embedding_length") // heads,
     }
 
 

@@ -1,0 +1,47 @@
+"""The rows of tokens that a proof compares on, and how they and arrays are compared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from bp_core.examples import Sample
+
+TOKENS = 512
+
+
+def choose(samples: Sequence[Sample]) -> list[Sample]:
+    """The shortest samples, whole, up to TOKENS in all; a single long one is cut."""
+    chosen: list[Sample] = []
+    room = TOKENS
+    for sample in sorted(samples, key=lambda sample: len(sample.tokens)):
+        if len(sample.tokens) < 2 or (chosen and len(sample.tokens) > room):
+            continue
+        chosen.append(Sample(sample.text, sample.tokens[:room], sample.trained[:room], sample.prompt))
+        room -= len(sample.tokens)
+    return chosen
+
+
+def as_sample(text: str, tokenizer: Tokenizer) -> Sample:
+    tokens = tuple(tokenizer.encode(text, add_special_tokens=False).ids)
+    return Sample(text, tokens, (0, *(1,) * (len(tokens) - 1)), ())
+
+
+def context(lists: Iterable[Sequence[int]]) -> int:
+    return max(len(row) for row in lists)
+
+
+def begins(tokens: Sequence[int], start: Sequence[int]) -> bool:
+    return list(tokens[: len(start)]) == list(start)
+
+
+def worst_error(stored: np.ndarray, wanted: np.ndarray) -> float:
+    """The largest difference, relative to the value; values too small for a normal float16 count as its smallest."""
+    if stored.shape != wanted.shape:
+        return math.inf
+    smallest = float(np.finfo(np.float16).tiny)
+    error = np.abs(stored - wanted) / np.maximum(np.abs(wanted), smallest)
+    return float(error.max(initial=0.0)) if np.isfinite(error).all() else math.inf
