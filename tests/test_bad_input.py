@@ -99,9 +99,10 @@ def test_values_out_of_range_are_named_together(backprop, rows, tiny_llama, tmp_
 
 
 def test_an_unknown_option_or_quantization(backprop, tmp_path):
-    assert backprop("train", "--data", "x", "--rnak", "3")[0] == 1
+    status, said = backprop("train", "--data", "x", "--rnak", "3")
+    assert status == 1 and "CONFIG_VALUE_INVALID" in said and "--rnak" in said
     status, said = backprop("export", tmp_path, "--quantization", "q4_k_x")
-    assert status == 1 and "q4_k_m" in said
+    assert status == 1 and "CONFIG_VALUE_INVALID" in said and "q4_k_m" in said
 
 
 def test_an_adapter_that_is_not_there_or_damaged(backprop, tmp_path, tiny_llama):

@@ -18,7 +18,6 @@ from .options import with_options
 app = typer.Typer(
     name="backprop",
     help="Fine-tune a language model on your own machine and hand over a file that runs.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"auto_envvar_prefix": "BACKPROPAGATE"},

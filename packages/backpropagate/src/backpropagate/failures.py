@@ -8,23 +8,24 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bp_core.errors import BackpropagateError
+from typer.exceptions import TyperException
+
+from bp_core.errors import BackpropagateError, BadValue
 
 
 def exit_code_of(app: Callable[..., Any], arguments: Sequence[str]) -> int:
     """Run the command line; print an error as message, place and fix, never as a traceback."""
     try:
-        app(args=list(arguments), prog_name="backprop")
-    except SystemExit as stop:
-        # The argument parser says 2 for wrong usage; here 1 means: you can fix it.
-        return 1 if stop.code == 2 else int(stop.code or 0)
+        return app(args=list(arguments) or ["--help"], prog_name="backprop", standalone_mode=False) or 0
+    except TyperException as usage:
+        _say(BadValue(usage.format_message()))
+        return BadValue.exit_code
     except BackpropagateError as error:
         _say(error)
         return error.exit_code
     except Exception as error:  # noqa: BLE001 - the border to the user
         _say_bug(error)
         return 2
-    return 0
 
 
 def _say(error: BackpropagateError) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from bp_core.config import Recipe, TrainConfig
+from bp_core.config import BATCH_SIZE, EPOCHS, LEARNING_RATE, Recipe, TrainConfig
 from bp_core.errors import BackendUnavailable
 from bp_core.rail import Probe, Rail, find, rails
 
@@ -16,15 +16,15 @@ _PREFERRED = ("cuda", "cpu")
 def resolve(config: TrainConfig, examples: int, backend: str) -> Recipe:
     """A recipe for `examples` rows on the rail `backend`; every value that the user did not set is explained."""
     why: dict[str, str] = {}
-    batch_size = config.batch_size or min(8, examples)
+    batch_size = config.batch_size or min(BATCH_SIZE, examples)
     if config.batch_size is None:
-        why["batch_size"] = "8, the default" if examples >= 8 else f"all {examples} examples"
+        why["batch_size"] = f"{BATCH_SIZE}, the default" if examples >= BATCH_SIZE else f"all {examples} examples"
     steps = config.steps or max(1, math.ceil(_epochs(config) * examples / batch_size))
     if config.steps is None:
         why["steps"] = f"{_epochs(config):g} epochs × {examples} examples ÷ {batch_size} a step"
     elif config.epochs is not None:
         why["steps"] = "as set; --steps wins over --epochs"
-    defaults = {"alpha": 2.0 * config.rank, "learning_rate": 2e-4, "micro_batch": batch_size}
+    defaults = {"alpha": 2.0 * config.rank, "learning_rate": LEARNING_RATE, "micro_batch": batch_size}
     reasons = {"alpha": "2 × rank", "learning_rate": "the default for LoRA", "micro_batch": "the batch size"}
     chosen = {name: getattr(config, name) for name in defaults}
     for name in [name for name, value in chosen.items() if value is None]:
@@ -56,4 +56,4 @@ def choose_rail(wanted: str) -> tuple[str, Rail, Probe]:
 
 
 def _epochs(config: TrainConfig) -> float:
-    return 3.0 if config.epochs is None else config.epochs
+    return EPOCHS if config.epochs is None else config.epochs

@@ -11,10 +11,14 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from .errors import BadValue
 
-Backend = str
 DType = Literal["auto", "float32", "bfloat16"]
 ExportFormat = Literal["lora", "merged", "gguf"]
 Quantization = Literal["f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m"]
+
+# What an unset setting becomes when nothing better can be computed.
+EPOCHS = 3.0
+BATCH_SIZE = 8
+LEARNING_RATE = 2e-4
 
 
 @dataclass(frozen=True)
@@ -25,13 +29,15 @@ class TrainConfig:
     output: Annotated[str, "Folder for the adapter and the run's records."] = "output"
     backend: Annotated[str, "Where to train: auto, or the name of an installed rail (cuda, cpu, null)."] = "auto"
     steps: Annotated[int | None, "Optimizer steps. Default: from --epochs."] = None
-    epochs: Annotated[float | None, "Passes over the data. Default: 3, unless --steps is given."] = None
+    epochs: Annotated[float | None, f"Passes over the data. Default: {EPOCHS:g}, unless --steps is given."] = None
     samples: Annotated[int | None, "Use only the first so many examples of the data."] = None
     rank: Annotated[int, "LoRA rank: higher learns more and needs more memory."] = 16
     alpha: Annotated[float | None, "LoRA alpha, the adapter's strength times the rank. Default: 2 × rank."] = None
     dropout: Annotated[float, "LoRA dropout, 0 to 1."] = 0.0
-    learning_rate: Annotated[float | None, "Peak learning rate. Default: 2e-4."] = None
-    batch_size: Annotated[int | None, "Examples per optimizer step. Default: 8, or all if there are fewer."] = None
+    learning_rate: Annotated[float | None, f"Peak learning rate. Default: {LEARNING_RATE:g}."] = None
+    batch_size: Annotated[
+        int | None, f"Examples per optimizer step. Default: {BATCH_SIZE}, or all if there are fewer."
+    ] = None
     micro_batch: Annotated[
         int | None, "Examples computed at once. Default: the batch size; shrinks when memory runs out."
     ] = None

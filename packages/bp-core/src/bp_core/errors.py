@@ -136,7 +136,7 @@ class BadValue(BackpropagateError):
     """One or more settings have values outside their range, or do not exist."""
 
     code = "CONFIG_VALUE_INVALID"
-    fix = "Correct the settings named above; `backprop train --help` lists them all."
+    fix = "Correct what is named above; docs/config.md and `backprop train --help` list every setting."
 
 
 class UnknownQuantization(BackpropagateError):
@@ -144,13 +144,6 @@ class UnknownQuantization(BackpropagateError):
 
     code = "CONFIG_QUANTIZATION_UNKNOWN"
     fix = "Use one of: f16, bf16, q8_0, q6_k, q5_k_m, q4_k_m."
-
-
-class UnknownFormatName(BackpropagateError):
-    """An export format that we do not write."""
-
-    code = "CONFIG_EXPORT_FORMAT_UNKNOWN"
-    fix = "Use one of: lora, merged, gguf."
 
 
 class UnknownBackend(BackpropagateError):

@@ -1,0 +1,90 @@
+"""What the docs say is run: Python blocks, command lines, and the pages that are generated."""
+
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.main import get_command
+
+from backpropagate.cli import app
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("packages/*/README.md"))]
+
+
+def blocks(page, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+
+
+def run(code, folder, monkeypatch):
+    script = folder / "block.py"
+    script.write_text(code, encoding="utf-8")
+    monkeypatch.chdir(folder)
+    runpy.run_path(str(script), run_name="__main__")
+
+
+def python_block(package):
+    (code,) = blocks(ROOT / "packages" / package / "README.md", "python")
+    return code
+
+
+def test_the_three_lines_of_the_readme(tmp_path, monkeypatch, smollm2):
+    (code,) = blocks(ROOT / "README.md", "python")
+    assert "steps=36" in code
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    run(code.replace("steps=36", "steps=1").replace("q4_k_m", "q8_0"), tmp_path, monkeypatch)
+    assert (tmp_path / "output" / "smollm2-135m-q8_0.gguf").is_file()
+
+
+def test_the_door(tmp_path, monkeypatch, rows, tiny_llama, capsys):
+    run(python_block("backpropagate").replace('"smollm2-135m"', repr(str(tiny_llama))), tmp_path, monkeypatch)
+    assert "tiny-llama-q8_0.gguf" in capsys.readouterr().out
+
+
+def test_the_floor(tmp_path, monkeypatch, capsys):
+    run(python_block("bp-core"), tmp_path, monkeypatch)
+    assert capsys.readouterr().out == "weights.bin was altered\n"
+
+
+def test_the_loop(tmp_path, monkeypatch, capsys):
+    run(python_block("bp-resilience"), tmp_path, monkeypatch)
+    assert capsys.readouterr().out.endswith("20 steps, micro-batch 2\n")
+
+
+def test_the_torch_rail(tmp_path, monkeypatch, tiny_llama, capsys):
+    (tmp_path / "model").symlink_to(tiny_llama)
+    run(python_block("bp-cuda"), tmp_path, monkeypatch)
+    assert "(3, 49152)" in capsys.readouterr().out
+
+
+def command_lines():
+    for page in PAGES:
+        for code in [*blocks(page, "bash"), *re.findall(r"`(backprop [^`]+)`", page.read_text(encoding="utf-8"))]:
+            for line in code.splitlines():
+                if match := re.search(r"\bbackprop\b(.*)", line.split("#")[0]):
+                    yield pytest.param(shlex.split(match[1]), id=line[:60])
+
+
+@pytest.mark.parametrize("words", list(command_lines()))
+def test_command_lines_in_the_docs_exist(words):
+    command = get_command(app)
+    if words and not words[0].startswith("-"):
+        command = command.commands[words[0]]
+    assert isinstance(command, typer.core.TyperCommand | typer.core.TyperGroup)
+    known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+    assert {word for word in words if word.startswith("--")} <= known
+
+
+def test_generated_pages_are_fresh():
+    words = [sys.executable, str(ROOT / "docs" / "generate.py"), "--check"]
+    assert subprocess.run(words).returncode == 0
+
+
+def test_the_readme_names_every_folder():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert all(f"packages/{path.name}" in text for path in (ROOT / "packages").iterdir())
