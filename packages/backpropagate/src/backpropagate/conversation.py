@@ -48,11 +48,16 @@ def speaker(target: str) -> Iterator[Speaker]:
             rail.close()
 
 
+def user(text: str) -> Turn:
+    """A user's turn."""
+    return {"role": "user", "content": text}
+
+
 def converse(speaker: Speaker, prompt: str | None, system: str | None, limit: int) -> None:
     """Answer `prompt` once on stdout; without one, talk until the user leaves."""
     turns: list[Turn] = [{"role": "system", "content": system}] if system else []
     if prompt is not None:
-        _say(speaker, [*turns, {"role": "user", "content": prompt}], limit)
+        _say(speaker, [*turns, user(prompt)], limit)
         return
     console = Console(stderr=True)
     console.print("[dim]Write a message; /new starts over, /bye or Ctrl-D leaves.[/]")
@@ -61,7 +66,7 @@ def converse(speaker: Speaker, prompt: str | None, system: str | None, limit: in
         if line == "/new":
             talk = list(turns)
         elif line:
-            talk.append({"role": "user", "content": line})
+            talk.append(user(line))
             talk.append({"role": "assistant", "content": _say(speaker, talk, limit)})
 
 

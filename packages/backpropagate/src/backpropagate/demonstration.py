@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
 
 from bp_core.errors import FileMissing
+from bp_core.events import Progress
 
 from . import models, results
-from .conversation import speaker
+from .conversation import speaker, user
+from .screen import Screen
 from .trainer import Trainer
 
 DATA = Path("examples", "quickstart.jsonl")
@@ -29,12 +32,18 @@ def demonstrate(output: Path, steps: int, backend: str) -> None:
     console.print(f"[bold]Training {models.DEFAULT} on {DATA}[/]: a bakery's own assistant. Files go to {output}.")
     # A small model that must learn facts by heart in a minute wants a high rate.
     trainer = Trainer(models.DEFAULT, output=str(output), backend=backend, batch_size=8, learning_rate=2e-3)
-    before = [trainer.generate(question, limit=_LIMIT, adapter=False) for question in QUESTIONS]
+    with Screen() as screen:
+        models.locate(models.DEFAULT, screen.notify)
+        before = _ask("ask the untrained model", screen, lambda q: trainer.generate(q, limit=_LIMIT, adapter=False))
     trainer.close()
     run = trainer.train(DATA, steps=steps)
     export = trainer.export("gguf", quantization="q4_k_m")
-    with speaker(str(export.path)) as model:
-        after = [model.answer([{"role": "user", "content": q}], _LIMIT, lambda text: None) for q in QUESTIONS]
+    with Screen() as screen, speaker(str(export.path)) as model:
+        after = _ask(
+            "ask the exported file",
+            screen,
+            lambda q: model.answer([{"role": "user", "content": q}], _LIMIT, lambda text: None),
+        )
     results.show_run(run)
     results.show_export(export)
     results.show_answers(zip(QUESTIONS, before, after, strict=True))
@@ -42,3 +51,15 @@ def demonstrate(output: Path, steps: int, backend: str) -> None:
         f"\nTalk to it:        [bold]backprop chat {export.path}[/]"
         f"\nTrain on your own: [bold]backprop train --data my_data.jsonl --steps 100[/]"
     )
+
+
+def _unheard(text: str) -> None:
+    return None
+
+
+def _ask(stage: str, screen: Screen, answer: Callable[[str], str]) -> list[str]:
+    answers = []
+    for done, question in enumerate(QUESTIONS):
+        screen.notify(Progress(stage, done, len(QUESTIONS)))
+        answers.append(answer(question).strip())
+    return answers
