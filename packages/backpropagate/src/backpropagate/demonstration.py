@@ -39,11 +39,7 @@ def demonstrate(output: Path, steps: int, backend: str) -> None:
     run = trainer.train(DATA, steps=steps)
     export = trainer.export("gguf", quantization="q4_k_m")
     with Screen() as screen, speaker(str(export.path)) as model:
-        after = _ask(
-            "ask the exported file",
-            screen,
-            lambda q: model.answer([{"role": "user", "content": q}], _LIMIT, lambda text: None),
-        )
+        after = _ask("ask the exported file", screen, lambda q: model.answer([user(q)], _LIMIT, _unheard))
     results.show_run(run)
     results.show_export(export)
     results.show_answers(zip(QUESTIONS, before, after, strict=True))
