@@ -1,0 +1,54 @@
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bp_core.config import ExportConfig, Recipe, TrainConfig, known, settings
+from bp_core.errors import BadValue
+
+
+@pytest.mark.parametrize("config", [TrainConfig, ExportConfig])
+def test_every_setting_has_help(config):
+    assert [setting.name for setting in settings(config)] == [field.name for field in dataclasses.fields(config)]
+    assert all(setting.help.endswith(".") for setting in settings(config))
+
+
+def test_every_training_setting_ends_in_the_recipe_or_is_resolved_into_one():
+    resolved = {"epochs": "steps", "samples": "steps", "warmup_ratio": "warmup_steps"}
+    recipe = {field.name for field in dataclasses.fields(Recipe)}
+    assert {resolved.get(setting.name, setting.name) for setting in settings(TrainConfig)} <= recipe
+
+
+def test_all_problems_are_reported_together():
+    with pytest.raises(BadValue) as caught:
+        TrainConfig(rank=0, dtype="int3", steps=True, alpha="3", dropout=1.5, seed=None)
+    for words in (
+        "rank is 0",
+        "at least 1",
+        "dtype is 'int3'",
+        "steps is True",
+        "alpha is '3'",
+        "between 0 and 0.999",
+        "seed",
+    ):
+        assert words in str(caught.value)
+
+
+def test_a_misspelt_setting_is_refused_with_the_nearest():
+    with pytest.raises(BadValue, match=r"'rnak'.*did you mean 'rank'"):
+        known(["model", "rnak"], TrainConfig)
+    known(["rank", "steps"], TrainConfig)
+
+
+@given(rank=st.integers(1, 512), rate=st.floats(1e-9, 1), dropout=st.floats(0, 0.9))
+def test_sensible_values_pass_and_whole_numbers_serve_as_fractions(rank, rate, dropout):
+    config = TrainConfig(rank=rank, learning_rate=rate, dropout=dropout, alpha=rank, epochs=1)
+    assert (config.rank, config.alpha) == (rank, rank)
+
+
+def test_numbers_that_are_not_numbers_are_refused():
+    with pytest.raises(BadValue, match="learning_rate"):
+        TrainConfig(learning_rate=float("nan"))
+    with pytest.raises(BadValue, match="steps"):
+        TrainConfig(steps=1.5)

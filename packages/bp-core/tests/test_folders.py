@@ -1,0 +1,105 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from bp_core.errors import DiskFull, OutputUnusable
+from bp_core.folders import damage, home, new_file, new_folder, writable_folder, write_json
+
+
+def fill(folder):
+    (folder / "a.bin").write_bytes(b"a" * 100)
+    (folder / "deep").mkdir()
+    (folder / "deep" / "b.txt").write_text("b")
+
+
+def test_a_folder_appears_whole(tmp_path):
+    target = tmp_path / "made" / "here"
+    with new_folder(target) as draft:
+        fill(draft)
+        assert not target.exists()
+    assert damage(target) is None
+    assert json.loads((target / "manifest.json").read_text()).keys() == {"a.bin", "deep/b.txt"}
+    assert os.listdir(tmp_path / "made") == ["here"]
+
+
+def test_a_failure_leaves_nothing(tmp_path):
+    with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "x") as draft:
+        fill(draft)
+        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError), new_file(tmp_path / "y"):
+        raise ZeroDivisionError
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no kill -9 on Windows")
+def test_a_process_killed_while_writing_leaves_no_folder_of_that_name(tmp_path):
+    code = (
+        "import os, signal, sys; from pathlib import Path; from bp_core.folders import new_folder\n"
+        "with new_folder(Path(sys.argv[1])) as draft:\n"
+        "    (draft / 'a').write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "x")])
+    assert done.returncode == -signal.SIGKILL and not (tmp_path / "x").exists()
+
+
+def test_a_name_that_is_taken_is_left_alone(tmp_path):
+    taken = tmp_path / "x"
+    taken.mkdir()
+    fill(taken)
+    with pytest.raises(OutputUnusable), new_folder(taken) as draft:
+        (draft / "mine").write_text("new")
+    assert sorted(os.listdir(taken)) == ["a.bin", "deep"] and os.listdir(tmp_path) == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("harm", "word"),
+    [
+        (lambda folder: (folder / "a.bin").write_bytes(b"b" * 100), "altered"),
+        (lambda folder: (folder / "a.bin").write_bytes(b"a" * 99), "altered"),
+        (lambda folder: (folder / "deep" / "b.txt").unlink(), "missing"),
+        (lambda folder: (folder / "manifest.json").unlink(), "missing"),
+        (lambda folder: (folder / "manifest.json").write_text("{"), "not valid"),
+    ],
+)
+def test_damage_is_seen(tmp_path, harm, word):
+    with new_folder(tmp_path / "x") as draft:
+        fill(draft)
+    harm(tmp_path / "x")
+    assert word in damage(tmp_path / "x")
+
+
+def test_a_file_is_replaced_at_once(tmp_path):
+    write_json(tmp_path / "x.json", {"a": 1})
+    write_json(tmp_path / "x.json", {"ü": 2})
+    assert json.loads((tmp_path / "x.json").read_text(encoding="utf-8")) == {"ü": 2}
+    assert os.listdir(tmp_path) == ["x.json"]
+
+
+def test_an_output_must_be_a_folder(tmp_path):
+    assert writable_folder(tmp_path / "new" / "one").is_dir()
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OutputUnusable, match="a file"):
+        writable_folder(tmp_path / "file")
+    with pytest.raises(OutputUnusable):
+        writable_folder(tmp_path / "file" / "below")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has a device that is always full")
+def test_a_full_disk_is_said_to_be_one(tmp_path):
+    with pytest.raises(DiskFull), new_file(tmp_path / "x") as draft, draft.open("wb") as file:
+        with open("/dev/full", "wb", buffering=0) as full:
+            full.write(b"x")
+        file.write(b"y")
+    assert os.listdir(tmp_path) == []
+
+
+def test_home_can_be_moved(monkeypatch, tmp_path):
+    monkeypatch.setenv("BACKPROPAGATE_HOME", str(tmp_path))
+    assert home() == tmp_path
+    monkeypatch.delenv("BACKPROPAGATE_HOME")
+    assert home().name == ".backpropagate"
