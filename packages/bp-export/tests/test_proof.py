@@ -160,7 +160,6 @@ def test_a_damaged_final_file_fails(subject, good, llama_adapter, tmp_path, help
     for fault, expected in [
         ("adapter dropped", "adapter survived in the final file"),
         ("merged twice", "adapter survived in the final file"),
-        ("half the alpha", "adapter survived in the final file"),
         ("one tensor zeroed", "q8_0 divergence from f16"),
         ("one sign wrong", "q8_0 divergence from f16"),
     ]:
@@ -215,6 +214,7 @@ def test_endless_answers_fail_only_if_the_trained_model_ends_its_own(subject, go
 
 
 def test_samples_that_were_tokenised_otherwise_are_a_warning(subject, good, samples):
+    assert prove_f16(dataclasses.replace(subject, samples=[Sample("a", (81,), (0,), ())]), good).tokens > 100
     strange = [Sample(samples[0].text, (1, *samples[0].tokens), (0, *samples[0].trained), ())]
     parity = prove_f16(dataclasses.replace(subject, samples=strange), good)
     assert parity.proven
@@ -248,7 +248,8 @@ def test_the_measures():
         strengths.append(strength.value)
     assert strengths == pytest.approx([0, 0.5, 1, 2], abs=1e-4)
     moved = strength.moved.mean
-    assert (strength.limit(), strength.limit(moved), strength.limit(moved * 4)) == pytest.approx((0.1, 0.25, 0.5), 0.1)
+    assert strength.limit() == pytest.approx((2e-5 / moved) ** 0.5)
+    assert [strength.limit(moved * times) for times in (0.1, 1, 4)] == pytest.approx([0.25, 0.25, 0.5])
     assert strength.limit(moved * 100) == 1
     divergence = Divergence()
     divergence.add(base, base + 1)

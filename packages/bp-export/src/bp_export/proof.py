@@ -68,7 +68,8 @@ class Prover:
 
     def __post_init__(self) -> None:
         self._tokenizer = Tokenizer.from_file(str(self.subject.base / "tokenizer.json"))
-        self._rows = rows.choose(self.subject.samples or [rows.as_sample(text, self._tokenizer) for text in TEXTS])
+        corpus = [rows.as_sample(text, self._tokenizer) for text in TEXTS]
+        self._rows = rows.choose(self.subject.samples) or rows.choose(corpus, rows.TOKENS // 2)
         self._truth: list[tuple[np.ndarray, np.ndarray]] = []  # reference logits of each row: base, adapter
         self._float: list[np.ndarray] = []
 
@@ -150,9 +151,8 @@ class Prover:
         note = f"for example {different[0][:80]!r}" if different else f"{len(texts)} texts"
         self._add("token ids", f"{len(different)} texts differ", 0, passed=not different, note=note)
         add = bool(self.subject.contract and self.subject.contract.bos == "tokenizer")
-        strange = [
-            s for s in self.subject.samples if not rows.begins(engine.tokenize(s.text, add_special=add), s.tokens)
-        ]
+        again = [(engine.tokenize(s.text, add_special=add), s.tokens) for s in self.subject.samples]
+        strange = [theirs for theirs, ours in again if not rows.begins(theirs, ours)]
         if strange:
             note = "the training data was tokenised otherwise; the model may see prompts it was not trained on"
             self._warn("training tokens", f"{len(strange)} samples differ", 0, note)
@@ -252,8 +252,8 @@ class Prover:
 
     def _record_loss(self, name: str, logits: Iterable[np.ndarray]) -> None:
         loss = Loss()
-        for row, rows in zip(self._rows, logits, strict=False):
-            loss.add(rows, row.tokens, row.trained)
+        for row, scores in zip(self._rows, logits, strict=False):
+            loss.add(scores, row.tokens, row.trained)
         if loss.count:
             self.losses[name] = loss.mean
 

@@ -13,10 +13,9 @@ from bp_core.examples import Sample
 TOKENS = 512
 
 
-def choose(samples: Sequence[Sample]) -> list[Sample]:
-    """The shortest samples, whole, up to TOKENS in all; a single long one is cut."""
+def choose(samples: Sequence[Sample], room: int = TOKENS) -> list[Sample]:
+    """The shortest samples, whole, up to `room` tokens in all; a single long one is cut."""
     chosen: list[Sample] = []
-    room = TOKENS
     for sample in sorted(samples, key=lambda sample: len(sample.tokens)):
         if len(sample.tokens) < 2 or (chosen and len(sample.tokens) > room):
             continue
