@@ -248,7 +248,10 @@ def test_the_measures():
         strengths.append(strength.value)
     assert strengths == pytest.approx([0, 0.5, 1, 2], abs=1e-4)
     moved = strength.moved.mean
-    assert strength.limit() == pytest.approx((2e-5 / moved) ** 0.5)
+    assert strength.weak and strength.limit() == 0.5
+    strong = Strength()
+    strong.add(base, base + 10 * step, base)
+    assert not strong.weak and strong.limit() == 0.1
     assert [strength.limit(moved * times) for times in (0.1, 1, 4)] == pytest.approx([0.25, 0.25, 0.5])
     assert strength.limit(moved * 100) == 1
     divergence = Divergence()
