@@ -36,8 +36,8 @@ def config() -> str:
 def errors() -> str:
     parts = [
         "# Errors\n",
-        "Every error has a stable code. Exit status: 1 you can fix it (INPUT, CONFIG), 2 the run or a dependency failed",
-        "(DEP, RUNTIME, STATE), 130 interrupted.\n",
+        "Every error has a stable code. Exit status: 1 you can fix it (INPUT, CONFIG),",
+        "2 the run or a dependency failed (DEP, RUNTIME, STATE), 130 interrupted.\n",
         "| code | exit | what happened | what to do |\n|---|---|---|---|",
     ]
     for code, kind in sorted(ERRORS.items()):

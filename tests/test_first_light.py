@@ -15,6 +15,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from backpropagate import Trainer
+from backpropagate.adapters import adapter_in, samples_of
 from backpropagate.conversation import speaker
 from bp_core.contract import Contract
 from bp_core.errors import NothingToResume, ResumeMismatch
@@ -129,6 +130,8 @@ def test_a_second_run_moves_the_first_adapter_and_loses_nothing(trained, tiny_ll
     assert second.adapter == first.adapter and second.id != first.id
     assert (first.folder / "lora" / "adapter_model.safetensors").read_bytes() == before
     assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
+    assert adapter_in(first.folder) == first.folder / "lora" and adapter_in(second.folder) == second.adapter
+    assert samples_of(first.folder / "lora", tiny_llama) == samples_of(second.adapter, tiny_llama) != []
 
 
 def test_an_adapter_from_elsewhere_is_moved_aside(tiny_llama, rows, tmp_path):

@@ -27,7 +27,10 @@ EXTRA = {
     "gemma2": dict(sliding_window=6, query_pre_attn_scalar=16),
     "gemma3_text": dict(sliding_window=6, query_pre_attn_scalar=16),
     "qwen3_5_text": dict(
-        linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=8, linear_value_head_dim=8,
+        linear_num_key_heads=2,
+        linear_num_value_heads=4,
+        linear_key_head_dim=8,
+        linear_value_head_dim=8,
         layer_types=["linear_attention", "full_attention", "linear_attention"],
     ),
 }
@@ -48,9 +51,24 @@ def save_tiny(folder, family="llama"):
 
 def recipe(**changes):
     values = dict(
-        model="tiny", output="out", backend="cpu", steps=4, rank=4, alpha=8.0, dropout=0.0, learning_rate=1e-2,
-        batch_size=4, micro_batch=4, max_length=64, warmup_steps=0, weight_decay=0.0, max_grad_norm=1.0, seed=3,
-        dtype="float32", checkpoint_every=2, keep_checkpoints=2,
+        model="tiny",
+        output="out",
+        backend="cpu",
+        steps=4,
+        rank=4,
+        alpha=8.0,
+        dropout=0.0,
+        learning_rate=1e-2,
+        batch_size=4,
+        micro_batch=4,
+        max_length=64,
+        warmup_steps=0,
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        seed=3,
+        dtype="float32",
+        checkpoint_every=2,
+        keep_checkpoints=2,
     )
     return Recipe(**values | changes)
 

@@ -56,9 +56,14 @@ def publish(rail: Rail, run: RunFolder, base: Path, contract: Contract) -> Path:
 
 
 def adapter_in(place: str | Path) -> Path:
-    """The adapter folder meant by a path: itself, or the `lora` inside it. Raises AdapterUnusable."""
+    """The adapter meant by a path: itself, the `lora` in an output folder, or that of a run's folder.
+
+    Raises AdapterUnusable.
+    """
     place = Path(place)
-    for folder in (place, place / "lora"):
+    current = place.parent.parent / "lora"  # seen from a run's folder; it may hold another run's adapter by now
+    candidates = [place, place / "lora", *([current] if _run_of(current) == place.name else [])]
+    for folder in candidates:
         if (folder / "adapter_config.json").is_file():
             return folder.resolve()
     raise AdapterUnusable("there is no adapter here (adapter_config.json is missing).", where=str(place))
@@ -102,11 +107,9 @@ def reference_rail(base: Path, adapter: Path) -> Rail | None:
 
 def samples_of(adapter: Path, base: Path) -> list[Sample]:
     """Rows to prove an export with: training rows kept by the run, else fixed questions."""
-    origin = adapter / _ORIGIN
-    if origin.is_file():
-        run_id = json.loads(origin.read_text(encoding="utf-8"))["run"]
-        kept = RunFolder(adapter.parent / "runs" / run_id).samples()
-        if kept:
+    run_id = _run_of(adapter)
+    for folder in (adapter.parent / "runs" / str(run_id), adapter.parent):
+        if run_id and (kept := RunFolder(folder).samples()):
             return kept
     tokenizer = ChatTokenizer.open(base)
     return [_probe(tokenizer, question) for question in _PROBES]
@@ -128,10 +131,17 @@ def _probe(tokenizer: ChatTokenizer, question: str) -> Sample:
 
 def _place_for_old(target: Path) -> Path:
     """Where the adapter that `target` holds can stay: with its own run, or beside under a dated name."""
-    origin = target / _ORIGIN
-    if origin.is_file():
-        run_id: str = json.loads(origin.read_text(encoding="utf-8"))["run"]
-        run = target.parent / "runs" / run_id
-        if run.is_dir() and not (run / "lora").exists():
-            return run / "lora"
+    run_id = _run_of(target)
+    run = target.parent / "runs" / str(run_id)
+    if run_id and run.is_dir() and not (run / "lora").exists():
+        return run / "lora"
     return target.with_name(time.strftime("lora-until-%Y%m%d-%H%M%S"))
+
+
+def _run_of(adapter: Path) -> str | None:
+    """The id of the run that made an adapter; None for one from elsewhere."""
+    origin = adapter / _ORIGIN
+    if not origin.is_file():
+        return None
+    run_id: str = json.loads(origin.read_text(encoding="utf-8"))["run"]
+    return run_id

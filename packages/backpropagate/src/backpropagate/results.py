@@ -42,6 +42,7 @@ def show_run(run: Run) -> None:
         ("peak memory", _gigabytes(run.peak_memory)),
         ("adapter", str(run.adapter)),
         ("records", str(run.folder)),
+        ("next", f"backprop export {run.adapter}"),
     )
     Console().print(table)
 
