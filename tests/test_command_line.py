@@ -11,6 +11,7 @@ import backpropagate
 from backpropagate.cli import app
 from backpropagate.failures import exit_code_of
 from backpropagate.options import with_options
+from backpropagate.recipe import learning_rate, resolve
 from bp_core.config import ExportConfig, TrainConfig, settings
 
 HEAVY = ("torch", "transformers", "peft", "numpy", "pydantic", "tokenizers", "gguf", "huggingface_hub")
@@ -90,3 +91,19 @@ def test_train_and_export_print_json_for_scripts(rows, tiny_llama, tmp_path, cap
     assert done["parity"]["proven"] and done["path"].endswith("tiny-llama-q8_0.gguf")
     assert exit_code_of(app, ["chat", done["path"], "--prompt", "Hi", "--max-tokens", "4"]) == 0
     assert capsys.readouterr().out.endswith("\n")
+
+
+@pytest.mark.parametrize(
+    ("model", "rate"),
+    [
+        ({"model_type": "llama", "hidden_size": 576}, 1.3e-3),
+        ({"model_type": "llama", "hidden_size": 4096}, 2.9e-4),
+        ({"model_type": "qwen2", "hidden_size": 3584}, 4.8e-4),
+        ({"model_type": "gemma3", "text_config": {"hidden_size": 2560}}, 4.1e-4),
+        ({}, 2e-4),
+    ],
+)
+def test_the_learning_rate_follows_the_width_of_the_model(model, rate):
+    assert learning_rate(model)[0] == rate
+    assert resolve(TrainConfig(), 20, "cpu", model).learning_rate == rate
+    assert resolve(TrainConfig(learning_rate=1e-5), 20, "cpu", model).learning_rate == 1e-5

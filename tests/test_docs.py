@@ -35,9 +35,9 @@ def python_block(package):
 
 def test_the_three_lines_of_the_readme(tmp_path, monkeypatch, smollm2):
     (code,) = blocks(ROOT / "README.md", "python")
-    assert "steps=36" in code
+    assert "steps=48" in code
     (tmp_path / "examples").symlink_to(ROOT / "examples")
-    run(code.replace("steps=36", "steps=1").replace("q4_k_m", "q8_0"), tmp_path, monkeypatch)
+    run(code.replace("steps=48", "steps=1").replace("q4_k_m", "q8_0"), tmp_path, monkeypatch)
     assert (tmp_path / "output" / "smollm2-135m-q8_0.gguf").is_file()
 
 

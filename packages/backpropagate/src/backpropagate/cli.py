@@ -75,7 +75,7 @@ def chat(
 @app.command()
 def quickstart(
     output: Annotated[str, typer.Option(help="Folder for everything that is written.")] = "output",
-    steps: Annotated[int, typer.Option(help="Optimizer steps.", min=1)] = 36,
+    steps: Annotated[int, typer.Option(help="Optimizer steps.", min=1)] = 48,
     backend: Annotated[str, typer.Option(help="Where to train.")] = "auto",
 ) -> None:
     """Train, prove, export and ask the embedded small model, from start to finish in a few minutes."""

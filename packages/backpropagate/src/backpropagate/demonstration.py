@@ -30,8 +30,7 @@ def demonstrate(output: Path, steps: int, backend: str) -> None:
         raise FileMissing("there is no such file.", where=str(DATA), fix="Run this in the project's folder.")
     console = Console(stderr=True)
     console.print(f"[bold]Training {models.DEFAULT} on {DATA}[/]: a bakery's own assistant. Files go to {output}.")
-    # A small model that must learn facts by heart in a minute wants a high rate.
-    trainer = Trainer(models.DEFAULT, output=str(output), backend=backend, batch_size=8, learning_rate=2e-3)
+    trainer = Trainer(models.DEFAULT, output=str(output), backend=backend)
     with Screen() as screen:
         models.locate(models.DEFAULT, screen.notify)
         before = _ask("ask the untrained model", screen, lambda q: trainer.generate(q, limit=_LIMIT, adapter=False))
@@ -44,8 +43,8 @@ def demonstrate(output: Path, steps: int, backend: str) -> None:
     results.show_export(export)
     results.show_answers(zip(QUESTIONS, before, after, strict=True))
     Console().print(
-        f"\nTalk to it:        [bold]backprop chat {export.path}[/]"
-        f"\nTrain on your own: [bold]backprop train --data my_data.jsonl --steps 100[/]"
+        f"\nTalk to it:        [bold]{results.command('chat', export.path)}[/]"
+        f"\nTrain on your own: [bold]{results.command('train', '--data my_data.jsonl --steps 100')}[/]"
     )
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-from bp_core.errors import HubUnreachable, ModelNotFound, OutputUnusable
+from bp_core.errors import HubUnreachable, ModelNotFound, ModelUnusable, OutputUnusable
 from bp_core.events import Notify, Progress
 from bp_core.folders import damage, home
 from bp_export import unpack_gguf
@@ -82,6 +84,18 @@ def _download(hub_id: str, notify: Notify) -> Path:
     except (HfHubHTTPError, OSError) as error:
         raise HubUnreachable(f"downloading {hub_id} failed: {str(error).splitlines()[0]}") from error
     return folder
+
+
+def description(folder: Path) -> dict[str, Any]:
+    """A model's config.json. Raises ModelUnusable."""
+    path = folder / "config.json"
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelUnusable("this is not valid JSON.", where=str(path)) from error
+    if not isinstance(value, dict):
+        raise ModelUnusable("this is not a model's description.", where=str(path))
+    return value
 
 
 def lasting_name(folder: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -42,7 +43,7 @@ def show_run(run: Run) -> None:
         ("peak memory", _gigabytes(run.peak_memory)),
         ("adapter", str(run.adapter)),
         ("records", str(run.folder)),
-        ("next", f"backprop export {run.adapter}"),
+        ("next", command("export", run.adapter)),
     )
     Console().print(table)
 
@@ -76,6 +77,11 @@ def show_answers(rows: Iterable[tuple[str, str, str]]) -> None:
     for row in rows:
         table.add_row(*row)
     Console().print(table)
+
+
+def command(verb: str, rest: object) -> str:
+    """A command line as the user must type it here: through uv if that is how this one was started."""
+    return f"{'uv run ' if 'UV' in os.environ else ''}backprop {verb} {rest}"
 
 
 def _facts(*rows: tuple[str, str]) -> Table:

@@ -149,7 +149,7 @@ class Trainer:
         prepared = prepare(
             data, self._tokenizer, max_length=config.max_length, samples=config.samples, on_progress=notify
         )
-        recipe = resolve(config, len(prepared.examples), backend)
+        recipe = resolve(config, len(prepared.examples), backend, models.description(base))
         return Plan(recipe, probe.device, base, prepared.report.as_dict()), prepared, rail
 
     def _train(self, run: runs.RunFolder, plan: Plan, prepared: Prepared, rail: Rail, watch: Watch) -> Run:

@@ -18,7 +18,6 @@ Quantization = Literal["f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m"]
 # What an unset setting becomes when nothing better can be computed.
 EPOCHS = 3.0
 BATCH_SIZE = 8
-LEARNING_RATE = 2e-4
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class TrainConfig:
     rank: Annotated[int, "LoRA rank: higher learns more and needs more memory."] = 16
     alpha: Annotated[float | None, "LoRA alpha, the adapter's strength times the rank. Default: 2 × rank."] = None
     dropout: Annotated[float, "LoRA dropout, 0 to 1."] = 0.0
-    learning_rate: Annotated[float | None, f"Peak learning rate. Default: {LEARNING_RATE:g}."] = None
+    learning_rate: Annotated[float | None, "Peak learning rate. Default: from the width of the model."] = None
     batch_size: Annotated[
         int | None, f"Examples per optimizer step. Default: {BATCH_SIZE}, or all if there are fewer."
     ] = None
