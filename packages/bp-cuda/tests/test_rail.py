@@ -58,6 +58,11 @@ def test_examples_in_one_row_give_the_loss_and_gradients_of_examples_alone(famil
         assert torch.allclose(parameter.grad, gradients[name], rtol=1e-3, atol=atol), name
 
 
+def test_models_that_attention_cannot_keep_apart_are_found_out(tmp_path):
+    separable = {family: opened(save_tiny(tmp_path / family, family)).separable for family in FAMILIES}
+    assert [family for family, keeps in separable.items() if not keeps] == ["qwen3_5_text", "gpt_oss", "bloom"]
+
+
 def test_a_neighbour_changes_nothing(tiny):
     rail, b = opened(tiny), batch((8, 12))
     changed = batch((8, 12))

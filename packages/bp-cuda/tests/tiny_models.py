@@ -23,6 +23,8 @@ SIZES = dict(
     eos_token_id=2,
 )
 EXTRA = {
+    "gpt_oss": dict(num_local_experts=4),
+    "bloom": dict(n_layer=2, n_head=4),
     "mistral": dict(sliding_window=6),
     "gemma2": dict(sliding_window=6, query_pre_attn_scalar=16),
     "gemma3_text": dict(sliding_window=6, query_pre_attn_scalar=16),
@@ -34,7 +36,19 @@ EXTRA = {
         layer_types=["linear_attention", "full_attention", "linear_attention"],
     ),
 }
-FAMILIES = ["llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3_text", "phi3", "smollm3", "qwen3_5_text"]
+FAMILIES = [
+    "llama",
+    "qwen2",
+    "qwen3",
+    "mistral",
+    "gemma2",
+    "gemma3_text",
+    "phi3",
+    "smollm3",
+    "qwen3_5_text",
+    "gpt_oss",
+    "bloom",
+]
 
 
 def save_tiny(folder, family="llama"):

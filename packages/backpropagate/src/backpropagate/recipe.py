@@ -42,6 +42,10 @@ def resolve(config: TrainConfig, examples: int, backend: str, model: Mapping[str
     kept = {f.name for f in dataclasses.fields(Recipe)} & fields.keys()
     settled = {name: fields[name] for name in kept - {"backend", "batch_size", "steps"}}
     warmup = round(config.warmup_ratio * steps)
+    why["warmup_steps"] = f"{config.warmup_ratio:.0%} of the steps"
+    for field in dataclasses.fields(TrainConfig):
+        if field.name in kept and field.name not in why and getattr(config, field.name) == field.default:
+            why[field.name] = "the default"
     return Recipe(backend=backend, batch_size=batch_size, steps=steps, warmup_steps=warmup, why=why, **settled)
 
 

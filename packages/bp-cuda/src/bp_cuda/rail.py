@@ -58,7 +58,7 @@ class TorchRail:
             self.close()
             dtype = models.training_dtype(job.dtype, self.device)
             base = models.load_base(job.model, dtype, self.device)
-            self.separable = models.separable(base)
+            self.separable = models.separate(base)
             self.base_name = job.base_name or str(job.model)
             self.model = base
             if job.adapter:
