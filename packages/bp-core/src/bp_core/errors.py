@@ -167,6 +167,13 @@ class BackendUnavailable(BackpropagateError):
     fix = "Use --backend cpu, or install the driver that this backend needs; `backprop info` shows what was found."
 
 
+class PackageMissing(BackpropagateError):
+    """A Python package that this input needs is not installed; few need it, so it does not come by default."""
+
+    code = "DEP_PACKAGE_MISSING"
+    fix = "Install the package that is named above."
+
+
 class LlamaCppMissing(BackpropagateError):
     """No embedded llama.cpp is installed, and this step needs one."""
 

@@ -1,25 +1,33 @@
-"""Reading: a data file, or rows given in Python, becomes rows that know where they stand."""
+"""Reading: data files, or rows given in Python, become rows that know where they stand, one at a time."""
 
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bp_core.errors import BadRow, BrokenJson, FileEmpty, FileMissing, FileUnreadable
+from bp_core.errors import BadRow, BrokenJson, FileEmpty, FileUnreadable, UnknownFormat
+
+from .decode import STDIN, Lines, lines, place
+from .tables import delimited, parquet
 
 _JSON = {".json", ".jsonl", ".ndjson"}
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _PROSE = {".txt", ".md"}
+_PARQUET = ".parquet"
+_ROWS = {*_JSON, *_DELIMITERS, _PARQUET}
+_COMPRESSED = {".gz", ".zst"}
 _TURN_LISTS = {"messages", "conversations"}  # a lone list under these is one row's turns, not a list of rows
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_FIX = "Save the data as .jsonl (one JSON object a line), .json, .csv, .tsv, .parquet, .txt or .md."
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row as it was written. `where` is `file:line`, `file: row n` in a JSON array, or `row n` for Python data."""
+    """One row as it was written. `where` is `file:line`, `file: row n` in a JSON array or a parquet file, or `row n`
+    for Python data."""
 
     value: Mapping[str, object]
     where: str
@@ -28,97 +36,146 @@ class Row:
 Data = str | Path | Iterable[Mapping[str, object]]
 
 
-def read(data: Data) -> list[Row]:
-    """The rows of a .jsonl, .json, .txt or .md file, or of dicts given directly.
+def read(data: Data, columns: Mapping[str, str] | None = None) -> Iterator[Row]:
+    """The rows of a file, of the files in a folder, of standard input ("-", JSON lines), or of dicts given directly.
 
-    Raises FileMissing, FileUnreadable, FileEmpty, BrokenJson, and BadRow for Python rows that are no dicts.
+    Rows come as they are read; nothing is opened before the first is asked for, and only a JSON array is held whole.
+    `columns` renames: our name to the file's. Raises FileMissing, FileUnreadable, FileEmpty, BrokenJson,
+    PackageMissing, UnknownFormat for a column that is not there, and BadRow for what is no row.
     """
     if isinstance(data, str | Path):
-        rows = _read_file(Path(data))
+        rows = _read_path(Path(data))
     else:
-        rows = [Row(_mapping(value, f"row {i}"), f"row {i}") for i, value in enumerate(data, 1)]
-    if not rows:
-        raise FileEmpty("there are no rows.", where=str(data) if isinstance(data, str | Path) else None)
-    return rows
+        rows = _filled((Row(_mapping(value, f"row {i}"), f"row {i}") for i, value in enumerate(data, 1)), None)
+    return (_renamed(row, columns) for row in rows) if columns else rows
 
 
-def _read_file(path: Path) -> list[Row]:
-    text = _text(path)
-    start = text.lstrip()[:1]
-    suffix = path.suffix.lower()
-    if suffix in _PROSE:
-        return _paragraphs(text, path)
-    if suffix not in _JSON and start not in ("{", "["):
-        fix = "Save the data as .jsonl (one JSON object a line), .json, .txt or .md."
-        raise FileUnreadable(f"files of type {suffix or 'without an ending'} are not read.", where=str(path), fix=fix)
-    if start == "[" or (suffix == ".json" and start and not _is_lines(text)):
-        return _document(text, path)
-    return _lines(text, path)
+def _filled(rows: Iterable[Row], where: str | None) -> Iterator[Row]:
+    empty = True
+    for row in rows:
+        empty = False
+        yield row
+    if empty:
+        raise FileEmpty("there are no rows.", where=where)
 
 
-def _text(path: Path) -> str:
+def _renamed(row: Row, columns: Mapping[str, str]) -> Row:
+    theirs = {str(key): key for key in row.value}
+    for name, column in columns.items():
+        if column not in theirs:
+            near = difflib.get_close_matches(column, theirs, 1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            message = f"there is no column {column!r} for {name!r}; the columns are {', '.join(map(repr, theirs))}."
+            raise UnknownFormat(message + hint, where=row.where, fix="Name columns that every row has.")
+    named = {name: row.value[column] for name, column in columns.items()}
+    taken = {*columns, *columns.values()}
+    return Row({**named, **{key: value for key, value in row.value.items() if key not in taken}}, row.where)
+
+
+def _read_path(path: Path) -> Iterator[Row]:
+    if path.is_dir():
+        return _filled(itertools.chain.from_iterable(_read_file(file) for file in _inside(path)), str(path))
+    return _read_file(path)
+
+
+def _inside(folder: Path) -> list[Path]:
+    """The data files of a folder and of those below it. Hidden ones are left out; others are not skipped in silence."""
+    seen = sorted(file for file in folder.rglob("*") if file.is_file())
+    files = [file for file in seen if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
+    kinds = {file: _suffix(file) for file in files}
+    unknown = [file.relative_to(folder) for file, suffix in kinds.items() if suffix not in _ROWS | _PROSE]
+    if unknown:
+        fix = f"Move it out of the folder, or name one file. {_FIX}"
+        raise FileUnreadable(f"the folder holds files that are not data: {_some(unknown)}.", where=str(folder), fix=fix)
+    prose = [file.relative_to(folder) for file, suffix in kinds.items() if suffix in _PROSE]
+    if prose and len(prose) < len(files):
+        message = f"the folder holds rows, and also texts that may only describe them: {_some(prose)}."
+        raise FileUnreadable(message, where=str(folder), fix="Move the one or the other out, or name one file.")
+    return files
+
+
+def _some(names: list[Path]) -> str:
+    return ", ".join(map(str, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _suffix(path: Path) -> str:
+    """The ending that says what is inside: .jsonl for rows.jsonl.gz."""
+    name = path.with_suffix("") if path.suffix.lower() in _COMPRESSED else path
+    suffix = name.suffix.lower()
+    return suffix + path.suffix.lower() if suffix == _PARQUET and name != path else suffix
+
+
+def _read_file(path: Path) -> Iterator[Row]:
+    suffix, name = _suffix(path), place(path)
+    rows: Iterator[Row]
+    if suffix == _PARQUET:
+        rows = (Row(value, where) for value, where in parquet(path))
+    elif suffix in _DELIMITERS:
+        rows = (Row(value, where) for value, where in delimited(lines(path), _DELIMITERS[suffix], name))
+    elif suffix in _PROSE:
+        rows = _paragraphs(lines(path), name)
+    else:
+        rows = _json(lines(path), name, suffix, known=suffix in _JSON or str(path) == STDIN)
+    return _filled(rows, name)
+
+
+def _json(source: Lines, name: str, suffix: str, known: bool) -> Iterator[Row]:
+    """JSON lines, or a whole JSON document: the first two lines that are not blank tell which."""
+    head, texts = _head(source)
+    first = texts[0].lstrip() if texts else ""
+    if not known and first[:1] not in ("{", "["):
+        kind = suffix or "without an ending"
+        raise FileUnreadable(f"files of type {kind} are not read.", where=name, fix=_FIX)
+    everything = itertools.chain(head, source)
+    if first.startswith("[") or (suffix == ".json" and first and not (texts[1:] and _is_object(first))):
+        yield from _document("".join(line for _, line in everything), name)
+        return
+    for number, line in everything:
+        if line.strip():
+            where = f"{name}:{number}"
+            yield Row(_object(_parse(line, where), where), where)
+
+
+def _head(source: Lines) -> tuple[list[tuple[int, str]], list[str]]:
+    """The lines up to the second that is not blank, and those of them that are not."""
+    head: list[tuple[int, str]] = []
+    texts: list[str] = []
+    for number, line in source:
+        head.append((number, line))
+        if line.strip():
+            texts.append(line)
+        if len(texts) == 2:
+            break
+    return head, texts
+
+
+def _is_object(line: str) -> bool:
+    """Whether a line is a JSON object by itself. Then a .json file of several lines holds JSON lines in truth."""
     try:
-        content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise FileMissing("there is no such file." + _near(path), where=str(path)) from error
-    except IsADirectoryError as error:
-        raise _folder(path) from error
-    except OSError as error:
-        if path.is_dir():  # Windows says "permission denied" for a folder
-            raise _folder(path) from error
-        raise FileUnreadable(f"the file cannot be read ({error.strerror}).", where=str(path)) from error
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        kind = "UTF-16, not UTF-8" if content.startswith(_UTF16) else f"not UTF-8 text ({error.reason})"
-        line = content.count(b"\n", 0, error.start) + 1
-        raise FileUnreadable(f"the file is {kind}.", where=f"{path}:{line}") from error
-
-
-def _folder(path: Path) -> FileUnreadable:
-    inside = sorted(item.name for item in path.iterdir() if item.suffix.lower() in _JSON | _PROSE)
-    fix = f"Name a file inside it, such as {path / inside[0]}." if inside else "Name a data file."
-    return FileUnreadable("this is a folder, not a file.", where=str(path), fix=fix)
-
-
-def _near(path: Path) -> str:
-    names = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, names, 1)
-    return f" Did you mean {near[0]!r}?" if near else ""
-
-
-def _is_lines(text: str) -> bool:
-    """Whether a .json file holds JSON lines in truth: its first line of several is complete by itself."""
-    first, _, rest = text.lstrip().partition("\n")
-    try:
-        return bool(rest.strip()) and isinstance(json.loads(first), dict)
+        return isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):
         return False
 
 
-def _lines(text: str, path: Path) -> list[Row]:
-    # Only "\n" ends a line: U+2028 and its like may stand inside a JSON string.
-    lines = ((f"{path}:{number}", line) for number, line in enumerate(text.split("\n"), 1) if line.strip())
-    return [Row(_object(_parse(line, where), where), where) for where, line in lines]
-
-
-def _document(text: str, path: Path) -> list[Row]:
-    value = _parse(text, str(path), document=True)
+def _document(text: str, name: str) -> Iterator[Row]:
+    value = _parse(text, name, document=True)
     if isinstance(value, dict):
         lists = [key for key, item in value.items() if isinstance(item, list)]
         value = value[lists[0]] if len(lists) == 1 and lists[0] not in _TURN_LISTS else [value]
     if not isinstance(value, list):
-        raise BrokenJson(f"this file holds {_kind(value)}, not a list of objects.", where=str(path))
-    places = ((item, f"{path}: row {number}") for number, item in enumerate(value, 1))
-    return [Row(_object(item, where), where) for item, where in places]
+        raise BrokenJson(f"this file holds {_kind(value)}, not a list of objects.", where=name)
+    for number, item in enumerate(value, 1):
+        where = f"{name}: row {number}"
+        yield Row(_object(item, where), where)
 
 
-def _paragraphs(text: str, path: Path) -> list[Row]:
-    rows = []
-    for match in re.finditer(r"\S.*(?:\n(?![^\S\n]*(?:\n|\Z)).*)*", text.replace("\r\n", "\n")):
-        line = match.string.count("\n", 0, match.start()) + 1
-        rows.append(Row({"text": match.group().rstrip()}, f"{path}:{line}"))
-    return rows
+def _paragraphs(source: Lines, name: str) -> Iterator[Row]:
+    """Texts with blank lines between them."""
+    for blank, group in itertools.groupby(source, key=lambda pair: not pair[1].strip()):
+        if not blank:
+            number, first = next(group)
+            text = first + "".join(line for _, line in group)
+            yield Row({"text": text.replace("\r\n", "\n").strip()}, f"{name}:{number}")
 
 
 def _parse(text: str, where: str, *, document: bool = False) -> object:

@@ -6,8 +6,9 @@ import dataclasses
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from bp_core.contract import Bos, Contract
@@ -19,7 +20,7 @@ from .chat import ChatTokenizer
 from .files import Data, read
 from .formats import Record, convert
 from .masking import Masked, lay_out, mark
-from .proof import choose
+from .proof import Candidates
 
 _CHUNK = 512  # rows for the tokenizer's threads at once; progress is told after each
 
@@ -62,68 +63,98 @@ def prepare(
     *,
     max_length: int,
     samples: int | None = None,
+    columns: Mapping[str, str] | None = None,
     on_progress: Notify | None = None,
 ) -> Prepared:
     """Make examples of the first `samples` rows of the data (all by default), each cut at the end to `max_length`.
 
+    Rows are read, converted and tokenised a chunk at a time; only tokens and masks are kept. `columns` is as in `read`.
     Raises the errors of reading and converting with the row's place, TemplateUnusable, and NoTarget if nothing is left.
     """
-    records = [convert(row) for row in read(data)[:samples]]
-    masked: list[Masked] = []
-    for chunk in _tokenised(records, tokenizer):
-        masked += chunk
+    rows = islice(read(data, columns), samples)
+    total = len(range(len(data))[:samples]) if isinstance(data, Sequence) and not isinstance(data, str) else 0
+    tally = _Tally(tokenizer, max_length)
+    while records := [convert(row) for row in islice(rows, _CHUNK)]:
+        tally.add(records, _tokenised(records, tokenizer))
         if on_progress:
-            on_progress(Progress("tokenise", len(masked), len(records)))
-    examples = [_cut(row, max_length) for row in masked]
-    kept = [example for example in examples if any(example.trained)]
-    if not kept:
-        message = f"no row has a trained token within max_length {max_length}."
-        raise NoTarget(message, fix="Raise max_length, or shorten the prompts.")
-    report = _report(records, masked, kept, max_length)
-    return Prepared(kept, _contract(records, masked, tokenizer), choose(masked, max_length, tokenizer), report)
+            on_progress(Progress("tokenise", tally.rows, total))
+    return tally.prepared()
 
 
-def _tokenised(records: list[Record], tokenizer: ChatTokenizer) -> Iterator[list[Masked]]:
-    for start in range(0, len(records), _CHUNK):
-        layouts = [lay_out(record, tokenizer) for record in records[start : start + _CHUNK]]
-        encodings = tokenizer.encodings([layout.text for layout in layouts])
-        yield [mark(layout, encoding, tokenizer) for layout, encoding in zip(layouts, encodings, strict=True)]
+def _tokenised(records: list[Record], tokenizer: ChatTokenizer) -> list[Masked]:
+    layouts = [lay_out(record, tokenizer) for record in records]
+    encodings = tokenizer.encodings([layout.text for layout in layouts])
+    return [mark(layout, encoding, tokenizer) for layout, encoding in zip(layouts, encodings, strict=True)]
 
 
-def _cut(row: Masked, max_length: int) -> Example:
-    return Example(row.tokens[:max_length], row.trained[:max_length])
+class _Tally:
+    """What is kept of the rows while they pass by: examples, counts, the hash, and candidates for samples."""
+
+    def __init__(self, tokenizer: ChatTokenizer, max_length: int) -> None:
+        self._tokenizer, self._max_length = tokenizer, max_length
+        self._examples: list[Example] = []
+        self._formats: Counter[str] = Counter()
+        self._bos: dict[bool, set[Bos]] = {True: set(), False: set()}  # of conversations, and of raw texts
+        self._terminators: set[int] = set()
+        self._longest = self._truncated = self._terminators_lost = 0
+        self._digest = hashlib.sha256()
+        self._candidates = Candidates(max_length)
+
+    @property
+    def rows(self) -> int:
+        return self._formats.total()
+
+    def add(self, records: list[Record], masked: list[Masked]) -> None:
+        for record, row in zip(records, masked, strict=True):
+            self._formats[record.format] += 1
+            self._digest.update(_canonical(record))
+            self._bos[not isinstance(record.content, str)].add(row.bos)
+            self._count(row)
+        self._candidates.add(masked)
+
+    def _count(self, row: Masked) -> None:
+        self._terminators.update(row.tokens[end] for end in row.ends)
+        self._longest = max(self._longest, len(row.tokens))
+        self._truncated += len(row.tokens) > self._max_length
+        self._terminators_lost += sum(end >= self._max_length for end in row.ends)
+        example = Example(row.tokens[: self._max_length], row.trained[: self._max_length])
+        if any(example.trained):
+            self._examples.append(example)
+
+    def prepared(self) -> Prepared:
+        """Raises NoTarget if no example was left, TemplateUnusable as `_contract`."""
+        if not self._examples:
+            message = f"no row has a trained token within max_length {self._max_length}."
+            raise NoTarget(message, fix="Raise max_length, or shorten the prompts.")
+        samples = self._candidates.choose(self._tokenizer)
+        return Prepared(self._examples, self._contract(), samples, self._report())
+
+    def _contract(self) -> Contract:
+        """What the rows had in common. A template that writes BOS in some rows only cannot be promised to anybody."""
+        policies = self._bos[True] or self._bos[False]
+        if "template" in policies and len(policies) > 1:
+            raise TemplateUnusable("the chat template writes the BOS token in some rows but not in others.")
+        tokenizer = self._tokenizer
+        bos: Bos = "template" if "template" in policies else "tokenizer" if tokenizer.prefix else "none"
+        terminators = tuple(sorted(self._terminators))
+        stop = tuple(tokenizer.decode([token]) for token in terminators)
+        return Contract(tokenizer.template if self._bos[True] else "", bos, terminators, stop)
+
+    def _report(self) -> Report:
+        return Report(
+            rows=self.rows,
+            formats=dict(self._formats),
+            examples=len(self._examples),
+            tokens=sum(len(example.tokens) for example in self._examples),
+            targets=sum(example.targets for example in self._examples),
+            longest=self._longest,
+            truncated=self._truncated,
+            terminators_lost=self._terminators_lost,
+            dropped=self.rows - len(self._examples),
+            sha256=self._digest.hexdigest(),
+        )
 
 
-def _contract(records: list[Record], masked: list[Masked], tokenizer: ChatTokenizer) -> Contract:
-    """What the rows had in common. A template that writes BOS in some rows only cannot be promised to anybody."""
-    chats = [row for record, row in zip(records, masked, strict=True) if record.format != "text"]
-    policies = {row.bos for row in chats or masked}
-    if "template" in policies and len(policies) > 1:
-        raise TemplateUnusable("the chat template writes the BOS token in some rows but not in others.")
-    bos: Bos = "template" if "template" in policies else "tokenizer" if tokenizer.prefix else "none"
-    terminators = tuple(sorted({row.tokens[end] for row in masked for end in row.ends}))
-    stop = tuple(tokenizer.decode([token]) for token in terminators)
-    return Contract(tokenizer.template if chats else "", bos, terminators, stop)
-
-
-def _report(records: list[Record], masked: list[Masked], kept: list[Example], max_length: int) -> Report:
-    return Report(
-        rows=len(records),
-        formats=dict(Counter(record.format for record in records)),
-        examples=len(kept),
-        tokens=sum(len(example.tokens) for example in kept),
-        targets=sum(example.targets for example in kept),
-        longest=max(len(row.tokens) for row in masked),
-        truncated=sum(len(row.tokens) > max_length for row in masked),
-        terminators_lost=sum(end >= max_length for row in masked for end in row.ends),
-        dropped=len(masked) - len(kept),
-        sha256=_sha256(records),
-    )
-
-
-def _sha256(records: list[Record]) -> str:
-    """Of what the rows say, not of how the file writes it: line ends, blank lines and key order do not matter."""
-    digest = hashlib.sha256()
-    for record in records:
-        digest.update(json.dumps(record.content, ensure_ascii=False).encode() + b"\n")
-    return digest.hexdigest()
+def _canonical(record: Record) -> bytes:
+    """What the row says, not how the file writes it: line ends, blank lines and key order do not matter."""
+    return json.dumps(record.content, ensure_ascii=False).encode() + b"\n"
