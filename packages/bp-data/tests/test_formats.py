@@ -1,9 +1,15 @@
+from random import Random
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bp_core.errors import BackpropagateError, BadRow, NoTarget, UnknownFormat
 from bp_data import Record, Row, convert
 
 HI = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}]
+PART = {"type": "text", "text": "yo"}
+THOUGHT = {"role": "assistant", "content": "<think>\nhm\n</think>\n\nyo"}
 SYSTEM = {"role": "system", "content": "be brief"}
 
 KNOWN = [
@@ -23,6 +29,19 @@ KNOWN = [
     ("prompt", {"prompt": "hi", "response": "yo"}, HI),
     ("prompt", {"question": "hi", "answer": "yo"}, HI),
     ("text", {"text": " hi "}, " hi "),
+    ("openai", {"messages": HI, "system": "be brief"}, [SYSTEM, *HI]),
+    (
+        "openai",
+        {"messages": [HI[0], {**HI[1], "content": [PART, {**PART, "text": "!"}]}]},
+        [HI[0], {**HI[1], "content": "yo!"}],
+    ),
+    ("openai", {"messages": [HI[0], {**HI[1], "reasoning_content": "hm"}]}, [HI[0], THOUGHT]),
+    (
+        "alpaca",
+        {"instruction": "hi", "output": "yo", "history": [["hi", "yo"]], "system": "be brief"},
+        [SYSTEM, *HI, *HI],
+    ),
+    ("alpaca", {"instruction": "hi", "output": "yo", "history": []}, HI),
 ]
 
 
@@ -54,7 +73,17 @@ WRONG: list[tuple[dict[str, object], type[BackpropagateError], str]] = [
     (openai(HI[0], {"role": "assistant", "content": [{"type": "text"}]}), BadRow, "'content' of turn 2"),
     (openai(HI[0], {"role": "assistant", "content": None}), BadRow, "'content' of turn 2 must be a string, not None"),
     (openai(HI[0], {**HI[1], "tool_calls": [{}]}), BadRow, "turn 2 has 'tool_calls'"),
-    (openai(HI[0], {**HI[1], "weight": 0}), BadRow, "turn 2 has 'weight'"),
+    (openai(HI[0], {**HI[1], "weight": 0}), NoTarget, "every assistant turn is marked"),
+    (openai(HI[0], {**HI[1], "weight": 0.5}), BadRow, "'weight' of turn 2 must be one of"),
+    (openai(HI[0], {**HI[1], "train": "no"}), BadRow, "'train' of turn 2 must be one of"),
+    (openai({**HI[0], "content": [{"type": "image_url"}]}, HI[1]), BadRow, "part 1 of 'content' of turn 1 is not text"),
+    (openai({**HI[0], "reasoning_content": "x"}, HI[1]), BadRow, "not the assistant's"),
+    ({"instruction": "a", "output": "b", "history": [["x"]]}, BadRow, "pairs"),
+    ({"instruction": "a", "output": "b", "history": [["x", 3]]}, BadRow, "'assistant' of pair 1"),
+    ({"messages": HI, "chosen": "a", "rejected": "b"}, UnknownFormat, "not available yet"),
+    ({"conversations": HI, "chosen": HI[1], "rejected": HI[1]}, UnknownFormat, "not available yet"),
+    ({"prompt": "hi", "completion": "a", "label": False}, UnknownFormat, "not available yet"),
+    ({"messages": HI, "kto_tag": True}, UnknownFormat, "not available yet"),
     ({"messages": HI, "tools": [{}]}, BadRow, "the row has 'tools'"),
     ({"text": " \n"}, NoTarget, "empty"),
     (openai(HI[0]), NoTarget, "no assistant turn"),
@@ -70,3 +99,26 @@ def test_a_wrong_row_is_refused_with_its_place(
     with pytest.raises(error, match=message) as caught:
         convert(Row(value, "f:7"))
     assert caught.value.where == "f:7"
+
+
+def test_marked_turns_carry_no_loss_and_others_do() -> None:
+    for mark in ({"train": False}, {"weight": 0}):
+        row = Row({"system": "be brief", "messages": [HI[0], {**HI[1], **mark}, *HI]}, "f:7")
+        assert convert(row).untrained == (2,)
+    assert convert(Row({"messages": [{**turn, "train": True, "weight": 1.0} for turn in HI]}, "f:7")).untrained == ()
+
+
+ROWS = st.sampled_from([value for _, value, _ in KNOWN] + [value for value, _, _ in WRONG])
+
+
+@given(ROWS, st.randoms(use_true_random=False))
+def test_detection_does_not_depend_on_the_order_of_keys(value: dict[str, object], random: Random) -> None:
+    def told(items: list[tuple[str, object]]) -> object:
+        try:
+            return convert(Row(dict(items), "f:7"))
+        except BackpropagateError as error:
+            return type(error)
+
+    shuffled = list(value.items())
+    random.shuffle(shuffled)
+    assert told(shuffled) == told(list(value.items()))

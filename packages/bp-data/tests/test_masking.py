@@ -89,6 +89,11 @@ def test_only_assistant_turns_are_learned(smol: ChatTokenizer) -> None:
     )
 
 
+def test_an_assistant_turn_marked_as_untrained_is_not_learned(smol: ChatTokenizer) -> None:
+    turns = record("one", "two", "three", "four").content
+    assert_exact(mask(Record("openai", turns, "f:7", untrained=(1,)), smol), smol, ["four<|im_end|>"])
+
+
 def test_two_answers_in_a_row_are_both_learned(smol: ChatTokenizer) -> None:
     turns = [{"role": role, "content": role} for role in ("user", "assistant", "assistant")]
     assert_exact(mask(Record("openai", turns, "f:7"), smol), smol, ["assistant<|im_end|>"] * 2)

@@ -69,7 +69,9 @@ def lay_out(record: Record, tokenizer: ChatTokenizer) -> Layout:
         return _raw(record.content, tokenizer, record.where)
     try:
         text = tokenizer.render(record.content)
-        answers = [i for i, turn in enumerate(record.content) if turn["role"] == "assistant"]
+        answers = [
+            i for i, turn in enumerate(record.content) if turn["role"] == "assistant" and i not in record.untrained
+        ]
         spans = tuple(_span(record.content, i, text, tokenizer) for i in answers)
     except TemplateUnusable as error:
         if record.content[0]["role"] == "assistant":

@@ -157,4 +157,5 @@ class _Tally:
 
 def _canonical(record: Record) -> bytes:
     """What the row says, not how the file writes it: line ends, blank lines and key order do not matter."""
-    return json.dumps(record.content, ensure_ascii=False).encode() + b"\n"
+    untrained = json.dumps(record.untrained) if record.untrained else ""
+    return (json.dumps(record.content, ensure_ascii=False) + untrained + "\n").encode()
