@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from bp_core.errors import BadRow, NoTarget, UnknownFormat
 
 from .files import Row
+from .rendered import parse
 
 Turn = dict[str, str]
 Value = Mapping[str, object]
@@ -76,7 +77,8 @@ def convert(row: Row) -> Record:
             content = format.convert(value, row.where)
             untrained = _untrained(value, format, content, row.where)
             _check_target(content, untrained, row.where)
-            return Record(format.name, content, row.where, untrained)
+            name = "rendered" if format.name == "text" and not isinstance(content, str) else format.name
+            return Record(name, content, row.where, untrained)
     raise UnknownFormat(_unknown(list(row.value)), where=row.where)
 
 
@@ -116,8 +118,12 @@ def _pair(value: Value, where: str) -> list[Turn]:
     return _system(value, where) + turns
 
 
-def _raw(value: Value, where: str) -> str:
-    return _string(value, "text", where)
+def _raw(value: Value, where: str) -> list[Turn] | str:
+    """Raw text, or the conversation that it was before some template rendered it."""
+    text = _string(value, "text", where)
+    turns = [_turn(_ROLES.get(role, ""), content) for role, content in parse(text) or []]
+    answers = [turn["content"].strip() for turn in turns if turn["role"] == "assistant"]
+    return turns if answers and all(answers) and all(turn["role"] for turn in turns) else text
 
 
 # In this order: a row that fits several is the first, since the later keys are often copies for people to read.
