@@ -70,6 +70,22 @@ def test_the_first_rows_are_used_when_so_many_are_asked_for(smol: ChatTokenizer)
     assert prepare(rows(9), smol, max_length=64, samples=4) == prepare(rows(4), smol, max_length=64)
 
 
+def test_rows_past_those_asked_for_are_not_read(tmp_path: Path, smol: ChatTokenizer) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"q": "hi", "a": "yo"}\n{broken', encoding="utf-8")
+    columns = {"prompt": "q", "completion": "a"}
+    prepared = prepare(path, smol, max_length=64, samples=1, columns=columns)
+    assert prepared == prepare([{"prompt": "hi", "completion": "yo"}], smol, max_length=64)
+
+
+def test_a_turn_without_loss_changes_the_hash(smol: ChatTokenizer) -> None:
+    turns = [{"role": role, "content": "x"} for role in ("user", "assistant", "user", "assistant")]
+    silent = [turns[0], {**turns[1], "train": False}, *turns[2:]]
+    one, two = (prepare([{"messages": messages}], smol, max_length=64).report for messages in (turns, silent))
+    assert one.sha256 != two.sha256
+    assert one.targets == 2 * two.targets
+
+
 def test_progress_ends_at_the_total(smol: ChatTokenizer) -> None:
     told: list[Progress] = []
     prepare(rows(1100, 0), smol, max_length=64, on_progress=told.append)

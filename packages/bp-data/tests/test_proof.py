@@ -27,6 +27,14 @@ def test_eight_short_rows_spread_over_the_data(smol: ChatTokenizer) -> None:
     assert prepared.samples == prepare(rows(*[3] * 40, *[400] * 2), smol, max_length=512).samples
 
 
+def test_samples_of_many_rows_are_spread_over_all_of_them(smol: ChatTokenizer) -> None:
+    prepared = prepare(({"prompt": f"q{i}", "completion": "a"} for i in range(3000)), smol, max_length=64)
+    assert_provable(prepared, smol)
+    asked = [int(sample.text.split("user\nq")[1].split("<")[0]) for sample in prepared.samples]
+    assert len(asked) == 8
+    assert all(abs(number - 375 * i) < 30 for i, number in enumerate(asked))
+
+
 def test_few_rows_are_all_samples(smol: ChatTokenizer) -> None:
     prepared = prepare(rows(3, 3, 3), smol, max_length=512)
     assert [sample.text for sample in prepared.samples] == [
