@@ -22,6 +22,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"auto_envvar_prefix": "BACKPROPAGATE"},
 )
+data_app = typer.Typer(help="Look at a data file as the model will, split it, convert it.")
+app.add_typer(data_app, name="data")
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
 
@@ -88,6 +90,44 @@ def info(json: Json = False) -> None:
     _verbs().info(json=json)
 
 
+@data_app.command()
+def show(
+    file: Annotated[str, typer.Argument(help="The data file.")],
+    model: Annotated[str, typer.Option(help="The model whose tokenizer and chat template to use.")] = TrainConfig.model,
+    rows: Annotated[int, typer.Option("--rows", "-n", help="How many rows.", min=1)] = 3,
+    skip: Annotated[int, typer.Option(help="Leave out the first so many.", min=0)] = 0,
+    json: Json = False,
+) -> None:
+    """Show rows as the model will see them: the rendered text, what is learned of it, and its tokens."""
+    _data_verbs().show(file, model, rows, skip, json=json)
+
+
+@data_app.command()
+def split(
+    file: Annotated[str, typer.Argument(help="The data file.")],
+    held_out: Annotated[float, typer.Option(help="Share of the different conversations to hold out, 0 to 1.")],
+    seed: Annotated[int, typer.Option(help="Another seed holds out others.")] = 42,
+    output: Annotated[str | None, typer.Option(help="Folder for the two files. Default: beside the file.")] = None,
+    json: Json = False,
+) -> None:
+    """Divide a file into rows to train on and rows held out; the same conversation is never in both."""
+    _data_verbs().split(file, held_out, seed, output, json=json)
+
+
+@data_app.command()
+def convert(
+    file: Annotated[str, typer.Argument(help="The data file.")],
+    to: Annotated[str, typer.Option(help="The format: openai, sharegpt or alpaca.")],
+    output: Annotated[str | None, typer.Option(help="The file to write. Default: stdout.")] = None,
+) -> None:
+    """Write a file's conversations in another format, as JSON lines."""
+    _data_verbs().convert_file(file, to, output)
+
+
 def _verbs() -> Any:
     """The module that does the work, loaded when a verb runs, so that --help stays quick."""
     return import_module(".verbs", __package__)
+
+
+def _data_verbs() -> Any:
+    return import_module(".data_verbs", __package__)

@@ -1,0 +1,75 @@
+"""The verbs of `backprop data`: each calls bp_data and shows what came of it."""
+
+from __future__ import annotations
+
+import sys
+from itertools import islice
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from bp_core.errors import BadValue
+from bp_data import ChatTokenizer, convert, read
+from bp_data.jsonl import line, new_lines
+from bp_data.reshape import reshape
+from bp_data.show import Shown
+from bp_data.show import show as shown
+from bp_data.split import split as split_file
+
+from . import models, results
+from .screen import Screen
+from .verbs import quiet_libraries
+
+# What would steer the terminal is shown instead: ␛ for an escape.
+_VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {127: "␡"}
+
+
+def show(file: str, model: str, rows: int, skip: int, *, json: bool) -> None:
+    quiet_libraries()
+    with Screen() as screen:
+        folder = models.locate(model, screen.notify)
+    tokenizer = ChatTokenizer.open(folder)
+    found = [shown(convert(row), tokenizer) for row in islice(read(file), skip, skip + rows)]
+    if not found:
+        raise BadValue(f"there are no rows after the first {skip}.", where=file, fix="Use a smaller --skip.")
+    if json:
+        results.print_json({"rows": [row.as_dict() for row in found]})
+        return
+    console = Console(highlight=False)
+    for row in found:
+        _print_row(row, console)
+
+
+def split(file: str, held_out: float, seed: int, output: str | None, *, json: bool) -> None:
+    done = split_file(file, held_out, seed=seed, folder=output)
+    if json:
+        results.print_json(done.as_dict())
+        return
+    print(f"{done.train}: {done.train_rows} rows\n{done.held_out}: {done.held_out_rows} rows")
+    if done.repeated:
+        print(f"{done.repeated} rows repeat another; each stands on the side of the first.", file=sys.stderr)
+
+
+def convert_file(file: str, to: str, output: str | None) -> None:
+    lines = (line(row) for row in reshape(read(file), to))
+    if output is None:
+        sys.stdout.buffer.writelines(lines)
+        sys.stdout.buffer.flush()
+        return
+    with new_lines(Path(output)) as target:
+        target.writelines(lines)
+
+
+def _print_row(row: Shown, console: Console) -> None:
+    """The row's text, trained stretches in green, or between ⟦ and ⟧ where there is no colour."""
+    plain = console.color_system is None or console.no_color
+    text = Text()
+    for stretch, trained in row.stretches():
+        visible = stretch.translate(_VISIBLE)
+        text.append(f"⟦{visible}⟧" if trained and plain else visible, "bold green" if trained else "dim")
+    counts = ", ".join(f"{part.role} {part.tokens}" for part in row.parts)
+    head = f"{row.where} · {row.format} · {len(row.tokens)} tokens ({counts}), {sum(row.trained)} trained"
+    console.print(Text(head, "bold"), soft_wrap=True)
+    console.print(text, soft_wrap=True)
+    console.print()

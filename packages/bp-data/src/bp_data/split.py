@@ -1,0 +1,124 @@
+"""Dividing a data file into rows to train on and rows held out, without one conversation on both sides."""
+
+from __future__ import annotations
+
+import codecs
+import dataclasses
+import hashlib
+import json
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bp_core.errors import BadValue
+
+from .files import Row, read
+from .formats import Record, convert
+from .jsonl import line, new_lines, refuse_existing
+
+_PACKED = {".gz", ".zst"}
+
+
+@dataclass(frozen=True)
+class Split:
+    """Two files and their rows. `repeated` counts rows that say what an earlier one said; they share its side."""
+
+    train: Path
+    held_out: Path
+    train_rows: int
+    held_out_rows: int
+    repeated: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def split(file: str | Path, held_out: float, *, seed: int = 42, folder: str | Path | None = None) -> Split:
+    """Write `<stem>.train.jsonl` and `<stem>.held-out.jsonl` beside the file or into `folder`.
+
+    `held_out` is a share of the different conversations. Which they are depends on the seed and on what they say, not
+    on their place; rows keep their order, and a line of JSON its bytes. Raises the errors of reading and converting,
+    BadValue, OutputUnusable.
+    """
+    if not 0 < held_out < 1:
+        raise BadValue(f"held_out must be between 0 and 1, not {held_out}.", fix="0.05 holds out one row in twenty.")
+    train, held = _targets(Path(file), folder)
+    keys = array("Q", (_key(convert(row), seed) for row in read(file)))
+    distinct = np.unique(np.frombuffer(keys, dtype=np.uint64))
+    limit = int(distinct[_count(len(distinct), held_out) - 1])
+    with new_lines(train) as kept, new_lines(held) as taken:
+        for key, content in zip(keys, _lines(read(file)), strict=True):
+            (taken if key <= limit else kept).write(content)
+    rows = sum(key <= limit for key in keys)
+    return Split(train, held, len(keys) - rows, rows, len(keys) - len(distinct))
+
+
+def _targets(file: Path, folder: str | Path | None) -> tuple[Path, Path]:
+    stem = Path(file.stem).stem if file.suffix.lower() in _PACKED else file.stem
+    place = file.parent if folder is None else Path(folder)
+    targets = place / f"{stem}.train.jsonl", place / f"{stem}.held-out.jsonl"
+    for target in targets:
+        refuse_existing(target)
+    return targets
+
+
+def _key(record: Record, seed: int) -> int:
+    """A number drawn for what the row says, whatever its format: the lowest are held out."""
+    content = json.dumps([seed, record.content], sort_keys=True).encode()
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest())
+
+
+def _count(distinct: int, share: float) -> int:
+    """How many conversations to hold out. Raises BadValue if none would be left on a side."""
+    count = round(distinct * share)
+    if 0 < count < distinct:
+        return count
+    side = "nothing is held out" if count == 0 else "nothing is left to train on"
+    fix = f"Use --held-out from {1 / distinct:.2g} to {1 - 1 / distinct:.2g}."
+    if distinct < 2:
+        fix = "Give a file with at least two different conversations."
+    raise BadValue(f"with held_out {share} of {distinct} different conversations, {side}.", fix=fix)
+
+
+def _lines(rows: Iterable[Row]) -> Iterator[bytes]:
+    source = _Source()
+    for row in rows:
+        yield source.line(row) or line(row.value)
+
+
+class _Source:
+    """The files that rows come from, read along with them."""
+
+    def __init__(self) -> None:
+        self._name = ""
+        self._lines: Iterator[tuple[int, bytes]] = iter(())
+
+    def line(self, row: Row) -> bytes | None:
+        """The line at the row's place, if that is the row as JSON."""
+        name, _, number = row.where.rpartition(":")
+        if not number.isdecimal():
+            return None
+        if name != self._name:
+            self._name, self._lines = name, _numbered(Path(name))
+        content = next((content for at, content in self._lines if at == int(number)), b"")
+        return content if _says(content, row) else None
+
+
+def _numbered(path: Path) -> Iterator[tuple[int, bytes]]:
+    if path.is_file():
+        with path.open("rb") as file:
+            for number, content in enumerate(file, 1):
+                start = codecs.BOM_UTF8 if number == 1 else b""
+                yield number, content.removeprefix(start).removesuffix(b"\n") + b"\n"
+
+
+def _says(content: bytes, row: Row) -> bool:
+    try:
+        value = json.loads(content.decode())
+    except (ValueError, RecursionError):
+        return False
+    return json.dumps(value) == json.dumps(row.value, default=str)  # as text, since NaN is not equal to itself

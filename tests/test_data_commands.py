@@ -1,0 +1,126 @@
+"""`backprop data`: rows as the model sees them, split and converted; data on stdout, talk on stderr."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from backpropagate.cli import app
+from backpropagate.failures import exit_code_of
+from bp_data import ChatTokenizer, convert, prepare, read
+
+BACKPROP = [sys.executable, "-c", "from backpropagate.cli import main; main()"]
+QUESTION = {"role": "user", "content": "Why\x1b[31m?"}
+ANSWER = {"role": "assistant", "content": "Because [bold]so[/]."}
+
+
+def show(*words):
+    return exit_code_of(app, ["data", "show", *map(str, words)])
+
+
+@pytest.fixture
+def odd(tmp_path):
+    """Rows with text that could steer a terminal or a printer of markup."""
+    path = tmp_path / "odd.jsonl"
+    path.write_text(json.dumps({"messages": [QUESTION, ANSWER]}) + "\n" + json.dumps({"text": "é"}), encoding="utf-8")
+    return path
+
+
+def test_show_marks_what_is_learned_where_there_is_no_colour(odd, smollm2, capsys):
+    assert show(odd, "--model", smollm2) == 0
+    head, *text = capsys.readouterr().out.splitlines()
+    assert head.startswith(f"{odd}:1 · openai · ") and "(user " in head and "assistant " in head
+    assert "⟦Because [bold]so[/].<|im_end|>⟧" in text
+    assert "Why␛[31m?<|im_end|>" in text
+    assert "é" not in text and text.index(next(line for line in text if line.startswith(f"{odd}:2 · text"))) > 6
+
+
+def test_show_colours_what_is_learned(odd, smollm2):
+    environment = {**os.environ, "FORCE_COLOR": "1", "TERM": "xterm-256color", "PYTHONUTF8": "1"}
+    environment.pop("NO_COLOR", None)
+    words = [*BACKPROP, "data", "show", str(odd), "--model", str(smollm2)]
+    done = subprocess.run(words, capture_output=True, encoding="utf-8", env=environment, check=True)
+    assert "\x1b[1;32mBecause [bold]so[/].<|im_end|>\x1b[0m" in done.stdout
+    assert "⟦" not in done.stdout and "\x1b[31m" not in done.stdout
+
+
+def test_show_as_json_is_what_training_uses(rows, tiny_llama, capsys):
+    assert show(rows, "--model", tiny_llama, "-n", 2, "--skip", 3, "--json") == 0
+    found = json.loads(capsys.readouterr().out)["rows"]
+    tokenizer = ChatTokenizer.open(tiny_llama)
+    examples = prepare(rows, tokenizer, max_length=512).examples[3:5]
+    assert [row["tokens"] for row in found] == [example.tokens.tolist() for example in examples]
+    assert [bytes(row["trained"]) for row in found] == [bytes(example.trained) for example in examples]
+    assert [row["where"] for row in found] == [f"{rows}:4", f"{rows}:5"]
+    assert "".join(found[0]["pieces"]).endswith("The answer to question 3 is 21, of course.<|im_end|>\n")
+    assert [sum(part[key] for part in found[0]["parts"]) for key in ("tokens", "trained")] == [
+        len(found[0]["tokens"]), sum(found[0]["trained"]),
+    ]  # fmt: skip
+
+
+def test_show_after_the_last_row_is_told(rows, tiny_llama, capsys):
+    assert show(rows, "--model", tiny_llama, "--skip", 12) == 1
+    assert "no rows after the first 12" in capsys.readouterr().err
+
+
+def test_split_says_what_it_wrote(rows, tmp_path, capsys):
+    rows.write_text(rows.read_text() * 2)
+    assert exit_code_of(app, ["data", "split", str(rows), "--held-out", "0.25", "--output", str(tmp_path / "o")]) == 0
+    said = capsys.readouterr()
+    assert said.out == f"{tmp_path / 'o/rows.train.jsonl'}: 18 rows\n{tmp_path / 'o/rows.held-out.jsonl'}: 6 rows\n"
+    assert said.err.startswith("12 rows repeat another")
+    assert exit_code_of(app, ["data", "split", str(rows), "--held-out", "0.25", "--seed", "7", "--json"]) == 0
+    done = json.loads(capsys.readouterr().out)
+    assert (done["train_rows"], done["held_out_rows"], done["repeated"]) == (18, 6, 12)
+    assert Path(done["train"]).parent == rows.parent and len(Path(done["held_out"]).read_text().splitlines()) == 6
+
+
+def test_split_refuses_to_overwrite_and_to_leave_a_side_empty(rows, capsys):
+    words = ["data", "split", str(rows), "--held-out"]
+    assert exit_code_of(app, [*words, "0.01"]) == 1
+    assert "nothing is held out" in capsys.readouterr().err
+    assert exit_code_of(app, [*words, "0.5"]) == 0
+    assert exit_code_of(app, [*words, "0.5"]) == 1
+    assert "error INPUT_OUTPUT_UNUSABLE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("to", ["openai", "sharegpt", "alpaca"])
+def test_convert_writes_the_same_conversations_to_stdout_and_to_a_file(to, rows, tmp_path, capfdbinary):
+    rows.write_text(json.dumps({"prompt": "é?", "completion": "漢"}, ensure_ascii=False), encoding="utf-8")
+    assert exit_code_of(app, ["data", "convert", str(rows), "--to", to]) == 0
+    output = capfdbinary.readouterr().out
+    path = tmp_path / "out.jsonl"
+    assert exit_code_of(app, ["data", "convert", str(rows), "--to", to, "--output", str(path)]) == 0
+    assert path.read_bytes() == output and "漢".encode() in output
+    (before,), (after,) = ([convert(row).content for row in read(file)] for file in (rows, path))
+    assert before == after
+
+
+def test_convert_writes_no_file_when_a_row_does_not_fit(rows, tmp_path, capsys):
+    with rows.open("a") as file:
+        file.write(json.dumps({"text": "raw"}) + "\n")
+    path = tmp_path / "out.jsonl"
+    words = ["data", "convert", str(rows), "--to", "alpaca", "--output", str(path)]
+    assert exit_code_of(app, words) == 1
+    assert f"{rows}:13: this is raw text" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [rows]
+    assert exit_code_of(app, ["data", "convert", str(rows), "--to", "openai", "--output", str(rows)]) == 1
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_convert_to_an_unknown_format_is_told(rows, capsys):
+    assert exit_code_of(app, ["data", "convert", str(rows), "--to", "llama"]) == 1
+    assert "Use one of: openai, sharegpt, alpaca." in capsys.readouterr().err
+
+
+def test_a_reader_that_stops_early_is_no_error(rows):
+    rows.write_text(rows.read_text() * 2000)
+    words = [*BACKPROP, "data", "convert", str(rows), "--to", "openai"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline()
+        process.stdout.close()
+        said = process.stderr.read()
+    assert b"mistake" not in said and b"Traceback" not in said and b"Exception" not in said
