@@ -98,3 +98,12 @@ def test_an_unknown_format_is_refused_before_anything_is_read() -> None:
     with pytest.raises(BadValue, match="'llama'") as caught:
         reshape(iter([]), "llama")
     assert "openai, sharegpt, alpaca" in caught.value.fix
+
+
+def test_a_turn_without_loss_stays_so_or_is_refused() -> None:
+    question, answer = turns([("user", "a"), ("assistant", "b")])
+    value = {"messages": [question, {**answer, "train": False}, question, answer]}
+    assert convert(Row(reshaped(value, "openai"), "f:7")) == convert(Row(value, "f:7"))
+    for to in ("sharegpt", "alpaca"):
+        with pytest.raises(BadRow, match="turn 2, which has 'train'"):
+            reshaped(value, to)

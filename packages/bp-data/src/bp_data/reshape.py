@@ -25,7 +25,8 @@ def _reshaped(record: Record, to: str) -> dict[str, object]:
     if isinstance(record.content, str):
         fix = "Leave the row out: training takes raw text as it is."
         raise BadRow(f"this is raw text, and {to} holds conversations.", where=record.where, fix=fix)
-    return SHAPES[to](record.content, record.where)
+    turns = [{**turn, "train": False} if i in record.untrained else turn for i, turn in enumerate(record.content)]
+    return SHAPES[to](turns, record.where)
 
 
 def _openai(turns: Turns, where: str) -> dict[str, object]:
