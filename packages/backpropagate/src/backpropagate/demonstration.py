@@ -44,7 +44,8 @@ def demonstrate(output: Path, steps: int, backend: str) -> None:
     results.show_answers(zip(QUESTIONS, before, after, strict=True))
     Console().print(
         f"\nTalk to it:        [bold]{results.command('chat', export.path)}[/]"
-        f"\nTrain on your own: [bold]{results.command('train', '--data my_data.jsonl --steps 100')}[/]"
+        f"\nTrain on your own: [bold]{results.command('train', '--data my_data.jsonl --steps 100')}[/]",
+        soft_wrap=True,  # a command must not be broken where it is copied
     )
 
 

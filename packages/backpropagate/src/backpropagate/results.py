@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -41,8 +42,8 @@ def show_run(run: Run) -> None:
         ("loss", f"{run.losses[0]:.3f} → {run.losses[-1]:.3f}  {_curve(run.losses)}"),
         ("time", f"{run.seconds:.0f} s, {run.targets / run.seconds:.0f} targets/s"),
         ("peak memory", _gigabytes(run.peak_memory)),
-        ("adapter", str(run.adapter)),
-        ("records", str(run.folder)),
+        ("adapter", near(run.adapter)),
+        ("records", near(run.folder)),
         ("next", command("export", run.adapter)),
     )
     Console().print(table)
@@ -53,7 +54,7 @@ def show_export(export: Export) -> None:
     console = Console()
     if export.parity:
         show_parity(export.parity, console)
-    console.print(_facts(("written", str(export.path)), ("size", _gigabytes(export.bytes))))
+    console.print(_facts(("written", near(export.path)), ("size", _gigabytes(export.bytes))))
 
 
 def show_parity(parity: Parity, console: Console) -> None:
@@ -79,9 +80,16 @@ def show_answers(rows: Iterable[tuple[str, str, str]]) -> None:
     Console().print(table)
 
 
-def command(verb: str, rest: object) -> str:
+def command(verb: str, rest: Path | str) -> str:
     """A command line as the user must type it here: through uv if that is how this one was started."""
-    return f"{'uv run ' if 'UV' in os.environ else ''}backprop {verb} {rest}"
+    what = near(rest) if isinstance(rest, Path) else rest
+    return f"{'uv run ' if 'UV' in os.environ else ''}backprop {verb} {what}"
+
+
+def near(path: Path) -> str:
+    """A path as short as it can be typed here."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def _facts(*rows: tuple[str, str]) -> Table:
