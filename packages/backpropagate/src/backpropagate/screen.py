@@ -54,7 +54,7 @@ class Screen:
         elif isinstance(event, events.Stepped):
             self._stepped(event)
         elif said := event.says():
-            loud = not isinstance(event, events.Evaluated | events.Resumed)
+            loud = not isinstance(event, events.Evaluated | events.Continued)
             self.console.print(said, style="yellow" if loud else "", markup=False)
 
     def _stepped(self, event: events.Stepped) -> None:
