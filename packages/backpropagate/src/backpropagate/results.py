@@ -79,6 +79,12 @@ def show_answers(rows: Iterable[tuple[str, str, str]]) -> None:
     Console().print(table)
 
 
+def export_line(export: Mapping[str, Any]) -> str:
+    """A file made of a run, in one line."""
+    proven = {True: "proven", False: "not proven", None: "not compared"}[export["proven"]]
+    return f"{export['path']} ({export['format']}, {_gigabytes(export['bytes'])}, {proven})"
+
+
 def command(verb: str, rest: object) -> str:
     """A command line as the user must type it here: through uv if that is how this one was started."""
     return f"{'uv run ' if 'UV' in os.environ else ''}backprop {verb} {rest}"

@@ -15,6 +15,7 @@ from bp_core.errors import NothingToResume, ResumeMismatch
 from bp_core.events import Event
 from bp_core.examples import Sample
 from bp_core.folders import write_json
+from bp_core.redact import redact_all
 
 RUN_FILE = "run.json"
 # What may differ between a run and its continuation: where it lies, and how it is cut to fit memory.
@@ -41,12 +42,13 @@ class RunFolder:
 
     def write(self, **changes: Any) -> None:
         known = self.read() if (self.path / RUN_FILE).exists() else {}
-        write_json(self.path / RUN_FILE, known | changes)
+        write_json(self.path / RUN_FILE, known | redact_all(changes))
 
     def log(self, event: Event) -> None:
-        """Append an event to events.jsonl."""
+        """Append an event to events.jsonl, with the time (seconds since 1970) and the run's id."""
+        line = {"time": round(time.time(), 3), "run": self.id, **redact_all(event.as_dict())}
         with (self.path / "events.jsonl").open("a", encoding="utf-8") as file:
-            file.write(event.as_json() + "\n")
+            file.write(json.dumps(line) + "\n")
 
     def write_samples(self, samples: list[Sample]) -> None:
         write_json(self.path / "samples.json", [dataclasses.asdict(sample) for sample in samples])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +16,20 @@ from bp_core.events import Event, Finished, Notify, Progress, Stepped, Watch
 from bp_core.folders import writable_folder
 from bp_core.rail import Job, Opened, Rail
 from bp_data import Batches, ChatTokenizer, Prepared, prepare
+from bp_data.decode import STDIN
 from bp_export import Export
 from bp_resilience import Keeper
 from bp_resilience import train as run_loop
 
-from . import models, runs
+from . import lock, models, reporting, runs
 from .adapters import adapter_in, export_adapter, publish, stop_ids
+from .environment import versions
 from .recipe import choose_rail, resolve
+from .recording import Recording
 from .screen import Screen
 
 Data = str | Path | Sequence[Mapping[str, Any]]
+Check = Callable[[lock.Lock], None]
 
 
 @dataclass(frozen=True)
@@ -87,20 +91,28 @@ class Trainer:
         samples: int | None = None,
         resume: bool = False,
         watch: Watch | None = None,
+        check: Check | None = None,
     ) -> Run:
         """Train an adapter on `data`: a file, or a list of rows. With `resume`, go on with the newest unfinished run.
 
-        `watch` receives every event, in place of the progress display.
+        `watch` receives every event, in place of the progress display. `check` sees what would be trained before
+        anything is written, and may refuse by raising.
         """
         config = self._with({"steps": steps, "epochs": epochs, "samples": samples})
+        trackers = reporting.chosen(config.report_to)
         screen: AbstractContextManager[Screen | None] = nullcontext() if watch else Screen()
         with screen as shown:
             notify = shown.notify if shown else _silent
             output = writable_folder(Path(config.output).resolve())
             plan, prepared, rail = self._prepare(data, config, notify)
             facts = _facts(plan, prepared)
+            made = _lock(config, plan, prepared, data)
+            if check:
+                check(made)
             run = runs.continued(output, plan.recipe, facts) if resume else runs.create(output, plan.recipe, facts)
-            return self._train(run, plan, prepared, rail, watch or (shown.watch if shown else _silent))
+            dataclasses.replace(made, run=run.id).write(run.path)
+            with Recording(run, trackers, watch or (shown.showing(run.id) if shown else _silent)) as recording:
+                return self._train(run, plan, prepared, rail, recording.watch)
 
     def export(
         self,
@@ -156,7 +168,6 @@ class Trainer:
         recipe, losses, done = plan.recipe, [], []
 
         def record(event: Event) -> None:
-            run.log(event)
             losses.extend([event.loss] if isinstance(event, Stepped) else [])
             done.extend([event] if isinstance(event, Finished) else [])
             watch(event)
@@ -193,6 +204,20 @@ class Trainer:
 def _facts(plan: Plan, prepared: Prepared) -> dict[str, Any]:
     """What must be the same for a run to be continued, besides its recipe."""
     return {"data": prepared.report.sha256, "template": prepared.contract.template_sha256, "base": str(plan.base)}
+
+
+def _lock(config: TrainConfig, plan: Plan, prepared: Prepared, data: Data) -> lock.Lock:
+    """The run.lock of a run that has no id yet."""
+    file = str(Path(data).resolve()) if isinstance(data, str | Path) and str(data) != STDIN else None
+    return lock.Lock(
+        run="",
+        data=file,
+        settings=lock.pinned(config, plan.recipe),
+        recipe=dataclasses.asdict(plan.recipe),
+        hashes=lock.hashes(plan.base, prepared.report.sha256, prepared.contract.template_sha256),
+        packages=versions(),
+        hardware=lock.hardware(plan.device),
+    )
 
 
 def _silent(event: Event | Progress) -> None:

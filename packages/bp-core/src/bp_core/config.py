@@ -50,6 +50,9 @@ class TrainConfig:
     )
     checkpoint_every: Annotated[int, "Steps between checkpoints."] = 100
     keep_checkpoints: Annotated[int, "How many checkpoints to keep."] = 2
+    report_to: Annotated[
+        str, "Trackers: auto (those installed), none, or names of tensorboard, wandb, mlflow, trackio, with commas."
+    ] = "auto"
 
     def __post_init__(self) -> None:
         check(self, _TRAIN_RANGES)

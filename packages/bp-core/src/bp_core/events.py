@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from .rail import Memory
 
@@ -16,8 +17,11 @@ class Event:
 
     step: int
 
+    def as_dict(self) -> dict[str, Any]:
+        return {"event": type(self).__name__, **dataclasses.asdict(self)}
+
     def as_json(self) -> str:
-        return json.dumps({"event": type(self).__name__, **dataclasses.asdict(self)})
+        return json.dumps(self.as_dict())
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,22 @@ class Finished(Event):
     targets: int
     seconds: float
     peak_memory: int
+
+
+@dataclass(frozen=True)
+class Warned(Event):
+    """Something went wrong that does not stop the run."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class Failed(Event):
+    """The run ended before its time: the error's code (a class name for a mistake of ours), message and fix."""
+
+    code: str
+    message: str
+    fix: str | None
 
 
 Watch = Callable[[Event], None]

@@ -1,0 +1,100 @@
+"""Everything that happens in a run goes through here: to its folder, the ledger, the trackers and whoever watches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from types import TracebackType
+
+from bp_core.errors import BackpropagateError, Interrupted, LedgerUnusable, NotReplayable
+from bp_core.events import Event, Failed, Warned, Watch
+from bp_core.redact import redact
+from bp_resilience import Owner
+from bp_resilience.summary import FINISHED, RUNNING
+
+from . import records
+from .reporting import Reporter
+from .runs import RunFolder
+
+_SECONDS_BETWEEN_HEARTBEATS = 10.0
+_KEPT_AT_ONCE = ("Started", "Paused", "Resumed", "Finished", "Failed")
+
+
+class Recording:
+    """Entered for the time of a run. An error that leaves it is recorded with the run, and gets the run's id.
+
+    What cannot be recorded never stops the training: it is told once, as a warning.
+    """
+
+    def __init__(self, run: RunFolder, trackers: Sequence[str], watch: Watch) -> None:
+        self.run = run
+        self._watch = watch
+        self._trackers = trackers
+        self._summary, _ = records.summed(run)
+        self._written = 0.0
+        self._unwritable = False
+
+    def __enter__(self) -> Recording:
+        owner = Owner.this()
+        known = self.run.read()
+        self.run.write(owner=asdict(owner), started=known.get("started", round(time.time(), 3)))
+        self._reporter = Reporter(self._trackers, self.run.path)
+        self._remember_output()
+        self._keep(RUNNING)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            with suppress(OSError):  # a full disk must not hide what went wrong
+                self._failed(error)
+        for message in self._reporter.close():
+            self._warn(message)
+        self._keep(FINISHED if error is None else self._summary.status)
+
+    def watch(self, event: Event) -> None:
+        """Record an event, then show it."""
+        self.run.log(event)
+        self._summary.add(event.as_dict())
+        self._watch(event)
+        for message in self._reporter.failures():
+            self._warn(message)
+        due = time.monotonic() - self._written > _SECONDS_BETWEEN_HEARTBEATS
+        if due or type(event).__name__ in _KEPT_AT_ONCE:
+            self._keep(self._summary.status)
+
+    def _failed(self, error: BaseException) -> None:
+        step = self._summary.step
+        if isinstance(error, BackpropagateError):
+            error.run = self.run.id
+            event = Failed(step, error.code, str(error), error.fix)
+        elif isinstance(error, KeyboardInterrupt):
+            event = Failed(step, Interrupted.code, "stopped at once; the last checkpoint is complete.", Interrupted.fix)
+        else:
+            event = Failed(step, type(error).__name__, redact(str(error)), None)
+        self.run.log(event)
+        self._summary.add(event.as_dict())
+        self._watch(event)
+
+    def _warn(self, message: str) -> None:
+        event = Warned(self._summary.step, message)
+        with suppress(OSError):
+            self.run.log(event)
+        self._watch(event)
+
+    def _keep(self, status: str) -> None:
+        """Bring the ledger up to date."""
+        self._written = time.monotonic()
+        try:
+            records.ledger().record(records.entry_of(self.run, self._summary, status, time.time()))
+        except (LedgerUnusable, NotReplayable, OSError) as error:
+            if not self._unwritable:
+                self._warn(f"this run is not in the ledger: {error} Its folder holds everything.")
+            self._unwritable = True
+
+    def _remember_output(self) -> None:
+        with suppress(OSError):  # the ledger, in the same folder, will say so
+            records.remember_output(self.run.path.parent.parent)
