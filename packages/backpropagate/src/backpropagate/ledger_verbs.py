@@ -7,7 +7,6 @@ import difflib
 import io
 import json
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from bp_resilience import Entry
 from bp_resilience.summary import STATUSES
 
 from . import records, results
+from .quantity import moment
 from .replay import parsed
 from .replay import replay as replay_run
 from .verbs import quiet_libraries
@@ -54,7 +54,7 @@ def show_run(name: str, *, json: bool) -> None:
         return
     for key, value in _flat(entry).items():
         if value not in (None, ""):
-            print(f"{key:24} {_text(value) if key not in _MOMENTS else _moment(value)}")
+            print(f"{key:24} {_text(value) if key not in _MOMENTS else moment(value)}")
 
 
 def diff_runs(first: str, second: str, *, json: bool) -> None:
@@ -113,7 +113,7 @@ def _row(entry: Entry) -> Iterator[str]:
     yield f"{entry.step}/{entry.steps}"
     yield "" if entry.last_loss is None else f"{entry.first_loss:.3f} → {entry.last_loss:.3f}"
     yield f"{entry.seconds:.0f} s"
-    yield _moment(entry.started)
+    yield moment(entry.started)
 
 
 def _flat(entry: Entry) -> dict[str, Any]:
@@ -121,13 +121,9 @@ def _flat(entry: Entry) -> dict[str, Any]:
     value = entry.as_dict()
     recipe = {f"recipe {name}": item for name, item in entry.recipe.items() if name != "why"}
     versions = {f"version {name}": item for name, item in entry.versions.items()}
-    exports = {f"export {n}": results.export_line(e) for n, e in enumerate(entry.exports, 1)}
+    exports = {f"export {n}": records.export_line(e) for n, e in enumerate(entry.exports, 1)}
     plain = {name: item for name, item in value.items() if name not in ("recipe", "versions", "exports")}
     return plain | exports | recipe | versions
-
-
-def _moment(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 def _text(value: Any) -> str:

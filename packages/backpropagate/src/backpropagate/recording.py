@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -11,10 +12,11 @@ from types import TracebackType
 from bp_core.errors import BackpropagateError, Interrupted, LedgerUnusable, NotReplayable
 from bp_core.events import Event, Failed, Warned, Watch
 from bp_core.redact import redact
+from bp_export import Export
 from bp_resilience import Owner
 from bp_resilience.summary import FINISHED, RUNNING
 
-from . import records
+from . import records, report
 from .reporting import Reporter
 from .runs import RunFolder
 
@@ -48,12 +50,17 @@ class Recording:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
-            with suppress(OSError):  # a full disk must not hide what went wrong
+        finished = self.run.read()["status"] == FINISHED
+        if error is not None and not finished:
+            with suppress(OSError, BackpropagateError):  # a full disk must not hide what went wrong
                 self._failed(error)
         for message in self._reporter.close():
             self._warn(message)
-        self._keep(FINISHED if error is None else self._summary.status)
+        self._keep(FINISHED if finished else self._summary.status)
+        try:
+            report.write(self.run)
+        except (BackpropagateError, OSError) as problem:
+            self._warn(f"there is no report: {problem}")
 
     def watch(self, event: Event) -> None:
         """Record an event, then show it."""
@@ -77,6 +84,7 @@ class Recording:
             event = Failed(step, type(error).__name__, redact(str(error)), None)
         self.run.log(event)
         self._summary.add(event.as_dict())
+        self.run.write(status=self._summary.status)
         self._watch(event)
 
     def _warn(self, message: str) -> None:
@@ -98,3 +106,21 @@ class Recording:
     def _remember_output(self) -> None:
         with suppress(OSError):  # the ledger, in the same folder, will say so
             records.remember_output(self.run.path.parent.parent)
+
+
+def record_export(run: RunFolder, done: Export) -> None:
+    """Note a file made of a run: in its folder, its report and the ledger. A failure to do so is told, not raised."""
+    export = {
+        "path": str(done.path.resolve()),
+        "format": done.format if done.quantization is None else f"{done.format} {done.quantization}",
+        "bytes": done.bytes,
+        "sha256": done.sha256,
+        "proven": done.parity.proven if done.parity else None,
+        "parity": str(done.parity_path) if done.parity_path else None,
+    }
+    try:
+        records.note_export(run, export)
+        report.write(run)
+        records.ledger().add_export(run.id, export)
+    except (BackpropagateError, OSError) as error:
+        print(f"warning: the export is not in the run's records: {error}", file=sys.stderr)

@@ -14,6 +14,7 @@ from bp_core.redact import redact_all
 from bp_resilience import Entry, Ledger, Owner, Summary
 
 from .lock import Lock
+from .quantity import gigabytes
 from .runs import RUN_FILE, RunFolder
 
 EVENTS_FILE = "events.jsonl"
@@ -83,6 +84,12 @@ def find(name: str) -> Entry:
 def exports_of(run: RunFolder) -> list[dict[str, Any]]:
     """The files made of a run, the newest at each path."""
     return list({export["path"]: export for export in lines(run.path / EXPORTS_FILE)}.values())
+
+
+def export_line(export: Mapping[str, Any]) -> str:
+    """A file made of a run, in one line."""
+    proven = {True: "proven", False: "not proven", None: "not compared"}[export["proven"]]
+    return f"{export['path']} ({export['format']}, {gigabytes(export['bytes'])}, {proven})"
 
 
 def note_export(run: RunFolder, export: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from bp_export import Export, Parity
 
+from .quantity import gigabytes
 from .trainer import Plan, Run
 
 _LABELS = {"base": "base model", "adapter": "with adapter", "merged": "merged, f16 GGUF", "final": "this file"}
@@ -40,7 +41,7 @@ def show_run(run: Run) -> None:
         ("steps", f"{len(run.losses)}, {run.tokens} tokens ({run.targets} of them targets)"),
         ("loss", f"{run.losses[0]:.3f} → {run.losses[-1]:.3f}  {_curve(run.losses)}"),
         ("time", f"{run.seconds:.0f} s, {run.targets / run.seconds:.0f} targets/s"),
-        ("peak memory", _gigabytes(run.peak_memory)),
+        ("peak memory", gigabytes(run.peak_memory)),
         ("adapter", str(run.adapter)),
         ("records", str(run.folder)),
         ("next", command("export", run.adapter)),
@@ -53,7 +54,7 @@ def show_export(export: Export) -> None:
     console = Console()
     if export.parity:
         show_parity(export.parity, console)
-    console.print(_facts(("written", str(export.path)), ("size", _gigabytes(export.bytes))))
+    console.print(_facts(("written", str(export.path)), ("size", gigabytes(export.bytes))))
 
 
 def show_parity(parity: Parity, console: Console) -> None:
@@ -77,12 +78,6 @@ def show_answers(rows: Iterable[tuple[str, str, str]]) -> None:
     for row in rows:
         table.add_row(*row)
     Console().print(table)
-
-
-def export_line(export: Mapping[str, Any]) -> str:
-    """A file made of a run, in one line."""
-    proven = {True: "proven", False: "not proven", None: "not compared"}[export["proven"]]
-    return f"{export['path']} ({export['format']}, {_gigabytes(export['bytes'])}, {proven})"
 
 
 def command(verb: str, rest: object) -> str:
@@ -113,7 +108,3 @@ def _short(value: Any) -> str:
     if isinstance(value, list | tuple):
         return " to ".join(_short(item) for item in value)
     return "" if value is None else str(value)
-
-
-def _gigabytes(count: int) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

@@ -45,8 +45,9 @@ class RunFolder:
         write_json(self.path / RUN_FILE, known | redact_all(changes))
 
     def log(self, event: Event) -> None:
-        """Append an event to events.jsonl, with the time (seconds since 1970) and the run's id."""
-        line = {"time": round(time.time(), 3), "run": self.id, **redact_all(event.as_dict())}
+        """Append an event to events.jsonl: with the time (seconds since 1970), the run's id, and what it says."""
+        says = {"says": event.says()} if event.says() else {}
+        line = {"time": round(time.time(), 3), "run": self.id, **redact_all(event.as_dict() | says)}
         with (self.path / "events.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 

@@ -18,6 +18,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from bp_core import events
 from bp_core.redact import redact_all
 
+from .quantity import duration
+
 _SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -84,8 +86,8 @@ class Screen:
             self._show("train", event.step, event.steps, f"{event.step}/{event.steps}")
         elif isinstance(event, events.Stepped):
             self._stepped(event)
-        elif message := _loud(event):
-            self.console.print(f"[yellow]{escape(message)}[/]")
+        elif event.says() and not isinstance(event, events.Failed):  # errors are told at the end, by their own printer
+            self.console.print(f"[yellow]{escape(event.says())}[/]")
 
     def _pace(self, event: events.Stepped) -> dict[str, float]:
         """Tokens a second of this step, and the seconds left at the pace of the last ones."""
@@ -97,7 +99,7 @@ class Screen:
         pace = self._pace(event)
         note = (
             f"{event.step}/{self._steps} · loss {event.loss:.3f} · {pace['tokens_per_second']:.0f} tokens/s"
-            f" · {event.memory.used / 2**30:.1f} GiB · {_duration(pace['seconds_left'])} left"
+            f" · {event.memory.used / 2**30:.1f} GiB · {duration(pace['seconds_left'])} left"
         )
         self._show("train", event.step, self._steps, note)
 
@@ -121,18 +123,3 @@ class Screen:
         if self._task is not None:
             self._bars.update(self._task, total=1, completed=1, note="")
         self._task, self._stage = None, ""
-
-
-def _loud(event: events.Event) -> str | None:
-    """What a person must be told of an event."""
-    if isinstance(event, events.MemoryShrunk):
-        return (
-            f"Memory ran out at step {event.step + 1}: now {event.micro_batch} examples at once. "
-            "The batch size, and so the training, is unchanged."
-        )
-    return event.message if isinstance(event, events.Warned) else None
-
-
-def _duration(seconds: float) -> str:
-    hours, rest = divmod(round(seconds), 3600)
-    return f"{hours} h {rest // 60:02d} min" if hours else f"{rest // 60}:{rest % 60:02d}"

@@ -21,7 +21,7 @@ from bp_export import Export
 from bp_resilience import Keeper
 from bp_resilience import train as run_loop
 
-from . import lock, models, reporting, runs
+from . import lock, models, report, reporting, runs
 from .adapters import adapter_in, export_adapter, publish, stop_ids
 from .environment import versions
 from .recipe import choose_rail, resolve
@@ -111,6 +111,7 @@ class Trainer:
                 check(made)
             run = runs.continued(output, plan.recipe, facts) if resume else runs.create(output, plan.recipe, facts)
             dataclasses.replace(made, run=run.id).write(run.path)
+            run.write(data=plan.data)
             with Recording(run, trackers, watch or (shown.showing(run.id) if shown else _silent)) as recording:
                 return self._train(run, plan, prepared, rail, recording.watch)
 
@@ -184,6 +185,8 @@ class Trainer:
             run.id, run.path, adapter, recipe, tuple(losses), end.tokens, end.targets, end.seconds, end.peak_memory
         )
         run.write(status="finished", loss=end.loss, seconds=end.seconds, peak_memory=end.peak_memory)
+        assert self._tokenizer
+        report.ask(run, rail, self._tokenizer, stop_ids(self._tokenizer, prepared.contract), end.seconds)
         return result
 
     def _open(self, rail: Rail, plan: Plan) -> Opened:

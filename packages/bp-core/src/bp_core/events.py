@@ -23,6 +23,10 @@ class Event:
     def as_json(self) -> str:
         return json.dumps(self.as_dict())
 
+    def says(self) -> str:
+        """A line for the person who watches; "" for what is only progress."""
+        return ""
+
 
 @dataclass(frozen=True)
 class Started(Event):
@@ -50,6 +54,12 @@ class MemoryShrunk(Event):
 
     micro_batch: int
 
+    def says(self) -> str:
+        return (
+            f"Memory ran out at step {self.step + 1}: now {self.micro_batch} examples at once. "
+            "The batch size, and so the training, is unchanged."
+        )
+
 
 @dataclass(frozen=True)
 class Checkpointed(Event):
@@ -75,6 +85,9 @@ class Warned(Event):
 
     message: str
 
+    def says(self) -> str:
+        return f"Warning: {self.message}"
+
 
 @dataclass(frozen=True)
 class Failed(Event):
@@ -83,6 +96,9 @@ class Failed(Event):
     code: str
     message: str
     fix: str | None
+
+    def says(self) -> str:
+        return f"{self.code}: {self.message}"
 
 
 Watch = Callable[[Event], None]
