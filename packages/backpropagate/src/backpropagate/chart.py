@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from html import escape
+from itertools import accumulate
 
 Points = Sequence[tuple[float, float]]
 WIDTH, HEIGHT = 720, 320
@@ -94,12 +95,13 @@ def _ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
 
 
 def _smoothed(points: Points) -> Points:
-    """Means over a window of a twentieth of the points, at least five, ending at each."""
-    size = max(5, len(points) // 20)
-    made, total = [], 0.0
-    for index, (x, y) in enumerate(points):
-        total += y - (points[index - size][1] if index >= size else 0.0)
-        made.append((x, total / min(size, index + 1)))
+    """Means over a twentieth of the points, at least five, around each; fewer towards the ends."""
+    sums = [0.0, *accumulate(y for _, y in points)]
+    half = max(5, len(points) // 20) // 2
+    made = []
+    for index, (x, _) in enumerate(points):
+        reach = min(half, index, len(points) - 1 - index)
+        made.append((x, (sums[index + reach + 1] - sums[index - reach]) / (2 * reach + 1)))
     return made
 
 

@@ -61,7 +61,7 @@ class _WeightsAndBiases:
 
     def __init__(self, run: str, folder: Path, settings: Mapping[str, Any]) -> None:
         wandb = import_module("wandb")
-        mode = os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline")
+        mode = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             id=run,

@@ -12,7 +12,7 @@ REDACTED = "[redacted]"
 _START = r"(?:(?<![A-Za-z0-9])|(?<=\\[nrt]))"
 _SECRET_NAMES = (
     r"(?:pass(?:word|wd|phrase)|secret(?:[_-]?(?:access[_-]?)?key)?|(?:api|access|account|private|signing|shared|storage)"
-    r"[_-]?key|(?:access|auth|refresh|id|bearer|session|hf|hub)[_-]?token|client[_-]?secret|sig(?:nature)?)"
+    r"[_-]?key|(?:access|auth|refresh|id|bearer|session|hf|hub)[_-]?token|client[_-]?secret)"
 )
 # Each pattern's first group, if it has one, is kept: it says what the secret was.
 _PATTERNS = tuple(
@@ -22,7 +22,7 @@ _PATTERNS = tuple(
         r"hf_[A-Za-z0-9]{30,}",  # Hugging Face
         _START + r"sk-(?:[A-Za-z0-9]+-)*[A-Za-z0-9_-]{16,}",  # OpenAI, Anthropic and others
         r"gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{22,}|glpat-[A-Za-z0-9_-]{20,}",  # GitHub, GitLab
-        _START + r"(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}(?![A-Z0-9])",  # AWS
+        _START + r"(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16,}",  # AWS
         r"AIza[A-Za-z0-9_-]{35}|ya29\.[A-Za-z0-9_-]{20,}",  # Google
         _START + r"xox[abeprs]-[A-Za-z0-9-]{10,}",  # Slack
         _START + r"pypi-[A-Za-z0-9_-]{50,}|wandb_v1_[A-Za-z0-9_]{20,}",  # PyPI, Weights & Biases
@@ -31,7 +31,9 @@ _PATTERNS = tuple(
         r"(\b[a-z][a-z0-9+.-]*://[^\s/:@'\"]*:)[^\s/@'\"]+(?=@)",  # user:password@host
         r"(\b[a-z][a-z0-9+.-]*://)[^\s/:@'\"]{16,}(?=@)",  # token@host
         r"([?&](?i:[a-z_-]*(?:token|key|secret|password|sig|signature|credential))=)[^&\s'\"#]+",
-        r"((?i:" + _SECRET_NAMES + r")[\\\"']*\s*[:=]\s*[\\\"']*)(?!\[redacted\])[^\s\\\"',;&}\])]{8,}",
+        r"((?i:"
+        + _SECRET_NAMES
+        + r")[\\\"']*\s*[:=]\s*[\\\"']*)(?!\[redacted\]|(?i:none|null|true|false)\b)[^\s\\\"',;&}\])]{4,}",
     )
 )
 _VARIABLES = re.compile(r"(?:^|_)(?:TOKEN|KEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|PAT)$")
