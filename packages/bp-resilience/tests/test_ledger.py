@@ -20,8 +20,8 @@ def entry(number, **changes):
         id=f"run-{number:04d}", folder=f"/out/runs/run-{number:04d}", status="running", model="m", data="/d.jsonl",
         data_sha256="ab", recipe={"rank": 4, "why": {"rank": "as set"}}, versions={"torch": "2"}, host=here.host,
         pid=here.pid, pid_began=here.began, started=1000.0 + number, heartbeat=2000.0, step=3, steps=10, first_loss=2.0,
-        last_loss=1.0, best_loss=0.5, tokens=30, targets=20, seconds=1.5, tokens_per_second=20.0, peak_memory=7,
-        error_code=None, error_message=None,
+        last_loss=1.0, best_loss=0.5, eval_loss=None, tokens=30, targets=20, seconds=1.5, tokens_per_second=20.0,
+        peak_memory=7, error_code=None, error_message=None,
     )  # fmt: skip
     return Entry(**values | changes)
 

@@ -21,7 +21,7 @@ from bp_resilience import Entry
 from bp_resilience.summary import STATUSES
 
 from . import records, results
-from .quantity import moment
+from .quantity import duration, moment
 from .replay import parsed
 from .replay import replay as replay_run
 from .verbs import quiet_libraries
@@ -39,7 +39,7 @@ def list_runs(status: str | None, *, json: bool) -> None:
     if json:
         results.print_json({"runs": [entry.as_dict() for entry in entries]})
         return
-    table = Table("run", "status", "model", "step", "loss", "time", "began", box=None, pad_edge=False)
+    table = Table("run", "status", "step", "loss", "time", "model", box=None, pad_edge=False)
     for column in table.columns:
         column.no_wrap = True
     for entry in entries:
@@ -109,17 +109,16 @@ def _row(entry: Entry) -> Iterator[str]:
     status = entry.status_now()
     yield entry.id
     yield f"[{_COLOURS.get(status, 'white')}]{status}[/]"
-    yield escape(Path(entry.model).name)
     yield f"{entry.step}/{entry.steps}"
     yield "" if entry.last_loss is None else f"{entry.first_loss:.3f} → {entry.last_loss:.3f}"
-    yield f"{entry.seconds:.0f} s"
-    yield moment(entry.started)
+    yield duration(entry.seconds)
+    yield escape(Path(entry.model).name)
 
 
 def _flat(entry: Entry) -> dict[str, Any]:
     """An entry with recipe and versions spread out, for reading and comparing."""
     value = entry.as_dict()
-    recipe = {f"recipe {name}": item for name, item in entry.recipe.items() if name != "why"}
+    recipe = {f"recipe {name}": item for name, item in entry.recipe.items() if name not in ("why", "model")}
     versions = {f"version {name}": item for name, item in entry.versions.items()}
     exports = {f"export {n}": records.export_line(e) for n, e in enumerate(entry.exports, 1)}
     plain = {name: item for name, item in value.items() if name not in ("recipe", "versions", "exports")}

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import platform
-import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,14 +19,13 @@ from bp_core.redact import redact_all
 
 LOCK_FILE = "run.lock"
 _VERSION = 1
-_FOLDERS = ("model", "output")  # settings that may be a path, kept such that another working folder does not matter
-_BLOB = re.compile(r"[0-9a-f]{64}")
+_PATHS = ("model", "output", "eval_data")  # settings that may be a path, kept such that the working folder is no matter
 
 
 @dataclass(frozen=True)
 class Lock:
-    """`settings` are TrainConfig's with nothing left open but what steps replace; `hashes` are SHA-256 in hex of data,
-    template, tokenizer and base; `data` is an absolute path, None for rows given in Python."""
+    """`settings` are TrainConfig's with nothing left open but what steps replace; `hashes` tell data, template,
+    tokenizer and base from others; `data` is an absolute path, None for rows given in Python."""
 
     run: str
     data: str | None
@@ -66,22 +63,19 @@ class Lock:
 def pinned(config: TrainConfig, recipe: Recipe) -> dict[str, Any]:
     """The settings with every computed value written out, so that a newer version cannot compute it otherwise."""
     names = {setting.name for setting in settings(TrainConfig)}
-    computed = {name: value for name, value in dataclasses.asdict(recipe).items() if name in names}
+    resolved = {name: value for name, value in dataclasses.asdict(recipe).items() if name in names}
+    # In a recipe 0 and "" are what is left out; the setting for it is None.
+    computed = {name: value for name, value in resolved.items() if value or getattr(config, name) is not None}
     places = {
         name: str(Path(computed[name]).resolve()) for name in ("model", "output") if Path(computed[name]).is_dir()
     }
     return {**dataclasses.asdict(config), **computed, **places, "epochs": None}
 
 
-def hashes(base: Path, data_sha256: str, template_sha256: str) -> dict[str, str]:
-    """SHA-256 of what a run reads: data, chat template, tokenizer, and the base's weights."""
-    tokenizer = base / "tokenizer.json"
-    return {
-        "data": data_sha256,
-        "template": template_sha256,
-        "tokenizer": digest(tokenizer) if tokenizer.is_file() else "",
-        "base": _weights_digest(base),
-    }
+def tokenizer_digest(base: Path) -> str:
+    """SHA-256 of the base's tokenizer, in hex."""
+    path = base / "tokenizer.json"
+    return digest(path) if path.is_file() else ""
 
 
 def hardware(device: str) -> dict[str, Any]:
@@ -94,12 +88,3 @@ def hardware(device: str) -> dict[str, Any]:
         "processors": os.cpu_count(),
         "threads": os.environ.get("OMP_NUM_THREADS"),
     }
-
-
-def _weights_digest(base: Path) -> str:
-    """One hash over the names and contents of all weight files. The hub's cache names files by their hash."""
-    whole = hashlib.sha256()
-    for path in sorted(base.glob("*.safetensors")):
-        target = path.resolve().name
-        whole.update(f"{path.name} {target if _BLOB.fullmatch(target) else digest(path)}\n".encode())
-    return whole.hexdigest()

@@ -9,11 +9,11 @@ from contextlib import suppress
 from dataclasses import asdict
 from types import TracebackType
 
-from bp_core.errors import BackpropagateError, Interrupted, LedgerUnusable, NotReplayable
-from bp_core.events import Event, Failed, Warned, Watch
+from bp_core.errors import BackpropagateError, LedgerUnusable, NotReplayable
+from bp_core.events import Event, Failed, Started, Warned, Watch
 from bp_core.redact import redact
 from bp_export import Export
-from bp_resilience import Owner
+from bp_resilience import EventLog, Owner
 from bp_resilience.summary import FINISHED, RUNNING
 
 from . import records, report
@@ -21,7 +21,7 @@ from .reporting import Reporter
 from .runs import RunFolder
 
 _SECONDS_BETWEEN_HEARTBEATS = 10.0
-_KEPT_AT_ONCE = ("Started", "Paused", "Resumed", "Finished", "Failed")
+_KEPT_AT_ONCE = ("Started", "Paused", "Continued", "Finished", "Failed")
 
 
 class Recording:
@@ -34,6 +34,7 @@ class Recording:
         self.run = run
         self._watch = watch
         self._trackers = trackers
+        self._log = EventLog(run.path)
         self._summary, _ = records.summed(run)
         self._written = 0.0
         self._unwritable = False
@@ -54,7 +55,7 @@ class Recording:
         if error is not None and not finished:
             with suppress(OSError, BackpropagateError):  # a full disk must not hide what went wrong
                 self._failed(error)
-        for message in self._reporter.close():
+        for message in self._reporter.close(patient=error is None):
             self._warn(message)
         self._keep(FINISHED if finished else self._summary.status)
         try:
@@ -64,8 +65,11 @@ class Recording:
 
     def watch(self, event: Event) -> None:
         """Record an event, then show it."""
-        self.run.log(event)
-        self._summary.add(event.as_dict())
+        self._log.watch(event)
+        if isinstance(event, Started):  # steps after the checkpoint that a resumed run begins with do not count
+            self._summary, _ = records.summed(self.run)
+        else:
+            self._summary.add(event.as_dict())
         self._watch(event)
         for message in self._reporter.failures():
             self._warn(message)
@@ -78,19 +82,18 @@ class Recording:
         if isinstance(error, BackpropagateError):
             error.run = self.run.id
             event = Failed(step, error.code, str(error), error.fix)
-        elif isinstance(error, KeyboardInterrupt):
-            event = Failed(step, Interrupted.code, "stopped at once; the last checkpoint is complete.", Interrupted.fix)
         else:
             event = Failed(step, type(error).__name__, redact(str(error)), None)
-        self.run.log(event)
+        self._log.watch(event)
         self._summary.add(event.as_dict())
-        self.run.write(status=self._summary.status)
+        if not isinstance(error, BackpropagateError):
+            self.run.write(status=self._summary.status, error=event.as_dict())
         self._watch(event)
 
     def _warn(self, message: str) -> None:
         event = Warned(self._summary.step, message)
         with suppress(OSError):
-            self.run.log(event)
+            self._log.watch(event)
         self._watch(event)
 
     def _keep(self, status: str) -> None:

@@ -8,16 +8,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bp_core.errors import NotReplayable, RunNotFound
+from bp_core.errors import CheckpointUnusable, NotReplayable, RunNotFound
 from bp_core.folders import home
 from bp_core.redact import redact_all
-from bp_resilience import Entry, Ledger, Owner, Summary
+from bp_resilience import Entry, Ledger, Owner, Summary, read_events
 
 from .lock import Lock
 from .quantity import gigabytes
 from .runs import RUN_FILE, RunFolder
 
-EVENTS_FILE = "events.jsonl"
 EXPORTS_FILE = "exports.jsonl"
 _NOBODY = Owner("", 0, 0.0)
 
@@ -61,7 +60,7 @@ def entry_of(run: RunFolder, summary: Summary, status: str, heartbeat: float) ->
 def summed(run: RunFolder) -> tuple[Summary, float]:
     """What events.jsonl adds up to, and when its last line was written (seconds since 1970)."""
     summary, last = Summary(), 0.0
-    for event in lines(run.path / EVENTS_FILE):
+    for event in read_events(run.path):
         summary.add(event)
         last = event.get("time", last)
     return summary, last
@@ -125,7 +124,7 @@ def _entry_in(run: RunFolder) -> Entry | None:
         summary, last = summed(run)
         finished = run.read()["status"] == "finished"
         return entry_of(run, summary, "finished" if finished else summary.status, last)
-    except (OSError, ValueError, KeyError, TypeError, NotReplayable):
+    except (OSError, ValueError, KeyError, TypeError, NotReplayable, CheckpointUnusable):
         return None
 
 

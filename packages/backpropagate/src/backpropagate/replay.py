@@ -12,16 +12,11 @@ from bp_core.errors import BadValue, NotReplayable, ReplayMismatch
 
 from . import records
 from .lock import LOCK_FILE, Lock
-from .trainer import Run, Trainer
+from .trainer import Trainer
+from .training import Run
 
-_LABELS = {
-    "data": "the data",
-    "template": "the chat template",
-    "tokenizer": "the tokenizer",
-    "base": "the base weights",
-}
 # A hash that is another one when these are set is no surprise.
-_CHANGED_BY = {"model": ("template", "tokenizer", "base"), "samples": ("data",)}
+_CHANGED_BY = {"model": ("template", "tokenizer", "base"), "samples": ("data",), "eval_data": ("evaluation data",)}
 
 
 def replay(name: str, changes: Mapping[str, Any], warn: Callable[[str], None]) -> Run:
@@ -40,7 +35,7 @@ def replay(name: str, changes: Mapping[str, Any], warn: Callable[[str], None]) -
     def check(now: Lock) -> None:
         for difference in surroundings(lock, now):
             warn(difference)
-        wrong = [f"the {_LABELS[key]} changed" for key, value in expected.items() if now.hashes[key] != value]
+        wrong = [f"the {key} changed" for key, value in expected.items() if now.hashes.get(key) != value]
         if wrong:
             raise ReplayMismatch(f"{'; '.join(wrong)} since run {lock.run}.")
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bp_core.errors import OutOfMemory
 from bp_core.folders import write_json
-from bp_core.rail import Rail
 from bp_core.redact import redact_all
-from bp_data import ChatTokenizer
-from bp_resilience import Summary
+from bp_resilience import Signals, Summary, read_events
 
 from . import document, records
 from .chart import loss_chart
@@ -23,36 +22,46 @@ from .lock import Lock
 from .quantity import gigabytes, moment
 from .runs import RunFolder
 
+Answer = Callable[[Sequence[int], bool], str]  # to a prompt, with or without the adapter
 REPORT = "report"
+LIMIT = 64  # tokens of an answer
 _ANSWERS_FILE = "answers.json"
 _PROMPTS = 3
-_LIMIT = 64  # tokens of an answer
 _SHARE = 0.05  # of the training's time that answers may take; the first prompt is always answered
 _SHOWN = 1200  # characters of a prompt: its end, where the question is
 
 
-def ask(run: RunFolder, rail: Rail, tokenizer: ChatTokenizer, stop: Sequence[int], seconds: float) -> None:
-    """Answer a few training prompts with and without the adapter, for the report of a run of so many seconds."""
+@dataclass(frozen=True)
+class Question:
+    """A prompt as tokens and text, `where` it is from, and the answer in the data."""
+
+    where: str
+    tokens: Sequence[int]
+    text: str
+    expected: str
+
+
+def ask(run: RunFolder, questions: Sequence[Question], answer: Answer, signals: Signals) -> None:
+    """Keep the answers to a few prompts with and without the adapter, for the report of a run that is finished."""
     began = time.perf_counter()
     answers: list[dict[str, str]] = []
-    for sample in [sample for sample in run.samples() if sample.prompt][:_PROMPTS]:
-        if answers and time.perf_counter() - began > _SHARE * seconds:
+    for question in questions[:_PROMPTS]:
+        over = time.perf_counter() - began > _SHARE * run.read()["seconds"]
+        if signals.asked or (answers and over):
             break
-        texts: dict[str, Sequence[int]] = {"expected": sample.tokens[len(sample.prompt) :]}
-        for name, adapter in (("before", False), ("after", True)):
-            try:
-                texts[name] = rail.generate(sample.prompt, limit=_LIMIT, stop=stop, adapter=adapter)
-            except OutOfMemory:  # the training fitted; these answers are only for the report
-                return
-        spoken = {name: tokenizer.decode([t for t in tokens if t not in stop]) for name, tokens in texts.items()}
-        answers.append({"prompt": tokenizer.decode(sample.prompt), **spoken})
+        try:
+            before, after = (answer(question.tokens, adapter) for adapter in (False, True))
+        except OutOfMemory:  # the training fitted; these answers are only for the report
+            break
+        texts = {"where": question.where, "text": question.text, "expected": question.expected}
+        answers.append({**texts, "before": before, "after": after})
     write_json(run.path / _ANSWERS_FILE, redact_all(answers))
 
 
 def write(run: RunFolder) -> Path:
     """Write the report from the run's records, anew after each export. Raises OutputUnusable, DiskFull."""
     lock = Lock.read(run.path)
-    events = list(records.lines(run.path / records.EVENTS_FILE))
+    events = list(read_events(run.path))
     blocks: list[Block] = [
         Heading(f"Run {run.id}", 1),
         *_overview(lock, run.read(), records.summed(run)[0]),
@@ -69,7 +78,7 @@ def write(run: RunFolder) -> Path:
 
 def _overview(lock: Lock, record: Mapping[str, Any], summary: Summary) -> list[Block]:
     speed = summary.as_dict()["tokens_per_second"]
-    data = ", ".join(f"{name} {value}" for name, value in record.get("data", {}).items() if name != "sha256")
+    data = ", ".join(f"{name} {value}" for name, value in record.get("counts", {}).items() if "sha256" not in name)
     rows = [
         (
             "status",
@@ -106,7 +115,11 @@ def _losses(events: Sequence[Mapping[str, Any]], kind: str) -> list[tuple[int, f
 
 def _notes(events: Sequence[Mapping[str, Any]]) -> list[Block]:
     """What a person was told while it ran: memory that ran out, pauses, updates skipped, errors."""
-    told = [(moment(event["time"]), event["says"]) for event in events if event.get("says")]
+    told = [
+        (moment(event["time"]), event["says"])
+        for event in events
+        if event.get("says") and event["event"] != "Evaluated"
+    ]
     return [Heading("What happened"), Table(("at", ""), told)] if told else []
 
 
@@ -114,7 +127,7 @@ def _answers(path: Path) -> list[Block]:
     answers = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
     blocks: list[Block] = [Heading("Before and after")] if answers else []
     for number, answer in enumerate(answers, 1):
-        blocks.append(Code(f"Prompt {number}, from the training rows:", answer["prompt"][-_SHOWN:]))
+        blocks.append(Code(f"Prompt {number}, {answer['where']}:", answer["text"][-_SHOWN:]))
         blocks.append(
             Table(("before", "after", "in the data"), [(answer["before"], answer["after"], answer["expected"])])
         )

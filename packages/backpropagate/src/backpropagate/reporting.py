@@ -11,12 +11,12 @@ from pathlib import Path
 
 from bp_core.errors import TrackerMissing, UnknownTracker
 from bp_core.redact import redact
+from bp_resilience.event_log import EVENTS_FILE
 
-from .records import EVENTS_FILE
 from .trackers import KINDS
 
 AUTO, NONE = "auto", "none"
-_SECONDS_TO_END = 60  # for a tracker that still has to send; after that it goes on alone
+_SECONDS_TO_END = {True: 60, False: 5}  # for a tracker that still has to send; after that it goes on alone
 
 
 def chosen(report_to: str) -> list[str]:
@@ -54,14 +54,14 @@ class Reporter:
                 yield f"{name} gets no more of this run: {self._last_line(name)}"
                 self._drop(name)
 
-    def close(self) -> Iterator[str]:
-        """Let the trackers finish, and tell of those that did not."""
+    def close(self, *, patient: bool) -> Iterator[str]:
+        """Let the trackers finish, and tell of those that did not. Who has just pressed Ctrl-C is not patient."""
         for process in self._processes.values():
             assert process.stdin
             process.stdin.close()
         for name, process in list(self._processes.items()):
             try:
-                if process.wait(_SECONDS_TO_END) != 0:
+                if process.wait(_SECONDS_TO_END[patient]) != 0:
                     yield f"{name} did not finish: {self._last_line(name)}"
             except subprocess.TimeoutExpired:
                 yield f"{name} is still sending; its process {process.pid} goes on by itself."

@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from bp_core import events
@@ -87,7 +86,8 @@ class Screen:
         elif isinstance(event, events.Stepped):
             self._stepped(event)
         elif event.says() and not isinstance(event, events.Failed):  # errors are told at the end, by their own printer
-            self.console.print(f"[yellow]{escape(event.says())}[/]")
+            loud = not isinstance(event, events.Evaluated | events.Continued)
+            self.console.print(event.says(), style="yellow" if loud else "", markup=False)
 
     def _pace(self, event: events.Stepped) -> dict[str, float]:
         """Tokens a second of this step, and the seconds left at the pace of the last ones."""

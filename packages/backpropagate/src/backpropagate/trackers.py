@@ -17,10 +17,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
+from bp_resilience.event_log import EVENTS_FILE
 from bp_resilience.summary import FAILED, FINISHED, INTERRUPTED
 
 from .lock import Lock
-from .records import EVENTS_FILE
 
 PROJECT = "backpropagate"
 _SECONDS_BETWEEN_READS = 0.5

@@ -24,6 +24,7 @@ from .summary import INTERRUPTED, PAUSED, RUNNING
 T = TypeVar("T")
 VERSION = 1
 _BUSY_SECONDS = 10
+_MAGIC = b"SQLite format 3\0"
 # Our statements are fixed, so a plain SQLITE_ERROR means that the file has not the tables it should have.
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
 
@@ -53,6 +54,7 @@ class Entry:
     first_loss: float | None
     last_loss: float | None
     best_loss: float | None
+    eval_loss: float | None
     tokens: int
     targets: int
     seconds: float
@@ -127,6 +129,8 @@ class Ledger:
             return self._attempt(work)
 
     def _attempt(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        if _is_other(self.path):
+            raise ValueError("this is no SQLite file")
         with closing(sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None)) as db:
             db.execute("PRAGMA journal_mode = WAL")
             with _transaction(db):
@@ -165,6 +169,14 @@ class Ledger:
                 return False
             raise
         return True
+
+
+def _is_other(path: Path) -> bool:
+    """Whether the file is none of SQLite's, which would delete a log beside it that may be of use yet."""
+    if not path.exists():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_MAGIC)) not in (_MAGIC, b"")
 
 
 @contextmanager

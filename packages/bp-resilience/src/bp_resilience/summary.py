@@ -10,12 +10,12 @@ from typing import Any
 
 RUNNING, PAUSED, FINISHED, FAILED, INTERRUPTED = "running", "paused", "finished", "failed", "interrupted"
 STATUSES = (RUNNING, PAUSED, FINISHED, FAILED, INTERRUPTED)
-_BEGINS = {"Started": RUNNING, "Stepped": RUNNING, "Paused": PAUSED, "Resumed": RUNNING}
+_BEGINS = {"Started": RUNNING, "Stepped": RUNNING, "Paused": PAUSED, "Continued": RUNNING}
 
 
 @dataclass
 class Summary:
-    """Losses are per target token. Tokens, targets and seconds count all work done, that repeated after a kill too."""
+    """Losses are per target token; `eval_loss` is the lowest evaluation."""
 
     status: str = RUNNING
     step: int = 0
@@ -23,6 +23,7 @@ class Summary:
     first_loss: float | None = None
     last_loss: float | None = None
     best_loss: float | None = None
+    eval_loss: float | None = None
     tokens: int = 0
     targets: int = 0
     seconds: float = 0.0
@@ -39,6 +40,8 @@ class Summary:
             self.steps, self.error_code, self.error_message = event["steps"], None, None
         elif kind == "Stepped":
             self._stepped(event)
+        elif kind == "Evaluated":
+            self.eval_loss = min(event["loss"], self.eval_loss or event["loss"])
         elif kind == "Finished":
             self.peak_memory = max(self.peak_memory, event["peak_memory"])
         elif kind == "Failed":
@@ -47,7 +50,7 @@ class Summary:
 
     def _stepped(self, event: Mapping[str, Any]) -> None:
         loss = event["loss"]
-        if math.isfinite(loss):
+        if loss is not None and math.isfinite(loss):
             self.first_loss = loss if self.first_loss is None or event["step"] == 1 else self.first_loss
             self.last_loss = loss
             self.best_loss = loss if self.best_loss is None else min(self.best_loss, loss)
