@@ -20,7 +20,8 @@ from bp_data import ChatTokenizer
 from bp_export import Export, export
 
 from . import models
-from .runs import RunFolder
+from .recording import record_export
+from .runs import RUN_FILE, RunFolder
 
 _ORIGIN = "run.json"
 _READY = "lora.ready"  # in the run's folder: whole, and about to become <output>/lora
@@ -97,14 +98,29 @@ def export_adapter(adapter: Path, config: ExportConfig, notify: Notify) -> Expor
     """Export an adapter and prove the result against the adapter as PyTorch (or another rail) runs it in float32."""
     base = base_of(adapter, notify)
     if config.format == "lora":
-        return export(adapter, base, config, notify=notify)
+        return _recorded(adapter, export(adapter, base, config, notify=notify))
     notify(Progress("open the reference", 0, 0))
     reference = reference_rail(base, adapter)
     try:
-        return export(adapter, base, config, reference=reference, samples=samples_of(adapter, base), notify=notify)
+        done = export(adapter, base, config, reference=reference, samples=samples_of(adapter, base), notify=notify)
     finally:
         if reference:
             reference.close()
+    return _recorded(adapter, done)
+
+
+def run_of(adapter: Path) -> RunFolder | None:
+    """The folder of the run that made an adapter; None for one from elsewhere, or whose run is gone."""
+    run_id = _run_of(adapter)
+    places = (adapter.parent / "runs" / str(run_id), adapter.parent)
+    return next((RunFolder(place) for place in places if run_id == place.name and (place / RUN_FILE).is_file()), None)
+
+
+def _recorded(adapter: Path, done: Export) -> Export:
+    """Note an export with the run that made the adapter, if it is there."""
+    if run := run_of(adapter):
+        record_export(run, done)
+    return done
 
 
 def reference_rail(base: Path, adapter: Path) -> Rail | None:
@@ -121,10 +137,9 @@ def reference_rail(base: Path, adapter: Path) -> Rail | None:
 
 def samples_of(adapter: Path, base: Path) -> list[Sample]:
     """Rows to prove an export with: training rows kept by the run, else fixed questions."""
-    run_id = _run_of(adapter)
-    for folder in (adapter.parent / "runs" / str(run_id), adapter.parent):
-        if run_id and (kept := RunFolder(folder).samples()):
-            return kept
+    run = run_of(adapter)
+    if run and (kept := run.samples()):
+        return kept
     tokenizer = ChatTokenizer.open(base)
     return [_probe(tokenizer, question) for question in _PROBES]
 

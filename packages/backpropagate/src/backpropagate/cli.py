@@ -28,6 +28,7 @@ app = typer.Typer(
 data_app = typer.Typer(help="Look at a data file as the model will, split it, convert it.")
 app.add_typer(data_app, name="data")
 _ALLOW = "Go on although data, model or settings changed."
+RunName = Annotated[str, typer.Argument(help="Id, unique beginning of one, or run folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
 
@@ -120,6 +121,59 @@ def info(json: Json = False) -> None:
     _verbs().info(json=json)
 
 
+@app.command("list-runs")
+def list_runs(
+    status: Annotated[
+        str | None, typer.Option(help="Only these: running, paused, finished, failed or interrupted.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List every run of this user, newest first, wherever its folder is."""
+    _ledger_verbs().list_runs(status, json=json)
+
+
+@app.command("show-run")
+def show_run(run: RunName, json: Json = False) -> None:
+    """Show all that the ledger knows of a run."""
+    _ledger_verbs().show_run(run, json=json)
+
+
+@app.command("diff-runs")
+def diff_runs(
+    first: RunName, second: Annotated[str, typer.Argument(help="The other run.")], json: Json = False
+) -> None:
+    """Show two runs side by side, only what differs: recipe, data, versions, results."""
+    _ledger_verbs().diff_runs(first, second, json=json)
+
+
+@app.command()
+def replay(
+    run: Annotated[str, typer.Argument(help="Id, unique beginning of one, run folder, or run.lock file.")],
+    set: Annotated[list[str] | None, typer.Option(help="A setting to change, as name=value; may be repeated.")] = None,
+    json: Json = False,
+) -> None:
+    """Do a run again, after checking that data, base model and tokenizer are still the same."""
+    _ledger_verbs().replay(run, set or [], json=json)
+
+
+@app.command("export-runs")
+def export_runs(
+    format: Annotated[str, typer.Option(help="jsonl or csv.")] = "jsonl",
+    output: Annotated[str | None, typer.Option(help="The file to write. Default: stdout.")] = None,
+) -> None:
+    """Write all runs as a table for other tools."""
+    _ledger_verbs().export_runs(format, output)
+
+
+@app.command()
+def errors(
+    code: Annotated[str | None, typer.Argument(help="Only this code.")] = None,
+    json: Json = False,
+) -> None:
+    """Explain error codes and what to do about each."""
+    _ledger_verbs().errors(code, json=json)
+
+
 @data_app.command()
 def show(
     file: Annotated[str, typer.Argument(help="The data file.")],
@@ -157,6 +211,10 @@ def convert(
 def _verbs() -> Any:
     """The module that does the work, loaded when a verb runs, so that --help stays quick."""
     return import_module(".verbs", __package__)
+
+
+def _ledger_verbs() -> Any:
+    return import_module(".ledger_verbs", __package__)
 
 
 def _data_verbs() -> Any:

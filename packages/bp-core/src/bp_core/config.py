@@ -70,6 +70,9 @@ class TrainConfig:
     max_temp: Annotated[float, "Pause between steps while the graphics card is hotter than this, in °C."] = 88.0
     cooldown: Annotated[float, "Shortest such pause, in seconds."] = 30.0
     disk_wait: Annotated[float, "Minutes to wait for room on a full disk before the run fails."] = 30.0
+    report_to: Annotated[
+        str, "Trackers: auto (those installed), none, or names of tensorboard, wandb, mlflow, trackio, with commas."
+    ] = "auto"
 
     def __post_init__(self) -> None:
         check(self, _TRAIN_RANGES)
