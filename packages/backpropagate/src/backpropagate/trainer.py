@@ -147,9 +147,14 @@ class Trainer:
         base = models.locate(config.model, notify)
         self._tokenizer = ChatTokenizer.open(base)
         prepared = prepare(
-            data, self._tokenizer, max_length=config.max_length, samples=config.samples, on_progress=notify
+            data,
+            self._tokenizer,
+            max_length=config.max_length,
+            samples=config.samples,
+            packing=config.packing,
+            on_progress=notify,
         )
-        recipe = resolve(config, len(prepared.examples), backend, models.description(base))
+        recipe = resolve(config, len(prepared.packed or prepared.examples), backend, models.description(base))
         return Plan(recipe, probe.device, base, prepared.report.as_dict()), prepared, rail
 
     def _train(self, run: runs.RunFolder, plan: Plan, prepared: Prepared, rail: Rail, watch: Watch) -> Run:
@@ -165,7 +170,7 @@ class Trainer:
         run.write_samples(prepared.samples)
         run.write(status="running", opened=dataclasses.asdict(self._open(rail, plan)))
         keeper = Keeper(run.checkpoints, recipe.checkpoint_every, recipe.keep_checkpoints)
-        run_loop(rail, Batches(prepared.examples, recipe.seed), recipe, keeper, record)
+        run_loop(rail, Batches(prepared.examples, recipe.seed, prepared.packed), recipe, keeper, record)
         self._rail = rail
         adapter = publish(rail, run, plan.base, prepared.contract)
         end = done[0]

@@ -14,12 +14,14 @@ from typing import Any
 from bp_core.contract import Bos, Contract
 from bp_core.errors import NoTarget, TemplateUnusable
 from bp_core.events import Notify, Progress
-from bp_core.examples import Example, Sample
+from bp_core.examples import Sample
 
 from .chat import ChatTokenizer
+from .examples import Collector, Examples
 from .files import Data, read
 from .formats import Record, convert
 from .masking import Masked, lay_out, mark
+from .packing import Rows, pack
 from .proof import Candidates
 
 _CHUNK = 512  # rows for the tokenizer's threads at once; progress is told after each
@@ -29,7 +31,8 @@ _CHUNK = 512  # rows for the tokenizer's threads at once; progress is told after
 class Report:
     """What became of the rows. `longest` is before cutting, `tokens` and `targets` after; `sha256` is of the contents.
 
-    `terminators_lost` counts answers whose end was cut off, `dropped` rows of which no target was left.
+    `terminators_lost` counts answers whose end was cut off, `dropped` rows of which no target was left; `packed` is how
+    many rows the examples share, 0 if each has its own.
     """
 
     rows: int
@@ -41,6 +44,7 @@ class Report:
     truncated: int
     terminators_lost: int
     dropped: int
+    packed: int
     sha256: str
 
     def as_dict(self) -> dict[str, Any]:
@@ -49,9 +53,13 @@ class Report:
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that training needs of the data: examples, the template contract, rows for the export proof, the report."""
+    """All that training needs of the data: examples, the template contract, rows for the export proof, the report.
 
-    examples: list[Example]
+    `packed` says which examples share a row; None if each has its own.
+    """
+
+    examples: Examples
+    packed: Rows | None
     contract: Contract
     samples: list[Sample]
     report: Report
@@ -63,12 +71,14 @@ def prepare(
     *,
     max_length: int,
     samples: int | None = None,
+    packing: bool = False,
     columns: Mapping[str, str] | None = None,
     on_progress: Notify | None = None,
 ) -> Prepared:
     """Make examples of the first `samples` rows of the data (all by default), each cut at the end to `max_length`.
 
     Rows are read, converted and tokenised a chunk at a time; only tokens and masks are kept. `columns` is as in `read`.
+    With `packing` the examples share rows of `max_length` tokens.
     Raises the errors of reading and converting with the row's place, TemplateUnusable, and NoTarget if nothing is left.
     """
     rows = islice(read(data, columns), samples)
@@ -78,7 +88,7 @@ def prepare(
         tally.add(records, _tokenised(records, tokenizer))
         if on_progress:
             on_progress(Progress("tokenise", tally.rows, total))
-    return tally.prepared()
+    return tally.prepared(packing)
 
 
 def _tokenised(records: list[Record], tokenizer: ChatTokenizer) -> list[Masked]:
@@ -92,7 +102,7 @@ class _Tally:
 
     def __init__(self, tokenizer: ChatTokenizer, max_length: int) -> None:
         self._tokenizer, self._max_length = tokenizer, max_length
-        self._examples: list[Example] = []
+        self._examples = Collector()
         self._formats: Counter[str] = Counter()
         self._bos: dict[bool, set[Bos]] = {True: set(), False: set()}  # of conversations, and of raw texts
         self._terminators: set[int] = set()
@@ -117,17 +127,18 @@ class _Tally:
         self._longest = max(self._longest, len(row.tokens))
         self._truncated += len(row.tokens) > self._max_length
         self._terminators_lost += sum(end >= self._max_length for end in row.ends)
-        example = Example(row.tokens[: self._max_length], row.trained[: self._max_length])
-        if any(example.trained):
-            self._examples.append(example)
+        trained = row.trained[: self._max_length]
+        if any(trained):
+            self._examples.add(row.tokens[: self._max_length], trained)
 
-    def prepared(self) -> Prepared:
+    def prepared(self, packing: bool) -> Prepared:
         """Raises NoTarget if no example was left, TemplateUnusable as `_contract`."""
         if not self._examples:
             message = f"no row has a trained token within max_length {self._max_length}."
             raise NoTarget(message, fix="Raise max_length, or shorten the prompts.")
-        samples = self._candidates.choose(self._tokenizer)
-        return Prepared(self._examples, self._contract(), samples, self._report())
+        samples, examples = self._candidates.choose(self._tokenizer), self._examples.examples()
+        packed = pack(examples.lengths, self._max_length) if packing else None
+        return Prepared(examples, packed, self._contract(), samples, self._report(examples, packed))
 
     def _contract(self) -> Contract:
         """What the rows had in common. A template that writes BOS in some rows only cannot be promised to anybody."""
@@ -140,17 +151,18 @@ class _Tally:
         stop = tuple(tokenizer.decode([token]) for token in terminators)
         return Contract(tokenizer.template if self._bos[True] else "", bos, terminators, stop)
 
-    def _report(self) -> Report:
+    def _report(self, examples: Examples, packed: Rows | None) -> Report:
         return Report(
             rows=self.rows,
             formats=dict(self._formats),
-            examples=len(self._examples),
-            tokens=sum(len(example.tokens) for example in self._examples),
-            targets=sum(example.targets for example in self._examples),
+            examples=len(examples),
+            tokens=len(examples.tokens),
+            targets=examples.targets,
             longest=self._longest,
             truncated=self._truncated,
             terminators_lost=self._terminators_lost,
-            dropped=self.rows - len(self._examples),
+            dropped=self.rows - len(examples),
+            packed=len(packed) if packed else 0,
             sha256=self._digest.hexdigest(),
         )
 
