@@ -13,7 +13,7 @@ from bp_core.config import ExportConfig, ExportFormat, Quantization, Recipe, Tra
 from bp_core.contract import CONTRACT_FILE, Contract
 from bp_core.errors import FileMissing
 from bp_core.events import Event, Finished, Notify, Progress, Stepped, Watch
-from bp_core.folders import writable_folder
+from bp_core.folders import home, writable_folder
 from bp_core.rail import Job, Opened, Rail
 from bp_data import Batches, ChatTokenizer, Prepared, prepare
 from bp_export import Export
@@ -152,6 +152,7 @@ class Trainer:
             max_length=config.max_length,
             samples=config.samples,
             packing=config.packing,
+            cache=home() / "cache" / "data",
             on_progress=notify,
         )
         recipe = resolve(config, len(prepared.packed or prepared.examples), backend, models.description(base))

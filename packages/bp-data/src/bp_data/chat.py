@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -46,7 +47,8 @@ class ChatTokenizer:
         )
         tokens = {"bos_token": bos_token, "eos_token": eos_token, **others}
         source = template if template is not None else chatml(self._terminator())
-        self._template = ChatTemplate(source, {name: text for name, text in tokens.items() if text is not None})
+        self._names = {name: text for name, text in tokens.items() if text is not None}
+        self._template = ChatTemplate(source, self._names)
 
     @classmethod
     def open(cls, folder: str | Path) -> ChatTokenizer:
@@ -66,6 +68,17 @@ class ChatTokenizer:
     def template(self) -> str:
         """The chat template's Jinja text."""
         return self._template.source
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that rendering and tokenising depend on."""
+        parts = [self._tokenizer.to_str(), self.template, self._names, self.prefix]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    @property
+    def reads_clock(self) -> bool:
+        """Whether the template can write today's date, so that rendering again may give another text."""
+        return "strftime_now" in self.template
 
     def render(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = False) -> str:
         """The conversation as the model's template writes it. Raises TemplateUnusable."""

@@ -2,67 +2,30 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import Any
+from pathlib import Path
+
+from tokenizers import Encoding
 
 from bp_core.contract import Bos, Contract
 from bp_core.errors import NoTarget, TemplateUnusable
 from bp_core.events import Notify, Progress
-from bp_core.examples import Sample
 
+from .cache import keep, load, place
 from .chat import ChatTokenizer
 from .examples import Collector, Examples
-from .files import Data, read
+from .files import Data, Row, read
 from .formats import Record, convert
-from .masking import Masked, lay_out, mark
-from .packing import Rows, pack
+from .masking import Layout, Masked, lay_out, mark
+from .prepared import Prepared, Report
 from .proof import Candidates
 
 _CHUNK = 512  # rows for the tokenizer's threads at once; progress is told after each
-
-
-@dataclass(frozen=True)
-class Report:
-    """What became of the rows. `longest` is before cutting, `tokens` and `targets` after; `sha256` is of the contents.
-
-    `terminators_lost` counts answers whose end was cut off, `dropped` rows of which no target was left; `packed` is how
-    many rows the examples share, 0 if each has its own.
-    """
-
-    rows: int
-    formats: dict[str, int]
-    examples: int
-    tokens: int
-    targets: int
-    longest: int
-    truncated: int
-    terminators_lost: int
-    dropped: int
-    packed: int
-    sha256: str
-
-    def as_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """All that training needs of the data: examples, the template contract, rows for the export proof, the report.
-
-    `packed` says which examples share a row; None if each has its own.
-    """
-
-    examples: Examples
-    packed: Rows | None
-    contract: Contract
-    samples: list[Sample]
-    report: Report
 
 
 def prepare(
@@ -73,35 +36,62 @@ def prepare(
     samples: int | None = None,
     packing: bool = False,
     columns: Mapping[str, str] | None = None,
+    cache: Path | None = None,
     on_progress: Notify | None = None,
 ) -> Prepared:
     """Make examples of the first `samples` rows of the data (all by default), each cut at the end to `max_length`.
 
     Rows are read, converted and tokenised a chunk at a time; only tokens and masks are kept. `columns` is as in `read`.
-    With `packing` the examples share rows of `max_length` tokens.
+    With `packing` the examples share rows of `max_length` tokens. `cache` is a folder where what is made of large files
+    is kept, and found again as long as nothing of what it depends on has changed.
     Raises the errors of reading and converting with the row's place, TemplateUnusable, and NoTarget if nothing is left.
     """
-    rows = islice(read(data, columns), samples)
-    total = len(range(len(data))[:samples]) if isinstance(data, Sequence) and not isinstance(data, str) else 0
-    tally = _Tally(tokenizer, max_length)
-    while records := [convert(row) for row in islice(rows, _CHUNK)]:
-        tally.add(records, _tokenised(records, tokenizer))
-        if on_progress:
-            on_progress(Progress("tokenise", tally.rows, total))
-    return tally.prepared(packing)
+    settings = {"max_length": max_length, "samples": samples, "columns": columns}
+    entry = place(cache, data, tokenizer, settings) if cache else None
+    prepared = load(entry) if entry else None
+    if prepared is None:
+        rows = islice(read(data, columns), samples)
+        total = len(range(len(data))[:samples]) if isinstance(data, Sequence) and not isinstance(data, str) else 0
+        prepared = _prepared(rows, total, _Tally(tokenizer, max_length), on_progress)
+        if cache and entry and entry == place(cache, data, tokenizer, settings):  # the file did not change meanwhile
+            keep(entry, prepared)
+    return prepared.packing(max_length) if packing else prepared
 
 
-def _tokenised(records: list[Record], tokenizer: ChatTokenizer) -> list[Masked]:
-    layouts = [lay_out(record, tokenizer) for record in records]
-    encodings = tokenizer.encodings([layout.text for layout in layouts])
-    return [mark(layout, encoding, tokenizer) for layout, encoding in zip(layouts, encodings, strict=True)]
+def _prepared(rows: Iterator[Row], total: int, tally: _Tally, notify: Notify | None) -> Prepared:
+    for records, masked in _tokenised(rows, tally.tokenizer):
+        tally.add(records, masked)
+        if notify:
+            notify(Progress("tokenise", tally.rows, total))
+    return tally.prepared()
+
+
+def _tokenised(rows: Iterator[Row], tokenizer: ChatTokenizer) -> Iterator[tuple[list[Record], list[Masked]]]:
+    """The rows chunk by chunk. While one is tokenised, in Rust and without Python's lock, the next is rendered."""
+    with ThreadPoolExecutor(1) as thread:
+        waiting: tuple[list[Record], list[Layout], Future[list[Encoding]]] | None = None
+        while records := [convert(row) for row in islice(rows, _CHUNK)]:
+            layouts = [lay_out(record, tokenizer) for record in records]
+            encodings = thread.submit(tokenizer.encodings, [layout.text for layout in layouts])
+            if waiting:
+                yield _marked(*waiting, tokenizer)
+            waiting = records, layouts, encodings
+        if waiting:
+            yield _marked(*waiting, tokenizer)
+
+
+def _marked(
+    records: list[Record], layouts: list[Layout], encodings: Future[list[Encoding]], tokenizer: ChatTokenizer
+) -> tuple[list[Record], list[Masked]]:
+    pairs = zip(layouts, encodings.result(), strict=True)
+    return records, [mark(layout, encoding, tokenizer) for layout, encoding in pairs]
 
 
 class _Tally:
     """What is kept of the rows while they pass by: examples, counts, the hash, and candidates for samples."""
 
     def __init__(self, tokenizer: ChatTokenizer, max_length: int) -> None:
-        self._tokenizer, self._max_length = tokenizer, max_length
+        self.tokenizer, self._max_length = tokenizer, max_length
         self._examples = Collector()
         self._formats: Counter[str] = Counter()
         self._bos: dict[bool, set[Bos]] = {True: set(), False: set()}  # of conversations, and of raw texts
@@ -131,27 +121,26 @@ class _Tally:
         if any(trained):
             self._examples.add(row.tokens[: self._max_length], trained)
 
-    def prepared(self, packing: bool) -> Prepared:
+    def prepared(self) -> Prepared:
         """Raises NoTarget if no example was left, TemplateUnusable as `_contract`."""
         if not self._examples:
             message = f"no row has a trained token within max_length {self._max_length}."
             raise NoTarget(message, fix="Raise max_length, or shorten the prompts.")
-        samples, examples = self._candidates.choose(self._tokenizer), self._examples.examples()
-        packed = pack(examples.lengths, self._max_length) if packing else None
-        return Prepared(examples, packed, self._contract(), samples, self._report(examples, packed))
+        samples, examples = self._candidates.choose(self.tokenizer), self._examples.examples()
+        return Prepared(examples, None, self._contract(), samples, self._report(examples))
 
     def _contract(self) -> Contract:
         """What the rows had in common. A template that writes BOS in some rows only cannot be promised to anybody."""
         policies = self._bos[True] or self._bos[False]
         if "template" in policies and len(policies) > 1:
             raise TemplateUnusable("the chat template writes the BOS token in some rows but not in others.")
-        tokenizer = self._tokenizer
+        tokenizer = self.tokenizer
         bos: Bos = "template" if "template" in policies else "tokenizer" if tokenizer.prefix else "none"
         terminators = tuple(sorted(self._terminators))
         stop = tuple(tokenizer.decode([token]) for token in terminators)
         return Contract(tokenizer.template if self._bos[True] else "", bos, terminators, stop)
 
-    def _report(self, examples: Examples, packed: Rows | None) -> Report:
+    def _report(self, examples: Examples) -> Report:
         return Report(
             rows=self.rows,
             formats=dict(self._formats),
@@ -162,7 +151,7 @@ class _Tally:
             truncated=self._truncated,
             terminators_lost=self._terminators_lost,
             dropped=self.rows - len(examples),
-            packed=len(packed) if packed else 0,
+            packed=0,
             sha256=self._digest.hexdigest(),
         )
 
