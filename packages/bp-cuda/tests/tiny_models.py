@@ -77,6 +77,8 @@ def recipe(**changes):
         micro_batch=4,
         max_length=64,
         packing=False,
+        train_on="assistant",
+        columns="",
         warmup_steps=0,
         weight_decay=0.0,
         max_grad_norm=1.0,

@@ -48,7 +48,8 @@ def test_cutting_is_at_the_end_and_counted(smol: ChatTokenizer) -> None:
         list(example.tokens)[:64] for example in whole.examples[:2]
     ]
     report = cut.report
-    assert (report.truncated, report.terminators_lost, report.dropped, report.examples) == (2, 2, 1, 2)
+    assert (report.truncated, report.turns_cut, report.terminators_lost) == (2, 2, 1)
+    assert (report.dropped, report.dropped_at, report.examples) == (1, ("row 3",), 2)
     assert report.longest == whole.report.longest
     assert report.tokens == sum(len(example.tokens) for example in cut.examples)
 

@@ -29,6 +29,8 @@ def recipe(**changes):
         micro_batch=6,
         max_length=8,
         packing=False,
+        train_on="assistant",
+        columns="",
         warmup_steps=2,
         weight_decay=0.0,
         max_grad_norm=1.0,

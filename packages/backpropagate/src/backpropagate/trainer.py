@@ -16,6 +16,7 @@ from bp_core.events import Event, Finished, Notify, Progress, Stepped, Watch
 from bp_core.folders import home, writable_folder
 from bp_core.rail import Job, Opened, Rail
 from bp_data import Batches, ChatTokenizer, Prepared, prepare
+from bp_data.files import columns_in
 from bp_export import Export
 from bp_resilience import Keeper
 from bp_resilience import train as run_loop
@@ -153,6 +154,8 @@ class Trainer:
             samples=config.samples,
             packing=config.packing,
             cache=home() / "cache" / "data",
+            columns=columns_in(config.columns),
+            train_on=config.train_on,
             on_progress=notify,
         )
         recipe = resolve(config, len(prepared.packed or prepared.examples), backend, models.description(base))

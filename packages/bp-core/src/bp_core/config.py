@@ -13,6 +13,7 @@ from .errors import BadValue
 
 DType = Literal["auto", "float32", "bfloat16"]
 ExportFormat = Literal["lora", "merged", "gguf"]
+TrainOn = Literal["assistant", "last", "all"]
 Quantization = Literal["f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m"]
 
 # What an unset setting becomes when nothing better can be computed.
@@ -47,6 +48,10 @@ class TrainConfig:
         "Let short examples share rows of max_length tokens, without seeing each other; batch_size and micro_batch then"
         " count rows, so a step learns from more examples.",
     ] = False
+    train_on: Annotated[TrainOn, "Which tokens are learned: all assistant turns, the last one only, or all text."] = (
+        "assistant"
+    )
+    columns: Annotated[str, "Names of the data's columns, ours first: prompt=question,completion=reply."] = ""
     warmup_ratio: Annotated[float, "Share of the steps over which the learning rate rises."] = 0.05
     weight_decay: Annotated[float, "AdamW weight decay."] = 0.0
     max_grad_norm: Annotated[float, "Gradients are clipped to this norm."] = 1.0
@@ -91,6 +96,8 @@ class Recipe:
     micro_batch: int
     max_length: int
     packing: bool
+    train_on: TrainOn
+    columns: str
     warmup_steps: int
     weight_decay: float
     max_grad_norm: float

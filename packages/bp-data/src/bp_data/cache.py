@@ -65,11 +65,9 @@ def keep(entry: Path, prepared: Prepared) -> None:
 
 
 def _contents(path: Path) -> list[tuple[str, str]]:
-    """The names, as far as they tell how to read, and hashes of the file, or of all files in the folder."""
-    if path.is_file():
-        return [("".join(path.suffixes).lower(), digest(path))]
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    return [(file.relative_to(path).as_posix(), digest(file)) for file in files]
+    """Names and hashes of the file, or of all files in the folder; names tell how to read, and stand in the report."""
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    return [(str(file), digest(file)) for file in files]
 
 
 @functools.cache

@@ -24,19 +24,25 @@ _ARRAYS = ("tokens", "trained", "ends")
 class Report:
     """What became of the rows. `longest` is before cutting, `tokens` and `targets` after; `sha256` is of the contents.
 
-    `terminators_lost` counts answers whose end was cut off, `dropped` rows of which no target was left; `packed` is how
-    many rows the examples share, 0 if each has its own.
+    `mixed` names the first row of each format but the most frequent. Of `truncated` rows `turns_cut` answers are not
+    there as a whole, and `terminators_lost` of them without their end. `dropped` counts rows of which no target was
+    left, `dropped_at` the first of them. `left_out` counts parts of answers that the template does not write.
+    `packed` is how many rows the examples share, 0 if each has its own.
     """
 
     rows: int
     formats: dict[str, int]
+    mixed: dict[str, str]
     examples: int
     tokens: int
     targets: int
     longest: int
     truncated: int
+    turns_cut: int
     terminators_lost: int
     dropped: int
+    dropped_at: tuple[str, ...]
+    left_out: int
     packed: int
     sha256: str
 
@@ -80,7 +86,9 @@ def read(folder: Path) -> Prepared:
     arrays = [np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in _ARRAYS]
     rows = _json(folder / "samples.json")
     samples = [Sample(r["text"], *(tuple(r[key]) for key in ("tokens", "trained", "prompt"))) for r in rows]
-    return Prepared(Examples(*arrays), None, contract, samples, Report(**_json(folder / "report.json")))
+    report = _json(folder / "report.json")
+    report["dropped_at"] = tuple(report["dropped_at"])
+    return Prepared(Examples(*arrays), None, contract, samples, Report(**report))
 
 
 def _json(path: Path) -> Any:
