@@ -235,7 +235,9 @@ def _holes_of(turns: Iterable[Turn], first: int = 0) -> list[Hole]:
 
 def _written(text: str, where: str, position: int) -> str | None:
     """How the text stands at the position: as it is, or as JSON writes it."""
-    forms = (text, json.dumps(text, ensure_ascii=False)[1:-1], json.dumps(text)[1:-1])
+    if where.startswith(text, position):
+        return text
+    forms = (json.dumps(text, ensure_ascii=False)[1:-1], json.dumps(text)[1:-1])
     return next((form for form in forms if where.startswith(form, position)), None)
 
 
