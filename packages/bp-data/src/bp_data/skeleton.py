@@ -63,7 +63,7 @@ class Skeleton:
         starts, position = [0], 0
         for piece, hole in zip(self.pieces, self.holes, strict=False):
             position += len(piece)
-            written = _written(texts[hole], text, position)
+            written = _written(texts[hole], text, position) if hole in texts else None
             if written is None:
                 return None
             position += len(written)
@@ -91,7 +91,8 @@ class Skeleton:
         if lost and turn.get("tool_calls") and holes[-1] in self.missing:
             raise TemplateUnusable(f"the chat template leaves out the tool calls of {name}.")
         if lost and (len(lost) == len(holes) or turn["role"] != "assistant"):
-            raise TemplateUnusable(f"the chat template leaves out {name}.")
+            fix = "Put its text into another turn, or use a model whose template writes such turns."
+            raise TemplateUnusable(f"the chat template leaves out {name}.", fix=fix)
         if turn["role"] == "assistant" and any(self.holes.count(hole) > 1 for hole in holes):
             raise TemplateUnusable(f"the chat template writes {name} more than once.")
 

@@ -10,7 +10,7 @@ from typing import Any
 from bp_core.errors import BadRow
 
 from .records import Tools, Turn
-from .values import Value, from_json, given, shown
+from .values import Value, from_json, given, plain, shown
 
 _FIX = 'Write a call as {"type": "function", "function": {"name": "…", "arguments": {…}}}.'
 _TOOL_FIX = 'Write a tool as {"type": "function", "function": {"name": "…", "parameters": {…}}}.'
@@ -29,6 +29,7 @@ def read_tools(value: Value, where: str) -> Tools:
     tools = [tools] if isinstance(tools, Mapping) else tools
     if not isinstance(tools, list | tuple):
         raise BadRow(f"{key!r} must be a list of tools, not {shown(tools)}.", where=where, fix=_TOOL_FIX)
+    plain(tools, repr(key), where)
     return tuple(_tool(tool, f"tool {number}", where) for number, tool in enumerate(tools, 1))
 
 
@@ -47,7 +48,9 @@ def read_calls(value: object, name: str, where: str) -> list[Turn]:
     calls = [value] if isinstance(value, Mapping) else value
     if not isinstance(calls, list | tuple) or not calls:
         raise BadRow(f"{name} must hold tool calls, not {shown(value)}.", where=where, fix=_FIX)
-    return [_call(call, name, where) for call in calls]
+    read = [_call(call, name, where) for call in calls]
+    plain(read, f"a tool call of {name}", where)
+    return read
 
 
 def _call(call: object, name: str, where: str) -> Turn:

@@ -32,6 +32,14 @@ def from_json(text: str, name: str, where: str) -> object:
         raise BadRow(f"{name} is not valid JSON ({error}): {shown(text)}.", where=where) from error
 
 
+def plain(value: object, name: str, where: str) -> None:
+    """Raises BadRow if the value cannot be written as JSON in UTF-8."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadRow(f"{name} cannot be written as JSON ({error}).", where=where) from error
+
+
 def given(value: object) -> bool:
     """Whether a key holds something; merged tables fill gaps with null, empty text or empty lists."""
     return value not in (None, "", [], {}, ())
