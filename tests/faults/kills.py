@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from .runs import Child, begun, finish, same, training
+from .runs import Child, begun, ended, finish, same, training
 
 
 def kill_often(count, model, rows, folder, reference, seed=0):
@@ -23,8 +23,9 @@ def kill_often(count, model, rows, folder, reference, seed=0):
             if stage is None:  # it had ended: nothing was killed
                 break
             fell[stage] += 1
-        if stage:
-            finish(model, rows, output, log)
+            if ended(output):
+                break
+        finish(model, rows, output, log)
         same(output, reference)
     return fell
 
