@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bp_core.config import ExportConfig, TrainConfig
+from bp_core.config import CheckConfig, ExportConfig, TrainConfig
 
 from . import __version__
 from .failures import exit_code_of
@@ -22,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"auto_envvar_prefix": "BACKPROPAGATE"},
 )
-data_app = typer.Typer(help="Look at a data file as the model will, split it, convert it.")
+data_app = typer.Typer(help="Check a data file, look at it as the model will, split it, convert it.")
 app.add_typer(data_app, name="data")
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
@@ -100,6 +100,17 @@ def show(
 ) -> None:
     """Show rows as the model will see them: the rendered text, what is learned of it, and its tokens."""
     _data_verbs().show(file, model, rows, skip, json=json)
+
+
+@data_app.command()
+@with_options(CheckConfig)
+def check(
+    settings: dict[str, Any],
+    file: Annotated[str, typer.Argument(help="The data file.")],
+    json: Json = False,
+) -> None:
+    """Find what is wrong in a data file, each fault with its line; exits with 1 if there is an error."""
+    raise typer.Exit(_data_verbs().check_file(settings, file, json=json))
 
 
 @data_app.command()

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
+from bp_core.config import CheckConfig
 from bp_core.errors import BadValue
 from bp_data import ChatTokenizer, convert, read
+from bp_data.check import check
 from bp_data.jsonl import line, new_lines
 from bp_data.reshape import reshape
 from bp_data.show import Shown
@@ -18,6 +22,7 @@ from bp_data.show import show as shown
 from bp_data.split import split as split_file
 
 from . import models, results
+from .check_report import show_check
 from .screen import Screen
 from .verbs import quiet_libraries
 
@@ -39,6 +44,17 @@ def show(file: str, model: str, rows: int, skip: int, *, json: bool) -> None:
     console = Console(highlight=False)
     for row in found:
         _print_row(row, console)
+
+
+def check_file(settings: Mapping[str, Any], file: str, *, json: bool) -> int:
+    """Returns the exit code: 1 if there are findings at or above `fail_on`."""
+    quiet_libraries()
+    config = CheckConfig(**settings)
+    with Screen() as screen:
+        tokenizer = ChatTokenizer.open(models.locate(config.model, screen.notify)) if config.model else None
+        report = check(file, config, tokenizer, screen.notify)
+    results.print_json(report.as_dict()) if json else show_check(report)
+    return 1 if report.fails(config.fail_on) else 0
 
 
 def split(file: str, held_out: float, seed: int, output: str | None, *, json: bool) -> None:

@@ -1,0 +1,75 @@
+"""Characters that do not belong: cleaning what can be removed safely, and finding what was decoded wrongly."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+from .secrets import Spot
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]")
+# Not the joiners U+200C and U+200D, which Persian, Indic scripts and emoji need; nor U+200B after a letter of a script
+# that writes no spaces (Thai, Lao, Burmese, Khmer).
+_INVISIBLE = re.compile(
+    r"[\u00ad\u2060\ufeff\u202a-\u202e\u2066-\u2069]|(?<![\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff])\u200b"
+)
+_CLEANED = (("control-character", _CONTROL), ("invisible-character", _INVISIBLE))
+# The first byte of a UTF-8 character, read as Windows-1252, and what its other bytes become.
+_REST = "\u0080-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122"
+_MOJIBAKE = re.compile(f"[\u00c2-\u00df][{_REST}]|[\u00e0-\u00ef][{_REST}]{{2}}|\u00f0[{_REST}]{{3}}")
+_MIXED = re.compile(r"\w*(?:[A-Za-z][\u0400-\u04ff]|[\u0400-\u04ff][A-Za-z])\w*")
+_AS_IS = "text"  # raw text is learned as it stands, white space included
+
+
+def clean(value: Mapping[str, object]) -> tuple[Mapping[str, object], Counter[str]]:
+    """The row without control and invisible characters and outer white space, and what was removed, by kind.
+
+    Cleaning what is clean changes nothing; then the same object is returned.
+    """
+    removed: Counter[str] = Counter()
+    cleaned = {key: _clean(item, key, removed) for key, item in value.items()}
+    return (cleaned if removed else value), removed
+
+
+def _clean(value: object, key: object, removed: Counter[str]) -> object:
+    if isinstance(value, str):
+        return _clean_text(value, key != _AS_IS, removed)
+    if isinstance(value, dict):
+        return {name: _clean(item, name, removed) for name, item in value.items()}
+    return [_clean(item, key, removed) for item in value] if isinstance(value, list) else value
+
+
+def _clean_text(text: str, strip: bool, removed: Counter[str]) -> str:
+    if not text.isprintable():  # line feeds are not printable either
+        for kind, pattern in _CLEANED[: 1 if text.isascii() else 2]:
+            text, count = pattern.subn("", text)
+            if count:
+                removed[kind] += count
+    if strip and text != (stripped := text.strip()):
+        removed["outer-space"] += 1
+        return stripped
+    return text
+
+
+def oddities(text: str) -> Iterator[Spot]:
+    """Signs that a text was decoded wrongly, or imitates letters."""
+    if text.isascii():
+        return
+    if (at := text.find("\ufffd")) >= 0:
+        yield "lost-character", f"{text.count(chr(0xFFFD))} × U+FFFD", at
+    for match in _MOJIBAKE.finditer(text):
+        if right := _decoded(match[0]):
+            yield "mojibake", f"{match[0]!r} was {right!r}", match.start()
+            break
+    if mixed := _MIXED.search(text):
+        yield "mixed-scripts", f"{mixed[0][:40]!r} mixes Latin and Cyrillic letters", mixed.start()
+
+
+def _decoded(text: str) -> str:
+    """What the characters were before somebody took their UTF-8 bytes for Windows-1252; "" if they were not that."""
+    try:
+        single = b"".join(sign.encode("latin-1" if "\x80" <= sign <= "\x9f" else "cp1252") for sign in text)
+        return single.decode("utf-8")
+    except UnicodeError:
+        return ""

@@ -1,0 +1,166 @@
+"""One pass over the rows: each is looked at once, and a few bytes of it are kept."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bp_core.config import CheckConfig, TrainConfig
+from bp_core.errors import BackpropagateError, FileEmpty, FileUnreadable, NoTarget, UnknownFormat
+
+from ..chat import ChatTokenizer
+from ..files import Row
+from ..formats import Record, convert
+from .characters import clean, oddities
+from .drift import Drift
+from .duplicates import NO_KEY, Places, key, repeats, shared
+from .findings import KEPT, KINDS, Findings
+from .held_out import HeldOut
+from .lengths import Lengths
+from .markup import Markup
+from .near_duplicates import NearIndex, hashes
+from .secrets import hidden, secrets
+from .tokens import Tokens
+from .turns import Said, has_null_turn, turn_faults
+
+KEEP = 0
+CODES = {name: code for code, name in enumerate(KINDS, KEEP + 1)}  # why a row is left out, in a byte
+
+
+class Inspection:
+    """What is known of the rows so far. `verdicts` has a byte for each: KEEP, or the code of the kind of its fault."""
+
+    def __init__(self, settings: CheckConfig, tokenizer: ChatTokenizer | None) -> None:
+        self.findings = Findings()
+        self.places, self.verdicts, self._keys = Places(), bytearray(), array("Q")
+        self.formats: Counter[str] = Counter()
+        self.characters = Lengths()
+        self.tokens = Tokens(tokenizer, settings.max_length or TrainConfig.max_length) if tokenizer else None
+        self.unreadable = 0
+        self._format_places: dict[str, str] = {}
+        self._drift, self._markup = Drift(), Markup(tokenizer)
+        self._near = NearIndex() if settings.near else None
+        self._near_rows, self._near_leaks = array("q"), array("q")  # a row, and the one it is nearly, in turn
+        self._held_out = HeldOut(settings.against, settings.near) if settings.against else None
+
+    def unread(self, error: BackpropagateError) -> None:
+        """Count what could not be read as a row. A file without any row at all raises FileEmpty."""
+        if isinstance(error, FileEmpty) and not self.places and not self.unreadable:
+            raise error
+        if isinstance(error, FileEmpty):
+            kind = "empty-file"
+        else:
+            self.unreadable += 1
+            kind = "bad-encoding" if isinstance(error, FileUnreadable) else "broken-row"
+        self.findings.add(kind, error.where or "", hidden(error.message), error.fix)
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Look at some more rows, in the order of the data."""
+        numbers = range(len(self.places), len(self.places) + len(rows))
+        looked = [(number, *self._look(row)) for number, row in zip(numbers, rows, strict=True)]
+        records = [(number, record, said) for number, record, said in looked if record]
+        if self.tokens:
+            for index, kind, message, fix in self.tokens.add([record for _, record, _ in records]):
+                self._fault(records[index][0], kind, message, fix)
+        if self._near:
+            self._compare([(number, said.joined) for number, _, said in records], self._near)
+
+    def finish(self) -> None:
+        """Add what only shows when all rows have been seen: duplicates, leaks, drift, mixed formats."""
+        exact = np.zeros(len(self.places), dtype=np.bool_)
+        if self._held_out:
+            exact |= self._tell("leak", *shared(self._keys, self._held_out.keys), self._held_out.places)
+        exact |= self._tell("duplicate", *repeats(self._keys), self.places)
+        for kind, pairs in (("near-leak", self._near_leaks), ("near-duplicate", self._near_rows)):
+            rows, others = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+            new = ~exact[rows]
+            places = self._held_out.places if self._held_out and kind == "near-leak" else self.places
+            self._tell(kind, rows[new], others[new], places)
+        self._drift.tell(self.findings)
+        for name, count in self.formats.most_common()[1:]:
+            self.findings.add("mixed-formats", self._format_places[name], f"{count} rows are {name}, from here on")
+
+    def _look(self, row: Row) -> tuple[Record | None, Said]:
+        """The row's record, if it is one, and what it says; its faults are added."""
+        number = len(self.places)
+        self.places.append(row.where)
+        self.verdicts.append(KEEP)
+        self._drift.see(row.value, row.where)
+        record = self._record(row, number)
+        said = Said.by(record) if record else Said.somewhere_in(row)
+        for kind, message, offset in self._spots(said.joined):
+            self.findings.add(kind, row.where, said.turn(offset) + message)
+        if record:
+            self.formats[record.format] += 1
+            self._format_places.setdefault(record.format, row.where)
+            self.characters.add(sum(map(len, said.texts)))
+            for kind, message in turn_faults(record):
+                self.findings.add(kind, row.where, message)
+        return record, said
+
+    def _record(self, row: Row, number: int) -> Record | None:
+        """The row converted; its verdict and key are those of the cleaned row, which is what a repair would write."""
+        cleaned, removed = clean(row.value)
+        for kind, count in removed.items():
+            self.findings.add(kind, row.where, f"{count} in the row")
+        result = kept = _converted(row)
+        if removed:
+            kept = _converted(Row(cleaned, row.where))
+        fault = next((each for each in (result, kept) if isinstance(each, BackpropagateError)), None)
+        if fault:
+            self.findings.add(_kind(fault, row), row.where, hidden(fault.message), fault.fix)
+        if isinstance(kept, BackpropagateError):
+            self.verdicts[number] = CODES[_kind(kept, row)]
+        self._keys.append(NO_KEY if isinstance(kept, BackpropagateError) else key(kept))
+        return None if isinstance(result, BackpropagateError) else result
+
+    def _spots(self, text: str) -> Iterable[tuple[str, str, int]]:
+        yield from secrets(text)
+        yield from self._markup(text)
+        yield from oddities(text)
+
+    def _compare(self, texts: list[tuple[int, str]], index: NearIndex) -> None:
+        for (number, _), hashed in zip(texts, hashes([text for _, text in texts]), strict=True):
+            if self._held_out and (other := self._held_out.nearly(hashed)) is not None:
+                self._near_leaks.extend((number, other))
+            if (other := index.add(number, hashed)) is not None:
+                self._near_rows.extend((number, other))
+
+    def _fault(self, number: int, kind: str, message: str, fix: str | None) -> None:
+        self.findings.add(kind, self.places[number], hidden(message), fix)
+        if KINDS[kind].repair == "left out" and self.verdicts[number] == KEEP:
+            self.verdicts[number] = CODES[kind]
+
+    def _tell(self, kind: str, rows: NDArray[np.int64], others: NDArray[np.int64], places: Places) -> NDArray[np.bool_]:
+        """Add a finding for each of these rows, which says (nearly) what the one at the other place says."""
+        for row, other in zip(rows[:KEPT].tolist(), others[:KEPT].tolist(), strict=True):
+            self.findings.add(kind, self.places[row], f"says {_NEARLY.get(kind, '')}what {places[other]} says")
+        self.findings.more(kind, max(0, len(rows) - KEPT))
+        verdicts = np.frombuffer(self.verdicts, dtype=np.uint8)
+        if KINDS[kind].repair == "left out":
+            verdicts[rows] = np.where(verdicts[rows] == KEEP, CODES[kind], verdicts[rows])
+        told = np.zeros(len(self.places), dtype=np.bool_)
+        told[rows] = True
+        return told
+
+
+_NEARLY = {"near-duplicate": "nearly ", "near-leak": "nearly "}
+
+
+def _converted(row: Row) -> Record | BackpropagateError:
+    try:
+        return convert(row)
+    except BackpropagateError as error:
+        return error
+
+
+def _kind(error: BackpropagateError, row: Row) -> str:
+    if isinstance(error, UnknownFormat):
+        return "unknown-format"
+    if has_null_turn(row):
+        return "empty-answer"
+    return "no-answer" if isinstance(error, NoTarget) else "broken-row"
