@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +11,11 @@ from typing import Any
 
 from bp_core.config import ExportConfig, ExportFormat, Quantization, Recipe, TrainConfig, known
 from bp_core.contract import CONTRACT_FILE, Contract
-from bp_core.errors import FileMissing
 from bp_core.events import Event, Finished, Notify, Progress, Stepped, Watch
 from bp_core.folders import writable_folder
 from bp_core.rail import Job, Opened, Rail
 from bp_data import Batches, ChatTokenizer, Prepared, prepare
+from bp_data.files import Data, require
 from bp_export import Export
 from bp_resilience import Keeper
 from bp_resilience import train as run_loop
@@ -24,8 +24,6 @@ from . import models, runs
 from .adapters import adapter_in, export_adapter, publish, stop_ids
 from .recipe import choose_rail, resolve
 from .screen import Screen
-
-Data = str | Path | Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,9 @@ class Trainer:
         resume: bool = False,
         watch: Watch | None = None,
     ) -> Run:
-        """Train an adapter on `data`: a file, or a list of rows. With `resume`, go on with the newest unfinished run.
+        """Train an adapter on `data`: a file or folder, a data set of the hub by name, or rows.
+
+        With `resume`, go on with the newest unfinished run.
 
         `watch` receives every event, in place of the progress display.
         """
@@ -141,8 +141,7 @@ class Trainer:
         return dataclasses.replace(self.config, **{name: v for name, v in settings.items() if v is not None})
 
     def _prepare(self, data: Data, config: TrainConfig, notify: Notify) -> tuple[Plan, Prepared, Rail]:
-        if isinstance(data, str | Path) and not Path(data).exists():
-            raise FileMissing("there is no such file.", where=str(data))
+        require(data)
         backend, rail, probe = choose_rail(config.backend)
         base = models.locate(config.model, notify)
         self._tokenizer = ChatTokenizer.open(base)

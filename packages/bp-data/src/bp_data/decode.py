@@ -59,6 +59,11 @@ def optional(module: str, extra: str, path: Path) -> ModuleType:
         raise PackageMissing(f"reading this file needs {package}.", where=str(path), fix=fix) from error
 
 
+def missing(path: Path) -> FileMissing:
+    """The error for a file that is not there, with the name it may be meant to have."""
+    return FileMissing("there is no such file." + _near(path), where=str(path))
+
+
 @contextmanager
 def reading(path: Path, *errors: type[Exception]) -> Iterator[None]:
     """What opening and reading the file at `path` can raise, `errors` included, as one of ours."""
@@ -66,7 +71,7 @@ def reading(path: Path, *errors: type[Exception]) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise FileMissing("there is no such file." + _near(path), where=str(path)) from error
+        raise missing(path) from error
     except caught as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise FileUnreadable(f"the file cannot be read ({reason}).", where=place(path)) from error

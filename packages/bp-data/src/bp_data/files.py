@@ -10,9 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from bp_core.errors import BackpropagateError, BadRow, BrokenJson, FileEmpty, FileUnreadable, UnknownFormat
+from bp_core.errors import (
+    BackpropagateError,
+    BadRow,
+    BadValue,
+    BrokenJson,
+    FileEmpty,
+    FileUnreadable,
+    UnknownFormat,
+)
 
-from .decode import STDIN, Fault, Lines, lines, place, strict
+from .decode import STDIN, Fault, Lines, lines, missing, place, strict
+from .hub import HubName, hub_rows, named
 from .tables import delimited, parquet
 
 _JSON = {".json", ".jsonl", ".ndjson"}
@@ -39,19 +48,34 @@ _T = TypeVar("_T")
 
 
 def read(data: Data, columns: Mapping[str, str] | None = None, fault: Fault = strict) -> Iterator[Row]:
-    """The rows of a file, of the files in a folder, of standard input ("-", JSON lines), or of dicts given directly.
+    """The rows of a file, of the files in a folder, of standard input ("-", JSON lines), of a data set of the hub (see
+    `hub`), or of dicts given directly; a `datasets` object gives such dicts.
 
     Rows come as they are read; nothing is opened before the first is asked for, and only a JSON array is held whole.
     `columns` renames: our name to the file's. A broken row goes to `fault`, which may return: then the next one is
-    read. Raises FileMissing, FileUnreadable, FileEmpty, BrokenJson, PackageMissing, UnknownFormat for a column that is
-    not there, and BadRow for what is no row.
+    read. Raises FileMissing, FileUnreadable, FileEmpty, BrokenJson, PackageMissing, HubUnreachable, BadValue for splits
+    where rows should be, UnknownFormat for a column that is not there, and BadRow for what is no row.
     """
+    if isinstance(data, Mapping):
+        splits = ", ".join(map(repr, data))
+        raise BadValue(f"this holds {splits}, not rows.", fix="Give one of them, as data['train'].")
     if isinstance(data, str | Path):
-        rows = _read_path(Path(data), fault)
+        name = named(data)
+        rows = _filled(_hub(name), str(name), fault) if name else _read_path(Path(data), fault)
     else:
         values = ((value, f"row {number}") for number, value in enumerate(data, 1))
         rows = _filled(_each(values, _mapping, fault), None, fault)
     return _each(((row.value, row.where) for row in rows), _renaming(columns), fault) if columns else rows
+
+
+def require(data: Data) -> None:
+    """Raises FileMissing if `data` names nothing that could be read. The hub is not asked."""
+    if isinstance(data, str | Path) and str(data) != STDIN and not Path(data).exists() and not named(data):
+        raise missing(Path(data))
+
+
+def _hub(name: HubName) -> Iterator[Row]:
+    return (Row(value, where) for value, where in hub_rows(name))
 
 
 def _each(

@@ -13,7 +13,7 @@ _MOST = 10_000  # keys with their types; a file has a handful
 
 @dataclass(slots=True)
 class _Seen:
-    rows: int = 0
+    count: int = 0
     places: list[str] = field(default_factory=list)
 
 
@@ -43,19 +43,19 @@ class Drift:
                 self._full = self._full or place
                 return
             seen = self._seen[slot] = _Seen()
-        seen.rows += 1
-        if len(seen.places) < KEPT:
+        seen.count += 1
+        if seen.count <= KEPT:
             seen.places.append(place)
 
     def tell(self, findings: Findings) -> None:
         """Add a finding for each value that is not of its key's most frequent type."""
         for key, kinds in self._by_key().items():
-            usual = max(kinds, key=lambda kind: kinds[kind].rows)
+            usual = max(kinds, key=lambda kind: kinds[kind].count)
             for kind, seen in kinds.items():
                 if kind != usual:
                     for place in seen.places:
                         findings.add("type-drift", place, f"{key!r} is {kind}, and elsewhere {usual}")
-                    findings.more("type-drift", seen.rows - len(seen.places))
+                    findings.more("type-drift", seen.count - len(seen.places))
         if self._full:
             findings.add("type-drift", self._full, f"from here on, keys beyond {_MOST} are not compared")
 

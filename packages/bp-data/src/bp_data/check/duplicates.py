@@ -14,6 +14,7 @@ from ..formats import Record
 
 _DIGITS = "0123456789"
 NO_KEY = 0  # of rows that say nothing
+_encode = json.JSONEncoder(sort_keys=True).encode
 
 
 class Places:
@@ -41,7 +42,7 @@ class Places:
 
 def key(record: Record) -> int:
     """A number for what the record says, whatever its format. Two records that differ share one once in 2^63 pairs."""
-    content = json.dumps(record.content, sort_keys=True).encode()
+    content = _encode(record.content).encode()
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest()) | 1
 
 

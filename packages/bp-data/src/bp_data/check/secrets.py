@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 Spot = tuple[str, str, int]  # the kind of finding, what to say, and where in the text it begins
@@ -62,10 +62,10 @@ def _personal(name: str, pattern: str, *needles: str, genuine: Callable[[str], b
 
 
 _FORMS = (
-    _secret("a private key", r"-----BEGIN (?:[A-Z\d]+ )*PRIVATE KEY(?: BLOCK)?-----", "PRIVATE KEY", genuine=_any),
+    _secret("a private key", r"-----BEGIN (?:[A-Z\d]+ )*PRIVATE KEY(?: BLOCK)?-----", "-----BEGIN", genuine=_any),
     _secret("an AWS access key", r"\b(?:AKIA|ASIA)[A-Z\d]{16}\b", "AKIA", "ASIA"),
     _secret("a Google API key", r"\bAIza[\w-]{35}", "AIza"),
-    _secret("a Google OAuth token", r"\bya29\.[\w-]{20,}", "ya29."),
+    _secret("a Google OAuth token", r"\bya29\.[\w-]{20,}", "ya29"),
     _secret("a Hugging Face token", r"\bhf_[A-Za-z\d]{30,}\b", "hf_"),
     _secret("an API key (sk-…)", r"\bsk-(?=[\w-]*\d)(?=[\w-]*[A-Z])[\w-]{20,}", "sk-"),
     _secret("a GitHub token", r"\b(?:gh[opsur]_[A-Za-z\d]{36,}|github_pat_\w{50,})", "ghp_", "gho_", "ghs_", "ghu_",
@@ -90,6 +90,19 @@ _NUMBERS = (
     ),
     _personal("a bank account number", r"\b[A-Z]{2}\d{2}(?: ?[A-Z\d]{4}){2,7}(?: ?[A-Z\d]{1,3})?\b", genuine=iban),
 )
+
+
+def _by_rarest_sign(forms: Iterable[Form]) -> dict[str, list[tuple[str, Form]]]:
+    """The needles under the sign in them that text has least often: looking for a single one is ten times quicker."""
+    found: dict[str, list[tuple[str, Form]]] = {}
+    for form in forms:
+        for needle in form.needles:
+            sign = min(needle, key=lambda sign: (sign.isspace(), sign.isalnum(), sign.islower()))
+            found.setdefault(sign, []).append((needle, form))
+    return found
+
+
+_NEEDLES = _by_rarest_sign(_FORMS)
 _DIGITS = re.compile(r"\d[\d .()-]{2,}\d")
 
 
@@ -112,9 +125,9 @@ def hidden(text: str) -> str:
 
 
 def _matches(text: str) -> Iterator[tuple[Form, re.Match[str]]]:
-    for form in _FORMS:
-        if any(needle in text for needle in form.needles):
-            yield from _genuine(form, text)
+    likely = [form for sign, some in _NEEDLES.items() if sign in text for needle, form in some if needle in text]
+    for form in dict.fromkeys(likely):
+        yield from _genuine(form, text)
     if _DIGITS.search(text):
         for form in _NUMBERS:
             yield from _genuine(form, text)
