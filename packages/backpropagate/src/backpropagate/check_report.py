@@ -7,6 +7,8 @@ from rich.text import Text
 
 from bp_data.check import KINDS, Report
 
+from .results import visible
+
 _PLACES = 3  # of a kind, shown; --json has more
 _BAR = 40
 _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
@@ -30,7 +32,7 @@ def _kind(report: Report, name: str) -> Text:
     first, *others = report.findings.of(name)
     count = report.findings.counts[name]
     line = Text(f"{first.severity:8}", _COLOURS[first.severity])
-    line.append(f"{name:20}{count:>7}  {first.place}: {first.message}\n", "default")
+    line.append(f"{name:20}{count:>7}  {visible(f'{first.place}: {first.message}')}\n", "default")
     places = ", ".join(dict.fromkeys(finding.place for finding in others[: _PLACES - 1]))
     more = f" and {count - _PLACES} more" if count > _PLACES else ""
     line.append(" " * 37 + (f"also {places}{more} " if others else "") + f"→ {first.fix}", "dim")

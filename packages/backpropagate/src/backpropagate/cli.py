@@ -43,7 +43,7 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 @with_options(TrainConfig)
 def train(
     settings: dict[str, Any],
-    data: Annotated[str, typer.Option(help="The examples: a file, a folder, or a data set of the hub (owner/name:split).")],
+    data: Annotated[str, typer.Option(help="The examples: a file, a folder, or owner/name:split on the hub.")],
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the newest unfinished run.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
     json: Json = False,

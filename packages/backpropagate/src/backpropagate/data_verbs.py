@@ -26,9 +26,6 @@ from .check_report import show_check
 from .screen import Screen
 from .verbs import quiet_libraries
 
-# What would steer the terminal is shown instead: ␛ for an escape.
-_VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {127: "␡"}
-
 
 def show(file: str, model: str, rows: int, skip: int, *, json: bool) -> None:
     quiet_libraries()
@@ -82,7 +79,7 @@ def _print_row(row: Shown, console: Console) -> None:
     plain = console.color_system is None or console.no_color
     text = Text()
     for stretch, trained in row.stretches():
-        visible = stretch.translate(_VISIBLE)
+        visible = results.visible(stretch)
         text.append(f"⟦{visible}⟧" if trained and plain else visible, "bold green" if trained else "dim")
     counts = ", ".join(f"{part.role} {part.tokens}" for part in row.parts)
     head = f"{row.where} · {row.format} · {len(row.tokens)} tokens ({counts}), {sum(row.trained)} trained"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from .secrets import Spot
 
@@ -22,17 +21,25 @@ _MIXED = re.compile(r"\w*(?:[A-Za-z][\u0400-\u04ff]|[\u0400-\u04ff][A-Za-z])\w*"
 _AS_IS = "text"  # raw text is learned as it stands, white space included
 
 
-def clean(value: Mapping[str, object]) -> tuple[Mapping[str, object], Counter[str]]:
-    """The row without control and invisible characters and outer white space, and what was removed, by kind.
+Removed = dict[str, list[str]]  # what was removed, by the kind of finding that it is
+
+
+def clean(value: Mapping[str, object]) -> tuple[Mapping[str, object], Removed]:
+    """The row without control and invisible characters and outer white space, and what was removed.
 
     Cleaning what is clean changes nothing; then the same object is returned.
     """
-    removed: Counter[str] = Counter()
+    removed: Removed = {}
     cleaned = {key: _clean(item, key, removed) for key, item in value.items()}
     return (cleaned if removed else value), removed
 
 
-def _clean(value: object, key: object, removed: Counter[str]) -> object:
+def named(characters: Iterable[str]) -> str:
+    """Characters that cannot be shown, by number: U+0007."""
+    return ", ".join(dict.fromkeys(f"U+{ord(sign):04X}" for text in characters for sign in text))
+
+
+def _clean(value: object, key: object, removed: Removed) -> object:
     if isinstance(value, str):
         return _clean_text(value, key != _AS_IS, removed)
     if isinstance(value, dict):
@@ -40,14 +47,14 @@ def _clean(value: object, key: object, removed: Counter[str]) -> object:
     return [_clean(item, key, removed) for item in value] if isinstance(value, list) else value
 
 
-def _clean_text(text: str, strip: bool, removed: Counter[str]) -> str:
+def _clean_text(text: str, strip: bool, removed: Removed) -> str:
     if not text.isprintable():  # line feeds are not printable either
         for kind, pattern in _CLEANED[: 1 if text.isascii() else 2]:
-            text, count = pattern.subn("", text)
-            if count:
-                removed[kind] += count
+            if found := pattern.findall(text):
+                removed.setdefault(kind, []).extend(found)
+                text = pattern.sub("", text)
     if strip and text != (stripped := text.strip()):
-        removed["outer-space"] += 1
+        removed.setdefault("outer-space", []).append(text[: len(text) - len(text.lstrip())] or text[len(stripped) :])
         return stripped
     return text
 

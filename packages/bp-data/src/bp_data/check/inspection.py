@@ -15,7 +15,7 @@ from bp_core.errors import BackpropagateError, FileEmpty, FileUnreadable, NoTarg
 from ..chat import ChatTokenizer
 from ..files import Row
 from ..formats import Record, convert
-from .characters import clean, oddities
+from .characters import clean, named, oddities
 from .drift import Drift
 from .duplicates import NO_KEY, Places, key, repeats, shared
 from .findings import KEPT, KINDS, Findings
@@ -41,6 +41,7 @@ class Inspection:
         self.characters = Lengths()
         self.tokens = Tokens(tokenizer, settings.max_length or TrainConfig.max_length) if tokenizer else None
         self.unreadable = 0
+        self._empty: FileEmpty | None = None
         self._format_places: dict[str, str] = {}
         self._drift, self._markup = Drift(), Markup(tokenizer)
         self._near = NearIndex() if settings.near else None
@@ -48,11 +49,9 @@ class Inspection:
         self._held_out = HeldOut(settings.against, settings.near) if settings.against else None
 
     def unread(self, error: BackpropagateError) -> None:
-        """Count what could not be read as a row. A file without any row at all raises FileEmpty."""
-        if isinstance(error, FileEmpty) and not self.places and not self.unreadable:
-            raise error
+        """Count what could not be read as a row."""
         if isinstance(error, FileEmpty):
-            kind = "empty-file"
+            kind, self._empty = "empty-file", error
         else:
             self.unreadable += 1
             kind = "bad-encoding" if isinstance(error, FileUnreadable) else "broken-row"
@@ -70,7 +69,12 @@ class Inspection:
             self._compare([(number, said.joined) for number, _, said in records], self._near)
 
     def finish(self) -> None:
-        """Add what only shows when all rows have been seen: duplicates, leaks, drift, mixed formats."""
+        """Add what only shows when all rows have been seen: duplicates, leaks, drift, mixed formats.
+
+        Raises FileEmpty if there was nothing at all.
+        """
+        if self._empty and not self.places and not self.unreadable:
+            raise self._empty
         exact = np.zeros(len(self.places), dtype=np.bool_)
         if self._held_out:
             exact |= self._tell("leak", *shared(self._keys, self._held_out.keys), self._held_out.places)
@@ -82,7 +86,8 @@ class Inspection:
             self._tell(kind, rows[new], others[new], places)
         self._drift.tell(self.findings)
         for name, count in self.formats.most_common()[1:]:
-            self.findings.add("mixed-formats", self._format_places[name], f"{count} rows are {name}, from here on")
+            usual = self.formats.most_common(1)[0][0]
+            self.findings.add("mixed-formats", self._format_places[name], f"{name} ({count}), and elsewhere {usual}")
 
     def _look(self, row: Row) -> tuple[Record | None, Said]:
         """The row's record, if it is one, and what it says; its faults are added."""
@@ -105,8 +110,8 @@ class Inspection:
     def _record(self, row: Row, number: int) -> Record | None:
         """The row converted; its verdict and key are those of the cleaned row, which is what a repair would write."""
         cleaned, removed = clean(row.value)
-        for kind, count in removed.items():
-            self.findings.add(kind, row.where, f"{count} in the row")
+        for kind, characters in removed.items():
+            self.findings.add(kind, row.where, f"{len(characters)} in the row: {named(characters)}")
         result = kept = _converted(row)
         if removed:
             kept = _converted(Row(cleaned, row.where))

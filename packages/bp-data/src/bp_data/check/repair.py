@@ -79,8 +79,9 @@ class _Changes:
         result, removed = clean(value)
         if removed:
             self._cleaned += 1
-            self._removed += removed
-            self._log.write(line({"place": place, "change": "cleaned", "removed": dict(removed)}))
+            counts = {kind: len(characters) for kind, characters in removed.items()}
+            self._removed.update(counts)
+            self._log.write(line({"place": place, "change": "cleaned", "removed": counts}))
         return result
 
     def done(self, plan: Plan, rows: int) -> Repaired:

@@ -125,13 +125,16 @@ def hidden(text: str) -> str:
 
 
 def _matches(text: str) -> Iterator[tuple[Form, re.Match[str]]]:
+    """Without those that are a part of one found before: what follows the password in a URL is no e-mail address."""
     likely = [form for sign, some in _NEEDLES.items() if sign in text for needle, form in some if needle in text]
-    for form in dict.fromkeys(likely):
-        yield from _genuine(form, text)
-    if _DIGITS.search(text):
-        for form in _NUMBERS:
-            yield from _genuine(form, text)
+    forms = [form for form in _FORMS if form in likely] if likely else []
+    ends: list[tuple[int, int]] = []
+    for form in [*forms, *(_NUMBERS if _DIGITS.search(text) else ())]:
+        for match in _genuine(form, text):
+            if not any(match.start() < end and start < match.end() for start, end in ends):
+                ends.append(match.span())
+                yield form, match
 
 
-def _genuine(form: Form, text: str) -> Iterator[tuple[Form, re.Match[str]]]:
-    return ((form, match) for match in form.pattern.finditer(text) if form.genuine(match[0]))
+def _genuine(form: Form, text: str) -> Iterator[re.Match[str]]:
+    return (match for match in form.pattern.finditer(text) if form.genuine(match[0]))

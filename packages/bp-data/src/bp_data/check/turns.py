@@ -29,7 +29,7 @@ def _order(roles: list[str]) -> Iterator[str]:
     for number, (one, other) in enumerate(pairwise(roles), 1):
         if one == other and one in _ALONE:
             yield f"turns {number} and {number + 1} are both {one}"
-        elif other in _FIRST:
+        elif other in _FIRST and one not in _FIRST:
             yield f"turn {number + 1} is {other}, which belongs first"
     spoken = [role for role in roles if role not in _FIRST]
     if spoken and spoken[0] == "assistant":
