@@ -76,6 +76,8 @@ def recipe(**changes):
         batch_size=4,
         micro_batch=4,
         max_length=64,
+        train_on="assistant",
+        columns="",
         warmup_steps=0,
         weight_decay=0.0,
         max_grad_norm=1.0,

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ SEEDED = {
     "empty-turn": [14],
     "type-drift": [16],
     "too-long": [18, 19],
-    "end-lost": [18, 19],
+    "end-lost": [18],
     "no-target": [19],
     "markup": [20],
     "personal-data": [21],
@@ -46,6 +47,7 @@ SEEDED = {
     "mixed-scripts": [29],
     "mixed-formats": [30],
 }
+ELSEWHERE = {"empty-file", "not-written"}  # need a folder, and a template that takes thoughts away
 REPAIRED = [name for name, kind in KINDS.items() if kind.repair]
 
 
@@ -72,7 +74,7 @@ def seeded(smol: ChatTokenizer, **more: str) -> Report:
 
 
 def test_a_fault_of_every_kind_is_found_on_its_line_and_nowhere_else(smol: ChatTokenizer) -> None:
-    assert {*SEEDED, "empty-file"} == set(KINDS)
+    assert {*SEEDED, *ELSEWHERE} == set(KINDS)
     report = seeded(smol)
     assert lines(report) == SEEDED
     assert (report.rows, report.unread, report.formats) == (28, 2, {"openai": 23, "prompt": 1})
@@ -87,6 +89,39 @@ def test_an_empty_file_in_a_folder_is_found_and_the_others_are_checked(tmp_path:
         ("empty-file", str(tmp_path / "a.jsonl")),
         ("duplicate", f"{tmp_path / 'b.jsonl'}:2"),
     ]
+
+
+def test_what_a_template_leaves_out_of_answers_is_found(
+    tmp_path: Path, model_tokenizer: Callable[[str], ChatTokenizer]
+) -> None:
+    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "<think>\nhm\n</think>\n\nyo"}]
+    data = write(tmp_path / "a.jsonl", {"messages": turns}, {"messages": turns * 2})
+    (finding,) = check(data, CheckConfig(model="qwen3"), model_tokenizer("qwen3")).findings
+    assert (finding.kind, finding.place) == ("not-written", f"{data}:2")
+
+
+def test_comparisons_and_rated_answers_are_checked_like_demonstrations(tmp_path: Path, smol: ChatTokenizer) -> None:
+    compared = {"prompt": "Which?", "chosen": "This one.", "rejected": "That <|im_end|> one."}
+    rated = {"prompt": "Which?", "completion": "This one.", "label": False}
+    data = write(tmp_path / "a.jsonl", compared, compared, rated, {**rated, "completion": "Mail jane@bakery.test"})
+    report = check(data, CheckConfig(model="smol"), smol)
+    assert report.formats == {"preference": 2, "kto": 2}
+    assert [(finding.kind, finding.place.rpartition(":")[2], finding.message[:15]) for finding in report.findings] == [
+        ("duplicate", "2", f"says what {data}"[:15]),
+        ("markup", "1", "rejected turn 1"),
+        ("markup", "2", "rejected turn 1"),
+        ("personal-data", "4", "turn 2: an e-ma"),
+        ("mixed-formats", "3", "kto (2), and el"),
+    ]
+    assert report.tokens and sum(bar.rows for bar in report.tokens.lengths.bars()) == 6
+
+
+def test_columns_of_other_names_are_checked_and_keep_their_names_in_the_copy(tmp_path: Path) -> None:
+    rows = [{"q": "Hi?", "a": "Yes. "}, {"q": "Ho?"}, {"q": "Hi?", "a": "Yes."}]
+    data, copy = write(tmp_path / "a.jsonl", *rows), tmp_path / "copy.jsonl"
+    report = check(data, CheckConfig(fix=str(copy)), columns={"prompt": "q", "completion": "a"})
+    assert report.findings.counts == {"unknown-format": 1, "duplicate": 1, "outer-space": 1}
+    assert copy.read_text(encoding="utf-8") == '{"q": "Hi?", "a": "Yes."}\n'
 
 
 def test_the_quickstart_file_has_no_error_and_no_warning(smol: ChatTokenizer) -> None:

@@ -3,9 +3,9 @@
 import pytest
 
 from bp_data import Record
-from bp_data.check.turns import Said, turn_faults
+from bp_data.check.turns import RowText, turn_faults
 
-NAMES = {"s": "system", "u": "user", "a": "assistant", "t": "tool", "d": "developer"}
+NAMES = {"s": "system", "u": "user", "a": "assistant", "t": "tool"}
 
 
 def faults(roles: str) -> dict[str, str]:
@@ -13,7 +13,7 @@ def faults(roles: str) -> dict[str, str]:
     return dict(turn_faults(Record("openai", turns, "a:1")))
 
 
-@pytest.mark.parametrize("roles", ["ua", "sua", "dua", "uaua", "uatta", "sdua"])
+@pytest.mark.parametrize("roles", ["ua", "sua", "uaua", "uatta"])
 def test_usual_orders(roles: str) -> None:
     assert faults(roles) == {}
 
@@ -35,6 +35,6 @@ def test_unusual_orders(roles: str, message: str) -> None:
 
 def test_a_turn_is_named_by_where_in_the_row_something_stands() -> None:
     turns = [{"role": "user", "content": "ab"}, {"role": "assistant", "content": "c"}]
-    said = Said.by(Record("openai", turns, "a:1"))
+    said = RowText.of(Record("openai", turns, "a:1"))
     assert [said.turn(offset) for offset in range(4)] == ["turn 1: ", "turn 1: ", "turn 1: ", "turn 2: "]
-    assert Said.by(Record("text", "ab", "a:1")).turn(1) == ""
+    assert RowText.of(Record("text", "ab", "a:1")).turn(1) == ""

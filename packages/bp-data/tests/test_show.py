@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -56,6 +58,16 @@ def test_a_system_turn_that_the_template_writes_into_the_next_is_counted_with_it
     shown = show(record(("system", "s"), ("user", "q"), ("assistant", "a")), tokenizer)
     assert [part.role for part in shown.parts] == ["system + user", "assistant"]
     assert sum(part.tokens for part in shown.parts) == len(shown.tokens)
+
+
+def test_a_call_is_shown_with_its_turn(model_tokenizer: Callable[..., ChatTokenizer]) -> None:
+    call = {"type": "function", "function": {"name": "f", "arguments": {}}}
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
+    shown = show(Record("openai", turns, "f:7", tools=(call,)), model_tokenizer("qwen2_5"))
+    assert [part.role for part in shown.parts] == ["user", "assistant"]
+    assert [text for text, trained in shown.stretches() if trained] == [
+        '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call><|im_end|>'
+    ]
 
 
 def test_a_bos_that_the_tokenizer_writes_is_a_piece_of_its_own(llama: ChatTokenizer) -> None:

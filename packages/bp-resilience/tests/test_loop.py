@@ -28,6 +28,8 @@ def recipe(**changes):
         batch_size=6,
         micro_batch=6,
         max_length=8,
+        train_on="assistant",
+        columns="",
         warmup_steps=2,
         weight_decay=0.0,
         max_grad_norm=1.0,

@@ -15,7 +15,7 @@ from bp_core.events import Event, Finished, Notify, Progress, Stepped, Watch
 from bp_core.folders import writable_folder
 from bp_core.rail import Job, Opened, Rail
 from bp_data import Batches, ChatTokenizer, Prepared, prepare
-from bp_data.files import Data, require
+from bp_data.files import Data, columns_in, require
 from bp_export import Export
 from bp_resilience import Keeper
 from bp_resilience import train as run_loop
@@ -146,7 +146,13 @@ class Trainer:
         base = models.locate(config.model, notify)
         self._tokenizer = ChatTokenizer.open(base)
         prepared = prepare(
-            data, self._tokenizer, max_length=config.max_length, samples=config.samples, on_progress=notify
+            data,
+            self._tokenizer,
+            max_length=config.max_length,
+            samples=config.samples,
+            columns=columns_in(config.columns),
+            train_on=config.train_on,
+            on_progress=notify,
         )
         recipe = resolve(config, len(prepared.examples), backend, models.description(base))
         return Plan(recipe, probe.device, base, prepared.report.as_dict()), prepared, rail

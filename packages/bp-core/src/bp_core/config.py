@@ -13,6 +13,7 @@ from .errors import BadValue
 
 DType = Literal["auto", "float32", "bfloat16"]
 ExportFormat = Literal["lora", "merged", "gguf"]
+TrainOn = Literal["assistant", "last", "all"]
 Quantization = Literal["f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m"]
 Severity = Literal["note", "warning", "error"]  # from the mildest
 
@@ -42,6 +43,10 @@ class TrainConfig:
         int | None, "Examples computed at once. Default: the batch size; shrinks when memory runs out."
     ] = None
     max_length: Annotated[int, "Longest example in tokens; longer ones are cut at the end."] = 2048
+    train_on: Annotated[TrainOn, "Which tokens are learned: all assistant turns, the last one only, or all text."] = (
+        "assistant"
+    )
+    columns: Annotated[str, "Names of the data's columns, ours first: prompt=question,completion=reply."] = ""
     warmup_ratio: Annotated[float, "Share of the steps over which the learning rate rises."] = 0.05
     weight_decay: Annotated[float, "AdamW weight decay."] = 0.0
     max_grad_norm: Annotated[float, "Gradients are clipped to this norm."] = 1.0
@@ -106,6 +111,8 @@ class Recipe:
     batch_size: int
     micro_batch: int
     max_length: int
+    train_on: TrainOn
+    columns: str
     warmup_steps: int
     weight_decay: float
     max_grad_norm: float

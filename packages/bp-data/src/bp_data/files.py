@@ -65,13 +65,23 @@ def read(data: Data, columns: Mapping[str, str] | None = None, fault: Fault = st
     else:
         values = ((value, f"row {number}") for number, value in enumerate(data, 1))
         rows = _filled(_each(values, _mapping, fault), None, fault)
-    return _each(((row.value, row.where) for row in rows), _renaming(columns), fault) if columns else rows
+    return _each(((row.value, row.where) for row in rows), renaming(columns), fault) if columns else rows
 
 
 def require(data: Data) -> None:
     """Raises FileMissing if `data` names nothing that could be read. The hub is not asked."""
     if isinstance(data, str | Path) and str(data) != STDIN and not Path(data).exists() and not named(data):
         raise missing(Path(data))
+
+
+def columns_in(text: str) -> dict[str, str]:
+    """The `columns` of `read` from one line: "prompt=question,completion=reply". Raises BadValue."""
+    pairs = [pair.partition("=")[::2] for pair in text.split(",")] if text else []
+    columns = {name.strip(): column.strip() for name, column in pairs}
+    if len(columns) < len(pairs) or not all([*columns, *columns.values()]):
+        message = f"columns {text!r} must be pairs of our name and the file's, each of ours once."
+        raise BadValue(message, fix="Write it like prompt=question,completion=reply.")
+    return columns
 
 
 def _hub(name: HubName) -> Iterator[Row]:
@@ -100,7 +110,9 @@ def _filled(rows: Iterable[Row], where: str | None, fault: Fault) -> Iterator[Ro
         fault(FileEmpty("there are no rows.", where=where))
 
 
-def _renaming(columns: Mapping[str, str]) -> Callable[[Mapping[str, object], str], Mapping[str, object]]:
+def renaming(columns: Mapping[str, str]) -> Callable[[Mapping[str, object], str], Mapping[str, object]]:
+    """What `read` does to a row's value, given its place too, for `columns`. It raises UnknownFormat."""
+
     def rename(value: Mapping[str, object], where: str) -> Mapping[str, object]:
         theirs = {str(key): key for key in value}
         for name, column in columns.items():

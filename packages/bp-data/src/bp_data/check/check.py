@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 
 from bp_core.config import CheckConfig
@@ -24,18 +24,20 @@ def check(
     data: Data,
     settings: CheckConfig | None = None,
     tokenizer: ChatTokenizer | None = None,
+    columns: Mapping[str, str] | None = None,
     on_progress: Notify | None = None,
 ) -> Report:
     """Find the faults of a data file, or of what else `read` takes; `tokenizer` is that of `settings.model`.
 
-    A fault of a row is a finding. Raises BadValue, OutputUnusable, the errors of reading for a file that cannot be
-    opened or is empty, any error of `settings.against`, and NoTarget if a repair would leave no row.
+    `columns` is as in `read`, for both sides; a repaired copy keeps the names of the file. A fault of a row is a
+    finding. Raises BadValue, OutputUnusable, the errors of reading for a file that cannot be opened or is empty, any
+    error of `settings.against`, and NoTarget if a repair would leave no row.
     """
     settings = settings or CheckConfig()
     if settings.fix:
         _refuse_reading_once(data)
         refuse_existing_copy(settings.fix)
-    work = Inspection(settings, tokenizer)
+    work = Inspection(settings, columns or {}, tokenizer)
     rows = read(data, fault=work.unread)
     progress = Pace(data, on_progress)
     while chunk := list(islice(rows, _CHUNK)):

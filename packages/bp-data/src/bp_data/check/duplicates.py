@@ -10,7 +10,7 @@ from bisect import bisect_right
 import numpy as np
 from numpy.typing import NDArray
 
-from ..formats import Record
+from ..records import AnyRecord, said
 
 _DIGITS = "0123456789"
 NO_KEY = 0  # of rows that say nothing
@@ -40,9 +40,9 @@ class Places:
         return self._names[bisect_right(self._starts, row) - 1] + (str(number) if number >= 0 else "")
 
 
-def key(record: Record) -> int:
+def key(record: AnyRecord) -> int:
     """A number for what the record says, whatever its format. Two records that differ share one once in 2^63 pairs."""
-    content = _encode(record.content).encode()
+    content = _encode(said(record)).encode()
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest()) | 1
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,9 @@ from bp_core.config import CheckConfig, TrainConfig
 from bp_core.errors import BackpropagateError, FileEmpty, FileUnreadable, NoTarget, UnknownFormat
 
 from ..chat import ChatTokenizer
-from ..files import Row
-from ..formats import Record, convert
+from ..files import Row, renaming
+from ..formats import convert
+from ..records import AnyRecord
 from .characters import clean, named, oddities
 from .drift import Drift
 from .duplicates import NO_KEY, Places, key, repeats, shared
@@ -25,7 +26,7 @@ from .markup import Markup
 from .near_duplicates import NearIndex, hashes
 from .secrets import hidden, secrets
 from .tokens import Tokens
-from .turns import Said, has_null_turn, turn_faults
+from .turns import RowText, has_null_turn, turn_faults
 
 KEEP = 0
 CODES = {name: code for code, name in enumerate(KINDS, KEEP + 1)}  # why a row is left out, in a byte
@@ -34,7 +35,7 @@ CODES = {name: code for code, name in enumerate(KINDS, KEEP + 1)}  # why a row i
 class Inspection:
     """What is known of the rows so far. `verdicts` has a byte for each: KEEP, or the code of the kind of its fault."""
 
-    def __init__(self, settings: CheckConfig, tokenizer: ChatTokenizer | None) -> None:
+    def __init__(self, settings: CheckConfig, columns: Mapping[str, str], tokenizer: ChatTokenizer | None) -> None:
         self.findings = Findings()
         self.places, self.verdicts, self._keys = Places(), bytearray(), array("Q")
         self.formats: Counter[str] = Counter()
@@ -46,7 +47,8 @@ class Inspection:
         self._drift, self._markup = Drift(), Markup(tokenizer)
         self._near = NearIndex() if settings.near else None
         self._near_rows, self._near_leaks = array("q"), array("q")  # a row, and the one it is nearly, in turn
-        self._held_out = HeldOut(settings.against, settings.near) if settings.against else None
+        self._held_out = HeldOut(settings.against, columns, settings.near) if settings.against else None
+        self._rename = renaming(columns)
 
     def unread(self, error: BackpropagateError) -> None:
         """Count what could not be read as a row."""
@@ -89,14 +91,14 @@ class Inspection:
             usual = self.formats.most_common(1)[0][0]
             self.findings.add("mixed-formats", self._format_places[name], f"{name} ({count}), and elsewhere {usual}")
 
-    def _look(self, row: Row) -> tuple[Record | None, Said]:
+    def _look(self, row: Row) -> tuple[AnyRecord | None, RowText]:
         """The row's record, if it is one, and what it says; its faults are added."""
         number = len(self.places)
         self.places.append(row.where)
         self.verdicts.append(KEEP)
         self._drift.see(row.value, row.where)
         record = self._record(row, number)
-        said = Said.by(record) if record else Said.somewhere_in(row)
+        said = RowText.of(record) if record else RowText.somewhere_in(row)
         for kind, message, offset in self._spots(said.joined):
             self.findings.add(kind, row.where, said.turn(offset) + message)
         if record:
@@ -107,14 +109,14 @@ class Inspection:
                 self.findings.add(kind, row.where, message)
         return record, said
 
-    def _record(self, row: Row, number: int) -> Record | None:
+    def _record(self, row: Row, number: int) -> AnyRecord | None:
         """The row converted; its verdict and key are those of the cleaned row, which is what a repair would write."""
         cleaned, removed = clean(row.value)
         for kind, characters in removed.items():
             self.findings.add(kind, row.where, f"{len(characters)} in the row: {named(characters)}")
-        result = kept = _converted(row)
+        result = kept = self._converted(row)
         if removed:
-            kept = _converted(Row(cleaned, row.where))
+            kept = self._converted(Row(cleaned, row.where))
         fault = next((each for each in (result, kept) if isinstance(each, BackpropagateError)), None)
         if fault:
             self.findings.add(_kind(fault, row), row.where, hidden(fault.message), fault.fix)
@@ -122,6 +124,12 @@ class Inspection:
             self.verdicts[number] = CODES[_kind(kept, row)]
         self._keys.append(NO_KEY if isinstance(kept, BackpropagateError) else key(kept))
         return None if isinstance(result, BackpropagateError) else result
+
+    def _converted(self, row: Row) -> AnyRecord | BackpropagateError:
+        try:
+            return convert(Row(self._rename(row.value, row.where), row.where))
+        except BackpropagateError as error:
+            return error
 
     def _spots(self, text: str) -> Iterable[tuple[str, str, int]]:
         yield from secrets(text)
@@ -154,13 +162,6 @@ class Inspection:
 
 
 _NEARLY = {"near-duplicate": "nearly ", "near-leak": "nearly "}
-
-
-def _converted(row: Row) -> Record | BackpropagateError:
-    try:
-        return convert(row)
-    except BackpropagateError as error:
-        return error
 
 
 def _kind(error: BackpropagateError, row: Row) -> str:

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from bp_core.errors import BackpropagateError
 
 from ..chat import ChatTokenizer
-from ..formats import Record
-from ..masking import Layout, Masked, lay_out, mark
+from ..layout import Layout, lay_out
+from ..masking import Masked, mark
+from ..records import AnyRecord, demonstrations
 from .lengths import Lengths
 
 Told = tuple[int, str, str, str | None]  # the index of a record, the kind, the message, and what to do
@@ -22,12 +23,19 @@ class Tokens:
         self.lengths = Lengths()
         self.trained = self.over = 0
 
-    def add(self, records: Sequence[Record]) -> Iterator[Told]:
-        """The faults of some records, by their index among them."""
+    def add(self, records: Sequence[AnyRecord]) -> Iterator[Told]:
+        """The faults of some records, by their index among them; of a comparison's two answers, each kind once."""
+        told: set[tuple[int, str]] = set()
+        for index, kind, message, fix in self._faults(records):
+            if (index, kind) not in told:
+                told.add((index, kind))
+                yield index, kind, message, fix
+
+    def _faults(self, records: Sequence[AnyRecord]) -> Iterator[Told]:
         layouts: list[tuple[int, Layout]] = []
         for index, record in enumerate(records):
             try:
-                layouts.append((index, lay_out(record, self._tokenizer)))
+                layouts += [(index, lay_out(each, self._tokenizer)) for each in demonstrations(record)]
             except BackpropagateError as error:
                 yield index, "template-refuses", error.message, error.fix
         encodings = self._tokenizer.encodings([layout.text for _, layout in layouts])
@@ -43,11 +51,15 @@ class Tokens:
         length, limit = len(row.tokens), self.max_length
         self.lengths.add(length)
         self.trained += sum(row.trained)
+        if row.left_out:
+            yield "not-written", f"parts of answers that the template leaves out: {row.left_out}"
         if length <= limit:
             return
         self.over += 1
-        yield "too-long", f"{length} tokens, {length - limit} more than max_length {limit}"
-        if lost := sum(end >= limit for end in row.ends):
-            yield "end-lost", f"the cut takes the end of {lost} of {len(row.ends)} trained turns"
-        if not any(row.trained[:limit]):
+        kept = row.cut(limit)
+        lost = sum(end >= kept for end in row.ends)
+        yield "too-long", f"{length} tokens, {length - limit} more than max_length {limit}; answers cut off: {lost}"
+        if not any(row.trained[:kept]):
             yield "no-target", f"the first trained token is number {row.prompt + 1}"
+        elif not any(end < kept for end in row.ends):
+            yield "end-lost", "the cut falls inside the only answer that is left"
