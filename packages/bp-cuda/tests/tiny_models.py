@@ -76,6 +76,7 @@ def recipe(**changes):
         batch_size=4,
         micro_batch=4,
         max_length=64,
+        packing=False,
         train_on="assistant",
         columns="",
         warmup_steps=0,

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from bp_data import ChatTokenizer, Record, Row, convert, mask
 
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("trl") is None, reason="TRL is not installed")
 FAMILIES = ["qwen2_5", "qwen3", "llama3", "gemma", "gemma3", "smollm2"]
 WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
 CALL = {"type": "function", "function": {"name": "weather", "arguments": {"place": "Köln"}}}

@@ -28,6 +28,7 @@ def recipe(**changes):
         batch_size=6,
         micro_batch=6,
         max_length=8,
+        packing=False,
         train_on="assistant",
         columns="",
         warmup_steps=2,

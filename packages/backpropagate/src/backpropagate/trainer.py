@@ -12,7 +12,7 @@ from typing import Any
 from bp_core.config import ExportConfig, ExportFormat, Quantization, Recipe, TrainConfig, known
 from bp_core.contract import CONTRACT_FILE, Contract
 from bp_core.events import Event, Finished, Notify, Progress, Stepped, Watch
-from bp_core.folders import writable_folder
+from bp_core.folders import home, writable_folder
 from bp_core.rail import Job, Opened, Rail
 from bp_data import Batches, ChatTokenizer, Prepared, prepare
 from bp_data.files import Data, columns_in, require
@@ -150,11 +150,13 @@ class Trainer:
             self._tokenizer,
             max_length=config.max_length,
             samples=config.samples,
+            packing=config.packing,
+            cache=home() / "cache" / "data",
             columns=columns_in(config.columns),
             train_on=config.train_on,
             on_progress=notify,
         )
-        recipe = resolve(config, len(prepared.examples), backend, models.description(base))
+        recipe = resolve(config, len(prepared.packed or prepared.examples), backend, models.description(base))
         return Plan(recipe, probe.device, base, prepared.report.as_dict()), prepared, rail
 
     def _train(self, run: runs.RunFolder, plan: Plan, prepared: Prepared, rail: Rail, watch: Watch) -> Run:
@@ -170,7 +172,7 @@ class Trainer:
         run.write_samples(prepared.samples)
         run.write(status="running", opened=dataclasses.asdict(self._open(rail, plan)))
         keeper = Keeper(run.checkpoints, recipe.checkpoint_every, recipe.keep_checkpoints)
-        run_loop(rail, Batches(prepared.examples, recipe.seed), recipe, keeper, record)
+        run_loop(rail, Batches(prepared.examples, recipe.seed, prepared.packed), recipe, keeper, record)
         self._rail = rail
         adapter = publish(rail, run, plan.base, prepared.contract)
         end = done[0]

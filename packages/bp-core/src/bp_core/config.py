@@ -37,12 +37,18 @@ class TrainConfig:
     dropout: Annotated[float, "LoRA dropout, 0 to 1."] = 0.0
     learning_rate: Annotated[float | None, "Peak learning rate. Default: from the width of the model."] = None
     batch_size: Annotated[
-        int | None, f"Examples per optimizer step. Default: {BATCH_SIZE}, or all if there are fewer."
+        int | None, f"Examples (packed: rows) per optimizer step. Default: {BATCH_SIZE}, or all if there are fewer."
     ] = None
     micro_batch: Annotated[
-        int | None, "Examples computed at once. Default: the batch size; shrinks when memory runs out."
+        int | None,
+        "Examples computed at once. Default: the batch size, or 1 when packed; shrinks when memory runs out.",
     ] = None
     max_length: Annotated[int, "Longest example in tokens; longer ones are cut at the end."] = 2048
+    packing: Annotated[
+        bool,
+        "Let short examples share rows of max_length tokens, without seeing each other; batch_size and micro_batch then"
+        " count rows, so a step learns from more examples.",
+    ] = False
     train_on: Annotated[TrainOn, "Which tokens are learned: all assistant turns, the last one only, or all text."] = (
         "assistant"
     )
@@ -111,6 +117,7 @@ class Recipe:
     batch_size: int
     micro_batch: int
     max_length: int
+    packing: bool
     train_on: TrainOn
     columns: str
     warmup_steps: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -50,8 +51,8 @@ class ChatTokenizer:
         if template is None:
             template = chatml(self._terminator())
         named = template if isinstance(template, Mapping) else {_DEFAULT: template}
-        variables = {name: text for name, text in tokens.items() if text is not None}
-        self._templates = {name: ChatTemplate(source, variables) for name, source in named.items() if name in _NAMES}
+        self._names = {name: text for name, text in tokens.items() if text is not None}
+        self._templates = {name: ChatTemplate(source, self._names) for name, source in named.items() if name in _NAMES}
 
     @classmethod
     def open(cls, folder: str | Path) -> ChatTokenizer:
@@ -77,6 +78,18 @@ class ChatTokenizer:
     def template(self) -> str:
         """The chat template's Jinja text."""
         return self._templates[_DEFAULT].source
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that rendering and tokenising depend on."""
+        templates = {name: template.source for name, template in self._templates.items()}
+        parts = [self._tokenizer.to_str(), templates, self._names, self.prefix]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    @property
+    def reads_clock(self) -> bool:
+        """Whether a template can write today's date, so that rendering again may give another text."""
+        return any("strftime_now" in template.source for template in self._templates.values())
 
     def template_for(self, tools: Sequence[Message]) -> ChatTemplate:
         """The template that writes a conversation with these tools, or with none."""

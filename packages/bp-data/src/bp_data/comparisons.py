@@ -13,6 +13,7 @@ from .tools import read_tools
 from .turns import quiet, read_turn, read_turns, turn
 from .values import Value, shown, string
 
+PREFERENCE, RATED = "preference", "kto"  # names of the formats
 _VERDICTS = {"true": True, "1": True, "false": False, "0": False}
 _NO_PROMPT = "Give the prompt in a column of its own, named prompt."
 
@@ -33,7 +34,7 @@ def preference(value: Value, where: str) -> Preference:
         raise BadRow("'chosen' and 'rejected' do not begin with the same prompt.", where=where, fix=_NO_PROMPT)
     if chosen == rejected:
         raise NoTarget("'chosen' and 'rejected' are the same.", where=where, fix="Remove the row.")
-    return Preference("preference", prompt, chosen, rejected, where, read_tools(value, where))
+    return Preference(PREFERENCE, prompt, chosen, rejected, where, read_tools(value, where))
 
 
 def _prompt(value: Value, where: str) -> list[Turn]:
@@ -85,7 +86,7 @@ def rated(read: Callable[[Value, str], list[Turn] | str], value: Value, where: s
         raise BadRow("raw text cannot be rated.", where=where, fix="Give prompt and completion apart.")
     turns, _ = quiet(content)
     check_answer(turns, "the row", where)
-    return Rated("kto", turns, verdict, where, read_tools(value, where))
+    return Rated(RATED, turns, verdict, where, read_tools(value, where))
 
 
 def verdict_of(value: object) -> bool | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from bp_core.errors import NoTarget, UnknownFormat
 
-from .comparisons import preference, rated, says_something, verdict_of
+from .comparisons import PREFERENCE, RATED, preference, rated, says_something, verdict_of
 from .conversations import PAIRS, alpaca, is_rendered, openai, pair, raw, sharegpt
 from .files import Row
 from .records import AnyRecord, Record, Turn
@@ -39,6 +39,7 @@ FORMATS = (
 )
 _COMPARED = ("chosen", "rejected")
 _UNKNOWN = "unknown"
+_NEAR = 0.75  # how like a name must be to be meant, as difflib counts
 # Names that others give to the columns of a pair, for the suggestion only.
 _ALIASES = {
     "prompt": ("prompt", "question", "query", "input", "instruction", "problem", "user", "text_input"),
@@ -92,30 +93,35 @@ def summary(named: Iterable[tuple[str, str]]) -> Detected:
 def format_name(row: Row) -> str:
     """The name of the row's format; "unknown" if it has none."""
     value = _present(row)
-    if all(key in value for key in _COMPARED):
-        return "preference"
-    format = _format(value)
-    if format is None:
-        return _UNKNOWN
-    if _is_rated(format, value):
-        return "kto"
-    text = value.get("text")
-    return "rendered" if format.read is raw and isinstance(text, str) and is_rendered(text) else format.name
+    name, format = _told(value)
+    text = value.get("text") if format and format.read is raw else None
+    return "rendered" if isinstance(text, str) and is_rendered(text) else name
 
 
 def convert(row: Row) -> AnyRecord:
     """The row in internal form. Raises UnknownFormat, BadRow, NoTarget."""
     value = _present(row)
-    if all(key in value for key in _COMPARED):
+    name, format = _told(value)
+    if name == PREFERENCE:
         return preference(value, row.where)
-    format = _format(value)
     if format is None:
-        mapping = _suggestion(value)
-        fix = f"Name the columns: --columns {mapping} (in Python: columns={mapping!r})." if mapping else None
+        columns = _suggestion(value)
+        mapping = ",".join(f"{name}={column}" for name, column in columns.items())
+        fix = f"Name the columns: --columns {mapping} (in Python: columns={columns})." if mapping else None
         raise UnknownFormat(_unknown(list(row.value)), where=row.where, fix=fix)
-    if _is_rated(format, value):
+    if name == RATED:
         return rated(format.read, value, row.where)
     return _demonstration(format, value, row.where)
+
+
+def _told(value: Value) -> tuple[str, Format | None]:
+    """The name of the value's format, and how its conversation is written, if it has one."""
+    if all(key in value for key in _COMPARED):
+        return PREFERENCE, None
+    format = next((each for each in FORMATS if any(all(key in value for key in keys) for keys in each.keys)), None)
+    if format is None:
+        return _UNKNOWN, None
+    return RATED if _is_rated(format, value) else format.name, format
 
 
 def _demonstration(format: Format, value: Value, where: str) -> Record:
@@ -132,10 +138,6 @@ def _demonstration(format: Format, value: Value, where: str) -> Record:
 
 def _present(row: Row) -> Value:
     return {key: item for key, item in row.value.items() if item is not None}  # merged tables fill gaps with null
-
-
-def _format(value: Value) -> Format | None:
-    return next((each for each in FORMATS if any(all(key in value for key in keys) for keys in each.keys)), None)
 
 
 def _is_rated(format: Format, value: Value) -> bool:
@@ -159,24 +161,24 @@ def _unknown(keys: list[str]) -> str:
     known = list(dict.fromkeys([key for format in FORMATS for names in format.keys for key in names] + [*_COMPARED]))
     hints = []
     for key in map(str, keys):
-        near = difflib.get_close_matches(key.lower(), known, 1)
+        near = difflib.get_close_matches(key.lower(), known, 1, _NEAR)
         if near and near[0] != key:
             hints.append(f"did you mean {near[0]!r} instead of {key!r}?")
     return " ".join([f"the keys {listed(keys)} belong to no known format.", *hints])
 
 
-def _suggestion(value: Value) -> str:
-    """The columns to name, as the option wants them, if a format is near: every key of it by its own or a near name."""
+def _suggestion(value: Value) -> dict[str, str]:
+    """The columns to name if a format is near: every key of it by its own or a near name."""
     keys = [str(key) for key in value]
     for wanted in [*(names for format in FORMATS for names in format.keys), _COMPARED]:
         found = {name: _nearest(name, keys) for name in wanted}
         if all(found.values()) and len(set(found.values())) == len(found):
-            return ",".join(f"{name}={column}" for name, column in found.items())
-    return ""
+            return {name: column for name, column in found.items() if column}
+    return {}
 
 
 def _nearest(name: str, keys: list[str]) -> str | None:
     lower = {key.lower(): key for key in reversed(keys)}
     alias = next((lower[other] for other in _ALIASES.get(name, (name,)) if other in lower), None)
-    near = difflib.get_close_matches(name, lower, 1)
+    near = difflib.get_close_matches(name, lower, 1, _NEAR)
     return alias or (lower[near[0]] if near else None)

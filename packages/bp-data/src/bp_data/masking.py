@@ -78,7 +78,7 @@ def mark(layout: Layout, encoding: Encoding, tokenizer: ChatTokenizer) -> Masked
     ids = encoding.ids
     tokens = array("i", [*prefix, *ids])
     trained = bytearray(len(prefix)) + bytes([layout.whole]) * len(ids)
-    place = _Places(layout.text, ids, encoding.offsets, tokenizer.added)
+    place = _Places(layout.text, ids, encoding, tokenizer.added)
     turns = [place.tokens(span, layout.where) for span in layout.spans]
     for first, last in turns:
         trained[len(prefix) + first : len(prefix) + last + 1] = bytes([1]) * (last + 1 - first)
@@ -93,18 +93,19 @@ class _Places:
 
     A token that straddles a border belongs where its last character stands: one that begins in the prompt and ends in
     the answer can only be learned as part of the answer. An added token belongs where its own text stands, since it may
-    have swallowed white space on either side (lstrip, rstrip).
+    have swallowed white space on either side (lstrip, rstrip). Characters are asked for token by token: a list of all
+    offsets would take as long as the rest of the row.
     """
 
-    def __init__(self, text: str, ids: Sequence[int], offsets: Sequence[tuple[int, int]], added: frozenset[int]):
-        self._text, self._ids, self._offsets, self._added = text, ids, offsets, added
+    def __init__(self, text: str, ids: Sequence[int], encoding: Encoding, added: frozenset[int]):
+        self._text, self._ids, self._chars, self._added = text, ids, encoding.token_to_chars, added
 
     def tokens(self, span: Span, where: str) -> tuple[int, int]:
         """First and last trained token of a turn; the last is its terminator."""
-        first = bisect_left(self._offsets, span.start + 1, key=lambda offset: offset[1])
+        first = bisect_left(range(len(self._ids)), span.start + 1, key=lambda index: self._chars(index)[1])
         while first < len(self._ids) and self._ids[first] in self._added and self._literal(first) < span.start:
             first += 1
-        last = bisect_left(self._offsets, span.end, key=lambda offset: offset[0]) - 1
+        last = bisect_left(range(len(self._ids)), span.end, key=lambda index: self._chars(index)[0]) - 1
         while last >= first and not (self._ids[last] in self._added and self._literal_end(last) <= span.end):
             last -= 1
         if last < first or self._literal(last) < span.answer:
@@ -113,9 +114,9 @@ class _Places:
         return first, last
 
     def _literal(self, index: int) -> int:
-        start, end = self._offsets[index]
+        start, end = self._chars(index)
         return end - len(self._text[start:end].lstrip())
 
     def _literal_end(self, index: int) -> int:
-        start, end = self._offsets[index]
+        start, end = self._chars(index)
         return start + len(self._text[start:end].rstrip())

@@ -18,7 +18,7 @@ _STATE = "state.json"
 
 @dataclass(frozen=True)
 class State:
-    """Where a run stands, apart from what the rail holds. `position` counts examples consumed."""
+    """Where a run stands, apart from what the rail holds. `position` counts examples, or packed rows, consumed."""
 
     micro_batch: int
     step: int = 0
