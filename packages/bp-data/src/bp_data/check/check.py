@@ -44,19 +44,10 @@ def check(
         work.add(chunk)
         progress("check", len(work.places))
     work.finish()
-    repaired = None
-    if settings.fix:
-        plan = Plan(settings.fix, work.verdicts, lambda done: progress("repair", done))
-        repaired = repair(data, plan)
-    return Report(
-        rows=len(work.places),
-        unread=work.unreadable,
-        formats=dict(work.formats),
-        findings=work.findings,
-        characters=work.characters,
-        tokens=work.tokens,
-        repaired=repaired,
-    )
+    if not settings.fix:
+        return work.report()
+    plan = Plan(settings.fix, work.verdicts, lambda done: progress("repair", done))
+    return work.report(repair(data, plan))
 
 
 def _refuse_reading_once(data: Data) -> None:

@@ -24,6 +24,7 @@ from .held_out import HeldOut
 from .lengths import Lengths
 from .markup import Markup
 from .near_duplicates import NearIndex, hashes
+from .report import Repaired, Report
 from .secrets import hidden, secrets
 from .tokens import Tokens
 from .turns import RowText, has_null_turn, turn_faults
@@ -36,12 +37,12 @@ class Inspection:
     """What is known of the rows so far. `verdicts` has a byte for each: KEEP, or the code of the kind of its fault."""
 
     def __init__(self, settings: CheckConfig, columns: Mapping[str, str], tokenizer: ChatTokenizer | None) -> None:
-        self.findings = Findings()
+        self._findings = Findings()
         self.places, self.verdicts, self._keys = Places(), bytearray(), array("Q")
-        self.formats: Counter[str] = Counter()
-        self.characters = Lengths()
-        self.tokens = Tokens(tokenizer, settings.max_length or TrainConfig.max_length) if tokenizer else None
-        self.unreadable = 0
+        self._formats: Counter[str] = Counter()
+        self._lengths = Lengths()
+        self._tokens = Tokens(tokenizer, settings.max_length or TrainConfig.max_length) if tokenizer else None
+        self._unreadable = 0
         self._empty: FileEmpty | None = None
         self._format_places: dict[str, str] = {}
         self._drift, self._markup = Drift(), Markup(tokenizer)
@@ -55,17 +56,17 @@ class Inspection:
         if isinstance(error, FileEmpty):
             kind, self._empty = "empty-file", error
         else:
-            self.unreadable += 1
+            self._unreadable += 1
             kind = "bad-encoding" if isinstance(error, FileUnreadable) else "broken-row"
-        self.findings.add(kind, error.where or "", hidden(error.message), error.fix)
+        self._findings.add(kind, error.where or "", hidden(error.message), error.fix)
 
     def add(self, rows: Sequence[Row]) -> None:
         """Look at some more rows, in the order of the data."""
         numbers = range(len(self.places), len(self.places) + len(rows))
         looked = [(number, *self._look(row)) for number, row in zip(numbers, rows, strict=True)]
         records = [(number, record, said) for number, record, said in looked if record]
-        if self.tokens:
-            for index, kind, message, fix in self.tokens.add([record for _, record, _ in records]):
+        if self._tokens:
+            for index, kind, message, fix in self._tokens.add([record for _, record, _ in records]):
                 self._fault(records[index][0], kind, message, fix)
         if self._near:
             self._compare([(number, said.joined) for number, _, said in records], self._near)
@@ -75,7 +76,7 @@ class Inspection:
 
         Raises FileEmpty if there was nothing at all.
         """
-        if self._empty and not self.places and not self.unreadable:
+        if self._empty and not self.places and not self._unreadable:
             raise self._empty
         exact = np.zeros(len(self.places), dtype=np.bool_)
         if self._held_out:
@@ -86,10 +87,14 @@ class Inspection:
             new = ~exact[rows]
             places = self._held_out.places if self._held_out and kind == "near-leak" else self.places
             self._tell(kind, rows[new], others[new], places)
-        self._drift.tell(self.findings)
-        for name, count in self.formats.most_common()[1:]:
-            usual = self.formats.most_common(1)[0][0]
-            self.findings.add("mixed-formats", self._format_places[name], f"{name} ({count}), and elsewhere {usual}")
+        self._drift.tell(self._findings)
+        for name, count in self._formats.most_common()[1:]:
+            usual = self._formats.most_common(1)[0][0]
+            self._findings.add("mixed-formats", self._format_places[name], f"{name} ({count}), and elsewhere {usual}")
+
+    def report(self, repaired: Repaired | None = None) -> Report:
+        formats, findings = dict(self._formats), self._findings
+        return Report(len(self.places), self._unreadable, formats, findings, self._lengths, self._tokens, repaired)
 
     def _look(self, row: Row) -> tuple[AnyRecord | None, RowText]:
         """The row's record, if it is one, and what it says; its faults are added."""
@@ -100,26 +105,26 @@ class Inspection:
         record = self._record(row, number)
         said = RowText.of(record) if record else RowText.somewhere_in(row)
         for kind, message, offset in self._spots(said.joined):
-            self.findings.add(kind, row.where, said.turn(offset) + message)
+            self._findings.add(kind, row.where, said.turn(offset) + message)
         if record:
-            self.formats[record.format] += 1
+            self._formats[record.format] += 1
             self._format_places.setdefault(record.format, row.where)
-            self.characters.add(sum(map(len, said.texts)))
+            self._lengths.add(sum(map(len, said.texts)))
             for kind, message in turn_faults(record):
-                self.findings.add(kind, row.where, message)
+                self._findings.add(kind, row.where, message)
         return record, said
 
     def _record(self, row: Row, number: int) -> AnyRecord | None:
         """The row converted; its verdict and key are those of the cleaned row, which is what a repair would write."""
         cleaned, removed = clean(row.value)
         for kind, characters in removed.items():
-            self.findings.add(kind, row.where, f"{len(characters)} in the row: {named(characters)}")
+            self._findings.add(kind, row.where, f"{len(characters)} in the row: {named(characters)}")
         result = kept = self._converted(row)
         if removed:
             kept = self._converted(Row(cleaned, row.where))
         fault = next((each for each in (result, kept) if isinstance(each, BackpropagateError)), None)
         if fault:
-            self.findings.add(_kind(fault, row), row.where, hidden(fault.message), fault.fix)
+            self._findings.add(_kind(fault, row), row.where, hidden(fault.message), fault.fix)
         if isinstance(kept, BackpropagateError):
             self.verdicts[number] = CODES[_kind(kept, row)]
         self._keys.append(NO_KEY if isinstance(kept, BackpropagateError) else key(kept))
@@ -144,15 +149,15 @@ class Inspection:
                 self._near_rows.extend((number, other))
 
     def _fault(self, number: int, kind: str, message: str, fix: str | None) -> None:
-        self.findings.add(kind, self.places[number], hidden(message), fix)
+        self._findings.add(kind, self.places[number], hidden(message), fix)
         if KINDS[kind].repair == "left out" and self.verdicts[number] == KEEP:
             self.verdicts[number] = CODES[kind]
 
     def _tell(self, kind: str, rows: NDArray[np.int64], others: NDArray[np.int64], places: Places) -> NDArray[np.bool_]:
         """Add a finding for each of these rows, which says (nearly) what the one at the other place says."""
         for row, other in zip(rows[:KEPT].tolist(), others[:KEPT].tolist(), strict=True):
-            self.findings.add(kind, self.places[row], f"says {_NEARLY.get(kind, '')}what {places[other]} says")
-        self.findings.more(kind, max(0, len(rows) - KEPT))
+            self._findings.add(kind, self.places[row], f"says {_NEARLY.get(kind, '')}what {places[other]} says")
+        self._findings.more(kind, max(0, len(rows) - KEPT))
         verdicts = np.frombuffer(self.verdicts, dtype=np.uint8)
         if KINDS[kind].repair == "left out":
             verdicts[rows] = np.where(verdicts[rows] == KEEP, CODES[kind], verdicts[rows])
