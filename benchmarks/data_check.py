@@ -22,12 +22,13 @@ from bp_data import ChatTokenizer
 from bp_data.check import check
 file, near, model = json.loads(sys.argv[1])
 tokenizer = ChatTokenizer.open(model) if model else None
-began = time.perf_counter()
+began, cpu = time.perf_counter(), time.process_time()
 report = check(file, CheckConfig(model=model, near=near), tokenizer)
-seconds = time.perf_counter() - began
+seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
 unit = 1 if sys.platform == "darwin" else 1024
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-print(json.dumps({"rows": report.rows, "seconds": seconds, "peak": peak, "found": report.findings.counts.total()}))
+found = report.findings.counts.total()
+print(json.dumps({"rows": report.rows, "seconds": seconds, "cpu": cpu, "peak": peak, "found": found}))
 """
 
 
@@ -46,6 +47,7 @@ def main() -> None:
             found = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
             print(
                 f"{'with' if near else 'without'} near duplicates: {found['rows'] / found['seconds']:8.0f} rows/s"
+                f" ({found['rows'] / found['cpu']:.0f} a second of processor time)"
                 f"  {found['peak'] / 1e6:6.0f} MB  {found['found']} findings",
                 flush=True,
             )

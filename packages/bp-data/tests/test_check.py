@@ -196,6 +196,14 @@ def test_rows_given_in_python_and_compressed_files_are_checked_too(tmp_path: Pat
     assert [finding.place for finding in check(path).findings] == [f"{path}:2", f"{path}:1"]
 
 
+def test_a_row_nested_without_end_is_checked_and_copied(tmp_path: Path) -> None:
+    deep = '{"text": "a", "more": ' + "[" * 900 + "]" * 900 + "}\n"
+    (tmp_path / "a.jsonl").write_text(deep + '{"more": ' + "[" * 900 + "]" * 900 + "}\n")
+    report = check(tmp_path / "a.jsonl", CheckConfig(fix=str(tmp_path / "b.jsonl")))
+    assert report.findings.counts.keys() == {"unknown-format"}
+    assert (tmp_path / "b.jsonl").read_text() == deep
+
+
 def test_a_file_that_is_not_there_or_has_nothing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileMissing):
         check(tmp_path / "a.jsonl")

@@ -1,6 +1,7 @@
 """Cleaning, and signs of wrong decoding."""
 
 import json
+from time import process_time
 
 import pytest
 from hypothesis import given, settings
@@ -49,6 +50,22 @@ def test_text_that_is_right_is_not_suspected(text: str) -> None:
 
 
 def test_words_of_two_scripts_and_lost_characters_are_found() -> None:
-    assert [kind for kind, _, _ in oddities("p\u0430ypal")] == ["mixed-scripts"]
+    said = "'p\u0430ypal' mixes Latin and Cyrillic letters"
+    assert list(oddities("Is p\u0430ypal it?")) == [("mixed-scripts", said, 3)]
     assert [kind for kind, _, _ in oddities("Word русский Word")] == []
     assert list(oddities("a\ufffdb\ufffd")) == [("lost-character", "2 × U+FFFD", 1)]
+
+
+@pytest.mark.parametrize("piece", ["漢", "a\u00e9", "\u00c3", "\u0430 a", "\u200b", "\x07 "])
+def test_long_texts_take_no_longer_than_their_length(piece: str) -> None:
+    began = process_time()
+    list(oddities(piece * 200_000))
+    clean({"prompt": piece * 200_000})
+    assert process_time() - began < 3
+
+
+def test_what_is_nested_without_end_is_left_as_it_is() -> None:
+    value: object = "a\x07"
+    for _ in range(900):
+        value = [value]
+    assert clean({"text": "x", "more": value})[1] == {}

@@ -61,7 +61,7 @@ def test_near_duplicates_are_those_that_share_most_word_sequences() -> None:
 def test_short_texts_and_scripts_without_spaces_are_compared() -> None:
     index = NearIndex()
     sentence = "我们早上七点开门,星期一休息,欢迎您来我们的面包店品尝新鲜出炉的黑麦面包"
-    for number, hashed in enumerate(hashes(["", "Hi", sentence])):
+    for number, hashed in enumerate(hashes(["", "Hi", sentence, "👍"])):
         assert index.add(number, hashed) is None
-    found = [index.find(hashed) for hashed in hashes(["", "hi!", sentence + "吧", "Ho"])]
-    assert found == [0, 1, 2, None]
+    found = [index.find(hashed) for hashed in hashes(["", "hi!", sentence + "吧", "Ho", "🎉"])]
+    assert found == [0, 1, 2, None, None]

@@ -1,5 +1,7 @@
 """Secrets and personal data: what is found, what is only alike, and that nothing is shown whole."""
 
+from time import process_time
+
 import pytest
 
 from bp_data.check.secrets import hidden, iban, luhn, masked, secrets
@@ -66,3 +68,12 @@ def test_of_a_short_secret_little_is_shown() -> None:
 def test_checksums() -> None:
     assert luhn("79927398713") and not luhn("79927398710")
     assert iban("GB82 WEST 1234 5698 7654 32") and not iban("GB82 WEST 1234 5698 7654 33")
+
+
+@pytest.mark.parametrize(
+    "piece", ["a", "a-", "a@", "1.", "eyJ-", "sk-", "://a", "x:", "-----BEGIN A ", "AB12 ", "Bearer "]
+)
+def test_long_texts_take_no_longer_than_their_length(piece: str) -> None:
+    began = process_time()
+    list(secrets(piece * (300_000 // len(piece))))
+    assert process_time() - began < 3

@@ -112,6 +112,8 @@ def _filled(rows: Iterable[Row], where: str | None, fault: Fault) -> Iterator[Ro
 
 def renaming(columns: Mapping[str, str]) -> Callable[[Mapping[str, object], str], Mapping[str, object]]:
     """What `read` does to a row's value, given its place too, for `columns`. It raises UnknownFormat."""
+    if not columns:
+        return lambda value, where: value
 
     def rename(value: Mapping[str, object], where: str) -> Mapping[str, object]:
         theirs = {str(key): key for key in value}

@@ -17,7 +17,10 @@ _CLEANED = (("control-character", _CONTROL), ("invisible-character", _INVISIBLE)
 # The first byte of a UTF-8 character, read as Windows-1252, and what its other bytes become.
 _REST = "\u0080-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122"
 _MOJIBAKE = re.compile(f"[\u00c2-\u00df][{_REST}]|[\u00e0-\u00ef][{_REST}]{{2}}|\u00f0[{_REST}]{{3}}")
-_MIXED = re.compile(r"\w*(?:[A-Za-z][\u0400-\u04ff]|[\u0400-\u04ff][A-Za-z])\w*")
+_MIXED = re.compile(r"[A-Za-z][\u0400-\u04ff]|[\u0400-\u04ff][A-Za-z]")
+_WORD, _ENDS_IN_WORD = re.compile(r"\w*"), re.compile(r"\w+$")
+_AROUND = 20  # characters shown on either side
+_DEEP = 50  # levels of lists and objects in a row; what lies deeper stays as it is
 _AS_IS = "text"  # raw text is learned as it stands, white space included
 
 
@@ -30,7 +33,7 @@ def clean(value: Mapping[str, object]) -> tuple[Mapping[str, object], Removed]:
     Cleaning what is clean changes nothing; then the same object is returned.
     """
     removed: Removed = {}
-    cleaned = {key: _clean(item, key, removed) for key, item in value.items()}
+    cleaned = {key: _clean(item, key, removed, _DEEP) for key, item in value.items()}
     return (cleaned if removed else value), removed
 
 
@@ -39,12 +42,14 @@ def named(characters: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(f"U+{ord(sign):04X}" for text in characters for sign in text))
 
 
-def _clean(value: object, key: object, removed: Removed) -> object:
+def _clean(value: object, key: object, removed: Removed, levels: int) -> object:
     if isinstance(value, str):
         return _clean_text(value, key != _AS_IS, removed)
-    if isinstance(value, dict):
-        return {name: _clean(item, name, removed) for name, item in value.items()}
-    return [_clean(item, key, removed) for item in value] if isinstance(value, list) else value
+    if isinstance(value, dict) and levels:
+        return {name: _clean(item, name, removed, levels - 1) for name, item in value.items()}
+    if isinstance(value, list) and levels:
+        return [_clean(item, key, removed, levels - 1) for item in value]
+    return value
 
 
 def _clean_text(text: str, strip: bool, removed: Removed) -> str:
@@ -70,7 +75,10 @@ def oddities(text: str) -> Iterator[Spot]:
             yield "mojibake", f"{match[0]!r} was {right!r}", match.start()
             break
     if mixed := _MIXED.search(text):
-        yield "mixed-scripts", f"{mixed[0][:40]!r} mixes Latin and Cyrillic letters", mixed.start()
+        word = _ENDS_IN_WORD.search(text, max(0, mixed.start() - _AROUND), mixed.end())
+        rest = _WORD.match(text, mixed.end(), mixed.end() + _AROUND)
+        shown = (word[0] if word else "") + (rest[0] if rest else "")
+        yield "mixed-scripts", f"{shown!r} mixes Latin and Cyrillic letters", mixed.start()
 
 
 def _decoded(text: str) -> str:

@@ -35,5 +35,5 @@ def hashes(texts: Sequence[str]) -> Iterator[RMinHash]:
 
 
 def _shingles(text: str) -> list[str]:
-    words = _WORDS.findall(text.casefold())
+    words = _WORDS.findall(text.casefold()) or [text]
     return [" ".join(words[at : at + 3]) for at in range(max(1, len(words) - 2))]

@@ -67,16 +67,16 @@ _FORMS = (
     _secret("a Google API key", r"\bAIza[\w-]{35}", "AIza"),
     _secret("a Google OAuth token", r"\bya29\.[\w-]{20,}", "ya29"),
     _secret("a Hugging Face token", r"\bhf_[A-Za-z\d]{30,}\b", "hf_"),
-    _secret("an API key (sk-…)", r"\bsk-(?=[\w-]*\d)(?=[\w-]*[A-Z])[\w-]{20,}", "sk-"),
+    _secret("an API key (sk-…)", r"\bsk-(?=[\w-]{0,200}\d)(?=[\w-]{0,200}[A-Z])[\w-]{20,200}", "sk-"),
     _secret("a GitHub token", r"\b(?:gh[opsur]_[A-Za-z\d]{36,}|github_pat_\w{50,})", "ghp_", "gho_", "ghs_", "ghu_",
             "ghr_", "github_pat_"),
     _secret("a Slack token", r"\bxox[abeoprs]-[\w-]{10,}", "xox"),
-    _secret("a JSON web token", r"\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{16,}", "eyJ"),
+    _secret("a JSON web token", r"\beyJ[\w-]{8,400}\.eyJ[\w-]{8,2000}\.[\w-]{16,2000}", "eyJ"),
     _secret("a bearer token", r"\b[Bb]earer +[\w.~+/-]{20,}=*", "earer "),
-    _secret("a password in a URL", r"\b[a-zA-Z][\w+.-]*://[^\s/:@<>{}$*]+:[^\s/:@<>{}$*]+@[\w.-]+", "://",
-            genuine=_password),
-    _personal("an e-mail address", r"\b[\w.+-]+@[A-Za-z\d-]+(?:\.[A-Za-z\d-]+)*\.[A-Za-z]{2,}\b", "@",
-              genuine=_address),
+    _secret("a password in a URL", r"\b[a-zA-Z][\w+.-]{0,20}://[^\s/:@<>{}$*]{1,200}:[^\s/:@<>{}$*]{1,200}@[\w.-]{1,200}",
+            "://", genuine=_password),
+    _personal("an e-mail address", r"\b[\w.+-]{1,64}@[A-Za-z\d-]{1,63}(?:\.[A-Za-z\d-]{1,63}){0,8}\.[A-Za-z]{2,24}\b",
+              "@", genuine=_address),
 )  # fmt: skip
 # These have no needle: a run of digits is looked for first.
 _NUMBERS = (
