@@ -151,6 +151,8 @@ def test_nothing_is_written_over_and_nothing_if_no_row_is_left(tmp_path: Path) -
         check(data, CheckConfig(fix=str(tmp_path / "b.jsonl")))
     with pytest.raises(OutputUnusable, match="exists already"):
         check(data, CheckConfig(fix=str(data)))
+    with pytest.raises(BadValue, match=r"does not end in \.jsonl"):
+        check(data, CheckConfig(fix=str(tmp_path / "b.csv")))
     (tmp_path / "b.changes.jsonl").write_text("mine")
     with pytest.raises(OutputUnusable, match="exists already"):
         check(data, CheckConfig(fix=str(tmp_path / "b.jsonl")))

@@ -45,7 +45,10 @@ def _summary(report: Report) -> Text:
         by_severity[KINDS[name].severity] += count
     found = ", ".join(f"{count} {severity}{'s' * (count != 1)}" for severity, count in by_severity.items() if count)
     unread = f", {report.unread} not read" if report.unread else ""
-    return Text(f"{report.rows} rows ({_counted(report.formats)}){unread}: {found or 'nothing found'}", "bold")
+    return Text(
+        f"{report.rows} row{'s' * (report.rows != 1)} ({_counted(report.formats)}){unread}: {found or 'nothing found'}",
+        "bold",
+    )
 
 
 def _show_lengths(report: Report, console: Console) -> None:

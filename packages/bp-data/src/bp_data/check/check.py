@@ -14,7 +14,7 @@ from ..decode import STDIN
 from ..files import Data, read
 from .inspection import Inspection
 from .pace import Pace
-from .repair import Plan, refuse_existing_copy, repair
+from .repair import Plan, refuse_target, repair
 from .report import Report
 
 _CHUNK = 512  # rows for the tokenizer's and the hasher's threads at once
@@ -36,7 +36,7 @@ def check(
     settings = settings or CheckConfig()
     if settings.fix:
         _refuse_reading_once(data)
-        refuse_existing_copy(settings.fix)
+        refuse_target(settings.fix)
     work = Inspection(settings, columns or {}, tokenizer)
     rows = read(data, fault=work.unread)
     progress = Pace(data, on_progress)

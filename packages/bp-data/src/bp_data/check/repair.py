@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from bp_core.errors import BackpropagateError, FileEmpty, FileUnreadable, NoTarget
+from bp_core.errors import BackpropagateError, BadValue, FileEmpty, FileUnreadable, NoTarget
 
 from ..files import Data, read
 from ..jsonl import line, new_lines, refuse_existing
@@ -29,8 +29,10 @@ class Plan:
     on_progress: Callable[[int], None]
 
 
-def refuse_existing_copy(target: str) -> None:
-    """Raises OutputUnusable if a repair to `target` would meet a file."""
+def refuse_target(target: str) -> None:
+    """Raises OutputUnusable if a repair to `target` would meet a file, BadValue if it is not named after JSON lines."""
+    if Path(target).suffix.lower() != ".jsonl":
+        raise BadValue(f"a repaired copy is JSON lines, and {target} does not end in .jsonl.", fix="Name it so.")
     refuse_existing(Path(target))
     refuse_existing(_changes(target))
 
