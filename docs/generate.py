@@ -1,4 +1,7 @@
-"""Writes docs/cli.md, docs/config.md and docs/errors.md from the code; with --check, fails when one is stale."""
+"""Writes docs/cli.md, docs/config.md, docs/errors.md and tables of docs/data.md from the code.
+
+With --check it writes nothing, and fails when one is stale.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bp_core.config import ExportConfig, TrainConfig, settings
+from bp_core.config import CheckConfig, ExportConfig, TrainConfig, settings
 from bp_core.errors import ERRORS
+from bp_data.check import KINDS
+from bp_data.formats import FORMATS
 
 DOCS = Path(__file__).parent
 NOTE = "<!-- Written by docs/generate.py. Change the code, then run `uv run python docs/generate.py`. -->\n\n"
@@ -22,12 +27,12 @@ def cli() -> str:
 
 def config() -> str:
     parts = ["# Settings\n", "Each is a keyword of `Trainer`, an option of `backprop`, and an environment variable.\n"]
-    for verb, kind in (("train", TrainConfig), ("export", ExportConfig)):
+    for verb, kind in (("train", TrainConfig), ("export", ExportConfig), ("data check", CheckConfig)):
         parts.append(f"## {verb}\n")
         parts.append("| setting | default | environment variable | meaning |\n|---|---|---|---|")
         for field in settings(kind):
             default = "computed" if field.default is None else f"`{field.default}`"
-            variable = f"`BACKPROPAGATE_{verb.upper()}_{field.name.upper()}`"
+            variable = f"`BACKPROPAGATE_{verb.upper().replace(' ', '_')}_{field.name.upper()}`"
             parts.append(f"| `{field.name}` | {default} | {variable} | {field.help} |")
         parts.append("")
     return "\n".join(parts).strip() + "\n"
@@ -46,14 +51,39 @@ def errors() -> str:
     return "\n".join(parts) + "\n"
 
 
+def formats() -> str:
+    parts = ["| format | keys |\n|---|---|"]
+    for format in FORMATS:
+        keys = " or ".join(", ".join(f"`{key}`" for key in names) for names in format.keys)
+        parts.append(f"| {format.name} | {keys} |")
+    return "\n".join(parts)
+
+
+def kinds() -> str:
+    parts = ["| kind | severity | what it is | what to do | repair |\n|---|---|---|---|---|"]
+    for kind in KINDS.values():
+        parts.append(f"| `{kind.name}` | {kind.severity} | {kind.meaning} | {kind.advice} | {kind.repair} |")
+    return "\n".join(parts)
+
+
+def data() -> str:
+    """The page as it is, its tables written anew."""
+    page = (DOCS / "data.md").read_text(encoding="utf-8")
+    for name, table in (("formats", formats()), ("kinds", kinds())):
+        begin, end = f"<!-- {name}: written by docs/generate.py -->\n", f"<!-- end of {name} -->"
+        page = page[: page.index(begin)] + begin + table + "\n" + page[page.index(end) :]
+    return page
+
+
 def main(check: bool) -> int:
     stale = []
-    for name, page in (("cli.md", cli()), ("config.md", config()), ("errors.md", errors())):
+    pages = {"cli.md": NOTE + cli(), "config.md": NOTE + config(), "errors.md": NOTE + errors(), "data.md": data()}
+    for name, page in pages.items():
         path = DOCS / name
-        if not path.exists() or path.read_text(encoding="utf-8") != NOTE + page:
+        if not path.exists() or path.read_text(encoding="utf-8") != page:
             stale.append(name)
             if not check:
-                path.write_text(NOTE + page, encoding="utf-8", newline="\n")
+                path.write_text(page, encoding="utf-8", newline="\n")
     if check and stale:
         print(f"stale: {', '.join(stale)}; run `uv run python docs/generate.py`", file=sys.stderr)
         return 1

@@ -1,4 +1,4 @@
-"""`backprop data`: rows as the model sees them, split and converted; data on stdout, talk on stderr."""
+"""`backprop data`: checked, shown as the model sees it, split and converted; data on stdout, talk on stderr."""
 
 import json
 import os
@@ -6,12 +6,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import datasets
+import huggingface_hub
 import pytest
 
+from backpropagate import Trainer
 from backpropagate.cli import app
 from backpropagate.failures import exit_code_of
 from bp_data import ChatTokenizer, convert, prepare, read
 
+ROOT = Path(__file__).parent.parent
+FAULTS, HELD_OUT = ROOT / "examples" / "faults.jsonl", ROOT / "examples" / "faults-held-out.jsonl"
 BACKPROP = [sys.executable, "-c", "from backpropagate.cli import main; main()"]
 QUESTION = {"role": "user", "content": "Why\x1b[31m?"}
 ANSWER = {"role": "assistant", "content": "Because [bold]so[/]."}
@@ -182,3 +187,74 @@ def test_a_reader_that_stops_early_is_no_error(rows):
         process.stdout.close()
         said = process.stderr.read()
     assert b"mistake" not in said and b"Traceback" not in said and b"Exception" not in said
+
+
+def check(*words):
+    return exit_code_of(app, ["data", "check", *map(str, words)])
+
+
+def test_check_names_every_fault_and_exits_with_1(smollm2, capsys):
+    assert check(FAULTS, "--model", smollm2, "--max-length", 192, "--against", HELD_OUT) == 1
+    said = capsys.readouterr().out
+    assert (
+        f"error   secret                    1  {FAULTS}:10: turn 2: a Hugging Face token: hf_a… (37 characters)" in said
+    )
+    assert "28 rows (23 openai, 1 prompt), 2 not read: 9 errors, 18 warnings, 5 notes" in said
+    assert "32 to 63       tokens  ████" in said and "with loss" in said and "2 rows longer than 192" in said
+
+
+def test_check_of_the_quickstart_file_exits_with_0_unless_notes_fail(capsys):
+    quickstart = ROOT / "examples" / "quickstart.jsonl"
+    assert check(quickstart) == 0
+    assert check(quickstart, "--fail-on", "warning") == 0
+    assert "69 rows (69 openai): 1 note" in capsys.readouterr().out
+    assert check(quickstart, "--fail-on", "note") == 1
+    assert check(quickstart, "--fail-on", "note", "--no-near") == 0
+    assert "nothing found" in capsys.readouterr().out
+
+
+def test_check_as_json_has_every_finding_with_its_place(capsys):
+    assert check(FAULTS, "--json") == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["findings"][0]["place"] == f"{FAULTS}:3" and found["kinds"]["empty-answer"]["count"] == 2
+    assert sum(kind["shown"] for kind in found["kinds"].values()) == len(found["findings"])
+    assert found["tokens"] is None and found["characters"]["longest"] > 200
+
+
+def test_check_writes_a_repaired_copy_that_can_be_trained_on(tiny_llama, tmp_path, capsys):
+    copy = tmp_path / "fixed.jsonl"
+    assert check(FAULTS, "--model", tiny_llama, "--fix", copy) == 1
+    assert f"{copy}: 22 rows, 3 of them cleaned" in capsys.readouterr().out
+    assert prepare(copy, ChatTokenizer.open(tiny_llama), max_length=512).report.rows == 22
+    assert check(FAULTS, "--fix", copy) == 1
+    assert "error INPUT_OUTPUT_UNUSABLE" in capsys.readouterr().err
+
+
+def test_check_shows_nothing_that_steers_the_terminal(tmp_path, capsys):
+    path = tmp_path / "odd.jsonl"
+    path.write_text(json.dumps({"prompt": "a", "completion": "b\x1b[31m"}) + "\n" + json.dumps({"\x1b[31m": "a"}))
+    assert check(path) == 1
+    assert "\x1b" not in capsys.readouterr().out
+
+
+def test_an_option_of_check_without_what_it_needs_is_refused(rows, capsys):
+    assert check(rows, "--max-length", 64) == 1
+    assert check(rows, "--fail-on", "never") == 1
+    said = capsys.readouterr().err
+    assert said.count("error CONFIG_VALUE_INVALID") == 2 and "--model" in said
+
+
+def test_a_data_set_of_the_hub_is_trained_on_by_name(rows, tiny_llama, tmp_path, monkeypatch):
+    """From the cache that `datasets` made when it was downloaded; here, of a local folder."""
+    cache = tmp_path / "cache"
+    (tmp_path / "name").mkdir()
+    rows.rename(tmp_path / "name" / "train.jsonl")
+    table = datasets.load_dataset(str(tmp_path / "name"), cache_dir=str(cache), split="train")
+    (cache / "name").rename(cache / "owner___name")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    trainer = Trainer(str(tiny_llama), output=str(tmp_path / "out"), backend="cpu")
+    plans = [trainer.plan(data) for data in ("owner/name", "owner/name:train", table)]
+    assert [plan.data["rows"] for plan in plans] == [12, 12, 12]
+    assert len({plan.data["sha256"] for plan in plans}) == 1

@@ -12,9 +12,11 @@ import typer
 from typer.main import get_command
 
 from backpropagate.cli import app
+from backpropagate.failures import exit_code_of
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("packages/*/README.md"))]
+DATA = ROOT / "docs" / "data.md"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", DATA, *sorted(ROOT.glob("packages/*/README.md"))]
 
 
 def blocks(page, language):
@@ -62,6 +64,20 @@ def test_the_torch_rail(tmp_path, monkeypatch, tiny_llama, capsys):
     assert "(3, 49152)" in capsys.readouterr().out
 
 
+def test_the_data_page(tmp_path, monkeypatch, smollm2, capsys):
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    (code,) = blocks(DATA, "python")
+    run(code, tmp_path, monkeypatch)
+    assert capsys.readouterr().out.splitlines() == [line[2:] for line in code.splitlines() if line.startswith("# ")]
+    for line in "".join(blocks(DATA, "bash")).splitlines():
+        words, _, says = line.partition("#")
+        assert exit_code_of(app, shlex.split(words)[1:]) == ("exits with 1" in says), capsys.readouterr().err
+    written = {path.name for path in tmp_path.rglob("*.jsonl")} - {path.name for path in (ROOT / "examples").iterdir()}
+    assert written == {
+        "fixed.jsonl", "fixed.changes.jsonl", "quickstart.train.jsonl", "quickstart.held-out.jsonl", "alpaca.jsonl",
+    }  # fmt: skip
+
+
 def command_lines():
     for page in PAGES:
         for code in [*blocks(page, "bash"), *re.findall(r"`(backprop [^`]+)`", page.read_text(encoding="utf-8"))]:
@@ -73,8 +89,8 @@ def command_lines():
 @pytest.mark.parametrize("words", list(command_lines()))
 def test_command_lines_in_the_docs_exist(words):
     command = get_command(app)
-    if words and not words[0].startswith("-"):
-        command = command.commands[words[0]]
+    while words and isinstance(command, typer.core.TyperGroup) and not words[0].startswith("-"):
+        command, *words = command.commands[words[0]], *words[1:]
     assert isinstance(command, typer.core.TyperCommand | typer.core.TyperGroup)
     known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
     assert {word for word in words if word.startswith("--")} <= known

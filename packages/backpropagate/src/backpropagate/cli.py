@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bp_core.config import ExportConfig, TrainConfig, TrainOn
+from bp_core.config import CheckConfig, ExportConfig, TrainConfig, TrainOn
 
 from . import __version__
 from .failures import exit_code_of
@@ -25,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"auto_envvar_prefix": "BACKPROPAGATE"},
 )
-data_app = typer.Typer(help="Look at a data file as the model will, split it, convert it.")
+data_app = typer.Typer(help="Check a data file, look at it as the model will, split it, convert it.")
 app.add_typer(data_app, name="data")
 _ALLOW = "Go on although data, model or settings changed."
 RunName = Annotated[str, typer.Argument(help="Id, unique beginning of one, or run folder.")]
@@ -60,7 +60,7 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 @with_options(TrainConfig)
 def train(
     settings: dict[str, Any],
-    data: Annotated[str, typer.Option(help="The examples: a .jsonl, .json or .txt file.")],
+    data: Annotated[str, typer.Option(help="The examples: a file, a folder, or owner/name:split on the hub.")],
     resume: Annotated[
         str, typer.Option(help="Go on with a run: its id or the beginning of it, or nothing for the newest unfinished.")
     ] = "",
@@ -187,6 +187,18 @@ def show(
 ) -> None:
     """Show rows as the model will see them: the rendered text, what is learned of it, and its tokens."""
     _data_verbs().show(file, model, rows, skip, columns, train_on, json=json)
+
+
+@data_app.command()
+@with_options(CheckConfig)
+def check(
+    settings: dict[str, Any],
+    file: Annotated[str, typer.Argument(help="The data file.")],
+    columns: Columns = TrainConfig.columns,
+    json: Json = False,
+) -> None:
+    """Find what is wrong in a data file, each fault with its line; exits with 1 if there is an error."""
+    raise typer.Exit(_data_verbs().check_file(settings, file, columns, json=json))
 
 
 @data_app.command()

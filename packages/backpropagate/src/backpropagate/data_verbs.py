@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from bp_core.config import TrainOn
+from bp_core.config import CheckConfig, TrainOn
 from bp_core.errors import BadValue
 from bp_data import ChatTokenizer, convert, read
+from bp_data.check import check
 from bp_data.files import columns_in
 from bp_data.jsonl import line, new_lines
 from bp_data.records import demonstrations
@@ -21,11 +24,9 @@ from bp_data.show import show as shown
 from bp_data.split import split as split_file
 
 from . import models, results
+from .check_report import show_check
 from .screen import Screen
 from .verbs import quiet_libraries
-
-# What would steer the terminal is shown instead: ␛ for an escape.
-_VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {127: "␡"}
 
 
 def show(file: str, model: str, rows: int, skip: int, columns: str, train_on: TrainOn, *, json: bool) -> None:
@@ -43,6 +44,17 @@ def show(file: str, model: str, rows: int, skip: int, columns: str, train_on: Tr
     console = Console(highlight=False)
     for row in found:
         _print_row(row, console)
+
+
+def check_file(settings: Mapping[str, Any], file: str, columns: str, *, json: bool) -> int:
+    """Returns the exit code: 1 if there are findings at or above `fail_on`."""
+    quiet_libraries()
+    config = CheckConfig(**settings)
+    with Screen() as screen:
+        tokenizer = ChatTokenizer.open(models.locate(config.model, screen.notify)) if config.model else None
+        report = check(file, config, tokenizer, columns_in(columns), screen.notify)
+    results.print_json(report.as_dict()) if json else show_check(report)
+    return 1 if report.fails(config.fail_on) else 0
 
 
 def split(file: str, held_out: float, seed: int, output: str | None, columns: str, *, json: bool) -> None:
@@ -70,7 +82,7 @@ def _print_row(row: Shown, console: Console) -> None:
     plain = console.color_system is None or console.no_color
     text = Text()
     for stretch, trained in row.stretches():
-        visible = stretch.translate(_VISIBLE)
+        visible = results.visible(stretch)
         text.append(f"⟦{visible}⟧" if trained and plain else visible, "bold green" if trained else "dim")
     counts = ", ".join(f"{part.role} {part.tokens}" for part in row.parts)
     head = f"{row.where} · {row.format} · {len(row.tokens)} tokens ({counts}), {sum(row.trained)} trained"

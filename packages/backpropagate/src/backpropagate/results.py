@@ -17,6 +17,14 @@ from .training import Plan, Run
 
 _LABELS = {"base": "base model", "adapter": "with adapter", "merged": "merged, f16 GGUF", "final": "this file"}
 
+# What would steer the terminal is shown instead: ␛ for an escape.
+_VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {127: "␡"}
+
+
+def visible(text: str) -> str:
+    """Text of unknown origin, safe to print on a terminal."""
+    return text.translate(_VISIBLE)
+
 
 def print_json(value: Mapping[str, Any]) -> None:
     """One JSON object on stdout, for scripts."""

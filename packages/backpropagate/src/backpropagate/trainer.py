@@ -11,13 +11,12 @@ from typing import Any
 
 from bp_core.config import ExportConfig, ExportFormat, Quantization, TrainConfig, known
 from bp_core.contract import CONTRACT_FILE, Contract
-from bp_core.errors import FileMissing
 from bp_core.events import Event, Notify, Progress, Watch
 from bp_core.examples import Example
 from bp_core.folders import home, writable_folder
 from bp_core.rail import Job, Rail
 from bp_data import ChatTokenizer, prepare
-from bp_data.files import columns_in
+from bp_data.files import Data, columns_in, lasting, require
 from bp_data.hold_out import hold_out
 from bp_export import Export
 from bp_resilience import Claim
@@ -29,7 +28,6 @@ from .recipe import choose_rail, resolve
 from .screen import Screen
 from .training import Plan, Run, Work, carry_out
 
-Data = str | Path | Sequence[Mapping[str, Any]]
 Check = Callable[[lock.Lock], None]
 
 
@@ -64,7 +62,8 @@ class Trainer:
         watch: Watch | None = None,
         check: Check | None = None,
     ) -> Run:
-        """Train an adapter on `data`: a file, or a list of rows. `watch` receives every event, in place of the display.
+        """Train an adapter on `data`: a file or folder, a data set of the hub, or rows. `watch` receives every event,
+        in place of the display.
 
         `resume` goes on with the newest unfinished run, or the one whose id begins so; more steps than before extend
         it. Other data, model or settings are refused by name, unless `allow_changes`. `check` sees what would be
@@ -136,9 +135,9 @@ class Trainer:
         return dataclasses.replace(self.config, **{name: v for name, v in settings.items() if v is not None})
 
     def _prepare(self, data: Data, config: TrainConfig, notify: Notify) -> Work:
-        for path in (data, config.eval_data):
-            if isinstance(path, str | Path) and not Path(path).exists():
-                raise FileMissing("there is no such file.", where=str(path))
+        require(data)
+        if config.eval_data:
+            require(config.eval_data)
         trackers = reporting.chosen(config.report_to)
         backend, rail, probe = choose_rail(config.backend)
         base = models.locate(config.model, notify)
@@ -174,19 +173,18 @@ class Trainer:
 
 def _record(work: Work, config: TrainConfig, data: Data) -> dict[str, Any]:
     """What a run is remembered by: enough to go on with it in another folder, without being told anything again."""
-    path = str(Path(data).resolve()) if isinstance(data, str | Path) else None
     settings = dataclasses.asdict(config)
     if config.eval_data:
-        settings["eval_data"] = str(Path(config.eval_data).resolve())
+        settings["eval_data"] = lasting(config.eval_data)
     recipe, base = dataclasses.asdict(work.plan.recipe), str(work.plan.base)
-    return {"recipe": recipe, "facts": work.facts, "settings": settings, "data": path, "base": base}
+    return {"recipe": recipe, "facts": work.facts, "settings": settings, "data": lasting(data), "base": base}
 
 
 def _lock(work: Work, config: TrainConfig, data: Data) -> lock.Lock:
     """The run.lock of a run that has no id yet."""
     return lock.Lock(
         run="",
-        data=str(Path(data).resolve()) if isinstance(data, str | Path) else None,
+        data=lasting(data),
         settings=lock.pinned(config, work.plan.recipe),
         recipe=dataclasses.asdict(work.plan.recipe),
         hashes=work.facts | {"tokenizer": lock.tokenizer_digest(work.plan.base)},

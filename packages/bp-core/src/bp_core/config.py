@@ -15,6 +15,7 @@ DType = Literal["auto", "float32", "bfloat16"]
 ExportFormat = Literal["lora", "merged", "gguf"]
 TrainOn = Literal["assistant", "last", "all"]
 Quantization = Literal["f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m"]
+Severity = Literal["note", "warning", "error"]  # from the mildest
 
 # What an unset setting becomes when nothing better can be computed.
 EPOCHS = 3.0
@@ -106,6 +107,27 @@ class ExportConfig:
 
     def __post_init__(self) -> None:
         check(self, {})
+
+
+@dataclass(frozen=True)
+class CheckConfig:
+    """What a user may set for the check of a data file."""
+
+    model: Annotated[
+        str | None, "Also check what this model's tokenizer and chat template make of the rows. Default: no tokens."
+    ] = None
+    max_length: Annotated[
+        int | None, f"With --model: longest row in tokens. Default: {TrainConfig.max_length}, as in training."
+    ] = None
+    against: Annotated[str | None, "The held-out data: rows that are also there are found."] = None
+    near: Annotated[bool, "Find near duplicates, too; takes about 2 KB of memory a row."] = True
+    fix: Annotated[str | None, "A .jsonl file to write: the rows, repaired or left out, each change told."] = None
+    fail_on: Annotated[Severity, "Exit with 1 when there is a finding of this severity, or a worse one."] = "error"
+
+    def __post_init__(self) -> None:
+        check(self, {"max_length": _TRAIN_RANGES["max_length"]})
+        if self.max_length is not None and self.model is None:
+            raise BadValue("max_length counts tokens, and without a model there are none.", fix="Give --model too.")
 
 
 @dataclass(frozen=True)

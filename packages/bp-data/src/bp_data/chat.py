@@ -71,6 +71,12 @@ class ChatTokenizer:
         return cls(Tokenizer.from_file(str(vocabulary)), _template(folder, config), **tokens)
 
     @property
+    def special(self) -> list[str]:
+        """The texts of the special tokens."""
+        added = self._tokenizer.get_added_tokens_decoder().values()
+        return [token.content for token in added if token.special and token.content.strip()]
+
+    @property
     def template(self) -> str:
         """The chat template's Jinja text."""
         return self._templates[_DEFAULT].source

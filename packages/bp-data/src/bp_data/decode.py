@@ -8,35 +8,40 @@ import importlib
 import io
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import IO, Any, cast
 
-from bp_core.errors import FileMissing, FileUnreadable, PackageMissing
+from bp_core.errors import BackpropagateError, FileMissing, FileUnreadable, PackageMissing
 
 Lines = Iterator[tuple[int, str]]  # line numbers from 1, and lines with their ends
+Fault = Callable[[BackpropagateError], None]  # told of a part that cannot be read; if it returns, reading goes on
 _UTF16 = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 _UTF8 = b"\xef\xbb\xbf"
 STDIN = "-"
 
 
-def lines(path: Path) -> Lines:
+def strict(error: BackpropagateError) -> None:
+    """The usual Fault: the first one ends the reading."""
+    raise error
+
+
+def lines(path: Path, fault: Fault = strict) -> Lines:
     """The lines of a text file, plain, .gz or .zst, or of standard input for "-"; UTF-8, or UTF-16 with its mark.
 
-    Only a line feed ends a line: U+2028 and its like may stand inside a JSON string. Raises FileMissing,
-    FileUnreadable, PackageMissing.
+    Only a line feed ends a line: U+2028 and its like may stand inside a JSON string. A line that is not text is a
+    FileUnreadable for `fault`. Raises FileMissing, FileUnreadable, PackageMissing.
     """
     with _opened(path) as stream:
         start = stream.peek(3)[:3]
         if start[:2] in _UTF16:
-            yield from _utf16(stream, _UTF16[start[:2]], path)
+            yield from _utf16(stream, _UTF16[start[:2]], path, fault)
             return
         if start == _UTF8:
             stream.read(3)
-        for number, line in enumerate(stream, 1):
-            yield number, _utf8(line, f"{place(path)}:{number}")
+        yield from _utf8(stream, path, fault)
 
 
 def place(path: Path) -> str:
@@ -54,6 +59,11 @@ def optional(module: str, extra: str, path: Path) -> ModuleType:
         raise PackageMissing(f"reading this file needs {package}.", where=str(path), fix=fix) from error
 
 
+def missing(path: Path) -> FileMissing:
+    """The error for a file that is not there, with the name it may be meant to have."""
+    return FileMissing("there is no such file." + _near(path), where=str(path))
+
+
 @contextmanager
 def reading(path: Path, *errors: type[Exception]) -> Iterator[None]:
     """What opening and reading the file at `path` can raise, `errors` included, as one of ours."""
@@ -61,7 +71,7 @@ def reading(path: Path, *errors: type[Exception]) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise FileMissing("there is no such file." + _near(path), where=str(path)) from error
+        raise missing(path) from error
     except caught as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise FileUnreadable(f"the file cannot be read ({reason}).", where=place(path)) from error
@@ -88,14 +98,17 @@ def _buffered(stream: Any) -> io.BufferedReader:
     return stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream)
 
 
-def _utf8(line: bytes, where: str) -> str:
-    try:
-        return line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise FileUnreadable(f"the file is not UTF-8 text ({error.reason}).", where=where) from error
+def _utf8(stream: io.BufferedReader, path: Path, fault: Fault) -> Lines:
+    for number, line in enumerate(stream, 1):
+        try:
+            text = line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            fault(FileUnreadable(f"the file is not UTF-8 text ({error.reason}).", where=f"{place(path)}:{number}"))
+        else:
+            yield number, text
 
 
-def _utf16(stream: io.BufferedReader, encoding: str, path: Path) -> Lines:
+def _utf16(stream: io.BufferedReader, encoding: str, path: Path, fault: Fault) -> Lines:
     stream.read(2)
     number = 0
     try:
@@ -104,7 +117,7 @@ def _utf16(stream: io.BufferedReader, encoding: str, path: Path) -> Lines:
                 yield number, line
     except UnicodeDecodeError as error:
         message = f"the file is not UTF-16 text, as its first bytes say ({error.reason})."
-        raise FileUnreadable(message, where=f"{place(path)}:{number + 1}") from error
+        fault(FileUnreadable(message, where=f"{place(path)}:{number + 1}"))
 
 
 def _near(path: Path) -> str:

@@ -5,13 +5,23 @@ from __future__ import annotations
 import difflib
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from bp_core.errors import BadRow, BadValue, BrokenJson, FileEmpty, FileUnreadable, UnknownFormat
+from bp_core.errors import (
+    BackpropagateError,
+    BadRow,
+    BadValue,
+    BrokenJson,
+    FileEmpty,
+    FileUnreadable,
+    UnknownFormat,
+)
 
-from .decode import STDIN, Lines, lines, place
+from .decode import STDIN, Fault, Lines, lines, missing, place, strict
+from .hub import HubName, hub_rows, named
 from .tables import delimited, parquet
 
 _JSON = {".json", ".jsonl", ".ndjson"}
@@ -34,20 +44,41 @@ class Row:
 
 
 Data = str | Path | Iterable[Mapping[str, object]]
+_T = TypeVar("_T")
 
 
-def read(data: Data, columns: Mapping[str, str] | None = None) -> Iterator[Row]:
-    """The rows of a file, of the files in a folder, of standard input ("-", JSON lines), or of dicts given directly.
+def read(data: Data, columns: Mapping[str, str] | None = None, fault: Fault = strict) -> Iterator[Row]:
+    """The rows of a file, of the files in a folder, of standard input ("-", JSON lines), of a data set of the hub (see
+    `hub`), or of dicts given directly; a `datasets` object gives such dicts.
 
     Rows come as they are read; nothing is opened before the first is asked for, and only a JSON array is held whole.
-    `columns` renames: our name to the file's. Raises FileMissing, FileUnreadable, FileEmpty, BrokenJson,
-    PackageMissing, UnknownFormat for a column that is not there, and BadRow for what is no row.
+    `columns` renames: our name to the file's. A broken row goes to `fault`, which may return: then the next one is
+    read. Raises FileMissing, FileUnreadable, FileEmpty, BrokenJson, PackageMissing, HubUnreachable, BadValue for splits
+    where rows should be, UnknownFormat for a column that is not there, and BadRow for what is no row.
     """
+    if isinstance(data, Mapping):
+        splits = ", ".join(map(repr, data))
+        raise BadValue(f"this holds {splits}, not rows.", fix="Give one of them, as data['train'].")
     if isinstance(data, str | Path):
-        rows = _read_path(Path(data))
+        name = named(data)
+        rows = _filled(_hub(name), str(name), fault) if name else _read_path(Path(data), fault)
     else:
-        rows = _filled((Row(_mapping(value, f"row {i}"), f"row {i}") for i, value in enumerate(data, 1)), None)
-    return (_renamed(row, columns) for row in rows) if columns else rows
+        values = ((value, f"row {number}") for number, value in enumerate(data, 1))
+        rows = _filled(_each(values, _mapping, fault), None, fault)
+    return _each(((row.value, row.where) for row in rows), renaming(columns), fault) if columns else rows
+
+
+def require(data: Data) -> None:
+    """Raises FileMissing if `data` names nothing that could be read. The hub is not asked."""
+    if isinstance(data, str | Path) and str(data) != STDIN and not Path(data).exists() and not named(data):
+        raise missing(Path(data))
+
+
+def lasting(data: Data) -> str | None:
+    """How to name `data` in another folder: a full path, or the hub's name; None for what can be read only once."""
+    if not isinstance(data, str | Path) or str(data) == STDIN:
+        return None
+    return str(data) if named(data) else str(Path(data).resolve())
 
 
 def columns_in(text: str) -> dict[str, str]:
@@ -60,32 +91,57 @@ def columns_in(text: str) -> dict[str, str]:
     return columns
 
 
-def _filled(rows: Iterable[Row], where: str | None) -> Iterator[Row]:
+def _hub(name: HubName) -> Iterator[Row]:
+    return (Row(value, where) for value, where in hub_rows(name))
+
+
+def _each(
+    items: Iterable[tuple[_T, str]], make: Callable[[_T, str], Mapping[str, object]], fault: Fault
+) -> Iterator[Row]:
+    """A row for each item and its place; those that cannot be made one go to `fault`."""
+    for item, where in items:
+        try:
+            value = make(item, where)
+        except BackpropagateError as error:
+            fault(error)
+        else:
+            yield Row(value, where)
+
+
+def _filled(rows: Iterable[Row], where: str | None, fault: Fault) -> Iterator[Row]:
     empty = True
     for row in rows:
         empty = False
         yield row
     if empty:
-        raise FileEmpty("there are no rows.", where=where)
+        fault(FileEmpty("there are no rows.", where=where))
 
 
-def _renamed(row: Row, columns: Mapping[str, str]) -> Row:
-    theirs = {str(key): key for key in row.value}
-    for name, column in columns.items():
-        if column not in theirs:
-            near = difflib.get_close_matches(column, theirs, 1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            message = f"there is no column {column!r} for {name!r}; the columns are {', '.join(map(repr, theirs))}."
-            raise UnknownFormat(message + hint, where=row.where, fix="Name columns that every row has.")
-    named = {name: row.value[column] for name, column in columns.items()}
-    taken = {*columns, *columns.values()}
-    return Row({**named, **{key: value for key, value in row.value.items() if key not in taken}}, row.where)
+def renaming(columns: Mapping[str, str]) -> Callable[[Mapping[str, object], str], Mapping[str, object]]:
+    """What `read` does to a row's value, given its place too, for `columns`. It raises UnknownFormat."""
+    if not columns:
+        return lambda value, where: value
+
+    def rename(value: Mapping[str, object], where: str) -> Mapping[str, object]:
+        theirs = {str(key): key for key in value}
+        for name, column in columns.items():
+            if column not in theirs:
+                near = difflib.get_close_matches(column, theirs, 1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                message = f"there is no column {column!r} for {name!r}; the columns are {', '.join(map(repr, theirs))}."
+                raise UnknownFormat(message + hint, where=where, fix="Name columns that every row has.")
+        named = {name: value[column] for name, column in columns.items()}
+        taken = {*columns, *columns.values()}
+        return {**named, **{key: item for key, item in value.items() if key not in taken}}
+
+    return rename
 
 
-def _read_path(path: Path) -> Iterator[Row]:
+def _read_path(path: Path, fault: Fault) -> Iterator[Row]:
     if path.is_dir():
-        return _filled(itertools.chain.from_iterable(_read_file(file) for file in _inside(path)), str(path))
-    return _read_file(path)
+        rows = itertools.chain.from_iterable(_read_file(file, fault) for file in _inside(path))
+        return _filled(rows, str(path), fault)
+    return _read_file(path, fault)
 
 
 def _inside(folder: Path) -> list[Path]:
@@ -115,35 +171,34 @@ def _suffix(path: Path) -> str:
     return suffix + path.suffix.lower() if suffix == _PARQUET and name != path else suffix
 
 
-def _read_file(path: Path) -> Iterator[Row]:
-    suffix, name = _suffix(path), place(path)
+def _read_file(path: Path, fault: Fault) -> Iterator[Row]:
+    suffix, name = _suffix(path) if str(path) != STDIN else ".jsonl", place(path)
     rows: Iterator[Row]
     if suffix == _PARQUET:
-        rows = (Row(value, where) for value, where in parquet(path))
+        rows = (Row(value, where) for value, where in parquet(path, fault))
     elif suffix in _DELIMITERS:
-        rows = (Row(value, where) for value, where in delimited(lines(path), _DELIMITERS[suffix], name))
+        cells = delimited(lines(path, fault), _DELIMITERS[suffix], name, fault)
+        rows = (Row(value, where) for value, where in cells)
     elif suffix in _PROSE:
-        rows = _paragraphs(lines(path), name)
+        rows = _paragraphs(lines(path, fault), name)
     else:
-        rows = _json(lines(path), name, suffix, known=suffix in _JSON or str(path) == STDIN)
-    return _filled(rows, name)
+        rows = _json(lines(path, fault), name, suffix, fault)
+    return _filled(rows, name, fault)
 
 
-def _json(source: Lines, name: str, suffix: str, known: bool) -> Iterator[Row]:
+def _json(source: Lines, name: str, suffix: str, fault: Fault) -> Iterator[Row]:
     """JSON lines, or a whole JSON document: the first two lines that are not blank tell which."""
     head, texts = _head(source)
     first = texts[0].lstrip() if texts else ""
-    if not known and first[:1] not in ("{", "["):
+    if suffix not in _JSON and first[:1] not in ("{", "["):
         kind = suffix or "without an ending"
         raise FileUnreadable(f"files of type {kind} are not read.", where=name, fix=_FIX)
     everything = itertools.chain(head, source)
     if first.startswith("[") or (suffix == ".json" and first and not (texts[1:] and _is_object(first))):
-        yield from _document("".join(line for _, line in everything), name)
+        yield from _document("".join(line for _, line in everything), name, fault)
         return
-    for number, line in everything:
-        if line.strip():
-            where = f"{name}:{number}"
-            yield Row(_object(_parse(line, where), where), where)
+    written = ((line, f"{name}:{number}") for number, line in everything if line.strip())
+    yield from _each(written, lambda line, where: _object(_parse(line, where), where), fault)
 
 
 def _head(source: Lines) -> tuple[list[tuple[int, str]], list[str]]:
@@ -167,16 +222,24 @@ def _is_object(line: str) -> bool:
         return False
 
 
-def _document(text: str, name: str) -> Iterator[Row]:
+def _document(text: str, name: str, fault: Fault) -> Iterator[Row]:
+    try:
+        items = _items(text, name)
+    except BrokenJson as error:
+        fault(error)
+        return
+    yield from _each(((item, f"{name}: row {number}") for number, item in enumerate(items, 1)), _object, fault)
+
+
+def _items(text: str, name: str) -> list[object]:
+    """The list that a JSON document is, or the only one that it holds, or its one conversation."""
     value = _parse(text, name, document=True)
     if isinstance(value, dict):
         lists = [key for key, item in value.items() if isinstance(item, list)]
         value = value[lists[0]] if len(lists) == 1 and lists[0] not in _TURN_LISTS else [value]
     if not isinstance(value, list):
         raise BrokenJson(f"this file holds {_kind(value)}, not a list of objects.", where=name)
-    for number, item in enumerate(value, 1):
-        where = f"{name}: row {number}"
-        yield Row(_object(item, where), where)
+    return value
 
 
 def _paragraphs(source: Lines, name: str) -> Iterator[Row]:

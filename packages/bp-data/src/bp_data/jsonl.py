@@ -23,7 +23,7 @@ def line(value: object) -> bytes:
 def refuse_existing(target: Path) -> None:
     """Raises OutputUnusable if there is something by that name."""
     if target.exists() or target.is_symlink():
-        raise OutputUnusable("this exists already.", where=str(target), fix="Choose another --output, or remove it.")
+        raise OutputUnusable("this exists already.", where=str(target), fix="Choose another name, or remove it.")
 
 
 @contextmanager

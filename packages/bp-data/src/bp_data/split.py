@@ -18,6 +18,7 @@ from bp_core.errors import BadValue
 
 from .files import Row, read
 from .formats import convert
+from .hub import named
 from .jsonl import line, new_lines, refuse_existing
 from .records import AnyRecord, said
 
@@ -46,7 +47,8 @@ def split(
     folder: str | Path | None = None,
     columns: Mapping[str, str] | None = None,
 ) -> Split:
-    """Write `<stem>.train.jsonl` and `<stem>.held-out.jsonl` beside the file or into `folder`.
+    """Write `<stem>.train.jsonl` and `<stem>.held-out.jsonl` beside the file or into `folder`; those of
+    a data set of the hub into the current folder.
 
     `held_out` is a share of the different conversations. Which they are depends on the seed and on what they say, not
     on their place; rows keep their order and columns, and a line of JSON its bytes. `columns` is as in `read`. Raises
@@ -54,7 +56,7 @@ def split(
     """
     if not 0 < held_out < 1:
         raise BadValue(f"held_out must be between 0 and 1, not {held_out}.", fix="0.05 holds out one row in twenty.")
-    train, held = _targets(Path(file), folder)
+    train, held = _targets(file, folder)
     keys = array("Q", (_key(convert(row), seed) for row in read(file, columns)))
     distinct = np.unique(np.frombuffer(keys, dtype=np.uint64))
     limit = int(distinct[count_held_out(len(distinct), held_out) - 1])
@@ -65,7 +67,9 @@ def split(
     return Split(train, held, len(keys) - rows, rows, len(keys) - len(distinct))
 
 
-def _targets(file: Path, folder: str | Path | None) -> tuple[Path, Path]:
+def _targets(data: str | Path, folder: str | Path | None) -> tuple[Path, Path]:
+    name = named(data)
+    file = Path(str(name).rpartition("/")[2].replace(":", ".") + ".jsonl") if name else Path(data)
     stem = Path(file.stem).stem if file.suffix.lower() in _PACKED else file.stem
     place = file.parent if folder is None else Path(folder)
     targets = place / f"{stem}.train.jsonl", place / f"{stem}.held-out.jsonl"

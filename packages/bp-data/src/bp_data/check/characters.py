@@ -1,0 +1,90 @@
+"""Characters that do not belong: cleaning what can be removed safely, and finding what was decoded wrongly."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+from .secrets import Spot
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]")
+# Not the joiners U+200C and U+200D, which Persian, Indic scripts and emoji need; nor U+200B after a letter of a script
+# that writes no spaces (Thai, Lao, Burmese, Khmer).
+_INVISIBLE = re.compile(
+    r"[\u00ad\u2060\ufeff\u202a-\u202e\u2066-\u2069]|(?<![\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff])\u200b"
+)
+_CLEANED = (("control-character", _CONTROL), ("invisible-character", _INVISIBLE))
+# The first byte of a UTF-8 character, read as Windows-1252, and what its other bytes become.
+_REST = "\u0080-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122"
+_MOJIBAKE = re.compile(f"[\u00c2-\u00df][{_REST}]|[\u00e0-\u00ef][{_REST}]{{2}}|\u00f0[{_REST}]{{3}}")
+_MIXED = re.compile(r"[A-Za-z][\u0400-\u04ff]|[\u0400-\u04ff][A-Za-z]")
+_WORD, _ENDS_IN_WORD = re.compile(r"\w*"), re.compile(r"\w+$")
+_AROUND = 20  # characters shown on either side
+_DEEP = 50  # levels of lists and objects in a row; what lies deeper stays as it is
+_AS_IS = "text"  # raw text is learned as it stands, white space included
+
+
+Removed = dict[str, list[str]]  # what was removed, by the kind of finding that it is
+
+
+def clean(value: Mapping[str, object]) -> tuple[Mapping[str, object], Removed]:
+    """The row without control and invisible characters and outer white space, and what was removed.
+
+    Cleaning what is clean changes nothing; then the same object is returned.
+    """
+    removed: Removed = {}
+    cleaned = {key: _clean(item, key, removed, _DEEP) for key, item in value.items()}
+    return (cleaned if removed else value), removed
+
+
+def named(characters: Iterable[str]) -> str:
+    """Characters that cannot be shown, by number: U+0007."""
+    return ", ".join(dict.fromkeys(f"U+{ord(sign):04X}" for text in characters for sign in text))
+
+
+def _clean(value: object, key: object, removed: Removed, levels: int) -> object:
+    if isinstance(value, str):
+        return _clean_text(value, key != _AS_IS, removed)
+    if isinstance(value, dict) and levels:
+        return {name: _clean(item, name, removed, levels - 1) for name, item in value.items()}
+    if isinstance(value, list) and levels:
+        return [_clean(item, key, removed, levels - 1) for item in value]
+    return value
+
+
+def _clean_text(text: str, strip: bool, removed: Removed) -> str:
+    if not text.isprintable():  # line feeds are not printable either
+        for kind, pattern in _CLEANED[: 1 if text.isascii() else 2]:
+            if found := pattern.findall(text):
+                removed.setdefault(kind, []).extend(found)
+                text = pattern.sub("", text)
+    if strip and text != (stripped := text.strip()):
+        removed.setdefault("outer-space", []).append(text[: len(text) - len(text.lstrip())] or text[len(stripped) :])
+        return stripped
+    return text
+
+
+def oddities(text: str) -> Iterator[Spot]:
+    """Signs that a text was decoded wrongly, or imitates letters."""
+    if text.isascii():
+        return
+    if (at := text.find("\ufffd")) >= 0:
+        yield "lost-character", f"{text.count(chr(0xFFFD))} × U+FFFD", at
+    for match in _MOJIBAKE.finditer(text):
+        if right := _decoded(match[0]):
+            yield "mojibake", f"{match[0]!r} was {right!r}", match.start()
+            break
+    if mixed := _MIXED.search(text):
+        word = _ENDS_IN_WORD.search(text, max(0, mixed.start() - _AROUND), mixed.end())
+        rest = _WORD.match(text, mixed.end(), mixed.end() + _AROUND)
+        shown = (word[0] if word else "") + (rest[0] if rest else "")
+        yield "mixed-scripts", f"{shown!r} mixes Latin and Cyrillic letters", mixed.start()
+
+
+def _decoded(text: str) -> str:
+    """What the characters were before somebody took their UTF-8 bytes for Windows-1252; "" if they were not that."""
+    try:
+        single = b"".join(sign.encode("latin-1" if "\x80" <= sign <= "\x9f" else "cp1252") for sign in text)
+        return single.decode("utf-8")
+    except UnicodeError:
+        return ""

@@ -1,0 +1,44 @@
+"""The data to check against: what is held out to measure with, so that nothing of it may be learned."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping
+from itertools import islice
+
+from rensa import RMinHash
+
+from ..files import Row, read, renaming
+from ..formats import convert
+from .characters import clean
+from .duplicates import Places, key
+from .near_duplicates import NearIndex, hashes
+from .turns import RowText
+
+_CHUNK = 512
+
+
+class HeldOut:
+    """Keys and places of the held-out rows, and an index of what is nearly the same. Raises what reading them does."""
+
+    def __init__(self, data: str, columns: Mapping[str, str], near: bool) -> None:
+        self.places, self.keys = Places(), array("Q")
+        self._near = NearIndex() if near else None
+        self._rename = renaming(columns)
+        rows = read(data)
+        while chunk := list(islice(rows, _CHUNK)):
+            self._add(chunk)
+
+    def nearly(self, hashed: RMinHash) -> int | None:
+        """The number of the first row that is nearly this one."""
+        return self._near.find(hashed) if self._near else None
+
+    def _add(self, rows: list[Row]) -> None:
+        first = len(self.places)
+        records = [convert(Row(self._rename(clean(row.value)[0], row.where), row.where)) for row in rows]
+        for record in records:
+            self.places.append(record.where)
+            self.keys.append(key(record))
+        if self._near:
+            for number, hashed in enumerate(hashes([RowText.of(record).joined for record in records]), first):
+                self._near.add(number, hashed)

@@ -1,0 +1,33 @@
+"""Strings inside the text that chat templates write around turns: what they would do to a model is not meant."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from ..chat import ChatTokenizer
+from ..rendered import MARKUPS
+from .secrets import Spot
+
+# Also HTML (struck through), so they count only if they are tokens of the model.
+_ORDINARY = {"<s>", "</s>"}
+_FURTHER = {"<|endoftext|>", "<|eom_id|>", "<|end_of_turn|>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>"}
+_GEMMA = {"<start_of_turn>", "<end_of_turn>"}
+_KNOWN = ({marker for markup in MARKUPS for marker in markup.markers} | _FURTHER | _GEMMA) - _ORDINARY
+
+
+class Markup:
+    """Finds what templates write, and the special tokens of `tokenizer`, if there is one."""
+
+    def __init__(self, tokenizer: ChatTokenizer | None) -> None:
+        words = _KNOWN | (set(tokenizer.special) if tokenizer else set())
+        self._signs = sorted({word[0] for word in words})
+        self._pattern = re.compile("|".join(map(re.escape, sorted(words, key=lambda word: (-len(word), word)))))
+
+    def __call__(self, text: str) -> Iterator[Spot]:
+        if not any(sign in text for sign in self._signs):
+            return
+        found = list(self._pattern.finditer(text))
+        if found:
+            said = ", ".join(dict.fromkeys(match[0] for match in found))
+            yield "markup", f"the text holds {said}", found[0].start()

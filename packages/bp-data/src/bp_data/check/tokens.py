@@ -1,0 +1,65 @@
+"""What a model's tokenizer and chat template make of the rows: whether they can, how long, and what the cut takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from bp_core.errors import BackpropagateError
+
+from ..chat import ChatTokenizer
+from ..layout import Layout, lay_out
+from ..masking import Masked, mark
+from ..records import AnyRecord, demonstrations
+from .lengths import Lengths
+
+Told = tuple[int, str, str, str | None]  # the index of a record, the kind, the message, and what to do
+
+
+class Tokens:
+    """Renders and tokenises rows as training does, and counts."""
+
+    def __init__(self, tokenizer: ChatTokenizer, max_length: int) -> None:
+        self._tokenizer, self.max_length = tokenizer, max_length
+        self.lengths = Lengths()
+        self.trained = self.over = 0
+
+    def add(self, records: Sequence[AnyRecord]) -> Iterator[Told]:
+        """The faults of some records, by their index among them; of a comparison's two answers, each kind once."""
+        told: set[tuple[int, str]] = set()
+        for index, kind, message, fix in self._faults(records):
+            if (index, kind) not in told:
+                told.add((index, kind))
+                yield index, kind, message, fix
+
+    def _faults(self, records: Sequence[AnyRecord]) -> Iterator[Told]:
+        layouts: list[tuple[int, Layout]] = []
+        for index, record in enumerate(records):
+            try:
+                layouts += [(index, lay_out(each, self._tokenizer)) for each in demonstrations(record)]
+            except BackpropagateError as error:
+                yield index, "template-refuses", error.message, error.fix
+        encodings = self._tokenizer.encodings([layout.text for _, layout in layouts])
+        for (index, layout), encoding in zip(layouts, encodings, strict=True):
+            try:
+                masked = mark(layout, encoding, self._tokenizer)
+            except BackpropagateError as error:
+                yield index, "template-refuses", error.message, error.fix
+            else:
+                yield from ((index, kind, said, None) for kind, said in self._count(masked))
+
+    def _count(self, row: Masked) -> Iterator[tuple[str, str]]:
+        length, limit = len(row.tokens), self.max_length
+        self.lengths.add(length)
+        self.trained += sum(row.trained)
+        if row.left_out:
+            yield "not-written", f"parts of answers that the template leaves out: {row.left_out}"
+        if length <= limit:
+            return
+        self.over += 1
+        kept = row.cut(limit)
+        lost = sum(end >= kept for end in row.ends)
+        yield "too-long", f"{length} tokens, {length - limit} more than max_length {limit}; answers cut off: {lost}"
+        if not any(row.trained[:kept]):
+            yield "no-target", f"the first trained token is number {row.prompt + 1}"
+        elif not any(end < kept for end in row.ends):
+            yield "end-lost", "the cut falls inside the only answer that is left"
