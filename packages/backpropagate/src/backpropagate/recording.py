@@ -21,7 +21,7 @@ from .reporting import Reporter
 from .runs import RunFolder
 
 _SECONDS_BETWEEN_HEARTBEATS = 10.0
-_KEPT_AT_ONCE = ("Started", "Paused", "Continued", "Finished", "Failed")
+_KEPT_AT_ONCE = ("Started", "Paused", "Resumed", "Finished", "Failed")
 
 
 class Recording:

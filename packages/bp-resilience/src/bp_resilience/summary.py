@@ -10,7 +10,7 @@ from typing import Any
 
 RUNNING, PAUSED, FINISHED, FAILED, INTERRUPTED = "running", "paused", "finished", "failed", "interrupted"
 STATUSES = (RUNNING, PAUSED, FINISHED, FAILED, INTERRUPTED)
-_BEGINS = {"Started": RUNNING, "Stepped": RUNNING, "Paused": PAUSED, "Continued": RUNNING}
+_BEGINS = {"Started": RUNNING, "Stepped": RUNNING, "Paused": PAUSED, "Resumed": RUNNING}
 
 
 @dataclass
