@@ -88,7 +88,7 @@ def _be_child(work, write, log):
 
 
 def training(model, rows, output, resume, **changes):
-    """Work for a child: train there, or go on with a run that is there. It tells S when training starts, F at its end."""
+    """Work for a child: train there, or go on there. It tells S when training starts, F at its end."""
 
     def work(tell):
         words = {"Started": b"S", "Finished": b"F", "Checkpointed": b"c", "Paused": b"p"}

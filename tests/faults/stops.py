@@ -31,7 +31,8 @@ def stop_everywhere(count, model, rows, folder, reference, seed=0):
             assert child.end() == 0, child.said()
             seconds = time.monotonic() - began
             continue
-        time.sleep(draw.random() * seconds)
+        assert child.wait_for(b"r"), child.said()
+        time.sleep(0.05 + draw.random() * seconds)  # not while Python itself starts
         stage, sent = _stage(output), (signal.SIGINT, signal.SIGTERM)[number % 2]
         os.kill(child.pid, sent)
         if number % 4 >= 2:
@@ -51,6 +52,7 @@ def command(words):
     def work(tell):
         sys.argv = ["backprop", *words]
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        tell(b"r")
         try:
             cli.main()
         except SystemExit as end:

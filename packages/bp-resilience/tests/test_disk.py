@@ -5,7 +5,7 @@ import pytest
 from tiny_runs import Time, kinds, run
 
 from bp_core.errors import DiskFull, Interrupted
-from bp_core.events import Checkpointed, Paused, Resumed
+from bp_core.events import Checkpointed, Continued, Paused
 from bp_core.folders import damage
 from bp_core.null_rail import NullRail
 from bp_resilience import Signals, Surroundings
@@ -31,7 +31,7 @@ def test_a_full_disk_is_waited_for(tmp_path):
     time, events = Time(), []
     rail, _ = run(tmp_path, Full(time, until=100), events.append, Surroundings(clock=time.clock))
     assert [event.step for event in kinds(events, Paused)] == [6]
-    assert "disk is full" in kinds(events, Paused)[0].says() and kinds(events, Resumed)[0].seconds == 120
+    assert "disk is full" in kinds(events, Paused)[0].says() and kinds(events, Continued)[0].seconds == 120
     assert [event.step for event in kinds(events, Checkpointed)] == [3, 6, 9, 10] and rail.updates == 10
 
 

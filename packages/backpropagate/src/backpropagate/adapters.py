@@ -62,9 +62,9 @@ def publish(rail: Rail, run: RunFolder, base: Path, contract: Contract, step: in
                 shutil.copyfile(base / name, draft / name)
         write_json(draft / CONTRACT_FILE, contract.as_dict())
         write_json(draft / _ORIGIN, origin)
-    _retire(run.path / "lora")  # of this run, before it was extended
+    _retire(run.path / "lora", run.id)  # of this run, before it was extended
     while ready.exists():
-        _retire(target)
+        _retire(target, run.id)
         with contextlib.suppress(OutputUnusable):  # another run published in this very moment: make room again
             move(ready, target)
     return target
@@ -158,22 +158,25 @@ def _probe(tokenizer: ChatTokenizer, question: str) -> Sample:
     return Sample(text, tokens, (0,) + (1,) * (len(tokens) - 1), tokens)
 
 
-def _retire(adapter: Path) -> None:
-    """Move an adapter, if there is one, to where it can stay: with its own run, or beside under a dated name."""
+def _retire(adapter: Path, successor: str) -> None:
+    """Move an adapter, if there is one, to where it can stay: with its own run, or beside under a dated name.
+
+    `successor` is the run that publishes now; an older adapter of the same run gets a name with its step.
+    """
     with contextlib.suppress(FileNotFoundError):  # another run did so in this very moment
         if adapter.exists():
-            move(adapter, _place_for_old(adapter))
+            move(adapter, _place_for_old(adapter, successor))
 
 
-def _place_for_old(adapter: Path) -> Path:
+def _place_for_old(adapter: Path, successor: str) -> Path:
     origin = _origin(adapter)
-    run_id, step = origin.get("run"), origin.get("step", 0)
-    output = adapter.parent if adapter.parent.parent.name != "runs" else adapter.parent.parent.parent
-    run = output / "runs" / str(run_id)
-    places = [run / "lora", run / f"lora-step-{step:06d}"] if run_id and run.is_dir() else []
+    output = adapter.parent.parent.parent if adapter.parent.name == successor else adapter.parent
+    run = output / "runs" / str(origin.get("run"))
+    places = [run / f"lora-step-{origin.get('step', 0):06d}"] if "run" in origin and run.is_dir() else []
+    places[:0] = [run / "lora"] if places and run.name != successor else []
     dated = output / time.strftime("lora-until-%Y%m%d-%H%M%S")
     places += [dated, *(dated.with_name(f"{dated.name}-{number}") for number in range(2, 1000))]
-    return next(place for place in places if place != adapter and not place.exists())
+    return next(place for place in places if not place.exists())
 
 
 def _origin(adapter: Path) -> dict[str, Any]:

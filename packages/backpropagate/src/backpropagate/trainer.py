@@ -83,7 +83,8 @@ class Trainer:
                 check(locked)
             notes: list[str] = []
             if run:
-                recipe, notes = runs.continued(run, work.plan.recipe, work.facts, allow_changes)
+                recipe, changes = runs.continued(run, work.plan.recipe, work.facts, allow_changes)
+                notes = [f"going on although {change}." for change in changes]
                 work = replace(work, plan=replace(work.plan, recipe=recipe))
                 run.write(recipe=dataclasses.asdict(recipe), facts=work.facts)
             else:

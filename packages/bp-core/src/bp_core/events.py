@@ -137,7 +137,7 @@ class Paused(Event):
 
 
 @dataclass(frozen=True)
-class Resumed(Event):
+class Continued(Event):
     """A pause is over. `seconds` it took; they do not count as training time."""
 
     seconds: float

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bp_core.events import Paused, Resumed, Watch
+from bp_core.events import Continued, Paused, Watch
 
 _SLICE = 1.0  # seconds in which a signal is noticed
 
@@ -33,7 +33,7 @@ class Pause:
         self.watch(Paused(step, reason))
         while not self.asked() and not over(self.clock.now() - began):
             self._rest(every)
-        self.watch(Resumed(step, self.clock.now() - began))
+        self.watch(Continued(step, self.clock.now() - began))
 
     def _rest(self, seconds: float) -> None:
         until = self.clock.now() + seconds
