@@ -19,7 +19,7 @@ from backpropagate.records import ledger
 from bp_core.errors import ERRORS
 
 SETTINGS = dict(
-    backend="cpu", rank=4, batch_size=4, learning_rate=1e-2, max_length=64, dtype="float32", report_to="none"
+    backend="null", rank=4, batch_size=4, learning_rate=1e-2, max_length=64, dtype="float32", report_to="none"
 )  # fmt: skip
 
 
@@ -96,7 +96,7 @@ def test_two_runs_side_by_side_show_only_what_differs(train, backprop):
 
 
 def test_a_replay_ends_with_the_same_bytes(train, backprop, tmp_path):
-    run = train(steps=5)
+    run = train(steps=5, backend="cpu")
     before = weights(run)
     code, out, err = backprop("replay", run.id, "--set", f"output={tmp_path / 'again'}", "--json")
     assert code == 0, err
@@ -188,10 +188,11 @@ def test_a_lost_or_damaged_ledger_is_rebuilt_from_the_folders(train, backprop, o
 
 
 def test_exports_are_noted_with_the_run(train, backprop, tmp_path):
-    run = train()
+    run = train(backend="cpu")
     code, out, err = backprop("export", tmp_path / "out", "--quantization", "q8_0", "--json")
     assert code == 0, err
     (export,) = json.loads(backprop("show-run", run.id, "--json")[1])["exports"]
+    assert export == json.loads((run.folder / "exports.jsonl").read_text())
     assert export["path"] == json.loads(out)["path"] and export["proven"] is True and len(export["sha256"]) == 64
     report = (run.folder / "report.md").read_text()
     assert "q8\\_0" in report and export["sha256"] in report and "parity.json" in report
