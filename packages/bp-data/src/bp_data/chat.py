@@ -14,6 +14,7 @@ from tokenizers import Encoding, Tokenizer
 from bp_core.contract import Bos
 from bp_core.errors import FileUnreadable, ModelNotFound, ModelUnusable, TemplateUnusable
 
+from .beginnings import Beginnings
 from .spelling import Speller, Tokens
 from .template import ChatTemplate, Message, chatml
 
@@ -137,12 +138,21 @@ class ChatTokenizer:
         return encodings
 
     def tokens(self, texts: Sequence[str]) -> list[Tokens]:
-        """Ids and their places, as `encodings` gives them, but quicker where the tokens spell their text."""
+        """Ids and their places, as `encodings` gives them, but quicker where tokens spell their text.
+
+        At least one text.
+        """
         if not self._speller.usable:
             return [*self.encodings(texts)]
-        quick = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        shared = self._beginnings.shared(texts)
+        start = self.encode(texts[0][:shared])
+        quick = self._tokenizer.encode_batch_fast([text[shared:] for text in texts], add_special_tokens=False)
         pairs = zip(quick, texts, strict=True)
-        return [self._speller.places(found.ids, text) or self.encodings([text])[0] for found, text in pairs]
+        return [self._speller.places(start + found.ids, text) or self.encodings([text])[0] for found, text in pairs]
+
+    @functools.cached_property
+    def _beginnings(self) -> Beginnings:
+        return Beginnings(self._tokenizer)
 
     @functools.cached_property
     def _speller(self) -> Speller:
