@@ -20,7 +20,7 @@ torch.set_num_threads(1)
 STEPS = 12
 SETTINGS = dict(
     backend="cpu", rank=4, batch_size=3, micro_batch=2, learning_rate=1e-2, max_length=48, dtype="float32",
-    checkpoint_every=2, held_out=0.2, eval_every=4, dropout=0.1,
+    checkpoint_every=2, held_out=0.2, eval_every=4, dropout=0.1, report_to="none",
 )  # fmt: skip
 
 
