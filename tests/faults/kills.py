@@ -7,7 +7,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from .runs import Child, begun, finish, same, training
+from backpropagate import records
+
+from .runs import Child, begun, ended, finish, same, training
 
 
 def kill_often(count, model, rows, folder, reference, seed=0):
@@ -23,9 +25,13 @@ def kill_often(count, model, rows, folder, reference, seed=0):
             if stage is None:  # it had ended: nothing was killed
                 break
             fell[stage] += 1
-        if stage:
-            finish(model, rows, output, log)
+            if ended(output):
+                break
+        finish(model, rows, output, log)
         same(output, reference)
+    told = {entry.folder: entry.status for entry in records.ledger().entries()}
+    for path in folder.glob("kill-*/runs/*/"):
+        assert told[str(path)] == "finished", f"the ledger says of {path}: {told[str(path)]}"
     return fell
 
 

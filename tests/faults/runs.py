@@ -103,8 +103,16 @@ def begun(output):
     return next(Path(output).glob("runs/*/run.json"), None) is not None
 
 
+def ended(output):
+    """Whether the run in `output` is finished; a process that is killed afterwards takes nothing with it."""
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in Path(output).glob("runs/*/run.json")]
+    return any(record["status"] == "finished" for record in records)
+
+
 def finish(model, rows, output, log):
     """Bring the run in `output` to its end, or start it if it never began."""
+    if ended(output):
+        return
     child = Child(training(model, rows, output, resume=begun(output)), log)
     code = child.end()
     assert code == 0, child.said()

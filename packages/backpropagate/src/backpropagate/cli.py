@@ -11,11 +11,11 @@ from typing import Annotated, Any
 
 import typer
 
-from bp_core.config import ExportConfig, TrainConfig
+from bp_core.config import ExportConfig, TrainConfig, TrainOn
 
 from . import __version__
 from .failures import exit_code_of
-from .options import with_options
+from .options import option, with_options
 from .runs import NEWEST
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ data_app = typer.Typer(help="Look at a data file as the model will, split it, co
 app.add_typer(data_app, name="data")
 _ALLOW = "Go on although data, model or settings changed."
 RunName = Annotated[str, typer.Argument(help="Id, unique beginning of one, or run folder.")]
+Columns = Annotated[str, option(TrainConfig, "columns")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
 
@@ -180,10 +181,12 @@ def show(
     model: Annotated[str, typer.Option(help="The model whose tokenizer and chat template to use.")] = TrainConfig.model,
     rows: Annotated[int, typer.Option("--rows", "-n", help="How many rows.", min=1)] = 3,
     skip: Annotated[int, typer.Option(help="Leave out the first so many.", min=0)] = 0,
+    columns: Columns = TrainConfig.columns,
+    train_on: Annotated[TrainOn, option(TrainConfig, "train_on")] = TrainConfig.train_on,
     json: Json = False,
 ) -> None:
     """Show rows as the model will see them: the rendered text, what is learned of it, and its tokens."""
-    _data_verbs().show(file, model, rows, skip, json=json)
+    _data_verbs().show(file, model, rows, skip, columns, train_on, json=json)
 
 
 @data_app.command()
@@ -192,10 +195,11 @@ def split(
     held_out: Annotated[float, typer.Option(help="Share of the different conversations to hold out, 0 to 1.")],
     seed: Annotated[int, typer.Option(help="Another seed holds out others.")] = 42,
     output: Annotated[str | None, typer.Option(help="Folder for the two files. Default: beside the file.")] = None,
+    columns: Columns = TrainConfig.columns,
     json: Json = False,
 ) -> None:
     """Divide a file into rows to train on and rows held out; the same conversation is never in both."""
-    _data_verbs().split(file, held_out, seed, output, json=json)
+    _data_verbs().split(file, held_out, seed, output, columns, json=json)
 
 
 @data_app.command()
@@ -203,9 +207,10 @@ def convert(
     file: Annotated[str, typer.Argument(help="The data file.")],
     to: Annotated[str, typer.Option(help="The format: openai, sharegpt or alpaca.")],
     output: Annotated[str | None, typer.Option(help="The file to write. Default: stdout.")] = None,
+    columns: Columns = TrainConfig.columns,
 ) -> None:
     """Write a file's conversations in another format, as JSON lines."""
-    _data_verbs().convert_file(file, to, output)
+    _data_verbs().convert_file(file, to, output, columns)
 
 
 def _verbs() -> Any:

@@ -14,9 +14,10 @@ from bp_core.contract import CONTRACT_FILE, Contract
 from bp_core.errors import FileMissing
 from bp_core.events import Event, Notify, Progress, Watch
 from bp_core.examples import Example
-from bp_core.folders import writable_folder
+from bp_core.folders import home, writable_folder
 from bp_core.rail import Job, Rail
 from bp_data import ChatTokenizer, prepare
+from bp_data.files import columns_in
 from bp_data.hold_out import hold_out
 from bp_export import Export
 from bp_resilience import Claim
@@ -142,19 +143,23 @@ class Trainer:
         backend, rail, probe = choose_rail(config.backend)
         base = models.locate(config.model, notify)
         self._tokenizer = ChatTokenizer.open(base)
-        length = config.max_length
-        prepared = prepare(data, self._tokenizer, max_length=length, samples=config.samples, on_progress=notify)
-        held_out: list[Example] = []
-        examples, counts = prepared.examples, prepared.report.as_dict()
+        settings: dict[str, Any] = {"max_length": config.max_length, "train_on": config.train_on, "on_progress": notify}
+        settings |= {"cache": home() / "cache" / "data", "columns": columns_in(config.columns)}
+        prepared = prepare(data, self._tokenizer, samples=config.samples, **settings)
+        held_out: Sequence[Example] = []
+        evaluation = {}
         if config.held_out:
-            examples, held_out = hold_out(examples, config.held_out, config.seed)
+            prepared, held_out = hold_out(prepared, config.held_out, config.seed)
         elif config.eval_data:
-            others = prepare(config.eval_data, self._tokenizer, max_length=length, on_progress=notify)
-            held_out, counts["evaluation_sha256"] = others.examples, others.report.sha256
-        counts["evaluation_examples"] = len(held_out)
-        recipe = resolve(config, len(examples), backend, models.description(base))
+            others = prepare(config.eval_data, self._tokenizer, **settings)
+            held_out, evaluation = others.examples, {"evaluation_sha256": others.report.sha256}
+        if config.packing:
+            prepared = prepared.packing(config.max_length)
+        rows = len(prepared.packed or prepared.examples)
+        recipe = resolve(config, rows, backend, models.description(base))
+        counts = prepared.report.as_dict() | evaluation | {"evaluation_examples": len(held_out)}
         plan = Plan(recipe, probe.device, base, counts)
-        return Work(plan, prepared, examples, held_out, rail, self._tokenizer, trackers)
+        return Work(plan, prepared, held_out, rail, self._tokenizer, trackers)
 
     def _reader(self) -> tuple[Rail, ChatTokenizer]:
         """The open rail, or the base with this trainer's adapter (if it was trained) opened for reading."""

@@ -71,7 +71,6 @@ class Work:
 
     plan: Plan
     prepared: Prepared
-    examples: Sequence[Example]
     held_out: Sequence[Example]
     rail: Rail
     tokenizer: ChatTokenizer
@@ -119,8 +118,9 @@ def _train(work: Work, run: RunFolder, watch: Watch, signals: Signals, card: str
     minutes = recipe.checkpoint_minutes
     keeper = Keeper(run.checkpoints, recipe.checkpoint_every, recipe.keep_checkpoints, minutes=minutes)
     held_out = Batches(work.held_out, recipe.seed).take(len(work.held_out)) if work.held_out else None
+    batches = Batches(work.prepared.examples, recipe.seed, work.prepared.packed)
     around = Surroundings(held_out, nvml(card) if card else None, signals)
-    return run_loop(work.rail, Batches(work.examples, recipe.seed), recipe, keeper, watch, around), keeper
+    return run_loop(work.rail, batches, recipe, keeper, watch, around), keeper
 
 
 def _questions(work: Work) -> list[report.Question]:

@@ -87,6 +87,13 @@ class BadRow(BackpropagateError):
     fix = "Correct that row."
 
 
+class MethodMismatch(BackpropagateError):
+    """A row compares or rates answers, and learning from it as from an example would teach the bad ones too."""
+
+    code = "INPUT_METHOD_MISMATCH"
+    fix = "Keep the good answers only, as prompt/completion or messages; --columns completion=chosen takes one column."
+
+
 class NoTarget(BackpropagateError):
     """A row has nothing to learn from: no assistant turn, or an empty one."""
 
