@@ -25,6 +25,7 @@ class Campaign:
     def __init__(self, folder, small):
         self.folder, self.small = folder, small
         self.model, self.rows = runs.prepare(folder)
+        os.environ["BACKPROPAGATE_HOME"] = str(folder / "home")  # a ledger of its own
         self.reference = folder / "reference"
         runs.finish(self.model, self.rows, self.reference, folder / "reference.log")
         print(f"{'fault':58} {'injected':>8}   outcome", flush=True)

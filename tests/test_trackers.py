@@ -61,6 +61,7 @@ def test_wandb_offline_leaves_a_run_to_sync(reported, monkeypatch):
     assert run.id in record.name and b"train/loss" in record.read_bytes(), log_of(run, "wandb")
 
 
+@pytest.mark.filterwarnings("ignore")  # reading back with MLflow's own dependencies is not ours to keep quiet
 def test_mlflow_keeps_parameters_losses_and_the_end(reported, tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
@@ -134,6 +135,9 @@ def test_a_tracker_that_hangs_holds_up_only_the_end_and_not_for_long(reported, b
     run, told = reported("tensorboard")
     assert len(run.losses) == 4 and time.monotonic() - began < 15
     assert any("still sending" in text for text in told)
+    for process in reporting._LEFT:
+        process.kill()
+        process.wait()
 
 
 def test_a_tracker_ends_when_its_training_process_is_killed(tmp_path, reported):

@@ -136,3 +136,19 @@ def test_detection_does_not_depend_on_the_order_of_keys(value: dict[str, object]
     shuffled = list(value.items())
     random.shuffle(shuffled)
     assert told(shuffled) == told(list(value.items()))
+
+
+def test_a_row_with_pictures_is_refused_not_learned_blind():
+    row = {"messages": [{"role": "user", "content": "<image>Who?"}, {"role": "assistant", "content": "Kane."}]}
+    with pytest.raises(BadRow, match="'images'"):
+        convert(Row({**row, "images": ["1.jpg"]}, "f:3"))
+    assert convert(Row({**row, "images": []}, "f:4")).content[1]["content"] == "Kane."
+
+
+def test_parts_may_call_their_text_value_and_turns_their_mark_loss_weight():
+    part = {"type": "text", "value": "Hi."}
+    turns = [{"role": "user", "content": [part], "loss_weight": 0.0}, {"role": "assistant", "content": [part]}]
+    record = convert(Row({"messages": [*turns, turns[0], {**turns[1], "loss_weight": 0.0}]}, "f:1"))
+    assert [turn["content"] for turn in record.content] == ["Hi."] * 4 and record.untrained == (3,)
+    with pytest.raises(BadRow, match="part 1"):
+        convert(Row({"messages": [{"role": "user", "content": [{"type": "image", "value": "a"}]}, turns[1]]}, "f:2"))

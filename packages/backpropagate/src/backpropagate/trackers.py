@@ -191,7 +191,8 @@ def main(name: str, folder: str, offset: str) -> None:
     closed = threading.Event()
 
     def wait() -> None:
-        sys.stdin.buffer.read()
+        while os.read(sys.stdin.fileno(), 1):  # not sys.stdin.read, whose lock would break the end of the interpreter
+            pass
         closed.set()
 
     threading.Thread(target=wait, daemon=True).start()

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from bp_core.errors import NoTarget, UnknownFormat
+from bp_core.errors import BadRow, NoTarget, UnknownFormat
 
 from .comparisons import PREFERENCE, RATED, preference, rated, says_something, verdict_of
 from .conversations import PAIRS, alpaca, is_rendered, openai, pair, raw, sharegpt
@@ -15,7 +15,7 @@ from .files import Row
 from .records import AnyRecord, Record, Turn
 from .tools import read_tools, untangle
 from .turns import quiet
-from .values import Value, listed
+from .values import Value, given, listed
 
 Keys = tuple[tuple[str, ...], ...]
 
@@ -38,6 +38,7 @@ FORMATS = (
     Format("text", (("text",),), raw),
 )
 _COMPARED = ("chosen", "rejected")
+_MEDIA = ("images", "image", "videos", "video", "audios", "audio")
 _UNKNOWN = "unknown"
 _NEAR = 0.75  # how like a name must be to be meant, as difflib counts
 # Names that others give to the columns of a pair, for the suggestion only.
@@ -101,6 +102,7 @@ def format_name(row: Row) -> str:
 def convert(row: Row) -> AnyRecord:
     """The row in internal form. Raises UnknownFormat, BadRow, NoTarget."""
     value = _present(row)
+    _refuse_media(value, row.where)
     name, format = _told(value)
     if name == PREFERENCE:
         return preference(value, row.where)
@@ -137,6 +139,14 @@ def _demonstration(format: Format, value: Value, where: str) -> Record:
 
 def _present(row: Row) -> Value:
     return {key: item for key, item in row.value.items() if item is not None}  # merged tables fill gaps with null
+
+
+def _refuse_media(value: Value, where: str) -> None:
+    """A text that speaks of a picture must not be learned without it."""
+    for key in _MEDIA:
+        if given(value.get(key)):
+            fix = f"Only text is learned; remove {key!r} and what the turns say of it, or the row."
+            raise BadRow(f"the row has {key!r}.", where=where, fix=fix)
 
 
 def _is_rated(format: Format, value: Value) -> bool:

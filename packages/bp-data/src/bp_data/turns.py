@@ -28,7 +28,7 @@ ROLES = {
     "function_call": "assistant",
 }
 _CALLING = "function_call"  # its text is the call
-_LOSS = {"train": (True, False), "weight": (1, 0)}  # marks of a turn: with loss, without
+_LOSS = {"train": (True, False), "weight": (1, 0), "loss_weight": (1, 0)}  # marks of a turn: with loss, without
 _REASONING = ("reasoning_content", "thinking", "reasoning")  # as transformers names it
 SILENT = "train"  # the key that a turn without loss has, until `quiet` takes it away
 # Each would change what is learned, and we do not act on it in a turn: refuse rather than swallow.
@@ -86,11 +86,19 @@ def _content(item: Value, key: str, where: str, name: str, *, optional: bool) ->
         return string(item, key, where, name)
     texts = []
     for number, part in enumerate(parts, 1):
-        if not isinstance(part, Mapping) or part.get("type") != "text" or "text" not in part:
+        held = _text_key(part)
+        if held is None:
             message = f"part {number} of {key!r} of {name} is not text: {shown(part)}."
             raise BadRow(message, where=where, fix="Only text is learned; remove that part, or the row.")
-        texts.append(string(part, "text", where, f"part {number} of {name}"))
+        texts.append(string(part, held, where, f"part {number} of {name}"))
     return "".join(texts)
+
+
+def _text_key(part: object) -> str | None:
+    """Where a part holds its text; None if it is something else."""
+    if not isinstance(part, Mapping) or part.get("type") != "text":
+        return None
+    return next((key for key in ("text", "value") if key in part), None)
 
 
 def _calls(item: Value, role: str, name: str, where: str) -> Turn:
