@@ -12,7 +12,10 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+
+import alpaca_like
 
 from backpropagate import models
 
@@ -34,16 +37,28 @@ def measure(python: str, side: Path, arguments: dict) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", required=True, help="Alpaca rows: a JSON array of instruction, input, output")
-    parser.add_argument("--trl-python", required=True, help="the interpreter of an environment with trl")
+    parser.add_argument("--data", type=Path, help="Alpaca rows: a JSON array; default: generated rows of their lengths")
+    parser.add_argument("--trl-python", default=sys.executable, help="the interpreter of another environment with trl")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--out", type=Path, help="write the result as JSON here")
     options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        compare(options, options.data or generated(Path(folder, "rows.json"), options.samples))
+
+
+def generated(path: Path, count: int) -> Path:
+    """Rows with the lengths of Alpaca's, in Alpaca's format."""
+    pairs = ((turns[0]["content"], turns[1]["content"]) for turns in alpaca_like.conversations(count, 0))
+    path.write_text(json.dumps([{"instruction": asked, "output": answered} for asked, answered in pairs]))
+    return path
+
+
+def compare(options: argparse.Namespace, data: Path) -> None:
     model = str(models.locate("smollm2-135m", lambda progress: None))
     common = {
-        "model": model, "data": str(Path(options.data).resolve()), "batch": 4, "length": 512, "steps": options.steps,
+        "model": model, "data": str(data.resolve()), "batch": 4, "length": 512, "steps": options.steps,
         "samples": options.samples, "warm_up": WARM_UP, "extra": {},
     }  # fmt: skip
     variants = {
