@@ -1,7 +1,7 @@
 """What the loop costs beside the rail: events, state, watching, guards and checkpoints, as a share of a step's time.
 
 Everything that a real run does is done: `Trainer` trains the embedded 135M model, and a rail that measures itself
-stands between it and the CPU rail. What is not spent in the rail's verbs is the loop's. The first two steps are warm-up.
+stands between it and the CPU rail. What is not spent in the rail's verbs is the loop's. Two steps are warm-up.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
-from unittest import mock
 
 from backpropagate import Trainer, trainer
 from bp_core.events import Checkpointed, Started, Stepped
@@ -53,11 +53,11 @@ def measure(steps, every):
         if isinstance(event, Started | Stepped | Checkpointed):
             marks.append((event, time.perf_counter(), rails[-1].seconds))
 
-    real = trainer.choose_rail
-    with tempfile.TemporaryDirectory() as folder, mock.patch.object(trainer, "choose_rail", choose):
-        settings = dict(backend="cpu", batch_size=4, checkpoint_every=every, output=folder)
+    real, trainer.choose_rail = trainer.choose_rail, choose
+    with tempfile.TemporaryDirectory() as folder:
+        settings = dict(backend="cpu", batch_size=4, checkpoint_every=every, output=folder, report_to="none")
         Trainer("smollm2-135m", **settings).train(DATA, steps=steps, watch=watch)
-    pairs = [(a, b) for a, b in zip(marks, marks[1:], strict=False) if b[0].step > WARM_UP]
+    pairs = [(a, b) for a, b in pairwise(marks) if b[0].step > WARM_UP]
     steps_only = [(b[1] - a[1], b[2] - a[2]) for a, b in pairs if isinstance(b[0], Stepped)]
     saves = [(b[1] - a[1]) - (b[2] - a[2]) for a, b in pairs if isinstance(b[0], Checkpointed)]
     whole = sum(all_of for all_of, _ in steps_only) / len(steps_only)
