@@ -10,7 +10,7 @@ from dataclasses import asdict
 from types import TracebackType
 
 from bp_core.errors import BackpropagateError, LedgerUnusable, NotReplayable
-from bp_core.events import Event, Failed, Started, Warned, Watch
+from bp_core.events import Continued, Event, Failed, Finished, Paused, Started, Warned, Watch
 from bp_core.redact import redact
 from bp_export import Export
 from bp_resilience import EventLog, Owner
@@ -21,7 +21,7 @@ from .reporting import Reporter
 from .runs import RunFolder
 
 _SECONDS_BETWEEN_HEARTBEATS = 10.0
-_KEPT_AT_ONCE = ("Started", "Paused", "Continued", "Finished", "Failed")
+_KEPT_AT_ONCE = (Started, Paused, Continued, Finished, Failed)
 
 
 class Recording:
@@ -74,7 +74,7 @@ class Recording:
         for message in self._reporter.failures():
             self._warn(message)
         due = time.monotonic() - self._written > _SECONDS_BETWEEN_HEARTBEATS
-        if due or type(event).__name__ in _KEPT_AT_ONCE:
+        if due or isinstance(event, _KEPT_AT_ONCE):
             self._keep(self._summary.status)
 
     def _failed(self, error: BaseException) -> None:
@@ -114,6 +114,7 @@ class Recording:
 def record_export(run: RunFolder, done: Export) -> None:
     """Note a file made of a run: in its folder, its report and the ledger. A failure to do so is told, not raised."""
     export = {
+        "time": round(time.time(), 3),
         "path": str(done.path.resolve()),
         "format": done.format if done.quantization is None else f"{done.format} {done.quantization}",
         "bytes": done.bytes,

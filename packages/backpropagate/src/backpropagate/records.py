@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -94,7 +93,7 @@ def export_line(export: Mapping[str, Any]) -> str:
 def note_export(run: RunFolder, export: Mapping[str, Any]) -> None:
     """Append a file made of a run to the run's own list. Raises OSError."""
     with (run.path / EXPORTS_FILE).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(redact_all({"time": round(time.time(), 3), **export})) + "\n")
+        file.write(json.dumps(redact_all(export)) + "\n")
 
 
 def lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bp_core.errors import OutOfMemory
+from bp_core.events import Evaluated, Stepped
 from bp_core.folders import write_json
 from bp_core.redact import redact_all
 from bp_resilience import Signals, Summary, read_events
@@ -97,7 +98,7 @@ def _overview(lock: Lock, record: Mapping[str, Any], summary: Summary) -> list[B
 
 
 def _curve(events: Sequence[Mapping[str, Any]]) -> list[Block]:
-    train, evaluation = _losses(events, "Stepped"), _losses(events, "Evaluated")
+    train, evaluation = _losses(events, Stepped.__name__), _losses(events, Evaluated.__name__)
     if not train:
         return []
     blocks: list[Block] = [Heading("Loss"), Picture("loss.svg", "Loss by step", loss_chart(train, evaluation))]
@@ -118,7 +119,7 @@ def _notes(events: Sequence[Mapping[str, Any]]) -> list[Block]:
     told = [
         (moment(event["time"]), event["says"])
         for event in events
-        if event.get("says") and event["event"] != "Evaluated"
+        if event.get("says") and event["event"] != Evaluated.__name__
     ]
     return [Heading("What happened"), Table(("at", ""), told)] if told else []
 

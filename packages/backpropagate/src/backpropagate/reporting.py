@@ -36,6 +36,9 @@ def chosen(report_to: str) -> list[str]:
     return names
 
 
+_LEFT: list[subprocess.Popen[bytes]] = []  # kept, or Python warns of a process that is meant to go on
+
+
 class Reporter:
     """The trackers of one run, one process each; what they print goes to `<run>/trackers/<name>.log`."""
 
@@ -65,6 +68,7 @@ class Reporter:
                     yield f"{name} did not finish: {self._last_line(name)}"
             except subprocess.TimeoutExpired:
                 yield f"{name} is still sending; its process {process.pid} goes on by itself."
+                _LEFT.append(process)
             self._drop(name)
 
     def _start(self, name: str, folder: Path, offset: int) -> subprocess.Popen[bytes]:

@@ -45,6 +45,7 @@ def show_run(run: Run) -> None:
         *([("evaluation", _evaluation(run))] if run.eval_loss is not None else []),
         ("adapter", str(run.adapter)),
         ("records", str(run.folder)),
+        ("report", str(run.folder / "report.html")),
         ("next", command("export", run.adapter)),
     )
     Console().print(table)

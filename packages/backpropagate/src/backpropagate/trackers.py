@@ -17,6 +17,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
+from bp_core.errors import Interrupted
+from bp_core.events import Evaluated, Failed, Finished, Started, Stepped
 from bp_resilience.event_log import EVENTS_FILE
 from bp_resilience.summary import FAILED, FINISHED, INTERRUPTED
 
@@ -24,7 +26,7 @@ from .lock import Lock
 
 PROJECT = "backpropagate"
 _SECONDS_BETWEEN_READS = 0.5
-_GROUPS = {"Stepped": "train", "Evaluated": "eval"}  # events with numbers worth a curve
+_GROUPS = {Stepped.__name__: "train", Evaluated.__name__: "eval"}  # events with numbers worth a curve
 
 
 class Tracker(Protocol):
@@ -180,16 +182,17 @@ def numbers(event: Mapping[str, Any]) -> dict[str, float]:
 
 def ends(event: Mapping[str, Any], status: str) -> str:
     """How a run stands after an event."""
-    if event["event"] == "Failed":
-        return INTERRUPTED if event["code"] == "RUNTIME_INTERRUPTED" else FAILED
-    return {"Finished": FINISHED, "Started": INTERRUPTED}.get(event["event"], status)
+    if event["event"] == Failed.__name__:
+        return INTERRUPTED if event["code"] == Interrupted.code else FAILED
+    return {Finished.__name__: FINISHED, Started.__name__: INTERRUPTED}.get(event["event"], status)
 
 
 def main(name: str, folder: str, offset: str) -> None:
     closed = threading.Event()
 
     def wait() -> None:
-        sys.stdin.buffer.read()
+        while os.read(sys.stdin.fileno(), 1):  # not sys.stdin.read, whose lock would break the end of the interpreter
+            pass
         closed.set()
 
     threading.Thread(target=wait, daemon=True).start()

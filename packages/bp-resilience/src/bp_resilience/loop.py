@@ -105,7 +105,8 @@ class _Loop:
         if not (math.isfinite(loss) and math.isfinite(norm)):
             return self._skipped(state, f"loss is {loss}" if not math.isfinite(loss) else f"gradient is {norm}")
         self.loss = loss
-        done = Stepped(state.step, loss, rate, norm, examples.tokens, examples.targets, seconds, self.rail.memory())
+        counts = (examples.tokens, examples.targets, seconds)
+        done = Stepped(state.step, loss, rate, norm, *counts, self.rail.memory(), self.heat.reading)
         self.watch(done)
         return self.room.after_spill(state) if self.spill.noticed(done) else state
 

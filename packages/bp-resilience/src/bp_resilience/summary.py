@@ -8,9 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bp_core.errors import Interrupted
+from bp_core.events import Continued, Evaluated, Failed, Finished, Paused, Started, Stepped
+
 RUNNING, PAUSED, FINISHED, FAILED, INTERRUPTED = "running", "paused", "finished", "failed", "interrupted"
 STATUSES = (RUNNING, PAUSED, FINISHED, FAILED, INTERRUPTED)
-_BEGINS = {"Started": RUNNING, "Stepped": RUNNING, "Paused": PAUSED, "Continued": RUNNING}
+_BEGINS = {Started: RUNNING, Stepped: RUNNING, Paused: PAUSED, Continued: RUNNING}
+_STATUS = {kind.__name__: status for kind, status in _BEGINS.items()}
 
 
 @dataclass
@@ -35,18 +39,18 @@ class Summary:
         """Count one event, as Event.as_json writes it. Kinds that are not counted are passed over."""
         kind = str(event["event"])
         self.step = event.get("step", self.step)
-        self.status = _BEGINS.get(kind, self.status)
-        if kind == "Started":
+        self.status = _STATUS.get(kind, self.status)
+        if kind == Started.__name__:
             self.steps, self.error_code, self.error_message = event["steps"], None, None
-        elif kind == "Stepped":
+        elif kind == Stepped.__name__:
             self._stepped(event)
-        elif kind == "Evaluated":
+        elif kind == Evaluated.__name__:
             self.eval_loss = min(event["loss"], self.eval_loss or event["loss"])
-        elif kind == "Finished":
+        elif kind == Finished.__name__:
             self.peak_memory = max(self.peak_memory, event["peak_memory"])
-        elif kind == "Failed":
+        elif kind == Failed.__name__:
             self.error_code, self.error_message = event["code"], event["message"]
-            self.status = INTERRUPTED if event["code"] == "RUNTIME_INTERRUPTED" else FAILED
+            self.status = INTERRUPTED if event["code"] == Interrupted.code else FAILED
 
     def _stepped(self, event: Mapping[str, Any]) -> None:
         loss = event["loss"]
