@@ -205,6 +205,8 @@ def test_resume_refuses_other_work_by_name(tiny_llama, rows, tmp_path):
         tuned.train(rows, steps=5, watch=cut)
     with pytest.raises(ResumeMismatch, match="rank was 8, is 4"):
         trainer(tiny_llama, tmp_path / "out", rank=4, alpha=16.0).train(rows, steps=5, resume=True, watch=quiet)
+    with pytest.raises(ResumeMismatch, match="train_on was 'assistant', is 'all'"):
+        trainer(tiny_llama, tmp_path / "out", train_on="all").train(rows, steps=5, resume=True, watch=quiet)
     rows.write_text(rows.read_text().replace("Question 3", "Question three"))
     with pytest.raises(ResumeMismatch, match="the data changed"):
         tuned.train(rows, steps=5, resume=True, watch=quiet)

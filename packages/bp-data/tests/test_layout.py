@@ -148,6 +148,16 @@ def test_a_prompt_that_begins_the_thoughts_is_honoured_in_the_last_turn_only(
     assert "--train-on last" in caught.value.fix
 
 
+def test_a_last_answer_may_end_in_a_way_of_its_own(byte_level: Byte) -> None:
+    template = HONEST.replace("</s>", "{{ '<return>' if loop.last and m.role == 'assistant' else '</s>' }}")
+    tokenizer = ChatTokenizer(byte_level("</s>", "<return>"), template, eos_token="<return>")
+    assert learned(tokenizer, DIALOGUE[:2]) == ["a<return>"]
+    assert learned(tokenizer, DIALOGUE, "last") == ["b<return>"]
+    with pytest.raises(TemplateUnusable, match="ends assistant turn 2 differently when turns follow") as caught:
+        learned(tokenizer, DIALOGUE)
+    assert "--train-on last" in caught.value.fix
+
+
 LOSING = {
     "leaves out turn 3 .user.": HONEST.replace("{{ m.content }}", "{{ m.content if m.role != 'user' or loop.first }}"),
     "leaves out turn 2 .assistant.": HONEST.replace(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,8 @@ from tokenizers import Encoding, Tokenizer
 from bp_core.contract import Bos
 from bp_core.errors import FileUnreadable, ModelNotFound, ModelUnusable, TemplateUnusable
 
+from .beginnings import Beginnings
+from .spelling import Speller, Tokens
 from .template import ChatTemplate, Message, chatml
 
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -127,6 +130,27 @@ class ChatTokenizer:
         """Ids with character offsets, computed in parallel."""
         encodings: list[Encoding] = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
         return encodings
+
+    def tokens(self, texts: Sequence[str]) -> list[Tokens]:
+        """Ids and their places, as `encodings` gives them, but quicker where tokens spell their text.
+
+        At least one text.
+        """
+        if not self._speller.usable:
+            return [*self.encodings(texts)]
+        shared = self._beginnings.shared(texts)
+        start = self.encode(texts[0][:shared])
+        quick = self._tokenizer.encode_batch_fast([text[shared:] for text in texts], add_special_tokens=False)
+        pairs = zip(quick, texts, strict=True)
+        return [self._speller.places(start + found.ids, text) or self.encodings([text])[0] for found, text in pairs]
+
+    @functools.cached_property
+    def _beginnings(self) -> Beginnings:
+        return Beginnings(self._tokenizer)
+
+    @functools.cached_property
+    def _speller(self) -> Speller:
+        return Speller(self._tokenizer)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`, special tokens spelled out."""

@@ -106,8 +106,7 @@ def convert(row: Row) -> AnyRecord:
         return preference(value, row.where)
     if format is None:
         columns = _suggestion(value)
-        mapping = ",".join(f"{name}={column}" for name, column in columns.items())
-        fix = f"Name the columns: --columns {mapping} (in Python: columns={columns})." if mapping else None
+        fix = f"Name the columns: --columns {columns}" if columns else None
         raise UnknownFormat(_unknown(list(row.value)), where=row.where, fix=fix)
     if name == RATED:
         return rated(format.read, value, row.where)
@@ -167,14 +166,14 @@ def _unknown(keys: list[str]) -> str:
     return " ".join([f"the keys {listed(keys)} belong to no known format.", *hints])
 
 
-def _suggestion(value: Value) -> dict[str, str]:
-    """The columns to name if a format is near: every key of it by its own or a near name."""
+def _suggestion(value: Value) -> str:
+    """The columns to name, as the option wants them, if a format is near: each key of it by its own or a near name."""
     keys = [str(key) for key in value]
     for wanted in [*(names for format in FORMATS for names in format.keys), _COMPARED]:
         found = {name: _nearest(name, keys) for name in wanted}
         if all(found.values()) and len(set(found.values())) == len(found):
-            return {name: column for name, column in found.items() if column}
-    return {}
+            return ",".join(f"{name}={column}" for name, column in found.items())
+    return ""
 
 
 def _nearest(name: str, keys: list[str]) -> str | None:

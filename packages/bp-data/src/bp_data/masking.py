@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-from tokenizers import Encoding
 
 from bp_core.config import TrainConfig, TrainOn
 from bp_core.contract import Bos
@@ -20,6 +18,7 @@ from bp_core.errors import TemplateUnusable
 from .chat import ChatTokenizer
 from .layout import Layout, Span, lay_out
 from .records import Preference, Rated, Record, demonstrations
+from .spelling import Tokens
 
 _NO_END = "Use a chat template that ends assistant turns with a special token, such as the eos token."
 
@@ -72,13 +71,14 @@ def mask_rated(record: Rated, tokenizer: ChatTokenizer) -> Masked:
     return mask(row, tokenizer)
 
 
-def mark(layout: Layout, encoding: Encoding, tokenizer: ChatTokenizer) -> Masked:
+def mark(layout: Layout, found: Tokens, tokenizer: ChatTokenizer) -> Masked:
     """Carry the layout's spans over to its tokens. Raises TemplateUnusable for a turn without terminator."""
     prefix = tokenizer.prefix if layout.bos == "tokenizer" else ()
-    ids = encoding.ids
-    tokens = array("i", [*prefix, *ids])
+    ids = found.ids
+    tokens = array("i", prefix)
+    tokens.extend(ids)
     trained = bytearray(len(prefix)) + bytes([layout.whole]) * len(ids)
-    place = _Places(layout.text, ids, encoding, tokenizer.added)
+    place = _Places(layout.text, ids, found, tokenizer.added)
     turns = [place.tokens(span, layout.where) for span in layout.spans]
     for first, last in turns:
         trained[len(prefix) + first : len(prefix) + last + 1] = bytes([1]) * (last + 1 - first)
@@ -97,8 +97,9 @@ class _Places:
     offsets would take as long as the rest of the row.
     """
 
-    def __init__(self, text: str, ids: Sequence[int], encoding: Encoding, added: frozenset[int]):
-        self._text, self._ids, self._chars, self._added = text, ids, encoding.token_to_chars, added
+    def __init__(self, text: str, ids: Sequence[int], found: Tokens, added: frozenset[int]):
+        self._text, self._ids, self._added = text, ids, added
+        self._chars: Callable[[int], tuple[int, int]] = found.token_to_chars
 
     def tokens(self, span: Span, where: str) -> tuple[int, int]:
         """First and last trained token of a turn; the last is its terminator."""

@@ -10,8 +10,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
-from tokenizers import Encoding
-
 from bp_core.config import TrainConfig, TrainOn
 from bp_core.contract import Bos, Contract
 from bp_core.errors import MethodMismatch, NoTarget, TemplateUnusable
@@ -27,6 +25,7 @@ from .masking import Masked, mark
 from .prepared import Prepared, Report
 from .proof import Candidates
 from .records import AnyRecord, Record, said
+from .spelling import Tokens
 
 _PLACES = 5  # places told of rows that were dropped
 _CHUNK = 512  # rows for the tokenizer's threads at once; progress is told after each
@@ -83,22 +82,22 @@ def _tokenised(
 ) -> Iterator[tuple[list[Record], list[Masked]]]:
     """The rows chunk by chunk. While one is tokenised, in Rust and without Python's lock, the next is rendered."""
     with ThreadPoolExecutor(1) as thread:
-        waiting: tuple[list[Record], list[Layout], Future[list[Encoding]]] | None = None
+        waiting: tuple[list[Record], list[Layout], Future[list[Tokens]]] | None = None
         while records := [_demonstration(convert(row)) for row in islice(rows, _CHUNK)]:
             layouts = [lay_out(record, tokenizer, train_on) for record in records]
-            encodings = thread.submit(tokenizer.encodings, [layout.text for layout in layouts])
+            tokens = thread.submit(tokenizer.tokens, [layout.text for layout in layouts])
             if waiting:
                 yield _marked(*waiting, tokenizer)
-            waiting = records, layouts, encodings
+            waiting = records, layouts, tokens
         if waiting:
             yield _marked(*waiting, tokenizer)
 
 
 def _marked(
-    records: list[Record], layouts: list[Layout], encodings: Future[list[Encoding]], tokenizer: ChatTokenizer
+    records: list[Record], layouts: list[Layout], tokens: Future[list[Tokens]], tokenizer: ChatTokenizer
 ) -> tuple[list[Record], list[Masked]]:
-    pairs = zip(layouts, encodings.result(), strict=True)
-    return records, [mark(layout, encoding, tokenizer) for layout, encoding in pairs]
+    pairs = zip(layouts, tokens.result(), strict=True)
+    return records, [mark(layout, found, tokenizer) for layout, found in pairs]
 
 
 class _Tally:

@@ -143,17 +143,22 @@ class Skeleton:
         return len(pieces[-1])
 
     def _closing(self, index: int, last: int) -> Place:
-        """Where what closes the turn ends: as far as it is the same whether or not a turn follows."""
+        """Where what closes the turn ends: as far as it is the same whether or not a turn follows.
+
+        A last turn may be closed in a way of its own, since that is where a model stops.
+        """
         own, hole = self.pieces[last + 1], self.holes[last]
-        if index < len(self._turns) - 1:
-            other = self._after(hole, self._turns[: index + 1])
-            if other is None:
-                message = f"the chat template writes assistant turn {index + 1} differently when turns follow it."
-                raise TemplateUnusable(message, fix=_LAST_FIX)
-        else:
+        if index == len(self._turns) - 1:
             question = {"role": "user", "content": _word((len(self._turns), 0))}
             other = self._after(hole, [*self._turns, question], optional=True)
-        return Place(last + 1, len(own) if other is None else _common(own, other))
+            common = len(own) if other is None else _common(own, other)
+            return Place(last + 1, common if self._tokenizer.ends_turn(own[:common]) else len(own))
+        other = self._after(hole, self._turns[: index + 1])
+        common = _common(own, other or "")
+        if other is None or (self._tokenizer.ends_turn(other) and not self._tokenizer.ends_turn(own[:common])):
+            message = f"the chat template ends assistant turn {index + 1} differently when turns follow it."
+            raise TemplateUnusable(message, fix=_LAST_FIX)
+        return Place(last + 1, common)
 
     def _after(self, hole: Hole, turns: Sequence[Turn], *, optional: bool = False) -> str | None:
         """What stands after a hole in another rendering, up to the next one."""
