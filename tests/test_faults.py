@@ -11,7 +11,10 @@ CAMPAIGN = Path(__file__).parent / "campaign.py"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the campaign forks")
-@pytest.mark.parametrize("part", ["kills", "memory", "disk", "damage", "stops", "processes"])
+@pytest.mark.parametrize(
+    "part",
+    ["kills", "processes", *(pytest.param(p, marks=pytest.mark.slow) for p in ("memory", "disk", "damage", "stops"))],
+)
 def test_faults_are_survived(part, home, smollm2):
     words = [sys.executable, str(CAMPAIGN), "--small", "--only", part]
     done = subprocess.run(words, capture_output=True, text=True, timeout=280)

@@ -62,6 +62,17 @@ def test_discarded_gradients_leave_no_trace(rail, tmp_path):
     assert fresh.update(1e-2) == pytest.approx(with_discard, rel=1e-6)
 
 
+def test_needing_less_memory_changes_no_loss_and_comes_to_an_end(rail):
+    before = rail.evaluate(batch())
+    level = 1
+    while (said := rail.relieve(level)) is not None:
+        assert said
+        assert rail.accumulate(batch(), 1 / before[1]) == pytest.approx(before[0] / before[1], rel=1e-4)
+        rail.discard()
+        level += 1
+    assert level < 9 and rail.evaluate(batch()) == before
+
+
 def test_restore_brings_back_what_save_wrote(rail, tmp_path):
     def step():
         rail.accumulate(batch(), 0.05)

@@ -15,7 +15,7 @@ from bp_core.rail import Memory
 
 
 def stepped(step):
-    return Stepped(step, 2.0, 0.1, 1.0, 100, 40, 0.5, Memory(5, 6, 7))
+    return Stepped(step, 2.0, 0.1, 1.0, 100, 40, 0.5, Memory(5, 6, 7), 61.0)
 
 
 @pytest.fixture
@@ -72,4 +72,6 @@ def test_on_a_terminal_there_is_a_bar_with_speed_and_time_left():
     os.close(theirs)
     shown = os.read(mine, 100_000).decode()
     assert done.returncode == 0 and done.stdout == b""
-    assert "40/100 · loss 2.000 · 200 tokens/s" in shown and "0:30 left" in shown and "Warning: odd [x]" in shown
+    assert (
+        "40/100 · loss 2.000 · 200 tokens/s" in shown and "61 °C · 0:30 left" in shown and "Warning: odd [x]" in shown
+    )

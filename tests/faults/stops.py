@@ -13,6 +13,7 @@ from backpropagate import cli
 
 from .runs import SETTINGS, STEPS, Child, begun, ended, finish, same
 
+TOLD = r"fix: Go on with: (?:uv run )?backprop (resume .*)"
 STAGES = ("preparing data", "loading the model", "training", "writing a checkpoint", "publishing")
 
 
@@ -65,13 +66,12 @@ def _check(child, code, output, log):
     assert "Traceback" not in said, said
     assert code in (0, 130), f"{code}: {said}"
     if code == 130 and begun(output) and not ended(output):
-        assert "backprop resume" in said, said
+        assert re.search(TOLD, said), said
 
 
 def _go_on(said, model, rows, output, log):
     """By the very command that was told, where one was."""
-    told = re.search(r"backprop (resume .*)", said)
-    if told:
+    if (told := re.search(TOLD, said)) and not ended(output):
         child = Child(command(shlex.split(told[1])), log)
         assert child.end() == 0, child.said()
     else:

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from bp_core.errors import DiskFull, OutputUnusable
-from bp_core.folders import damage, home, new_file, new_folder, writable_folder, write_json
+from bp_core.folders import damage, home, move, new_file, new_folder, sweep, writable_folder, write_json
 
 
 def fill(folder):
@@ -103,3 +103,23 @@ def test_home_can_be_moved(monkeypatch, tmp_path):
     assert home() == tmp_path
     monkeypatch.delenv("BACKPROPAGATE_HOME")
     assert home().name == ".backpropagate"
+
+
+def test_sweeping_removes_unfinished_writes_of_that_name_only(tmp_path):
+    (tmp_path / ".x.draft").mkdir()
+    (tmp_path / ".x.draft" / "half").write_text("x")
+    (tmp_path / ".x.json.draft").write_text("x")
+    for name in (".y.draft", "x", "x.json"):
+        (tmp_path / name).write_text("mine")
+    sweep(tmp_path, "x")
+    assert sorted(os.listdir(tmp_path)) == [".y.draft", "x", "x.json"]
+
+
+def test_moving_a_folder_never_replaces_one(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        fill(tmp_path / name)
+    with pytest.raises(OutputUnusable):
+        move(tmp_path / "a", tmp_path / "b")
+    move(tmp_path / "a", tmp_path / "c")
+    assert sorted(os.listdir(tmp_path)) == ["b", "c"]

@@ -20,6 +20,13 @@ def test_the_last_ones_are_kept(tmp_path):
     assert names(tmp_path) == ["step-000009", "step-000010"]
 
 
+def test_a_checkpoint_names_its_run(tmp_path):
+    folder = tmp_path / "run-7" / "checkpoints"
+    run(folder)
+    assert json.loads((folder / "step-000010" / "state.json").read_text())["run"] == "run-7"
+    assert Keeper(folder, 3, 2).restore(NullRail(), print).step == 10
+
+
 @pytest.mark.parametrize(
     "harm",
     [

@@ -3,6 +3,7 @@ import math
 import pytest
 from tiny_runs import held_out, kinds, run
 
+from bp_core.errors import Interrupted
 from bp_core.events import Evaluated, Finished, StoppedEarly
 from bp_core.null_rail import NullRail
 from bp_resilience import Signals, Surroundings
@@ -84,15 +85,18 @@ def test_a_run_cut_off_anywhere_evaluates_and_stops_as_one_that_never_was(tmp_pa
     assert kinds(events, Evaluated)[-len(later) :] == later
 
 
-def test_a_stop_cuts_an_evaluation_short_and_a_resumed_run_makes_it_up(tmp_path):
-    signals = Signals()
+@pytest.mark.parametrize("step", [4, 10])
+def test_a_stop_cuts_an_evaluation_short_and_a_resumed_run_makes_it_up(tmp_path, step):
+    signals, told = Signals(), []
 
     class Pressed(Scripted):
         def evaluate(self, batch):
-            signals.asked = signals.asked or self.updates == 4
+            signals.asked = signals.asked or self.updates == step
             return super().evaluate(batch)
 
-    with pytest.raises(Exception, match="stopped after step 4"):
-        run(tmp_path, Pressed([1.0] * 5, 2), around=Surroundings(held_out(20), signals=signals), eval_every=2)
-    events, _, _ = evaluated(tmp_path, [1.0] * 5)
-    assert [event.step for event in kinds(events, Evaluated)] == [4, 6, 8, 10]
+    losses = [5.0, 4.0, 3.0, 2.0, 1.0]
+    with pytest.raises(Interrupted, match=f"stopped after step {step}"):
+        run(tmp_path, Pressed(losses, 2), told.append, Surroundings(held_out(20), signals=signals), eval_every=2)
+    events, _, state = evaluated(tmp_path, losses)
+    steps = [event.step for event in kinds([*told, *events], Evaluated)]
+    assert steps == [2, 4, 6, 8, 10] and state.best_step == 10

@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Check a data file, look at it as the model will, split it, convert it.")
 app.add_typer(data_app, name="data")
+_EXTEND = "Extend it to so many steps; from there the learning rate is that of the longer run."
 _ALLOW = "Go on although data, model or settings changed."
 RunName = Annotated[str, typer.Argument(help="Id, unique beginning of one, or run folder.")]
 Columns = Annotated[str, option(TrainConfig, "columns")]
@@ -76,7 +77,10 @@ def train(
 def resume(
     run: Annotated[str, typer.Argument(help="The run's id, or the beginning of it.")] = NEWEST,
     output: Annotated[str, typer.Option(help="The output folder that holds it.")] = TrainConfig.output,
-    steps: Annotated[int | None, typer.Option(help="Extend it to so many steps.", min=1)] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(help=_EXTEND, min=1),
+    ] = None,
     allow_changes: Annotated[bool, typer.Option("--allow-changes", help=_ALLOW)] = False,
     json: Json = False,
 ) -> None:

@@ -53,6 +53,7 @@ def show_run(run: Run) -> None:
         *([("evaluation", _evaluation(run))] if run.eval_loss is not None else []),
         ("adapter", near(run.adapter)),
         ("records", near(run.folder)),
+        ("report", near(run.folder / "report.html")),
         ("next", command("export", run.adapter)),
     )
     Console().print(table)

@@ -97,9 +97,10 @@ class Screen:
 
     def _stepped(self, event: events.Stepped) -> None:
         pace = self._pace(event)
+        heat = "" if event.temperature is None else f" · {event.temperature:.0f} °C"
         note = (
             f"{event.step}/{self._steps} · loss {event.loss:.3f} · {pace['tokens_per_second']:.0f} tokens/s"
-            f" · {event.memory.used / 2**30:.1f} GiB · {duration(pace['seconds_left'])} left"
+            f" · {event.memory.used / 2**30:.1f} GiB{heat} · {duration(pace['seconds_left'])} left"
         )
         self._show("train", event.step, self._steps, note)
 

@@ -191,6 +191,8 @@ def _ending(run: RunFolder) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
+        if run.read()["status"] == "finished":
+            raise Interrupted(f"left at once; run {run.id} is finished.", fix="Nothing is left to do.") from None
         message = f"left at once; run {run.id} is as its last checkpoint has it."
         raise Interrupted(message, fix=f"Go on with: {command}") from None
     except BackpropagateError as error:

@@ -39,7 +39,7 @@ class Started(Event):
 
 @dataclass(frozen=True)
 class Stepped(Event):
-    """An optimizer step is done. `loss` is per target token; seconds are wall-clock."""
+    """An optimizer step is done. `loss` is per target token; seconds are wall-clock, `temperature` °C where known."""
 
     loss: float
     learning_rate: float
@@ -48,6 +48,7 @@ class Stepped(Event):
     targets: int
     seconds: float
     memory: Memory
+    temperature: float | None = None
 
 
 @dataclass(frozen=True)

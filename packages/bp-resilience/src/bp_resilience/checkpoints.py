@@ -16,6 +16,7 @@ from bp_core.rail import Rail
 from .clock import Clock
 
 _STATE = "state.json"
+_RUN = "run"  # in it: the id of the run, for a checkpoint that is copied elsewhere
 _SPARE = 1.1  # of the size of the last checkpoint that must be free for the next
 
 
@@ -76,7 +77,8 @@ class Keeper:
             self._drop(target)
         with new_folder(target) as draft:
             rail.save(draft)
-            (draft / _STATE).write_text(json.dumps(dataclasses.asdict(state)), encoding="utf-8")
+            record = {_RUN: self.folder.resolve().parent.name, **dataclasses.asdict(state)}
+            (draft / _STATE).write_text(json.dumps(record), encoding="utf-8")
         self._torn.discard(target)
         self._saved, self._saved_at = state.step, self._clock.now()
         self._prune(state)
@@ -120,7 +122,8 @@ class Keeper:
 
     def _read(self, folder: Path) -> State:
         try:
-            return State(**json.loads((folder / _STATE).read_text(encoding="utf-8")))
+            record = json.loads((folder / _STATE).read_text(encoding="utf-8"))
+            return State(**{name: value for name, value in record.items() if name != _RUN})
         except (OSError, ValueError, TypeError) as error:
             raise CheckpointUnusable("its state cannot be read.", where=str(folder)) from error
 

@@ -24,6 +24,7 @@ class Heat:
         self._sensor = sensor
         self._limit, self._cooldown = limit, cooldown
         self._read_at = -_SECONDS_BETWEEN_READINGS
+        self.reading: float | None = None  # the last one
 
     def between_steps(self, step: int, pause: Pause) -> None:
         """Pause if it is too hot. A sensor that fails is told of once, and asked no more."""
@@ -43,7 +44,7 @@ class Heat:
         return found is None or found <= self._limit - _HYSTERESIS
 
     def _temperature(self, step: int, pause: Pause) -> float | None:
-        found = self._sensor() if self._sensor else None
+        found = self.reading = self._sensor() if self._sensor else None
         if found is None and self._sensor:
             self._sensor = None
             pause.watch(Warned(step, "the card's temperature cannot be read; training goes on without looking at it."))

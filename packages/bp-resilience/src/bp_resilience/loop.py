@@ -65,7 +65,7 @@ class _Loop:
                 state = self.evaluation.run(state, self._asked)
             if self.keeper.due(state, self.recipe.steps) or (self._asked() and not self.keeper.has(state)):
                 self._checkpoint(state)
-            if state.step == self.recipe.steps or self._stopped_early(state):
+            if self._over(state):
                 return self._end(state)
             if self._asked():
                 raise Interrupted(f"stopped after step {state.step} of {self.recipe.steps}; a checkpoint was written.")
@@ -105,7 +105,8 @@ class _Loop:
         if not (math.isfinite(loss) and math.isfinite(norm)):
             return self._skipped(state, f"loss is {loss}" if not math.isfinite(loss) else f"gradient is {norm}")
         self.loss = loss
-        done = Stepped(state.step, loss, rate, norm, examples.tokens, examples.targets, seconds, self.rail.memory())
+        counts = (examples.tokens, examples.targets, seconds)
+        done = Stepped(state.step, loss, rate, norm, *counts, self.rail.memory(), self.heat.reading)
         self.watch(done)
         return self.room.after_spill(state) if self.spill.noticed(done) else state
 
@@ -139,11 +140,14 @@ class _Loop:
         folder = disk.patiently(write, 60 * self.recipe.disk_wait, state.step, self.pause)
         self.watch(Checkpointed(state.step, folder))
 
-    def _stopped_early(self, state: State) -> bool:
-        if not self.evaluation.patience_over(state):
+    def _over(self, state: State) -> bool:
+        """Whether all is done: the last evaluation too, which a stop may have cut short."""
+        if self.evaluation.due(state):
             return False
-        self.watch(StoppedEarly(state.step, state.best_step))
-        return True
+        if state.step < self.recipe.steps and self.evaluation.patience_over(state):
+            self.watch(StoppedEarly(state.step, state.best_step))
+            return True
+        return state.step == self.recipe.steps
 
     def _end(self, state: State) -> State:
         peak = self.rail.memory().peak

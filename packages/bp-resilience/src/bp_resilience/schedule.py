@@ -8,7 +8,11 @@ from bp_core.config import Recipe
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
-    """The rate for the update that follows `step` finished ones. Never zero: every update counts."""
+    """The rate for the update that follows `step` finished ones. Never zero: every update counts.
+
+    It depends on the recipe alone: a run that is extended goes on with the rate that the longer one has at that step:
+    from near zero it jumps up again, to half the peak where the steps are doubled.
+    """
     if step < recipe.warmup_steps:
         return recipe.learning_rate * (step + 1) / (recipe.warmup_steps + 1)
     done = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
