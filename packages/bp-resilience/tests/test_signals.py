@@ -1,3 +1,4 @@
+import contextlib
 import os
 import signal
 
@@ -35,3 +36,16 @@ def test_handlers_come_back_with_the_outermost():
         press()
         assert signals.asked
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_at_once_means_the_first_one_and_one_that_python_drops_still_counts():
+    class Dying:
+        def __del__(self):
+            with contextlib.suppress(KeyboardInterrupt):  # as Python itself does here, but with a warning
+                press()
+
+    with Signals(at_once=True) as signals:
+        Dying()
+        assert signals.asked
+    with Signals(at_once=True) as signals, pytest.raises(KeyboardInterrupt):
+        press()

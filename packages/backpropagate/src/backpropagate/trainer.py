@@ -19,7 +19,7 @@ from bp_data import ChatTokenizer, prepare
 from bp_data.files import Data, columns_in, lasting, require
 from bp_data.hold_out import hold_out
 from bp_export import Export
-from bp_resilience import Claim
+from bp_resilience import Claim, Signals
 
 from . import lock, models, reporting, runs
 from .adapters import adapter_in, export_adapter, stop_ids
@@ -71,7 +71,7 @@ class Trainer:
         """
         config = self._with({"steps": steps, "epochs": epochs, "samples": samples})
         screen: AbstractContextManager[Screen | None] = nullcontext() if watch else Screen()
-        with screen as shown, ExitStack() as claims:
+        with Signals(at_once=True) as signals, screen as shown, ExitStack() as claims:
             notify = shown.notify if shown else _silent
             output = writable_folder(Path(config.output).resolve())
             run = runs.find(output, runs.NEWEST if resume is True else resume) if resume else None
@@ -92,7 +92,7 @@ class Trainer:
                 claims.enter_context(Claim(run.path))
             replace(locked, run=run.id).write(run.path)
             self.close()
-            result = carry_out(work, run, watch or (shown.showing(run.id) if shown else _silent), notes)
+            result = carry_out(work, run, watch or (shown.showing(run.id) if shown else _silent), notes, signals)
             self._rail = work.rail
             return result
 

@@ -87,7 +87,7 @@ class Work:
         }
 
 
-def carry_out(work: Work, run: RunFolder, watch: Watch, notes: Sequence[str]) -> Run:
+def carry_out(work: Work, run: RunFolder, watch: Watch, notes: Sequence[str], signals: Signals) -> Run:
     """Train, publish, and write down how it ended. `notes` are told once training has begun.
 
     Raises what the loop raises; Interrupted says how to go on.
@@ -103,14 +103,14 @@ def carry_out(work: Work, run: RunFolder, watch: Watch, notes: Sequence[str]) ->
         run.write(status="running", error=None, opened=dataclasses.asdict(opened), counts=work.plan.data)
         for note in notes:
             record(Warned(0, note))
-        with Signals() as signals:
-            state, keeper = _train(work, run, record, signals, opened.card)
-            step = _best(state, keeper, work.rail, record)
-            adapter = publish(work.rail, run, work.plan.base, work.prepared.contract, step)
-            result = _result(work, run, adapter, state, step)
-            run.write(status="finished", **_summary(result))
-            report.ask(run, _questions(work), lambda prompt, adapter: _answer(work, prompt, adapter), signals)
-            return result
+        signals.at_once = False  # from here on there is something to finish
+        state, keeper = _train(work, run, record, signals, opened.card)
+        step = _best(state, keeper, work.rail, record)
+        adapter = publish(work.rail, run, work.plan.base, work.prepared.contract, step)
+        result = _result(work, run, adapter, state, step)
+        run.write(status="finished", **_summary(result))
+        report.ask(run, _questions(work), lambda prompt, adapter: _answer(work, prompt, adapter), signals)
+        return result
 
 
 def _train(work: Work, run: RunFolder, watch: Watch, signals: Signals, card: str) -> tuple[State, Keeper]:

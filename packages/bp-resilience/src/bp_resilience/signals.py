@@ -12,11 +12,14 @@ class Signals:
     """While entered, `asked` tells whether a stop was asked for. Handlers are put back on leaving the outermost `with`.
 
     The second signal raises KeyboardInterrupt; a third, while a long computation keeps Python from noticing, ends the
-    process. Only the main thread may set handlers; in any other `asked` stays False and the process keeps its own.
+    process. With `at_once` the first one raises as well: where there is nothing to finish. It counts all the same, for
+    Python drops what is raised while it destroys an object. Only the main thread may set handlers; in any other `asked`
+    stays False and the process keeps its own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, at_once: bool = False) -> None:
         self.asked = False
+        self.at_once = at_once
         self._depth = 0
         self._previous: dict[signal.Signals, Any] = {}
 
@@ -36,8 +39,9 @@ class Signals:
                 signal.signal(number, handler)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        again, self.asked = self.asked, True
+        if again:
             for other in self._previous:
                 signal.signal(other, signal.SIG_DFL)
+        if again or self.at_once:
             raise KeyboardInterrupt
-        self.asked = True
