@@ -55,7 +55,7 @@ def test_text_stays_text_in_both_forms(text):
     page = Page(html(blocks))
     assert {"script", "a", "img", "b"}.isdisjoint(page.tags)
     assert page.tags.count("td") == 2
-    for line in markdown(blocks).splitlines():
+    for line in markdown(blocks[:3]).splitlines():  # the code block holds the text as it is
         if line.startswith("| ") and "---" not in line:
             assert len(re.findall(r"(?<!\\)\|", line.replace("\\\\", ""))) == 3
 

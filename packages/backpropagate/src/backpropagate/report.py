@@ -79,9 +79,8 @@ def write(run: RunFolder) -> Path:
 
 def _overview(lock: Lock, record: Mapping[str, Any], summary: Summary) -> list[Block]:
     speed = summary.as_dict()["tokens_per_second"]
-    data = ", ".join(
-        f"{name} {value}" for name, value in record.get("counts", {}).items() if value and "sha256" not in name
-    )
+    counts = {name: value for name, value in record.get("counts", {}).items() if value and "sha256" not in name}
+    data = ", ".join(f"{name} {value}" for name, value in counts.items())
     rows = [
         (
             "status",
