@@ -18,9 +18,9 @@ def exit_code_of(app: Callable[..., Any], arguments: Sequence[str]) -> int:
     """Run the command line; print an error as message, place and fix, never as a traceback."""
     try:
         code: int = app(args=list(arguments) or ["--help"], prog_name="backprop", standalone_mode=False) or 0
-        if code == Interrupted.exit_code:  # Ctrl-C where there was nothing to save
-            print("\nStopped.", file=sys.stderr)
-        return code
+        return _stopped() if code == Interrupted.exit_code else code
+    except KeyboardInterrupt:  # in the moment before typer would turn it into that exit code, or after
+        return _stopped()
     except TyperException as usage:
         _say(BadValue(usage.format_message()))
         return BadValue.exit_code
@@ -30,6 +30,12 @@ def exit_code_of(app: Callable[..., Any], arguments: Sequence[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the border to the user
         _say_bug(error)
         return 2
+
+
+def _stopped() -> int:
+    """Ctrl-C where there was nothing to save."""
+    print("\nStopped.", file=sys.stderr)
+    return Interrupted.exit_code
 
 
 def _say(error: BackpropagateError) -> None:
