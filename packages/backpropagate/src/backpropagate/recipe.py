@@ -30,8 +30,9 @@ def resolve(config: TrainConfig, examples: int, backend: str, model: Mapping[str
     elif config.epochs is not None:
         why["steps"] = "as set; --steps wins over --epochs"
     rate, reason = learning_rate(model)
-    defaults: dict[str, Any] = {"alpha": 2.0 * config.rank, "learning_rate": rate, "micro_batch": batch_size}
-    reasons = {"alpha": "2 × rank", "learning_rate": reason, "micro_batch": "the batch size"}
+    strength, strong = alpha(config)
+    defaults: dict[str, Any] = {"alpha": strength, "learning_rate": rate, "micro_batch": batch_size}
+    reasons = {"alpha": strong, "learning_rate": reason, "micro_batch": "the batch size"}
     evaluates = config.eval_data is not None or config.held_out is not None
     defaults |= {"eval_data": "", "held_out": 0.0, "patience": 0}
     defaults |= {"eval_every": max(1, steps // EVALUATIONS) if evaluates else 0}
@@ -52,6 +53,13 @@ def resolve(config: TrainConfig, examples: int, backend: str, model: Mapping[str
         if field.name in kept and field.name not in why and getattr(config, field.name) == field.default:
             why[field.name] = "the default"
     return Recipe(backend=backend, batch_size=batch_size, steps=steps, warmup_steps=warmup, why=why, **settled)
+
+
+def alpha(config: TrainConfig) -> tuple[float, str]:
+    """A good alpha, and why. Strength 2, the common choice; with rsLoRA (arXiv:2312.03732) that of rank 16."""
+    if config.rslora:
+        return 8.0, "with rslora: strength 8 / √rank, which is 2 at rank 16"
+    return 2.0 * config.rank, "2 × rank"
 
 
 def learning_rate(model: Mapping[str, Any]) -> tuple[float, str]:

@@ -25,6 +25,7 @@ from . import models, runs
 from .adapters import adapter_in, export_adapter, stop_ids
 from .recipe import choose_rail, resolve
 from .screen import Screen
+from .shapes import refuse_misfits
 from .training import Plan, Run, Work, carry_out
 
 Data = str | Path | Sequence[Mapping[str, Any]]
@@ -131,6 +132,7 @@ class Trainer:
                 raise FileMissing("there is no such file.", where=str(path))
         backend, rail, probe = choose_rail(config.backend)
         base = models.locate(config.model, notify)
+        refuse_misfits(config, base)
         self._tokenizer = ChatTokenizer.open(base)
         length = config.max_length
         prepared = prepare(data, self._tokenizer, max_length=length, samples=config.samples, on_progress=notify)
