@@ -15,7 +15,7 @@ from .commands import command, near
 from .quantity import gigabytes
 from .training import Plan, Run
 
-_LABELS = {"base": "base model", "adapter": "with adapter", "merged": "merged, f16 GGUF", "final": "this file"}
+_LABELS = {"base": "base model", "adapter": "trained", "merged": "merged, f16 GGUF", "final": "this file"}
 
 
 def print_json(value: Mapping[str, Any]) -> None:
@@ -43,7 +43,7 @@ def show_run(run: Run) -> None:
         ("time", f"{run.seconds:.0f} s, {run.targets / run.seconds:.0f} targets/s"),
         ("peak memory", gigabytes(run.peak_memory)),
         *([("evaluation", _evaluation(run))] if run.eval_loss is not None else []),
-        ("adapter", near(run.adapter)),
+        ("model" if run.recipe.mode == "full" else "adapter", near(run.adapter)),
         ("records", near(run.folder)),
         ("next", command("export", run.adapter)),
     )

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from bp_core.config import ALL_LINEAR, STARTS_IN_BASE, TrainConfig
-from bp_core.errors import BadValue
+from bp_core.config import ALL_LINEAR, FULL_LIMIT, STARTS_IN_BASE, TrainConfig
+from bp_core.errors import BadValue, ModelTooLarge
 from bp_export.weights import Weights
 
 from . import models
@@ -17,7 +17,9 @@ _EMBEDDINGS = ("embed", "wte", "wpe")
 
 
 def refuse_misfits(config: TrainConfig, base: Path) -> None:
-    """Raise BadValue that lists every setting that this base cannot be trained with."""
+    """Raise BadValue that lists every setting that this base cannot be trained with; ModelTooLarge for mode full."""
+    if config.mode == "full":
+        _refuse_giants(base)
     problems = list(_misfits(config, base))
     if problems:
         raise BadValue("; ".join(problems) + ".")
@@ -29,7 +31,16 @@ def parameters(base: Path) -> int:
     return sum(math.prod(weights.shape(name)) for name in weights.names())
 
 
+def _refuse_giants(base: Path) -> None:
+    count = parameters(base)
+    if count > FULL_LIMIT:
+        limit = f"mode full trains up to {FULL_LIMIT / 1e9:g} billion"
+        raise ModelTooLarge(f"the model has {count / 1e9:.1f} billion parameters; {limit}.", where=str(base))
+
+
 def _misfits(config: TrainConfig, base: Path) -> Iterator[str]:
+    if config.mode == "full":
+        return
     layers = _linear(base)
     body = [module for module in layers if _last(module) not in _HEADS]
     wanted = [name.strip() for name in config.target_modules.split(",")]

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from .errors import BadValue
 
 DType = Literal["auto", "float32", "bfloat16"]
+Mode = Literal["lora", "full"]
 Init = Literal["default", "orthogonal", "pissa", "pissa_niter_16", "olora"]
 ExportFormat = Literal["lora", "merged", "gguf"]
 TrainOn = Literal["assistant", "last", "all"]
@@ -22,6 +23,7 @@ EPOCHS = 3.0
 BATCH_SIZE = 8
 EVALUATIONS = 10
 ALL_LINEAR = "all-linear"
+FULL_LIMIT = 4_000_000_000  # parameters; beyond, weights, gradients and moments outgrow any single card of a person
 
 _EVAL_FIX = "Give --eval-data FILE, or --held-out 0.05."
 
@@ -36,6 +38,9 @@ class TrainConfig:
     steps: Annotated[int | None, "Optimizer steps. Default: from --epochs."] = None
     epochs: Annotated[float | None, f"Passes over the data. Default: {EPOCHS:g}, unless --steps is given."] = None
     samples: Annotated[int | None, "Use only the first so many examples of the data."] = None
+    mode: Annotated[
+        Mode, "lora: a small adapter beside frozen weights. full: all weights, of models up to 4 billion."
+    ] = "lora"
     rank: Annotated[int, "LoRA rank: higher learns more and needs more memory."] = 16
     alpha: Annotated[
         float | None, "LoRA alpha, the adapter's strength times the rank. Default: 2 × rank; with --rslora 8."
@@ -160,6 +165,7 @@ class Recipe:
     max_temp: float = TrainConfig.max_temp
     cooldown: float = TrainConfig.cooldown
     disk_wait: float = TrainConfig.disk_wait
+    mode: Mode = TrainConfig.mode
     rslora: bool = TrainConfig.rslora
     dora: bool = TrainConfig.dora
     target_modules: str = TrainConfig.target_modules
@@ -181,7 +187,18 @@ STARTS_IN_BASE: tuple[Init, ...] = ("pissa", "pissa_niter_16", "olora")
 _Range = tuple[float, float]
 # What does not go together: the settings, whether they clash, and why.
 _Clash = tuple[tuple[str, ...], Callable[..., bool], str]
+
+
+def _only_for_adapters(name: str, default: object) -> _Clash:
+    text = f"{name} is a setting of adapters, which mode full has none of"
+    return ("mode", name), lambda mode, value: mode == "full" and value != default, text
+
+
 _IMPOSSIBLE: list[_Clash] = [
+    *(
+        _only_for_adapters(name, getattr(TrainConfig, name))
+        for name in ("rank", "alpha", "dropout", "rslora", "dora", "target_modules", "init")
+    ),
     (
         ("init", "rank"),
         lambda init, rank: init == "orthogonal" and rank % 2 == 1,

@@ -13,6 +13,7 @@ from bp_core.errors import ModelUnusable
 
 from . import attention
 
+_FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # Mean KL in nats between a row computed alone and in company: rounding stays below, a leak or an unknown kind of
 # attention does not.
 _TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 1e-2}
@@ -68,10 +69,21 @@ def separate(model: PreTrainedModel) -> bool:
     return False
 
 
-def training_dtype(wanted: DType, device: torch.device) -> torch.dtype:
-    """The number format of the base. auto: bfloat16 where the hardware multiplies it, else float32."""
-    if wanted != "auto":
-        return torch.bfloat16 if wanted == "bfloat16" else torch.float32
+def write(model: PreTrainedModel, folder: Path) -> None:
+    """Write a whole model in Hugging Face's layout, in the number format that it was trained in."""
+    model.save_pretrained(folder)
+
+
+def number_formats(wanted: DType, device: torch.device, *, full: bool) -> tuple[torch.dtype, torch.dtype]:
+    """What weights are kept in, and what products are computed in (bfloat16 where the hardware multiplies it).
+
+    Trained weights stay in float32 on the host, where memory is cheap; a card holds them in bfloat16.
+    """
+    computed = _fast_format(device) if wanted == "auto" else _FORMATS[wanted]
+    return (torch.float32 if full and wanted == "auto" and device.type == "cpu" else computed), computed
+
+
+def _fast_format(device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:

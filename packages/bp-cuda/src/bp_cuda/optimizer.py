@@ -1,4 +1,4 @@
-"""AdamW over the adapter, with its memory taken at once, and written to disk without pickle."""
+"""AdamW, with its memory taken at once, and written to disk without pickle."""
 
 from __future__ import annotations
 
@@ -13,17 +13,21 @@ from torch.nn import Parameter
 from bp_core.config import Recipe
 from bp_core.errors import CheckpointUnusable
 
+from .rounding import RoundingAdamW
+
 Parameters = dict[str, Parameter]
 
 
 def build(parameters: Parameters, recipe: Recipe) -> torch.optim.AdamW:
     """AdamW (Loshchilov and Hutter 2019) whose moments exist before the first step, so that no step allocates."""
-    optimizer = torch.optim.AdamW(parameters.values(), weight_decay=recipe.weight_decay, fused=True)
+    rounded = any(parameter.dtype == torch.bfloat16 for parameter in parameters.values())
+    kind = RoundingAdamW if rounded else torch.optim.AdamW
+    optimizer = kind(parameters.values(), weight_decay=recipe.weight_decay, fused=True)
     for parameter in parameters.values():
         optimizer.state[parameter] = {
             "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
-            "exp_avg": torch.zeros_like(parameter),
-            "exp_avg_sq": torch.zeros_like(parameter),
+            "exp_avg": torch.zeros_like(parameter, dtype=torch.float32),
+            "exp_avg_sq": torch.zeros_like(parameter, dtype=torch.float32),
         }
     return optimizer
 

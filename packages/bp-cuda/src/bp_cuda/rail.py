@@ -29,7 +29,7 @@ from ._errors import translated
 
 
 class TorchRail:
-    """One model on one device. The adapter is float32; with a bfloat16 base, products are bfloat16 (autocast)."""
+    """One model on one device. Adapters are float32; products are bfloat16 where that is fast (autocast)."""
 
     def __init__(self, device: str) -> None:
         self.device = torch.device(device)
@@ -37,6 +37,7 @@ class TorchRail:
         self.optimizer: torch.optim.AdamW | None = None
         self.parameters: optimizers.Parameters = {}
         self.max_grad_norm = math.inf
+        self.computed = torch.float32
         self.base_name = ""
         self.reliefs: list[str] = []
 
@@ -57,7 +58,8 @@ class TorchRail:
             raise BackendUnavailable(f"backend {self.device.type} cannot run here: {probe.reason}.")
         with translated():
             self.close()
-            dtype = models.training_dtype(job.dtype, self.device)
+            full = job.recipe is not None and job.recipe.mode == "full"
+            dtype, self.computed = models.number_formats(job.dtype, self.device, full=full)
             base = models.load_base(job.model, dtype, self.device)
             self.separable = models.separate(base)
             self.base_name = job.base_name or str(job.model)
@@ -65,9 +67,12 @@ class TorchRail:
             self.model = base
             if job.adapter:
                 self.model = adapters.read(base, job.adapter, trainable=job.recipe is not None)
+            elif full:
+                base.requires_grad_(True)
             elif job.recipe:
                 self.model = adapters.new(base, job.recipe)
             if job.recipe:
+                torch.manual_seed(job.recipe.seed)
                 self.model.train()
                 self.parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
                 self.optimizer = optimizers.build(self.parameters, job.recipe)
@@ -169,6 +174,11 @@ class TorchRail:
         assert isinstance(model, PeftModel), "there is no adapter to write"
         adapters.write(model, folder, self.base_name)
 
+    def write_model(self, folder: Path) -> None:
+        model = self._model()
+        assert isinstance(model, PreTrainedModel), "an adapter was trained, not the model"
+        models.write(model, folder)
+
     def memory(self) -> Memory:
         if self.device.type == "cuda":
             used, peak = torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated()
@@ -223,7 +233,7 @@ class TorchRail:
             yield Batch(batch.tokens[row], batch.trained[row], [length])
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        if self._model().dtype == torch.bfloat16:
+        if self.computed == torch.bfloat16:
             return torch.autocast(self.device.type, torch.bfloat16)
         return nullcontext()
 
@@ -234,6 +244,7 @@ class TorchRail:
         stack.callback(model.train, model.training)
         model.eval()
         stack.enter_context(self._autocast())
+        assert adapter or isinstance(model, PeftModel) or not self.parameters, "after a full fine-tune the base is gone"
         if not adapter and isinstance(model, PeftModel):
             stack.enter_context(adapters.switched_off(model))
         return stack

@@ -76,6 +76,11 @@ def open_base(base: Path) -> Weights:
     return source
 
 
+def trained_weights(adapter: Path | None, base: Path) -> Source:
+    """An adapter merged into its base; without one, the weights of `base`."""
+    return Merged(base, lora.read(adapter)) if adapter else open_base(base)
+
+
 def write_merged(adapter: Path, base: Path, target: Path, notify: Notify | None = None) -> None:
     """Write a complete Hugging Face folder to `target`, which must be free. The base's small files stay as they are."""
     source = Merged(base, lora.read(adapter))
