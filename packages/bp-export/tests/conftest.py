@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -166,6 +167,19 @@ class Reference:
         return made
 
 
+class Whole(Reference):
+    """A model that was trained whole, and the one before, if it is known."""
+
+    def __init__(self, folder, before):
+        load = partial(AutoModelForCausalLM.from_pretrained, dtype=torch.float32, attn_implementation="eager")
+        self.model, self.before = load(folder), load(before) if before else None
+
+    def logits(self, tokens, *, adapter=True):
+        model = self.model if adapter else self.before
+        with torch.no_grad():
+            return model(torch.tensor([list(tokens)])).logits[0].numpy() if model else None
+
+
 @pytest.fixture(scope="session")
 def llama_reference(tiny_llama, llama_adapter):
     return Reference(tiny_llama, llama_adapter)
@@ -219,6 +233,7 @@ def helpers():
 
     class Helpers:
         Reference = Reference
+        Whole = Whole
         contract_of = staticmethod(contract_of)
         make_sample = staticmethod(make_sample)
         mean_kl = staticmethod(mean_kl)

@@ -11,7 +11,7 @@ from bp_core.examples import Sample
 from bp_export import Subject, prove, quantize
 from bp_export import adapter as lora
 from bp_export.divergence import Divergence, Loss, Strength
-from bp_export.merge import Merged, open_base
+from bp_export.merge import Merged, open_base, write_merged
 from bp_export.proof import GENERATED
 
 
@@ -39,8 +39,8 @@ def test_a_faithful_file_is_proven(subject, good):
     assert parity.proven, parity.failures
     checks = {check.name: check for check in parity.checks}
     assert checks["f16 divergence"].measured <= 1e-5
-    assert checks["adapter survived in the f16 file"].measured["strength"] == pytest.approx(1, abs=0.01)
-    assert checks["adapter survived in the f16 file"].measured["adapter moved the model by"] > 0.01
+    assert checks["training survived in the f16 file"].measured["strength"] == pytest.approx(1, abs=0.01)
+    assert checks["training survived in the f16 file"].measured["training moved the model by"] > 0.01
     assert set(parity.losses) == {"base", "adapter", "merged", "final"}
     assert parity.losses["merged"] == pytest.approx(parity.losses["adapter"], abs=1e-3)
     assert abs(parity.losses["base"] - parity.losses["adapter"]) > 1e-3
@@ -106,7 +106,7 @@ def test_wrong_weights_fail(fault, subject, llama_adapter, tmp_path, helpers):
     parity = prove_f16(subject, gguf)
     assert "f16 divergence" in failures(parity)
     if "alpha" in fault or "adapter" in fault or "twice" in fault:
-        assert "adapter survived in the f16 file" in failures(parity)
+        assert "training survived in the f16 file" in failures(parity)
 
 
 def test_a_faint_adapter_that_was_dropped_is_noticed(tiny_llama, tmp_path, samples, helpers):
@@ -117,9 +117,9 @@ def test_a_faint_adapter_that_was_dropped_is_noticed(tiny_llama, tmp_path, sampl
     wrong = helpers.write_gguf(open_base(tiny_llama), tiny_llama, tmp_path / "w.gguf", contract=subject.contract)
     assert prove_f16(subject, right).proven
     parity = prove_f16(subject, wrong)
-    moved = next(check for check in parity.checks if "survived" in check.name).measured["adapter moved the model by"]
+    moved = next(check for check in parity.checks if "survived" in check.name).measured["training moved the model by"]
     assert 2e-5 < moved < 1e-4, "the strict gate alone would not see it"
-    assert "adapter survived in the f16 file" in failures(parity)
+    assert "training survived in the f16 file" in failures(parity)
     assert "f16 divergence" not in failures(parity)
 
 
@@ -131,6 +131,23 @@ def test_an_adapter_that_changes_nothing_is_no_reason_to_fail(tiny_llama, tmp_pa
     parity = prove_f16(subject, gguf)
     assert parity.proven
     assert "too little" in next(check for check in parity.warnings if "survived" in check.name).note
+
+
+def test_a_model_that_was_trained_whole_is_compared_with_itself_and_with_its_base(
+    tiny_llama, llama_adapter, tmp_path, samples, helpers
+):
+    whole = tmp_path / "whole"
+    write_merged(llama_adapter, tiny_llama, whole)
+    for known in (True, False):
+        reference = helpers.Whole(whole, tiny_llama if known else None)
+        subject = Subject.open(None, whole, reference=reference, samples=samples)
+        right = helpers.write_gguf(subject.converter.source, whole, tmp_path / "r.gguf", contract=subject.contract)
+        wrong = helpers.write_gguf(open_base(tiny_llama), whole, tmp_path / "w.gguf", contract=subject.contract)
+        parity = prove_f16(subject, right)
+        assert parity.proven and subject.contract
+        assert ("training survived in the f16 file" in {check.name for check in parity.checks}) == known
+        assert set(parity.losses) - {"final"} == {"adapter", "merged"} | ({"base"} if known else set())
+        assert "f16 divergence" in failures(prove_f16(subject, wrong))
 
 
 def test_a_truncated_file_fails(subject, good, tmp_path):
@@ -158,8 +175,8 @@ def test_another_cut_of_the_text_fails(subject, tmp_path, helpers, monkeypatch):
 def test_a_damaged_final_file_fails(subject, good, llama_adapter, tmp_path, helpers):
     wrong = sources(subject.base, llama_adapter)
     for fault, expected in [
-        ("adapter dropped", "adapter survived in the final file"),
-        ("merged twice", "adapter survived in the final file"),
+        ("adapter dropped", "training survived in the final file"),
+        ("merged twice", "training survived in the final file"),
         ("one tensor zeroed", "q8_0 divergence from f16"),
         ("one sign wrong", "q8_0 divergence from f16"),
     ]:

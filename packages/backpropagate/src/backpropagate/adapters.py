@@ -1,4 +1,4 @@
-"""Adapter folders: putting a trained one in its place, finding one, exporting one with its proof."""
+"""What was trained, an adapter or a whole model: putting it in its place, finding it, exporting it with its proof."""
 
 from __future__ import annotations
 
@@ -6,25 +6,28 @@ import contextlib
 import json
 import shutil
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from bp_core.config import ExportConfig
+from bp_core.config import DType, ExportConfig, Mode
 from bp_core.contract import CONTRACT_FILE, Contract
-from bp_core.errors import AdapterUnusable, OutputUnusable
+from bp_core.errors import AdapterUnusable, HubUnreachable, ModelNotFound, OutputUnusable
 from bp_core.events import Notify, Progress
 from bp_core.examples import Sample
 from bp_core.folders import damage, move, new_folder, write_json
-from bp_core.rail import Job, Rail, find, rails
+from bp_core.rail import Job, Rail
 from bp_data import ChatTokenizer
 from bp_export import Export, export
+from bp_export.pipeline import model_name
 
 from . import models
 from .recording import record_export
+from .reference import reference
 from .runs import RUN_FILE, RunFolder
 
 _ORIGIN = "run.json"
-_READY = "lora.ready"  # in the run's folder: whole, and about to become <output>/lora
+_PLACES: dict[Mode, str] = {"lora": "lora", "full": "model"}  # under the output folder
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -44,25 +47,30 @@ _PROBES = (
 )
 
 
-def publish(rail: Rail, run: RunFolder, base: Path, contract: Contract, step: int) -> Path:
-    """Write the adapter, trained to `step`, to `<output>/lora`. One that is there already is moved, never removed.
+def place(output: Path, mode: Mode) -> Path:
+    """Where what was trained lies."""
+    return output / _PLACES[mode]
+
+
+def publish(rail: Rail, run: RunFolder, base: Path, contract: Contract, step: int, mode: Mode = "lora") -> Path:
+    """Write what was trained to `step` to its place. What is there already is moved, never removed.
 
     Done again after a crash, it ends as if there had been none.
     """
-    target = run.path.parent.parent / "lora"
+    target = place(run.path.parent.parent, mode)
     origin = {"run": run.id, "base": models.lasting_name(base), "step": step}
     if damage(target) is None and _origin(target) == origin:
         return target
-    ready = run.path / _READY
+    ready = run.path / f"{target.name}.ready"  # whole, and about to get its place
     shutil.rmtree(ready, ignore_errors=True)
     with new_folder(ready) as draft:
-        rail.write_adapter(draft)
+        (rail.write_model if mode == "full" else rail.write_adapter)(draft)
         for name in _TOKENIZER_FILES:
             if (base / name).is_file():
                 shutil.copyfile(base / name, draft / name)
         write_json(draft / CONTRACT_FILE, contract.as_dict())
         write_json(draft / _ORIGIN, origin)
-    _retire(run.path / "lora", run.id)  # of this run, before it was extended
+    _retire(run.path / target.name, run.id)  # of this run, before it was extended
     while ready.exists():
         _retire(target, run.id)
         with contextlib.suppress(OutputUnusable):  # another run published in this very moment: make room again
@@ -71,42 +79,64 @@ def publish(rail: Rail, run: RunFolder, base: Path, contract: Contract, step: in
 
 
 def adapter_in(place: str | Path) -> Path:
-    """The adapter meant by a path: itself, the `lora` in an output folder, or that of a run's folder.
+    """The adapter or whole model meant by a path: itself, the newest in an output folder, or that of a run's folder.
 
     Raises AdapterUnusable.
     """
     place = Path(place)
-    current = place.parent.parent / "lora"  # seen from a run's folder; it may hold another run's adapter by now
-    candidates = [place, place / "lora", *([current] if _run_of(current) == place.name else [])]
-    for folder in candidates:
-        if (folder / "adapter_config.json").is_file():
+    inside = sorted((place / name for name in _PLACES.values()), key=lambda path: _run_of(path) or "", reverse=True)
+    current = [place.parent.parent / name for name in _PLACES.values()]  # seen from a run's folder
+    for folder in [place, *inside, *(path for path in current if _run_of(path) == place.name)]:
+        if (folder / "adapter_config.json").is_file() or is_whole(folder):
             return folder.resolve()
     raise AdapterUnusable("there is no adapter here (adapter_config.json is missing).", where=str(place))
 
 
-def base_of(adapter: Path, notify: Notify) -> Path:
-    """The folder of the base that an adapter was trained on. Raises AdapterUnusable, ModelNotFound."""
-    path = adapter / "adapter_config.json"
+def is_whole(folder: Path) -> bool:
+    """Whether a folder holds a whole model, not an adapter."""
+    return (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file()
+
+
+def job_for(folder: Path, notify: Notify, dtype: DType = "auto") -> Job:
+    """What opens a trained folder: a whole model by itself, an adapter on its base.
+
+    Raises AdapterUnusable, ModelNotFound.
+    """
+    if is_whole(folder):
+        return Job(folder, dtype=dtype)
+    path = folder / "adapter_config.json"
     try:
         name = json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"]
     except (ValueError, KeyError) as error:
         raise AdapterUnusable("it does not say which base model it belongs to.", where=str(path)) from error
-    return models.locate(str(name), notify)
+    return Job(models.locate(str(name), notify), adapter=folder, dtype=dtype)
 
 
-def export_adapter(adapter: Path, config: ExportConfig, notify: Notify) -> Export:
-    """Export an adapter and prove the result against the adapter as PyTorch (or another rail) runs it in float32."""
-    base = base_of(adapter, notify)
-    if config.format == "lora":
-        return _recorded(adapter, export(adapter, base, config, notify=notify))
+def export_adapter(folder: Path, config: ExportConfig, notify: Notify) -> Export:
+    """Export what was trained, and prove the result against it as PyTorch (or another rail) runs it in float32."""
+    job = job_for(folder, notify, "float32")
+    base = _base_of(folder)
+    settings: dict[str, Any] = {"name": model_name(Path(base)) if base and is_whole(folder) else None, "notify": notify}
+    if config.format != "gguf":
+        return _recorded(folder, export(job.adapter, job.model, config, **settings))
     notify(Progress("open the reference", 0, 0))
-    reference = reference_rail(base, adapter)
+    with ExitStack() as stack:
+        settings["reference"] = reference(job, _folder_of(base, notify), stack)
+        settings["samples"] = samples_of(folder, job.model)
+        return _recorded(folder, export(job.adapter, job.model, config, **settings))
+
+
+def _base_of(folder: Path) -> str | None:
+    """What the run that made a folder calls its base; None for a folder from elsewhere."""
+    return _origin(folder).get("base")
+
+
+def _folder_of(base: str | None, notify: Notify) -> Path | None:
+    """Where a base is, if it still is."""
     try:
-        done = export(adapter, base, config, reference=reference, samples=samples_of(adapter, base), notify=notify)
-    finally:
-        if reference:
-            reference.close()
-    return _recorded(adapter, done)
+        return models.locate(base, notify) if base else None
+    except (ModelNotFound, HubUnreachable):
+        return None
 
 
 def run_of(adapter: Path) -> RunFolder | None:
@@ -121,18 +151,6 @@ def _recorded(adapter: Path, done: Export) -> Export:
     if run := run_of(adapter):
         record_export(run, done)
     return done
-
-
-def reference_rail(base: Path, adapter: Path) -> Rail | None:
-    """The adapter on its base in float32, on the host; None where no rail is installed or it does not fit."""
-    if "cpu" not in rails():
-        return None
-    rail = find("cpu")
-    weights = sum(path.stat().st_size for path in base.glob("*.safetensors"))
-    if 2 * weights > 0.8 * rail.probe().free:  # 16-bit weights double in float32
-        return None
-    rail.open(Job(base, adapter=adapter, dtype="float32"))
-    return rail
 
 
 def samples_of(adapter: Path, base: Path) -> list[Sample]:
@@ -172,9 +190,10 @@ def _place_for_old(adapter: Path, successor: str) -> Path:
     origin = _origin(adapter)
     output = adapter.parent.parent.parent if adapter.parent.name == successor else adapter.parent
     run = output / "runs" / str(origin.get("run"))
-    places = [run / f"lora-step-{origin.get('step', 0):06d}"] if "run" in origin and run.is_dir() else []
-    places[:0] = [run / "lora"] if places and run.name != successor else []
-    dated = output / time.strftime("lora-until-%Y%m%d-%H%M%S")
+    kind = adapter.name
+    places = [run / f"{kind}-step-{origin.get('step', 0):06d}"] if "run" in origin and run.is_dir() else []
+    places[:0] = [run / kind] if places and run.name != successor else []
+    dated = output / time.strftime(f"{kind}-until-%Y%m%d-%H%M%S")
     places += [dated, *(dated.with_name(f"{dated.name}-{number}") for number in range(2, 1000))]
     return next(place for place in places if not place.exists())
 

@@ -69,7 +69,7 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
     json: Json = False,
 ) -> None:
-    """Train a LoRA adapter on a file of examples."""
+    """Train a LoRA adapter, or with --mode full all weights, on a file of examples."""
     _verbs().train(settings, data, resume=resume, allow_changes=allow_changes, dry_run=dry_run, json=json)
 
 
@@ -92,16 +92,16 @@ def resume(
 @with_options(ExportConfig)
 def export(
     settings: dict[str, Any],
-    adapter: Annotated[str, typer.Argument(help="The adapter folder, or the output folder that holds it.")],
+    adapter: Annotated[str, typer.Argument(help="The adapter or model folder, or the output folder that holds it.")],
     json: Json = False,
 ) -> None:
-    """Turn an adapter into a file to run, and prove that it behaves like what was trained."""
+    """Turn what was trained into a file to run, and prove that it behaves the same."""
     _verbs().export(settings, adapter, json=json)
 
 
 @app.command()
 def chat(
-    target: Annotated[str, typer.Argument(help="A .gguf file, an adapter folder, or an output folder.")],
+    target: Annotated[str, typer.Argument(help="A .gguf file, an adapter or model folder, or an output folder.")],
     prompt: Annotated[str | None, typer.Option(help="Ask this once and stop.")] = None,
     system: Annotated[str | None, typer.Option(help="A system message to begin with.")] = None,
     max_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.", min=1)] = 512,

@@ -13,11 +13,11 @@ from rich.console import Console
 from bp_core.contract import Contract
 from bp_core.errors import FileMissing, GgufUnusable
 from bp_core.events import Progress
-from bp_core.rail import Job, Rail
+from bp_core.rail import Rail
 from bp_data import ChatTemplate, ChatTokenizer
 from bp_export import Engine, GgufFacts, gguf_facts
 
-from .adapters import adapter_in, base_of, stop_ids
+from .adapters import adapter_in, job_for, stop_ids
 from .recipe import choose_rail
 from .screen import Screen
 
@@ -94,11 +94,11 @@ class _GgufSpeaker:
 
 def _from_adapter(adapter: Path) -> tuple[Speaker, Rail]:
     with Screen() as screen:
-        base = base_of(adapter, screen.notify)
+        job = job_for(adapter, screen.notify)
         _, rail, _ = choose_rail("auto")
         screen.notify(Progress("load the model", 0, 0))
-        rail.open(Job(base, adapter=adapter))
-    return _RailSpeaker(rail, ChatTokenizer.open(base), Contract.read(adapter)), rail
+        rail.open(job)
+    return _RailSpeaker(rail, ChatTokenizer.open(job.model), Contract.read(adapter)), rail
 
 
 class _RailSpeaker:

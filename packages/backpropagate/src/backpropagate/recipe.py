@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from bp_core.config import BATCH_SIZE, EPOCHS, EVALUATIONS, Recipe, TrainConfig
+from bp_core.config import BATCH_SIZE, EPOCHS, EVALUATIONS, Mode, Recipe, TrainConfig
 from bp_core.errors import BackendUnavailable
 from bp_core.rail import Probe, Rail, find, rails
 
@@ -30,10 +30,11 @@ def resolve(config: TrainConfig, rows: int, backend: str, model: Mapping[str, An
         why["steps"] = f"{_epochs(config):g} epochs × {rows} {kind} ÷ {batch_size} a step"
     elif config.epochs is not None:
         why["steps"] = "as set; --steps wins over --epochs"
-    rate, reason = learning_rate(model)
+    rate, reason = learning_rate(model, config.mode)
+    strength, strong = alpha(config)
     micro, whole = (1, "a packed row is full") if config.packing else (batch_size, "the batch size")
-    defaults: dict[str, Any] = {"alpha": 2.0 * config.rank, "learning_rate": rate, "micro_batch": micro}
-    reasons = {"alpha": "2 × rank", "learning_rate": reason, "micro_batch": whole}
+    defaults: dict[str, Any] = {"alpha": strength, "learning_rate": rate, "micro_batch": micro}
+    reasons = {"alpha": strong, "learning_rate": reason, "micro_batch": whole}
     evaluates = config.eval_data is not None or config.held_out is not None
     defaults |= {"eval_data": "", "held_out": 0.0, "patience": 0}
     defaults |= {"eval_every": max(1, steps // EVALUATIONS) if evaluates else 0}
@@ -56,17 +57,29 @@ def resolve(config: TrainConfig, rows: int, backend: str, model: Mapping[str, An
     return Recipe(backend=backend, batch_size=batch_size, steps=steps, warmup_steps=warmup, why=why, **settled)
 
 
-def learning_rate(model: Mapping[str, Any]) -> tuple[float, str]:
+def alpha(config: TrainConfig) -> tuple[float, str]:
+    """A good alpha, and why. Strength 2, the common choice; with rsLoRA (arXiv:2312.03732) that of rank 16."""
+    if config.mode == "full":
+        return 0.0, "mode full has no adapter"
+    if config.rslora:
+        return 8.0, "with rslora: strength 8 / √rank, which is 2 at rank 16"
+    return 2.0 * config.rank, "2 × rank"
+
+
+def learning_rate(model: Mapping[str, Any], mode: Mode) -> tuple[float, str]:
     """A good peak rate for LoRA with alpha / rank = 2, and why: narrow models want a higher one.
+
+    All weights want a tenth of it.
 
     5e-4 × (2000 / hidden size) ^ p, p fitted per family by Thinking Machines Lab over 14 models ("LoRA Without Regret",
     2025; exponents in tinker-cookbook's hyperparam_utils).
     """
     width = model.get("hidden_size") or model.get("text_config", {}).get("hidden_size")
+    share, what = (0.1, ", a tenth of LoRA's") if mode == "full" else (1.0, "")
     if not width:
-        return 2e-4, "a common value; the model does not tell its width"
+        return 2e-4 * share, f"a common value{what}; the model does not tell its width"
     exponent = 0.0775 if str(model.get("model_type", "")).startswith("qwen") else 0.781
-    return float(f"{5e-4 * (2000 / width) ** exponent:.2g}"), f"for a model {width} wide"
+    return float(f"{5e-4 * share * (2000 / width) ** exponent:.2g}"), f"for a model {width} wide{what}"
 
 
 def choose_rail(wanted: str) -> tuple[str, Rail, Probe]:

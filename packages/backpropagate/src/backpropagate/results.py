@@ -15,7 +15,7 @@ from .commands import command, near
 from .quantity import gigabytes
 from .training import Plan, Run
 
-_LABELS = {"base": "base model", "adapter": "with adapter", "merged": "merged, f16 GGUF", "final": "this file"}
+_LABELS = {"base": "base model", "adapter": "trained", "merged": "merged, f16 GGUF", "final": "this file"}
 
 # What would steer the terminal is shown instead: ␛ for an escape.
 _VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {127: "␡"}
@@ -51,7 +51,7 @@ def show_run(run: Run) -> None:
         ("time", f"{run.seconds:.0f} s, {run.targets / run.seconds:.0f} targets/s"),
         ("peak memory", gigabytes(run.peak_memory)),
         *([("evaluation", _evaluation(run))] if run.eval_loss is not None else []),
-        ("adapter", near(run.adapter)),
+        ("model" if run.recipe.mode == "full" else "adapter", near(run.adapter)),
         ("records", near(run.folder)),
         ("report", near(run.folder / "report.html")),
         ("next", command("export", run.adapter)),

@@ -22,10 +22,11 @@ from bp_export import Export
 from bp_resilience import Claim, Signals
 
 from . import lock, models, reporting, runs
-from .adapters import adapter_in, export_adapter, stop_ids
+from .adapters import adapter_in, export_adapter, is_whole, place, stop_ids
 from .environment import versions
 from .recipe import choose_rail, resolve
 from .screen import Screen
+from .shapes import refuse_misfits
 from .training import Plan, Run, Work, carry_out
 
 Check = Callable[[lock.Lock], None]
@@ -39,11 +40,12 @@ class Trainer:
         self.config = TrainConfig(model=str(model), **settings)
         self._rail: Rail | None = None
         self._tokenizer: ChatTokenizer | None = None
+        self._untrained = False
 
     @property
     def adapter(self) -> Path:
-        """Where the adapter lies once trained."""
-        return Path(self.config.output).resolve() / "lora"
+        """Where the adapter lies once trained, or after a full fine-tune the model."""
+        return place(Path(self.config.output).resolve(), self.config.mode)
 
     def plan(self, data: Data, **settings: Any) -> Plan:
         """Resolve the recipe for `data` and say what training would do, without loading the model's weights."""
@@ -93,7 +95,7 @@ class Trainer:
             replace(locked, run=run.id).write(run.path)
             self.close()
             result = carry_out(work, run, watch or (shown.showing(run.id) if shown else _silent), notes, signals)
-            self._rail = work.rail
+            self._rail, self._untrained = work.rail, False
             return result
 
     def export(
@@ -110,13 +112,13 @@ class Trainer:
         config = ExportConfig(format, quantization, output)
         self.close()
         if notify:
-            return export_adapter(adapter_in(self.config.output), config, notify)
+            return export_adapter(adapter_in(self.adapter), config, notify)
         with Screen() as screen:
-            return export_adapter(adapter_in(self.config.output), config, screen.notify)
+            return export_adapter(adapter_in(self.adapter), config, screen.notify)
 
     def generate(self, prompt: str, *, limit: int = 256, adapter: bool = True) -> str:
-        """The model's greedy answer to one user message, at most `limit` tokens; with or without the adapter."""
-        rail, tokenizer = self._reader()
+        """The model's greedy answer to one user message, at most `limit` tokens; with or without what was trained."""
+        rail, tokenizer = self._reader(adapter)
         trained = adapter and (self.adapter / CONTRACT_FILE).is_file()
         stop = stop_ids(tokenizer, Contract.read(self.adapter) if trained else None)
         made = rail.generate(
@@ -141,6 +143,7 @@ class Trainer:
         trackers = reporting.chosen(config.report_to)
         backend, rail, probe = choose_rail(config.backend)
         base = models.locate(config.model, notify)
+        refuse_misfits(config, base)
         self._tokenizer = ChatTokenizer.open(base)
         settings: dict[str, Any] = {"max_length": config.max_length, "train_on": config.train_on, "on_progress": notify}
         settings |= {"cache": home() / "cache" / "data", "columns": columns_in(config.columns)}
@@ -160,14 +163,23 @@ class Trainer:
         plan = Plan(recipe, probe.device, base, counts)
         return Work(plan, prepared, held_out, rail, self._tokenizer, trackers)
 
-    def _reader(self) -> tuple[Rail, ChatTokenizer]:
-        """The open rail, or the base with this trainer's adapter (if it was trained) opened for reading."""
-        if self._rail is None or self._tokenizer is None:
+    def _reader(self, trained: bool) -> tuple[Rail, ChatTokenizer]:
+        """The open rail, or the base with what was trained, if it was, opened for reading.
+
+        A model trained whole and its base are two models, of which one is open.
+        """
+        untrained = self.config.mode == "full" and not trained
+        if self._rail is None or self._tokenizer is None or untrained != self._untrained:
+            self.close()
             _, rail, _ = choose_rail(self.config.backend)
             base = models.locate(self.config.model, _silent)
-            trained = (self.adapter / "adapter_config.json").is_file()
-            rail.open(Job(base, adapter=self.adapter if trained else None, dtype=self.config.dtype))
-            self._rail, self._tokenizer = rail, ChatTokenizer.open(base)
+            job = Job(base, dtype=self.config.dtype)
+            if is_whole(self.adapter) and not untrained:
+                job = replace(job, model=self.adapter)
+            elif (self.adapter / "adapter_config.json").is_file():
+                job = replace(job, adapter=self.adapter)
+            rail.open(job)
+            self._rail, self._tokenizer, self._untrained = rail, ChatTokenizer.open(base), untrained
         return self._rail, self._tokenizer
 
 

@@ -49,7 +49,7 @@ class Run:
 
     id: str
     folder: Path
-    adapter: Path
+    adapter: Path  # or the whole model, after a full fine-tune
     recipe: Recipe
     losses: tuple[float, ...]
     tokens: int
@@ -94,7 +94,7 @@ def carry_out(work: Work, run: RunFolder, watch: Watch, notes: Sequence[str], si
     """
     with Recording(run, work.trackers, watch) as recording, _ending(run):
         record = recording.watch
-        for name in ("run.json", "samples.json", "lora"):
+        for name in ("run.json", "samples.json", "lora", "model"):
             sweep(run.path, name)
         run.write_samples(work.prepared.samples)
         name = models.lasting_name(work.plan.base)
@@ -106,7 +106,7 @@ def carry_out(work: Work, run: RunFolder, watch: Watch, notes: Sequence[str], si
         signals.at_once = False  # from here on there is something to finish
         state, keeper = _train(work, run, record, signals, opened.card)
         step = _best(state, keeper, work.rail, record)
-        adapter = publish(work.rail, run, work.plan.base, work.prepared.contract, step)
+        adapter = publish(work.rail, run, work.plan.base, work.prepared.contract, step, work.plan.recipe.mode)
         result = _result(work, run, adapter, state, step)
         run.write(status="finished", **_summary(result))
         report.ask(run, _questions(work), lambda prompt, adapter: _answer(work, prompt, adapter), signals)
@@ -124,7 +124,12 @@ def _train(work: Work, run: RunFolder, watch: Watch, signals: Signals, card: str
 
 
 def _questions(work: Work) -> list[report.Question]:
-    """Prompts for the report with the answers in the data: held-out ones where there are some."""
+    """Prompts for the report with the answers in the data: held-out ones where there are some.
+
+    None after a full fine-tune: the model as it was before cannot be asked any more.
+    """
+    if work.plan.recipe.mode == "full":
+        return []
     rows = [(example.tokens, list(example.trained).index(1)) for example in work.held_out]
     where = "held out" if rows else "from the training rows"
     rows = rows or [(sample.tokens, len(sample.prompt)) for sample in work.prepared.samples]

@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from .errors import BadValue
 
 DType = Literal["auto", "float32", "bfloat16"]
+Mode = Literal["lora", "full"]
+Init = Literal["default", "orthogonal", "pissa", "pissa_niter_16", "olora"]
 ExportFormat = Literal["lora", "merged", "gguf"]
 TrainOn = Literal["assistant", "last", "all"]
 Quantization = Literal["f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m"]
@@ -21,6 +23,8 @@ Severity = Literal["note", "warning", "error"]  # from the mildest
 EPOCHS = 3.0
 BATCH_SIZE = 8
 EVALUATIONS = 10
+ALL_LINEAR = "all-linear"
+FULL_LIMIT = 4_000_000_000  # parameters; beyond, weights, gradients and moments outgrow any single card of a person
 
 _EVAL_FIX = "Give --eval-data FILE, or --held-out 0.05."
 
@@ -35,9 +39,28 @@ class TrainConfig:
     steps: Annotated[int | None, "Optimizer steps. Default: from --epochs."] = None
     epochs: Annotated[float | None, f"Passes over the data. Default: {EPOCHS:g}, unless --steps is given."] = None
     samples: Annotated[int | None, "Use only the first so many examples of the data."] = None
+    mode: Annotated[
+        Mode, "lora: a small adapter beside frozen weights. full: all weights, of models up to 4 billion."
+    ] = "lora"
     rank: Annotated[int, "LoRA rank: higher learns more and needs more memory."] = 16
-    alpha: Annotated[float | None, "LoRA alpha, the adapter's strength times the rank. Default: 2 × rank."] = None
+    alpha: Annotated[
+        float | None, "LoRA alpha, the adapter's strength times the rank. Default: 2 × rank; with --rslora 8."
+    ] = None
     dropout: Annotated[float, "LoRA dropout, 0 to 1."] = 0.0
+    rslora: Annotated[bool, "Strength alpha / √rank in place of alpha / rank, so that high ranks learn as fast."] = (
+        False
+    )
+    dora: Annotated[bool, "Train the length of each weight row apart from its direction: slower, closer to full."] = (
+        False
+    )
+    target_modules: Annotated[
+        str, "Layers that get an adapter: all-linear (all but the head), or names such as q_proj,v_proj."
+    ] = ALL_LINEAR
+    init: Annotated[
+        Init,
+        "How the adapter starts. default: as if it were not there. orthogonal: the same with orthogonal factors. "
+        "pissa, pissa_niter_16 (faster), olora: from the largest part of the base weights.",
+    ] = "default"
     learning_rate: Annotated[float | None, "Peak learning rate. Default: from the width of the model."] = None
     batch_size: Annotated[
         int | None, f"Examples (packed: rows) per optimizer step. Default: {BATCH_SIZE}, or all if there are fewer."
@@ -87,7 +110,7 @@ class TrainConfig:
     ] = "auto"
 
     def __post_init__(self) -> None:
-        check(self, _TRAIN_RANGES)
+        check(self, _TRAIN_RANGES, _IMPOSSIBLE)
         if self.eval_data is not None and self.held_out is not None:
             raise BadValue("eval_data and held_out are both set.", fix="Use one of them.")
         alone = [name for name in ("eval_every", "patience") if getattr(self, name) is not None]
@@ -164,6 +187,11 @@ class Recipe:
     max_temp: float = TrainConfig.max_temp
     cooldown: float = TrainConfig.cooldown
     disk_wait: float = TrainConfig.disk_wait
+    mode: Mode = TrainConfig.mode
+    rslora: bool = TrainConfig.rslora
+    dora: bool = TrainConfig.dora
+    target_modules: str = TrainConfig.target_modules
+    init: Init = TrainConfig.init
     why: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -177,7 +205,33 @@ class Setting:
     help: str
 
 
+STARTS_IN_BASE: tuple[Init, ...] = ("pissa", "pissa_niter_16", "olora")
 _Range = tuple[float, float]
+# What does not go together: the settings, whether they clash, and why.
+_Clash = tuple[tuple[str, ...], Callable[..., bool], str]
+
+
+def _only_for_adapters(name: str, default: object) -> _Clash:
+    text = f"{name} is a setting of adapters, which mode full has none of"
+    return ("mode", name), lambda mode, value: mode == "full" and value != default, text
+
+
+_IMPOSSIBLE: list[_Clash] = [
+    *(
+        _only_for_adapters(name, getattr(TrainConfig, name))
+        for name in ("rank", "alpha", "dropout", "rslora", "dora", "target_modules", "init")
+    ),
+    (
+        ("init", "rank"),
+        lambda init, rank: init == "orthogonal" and rank % 2 == 1,
+        "init orthogonal splits the rank in two halves, so it must be even",
+    ),
+    (
+        ("init", "dora"),
+        lambda init, dora: dora and init in STARTS_IN_BASE,
+        "dora measures the length of the whole weight rows, so init must leave the base as it is (default, orthogonal)",
+    ),
+]
 _POSITIVE: _Range = (1, math.inf)
 _TRAIN_RANGES: dict[str, _Range] = {
     "steps": _POSITIVE,
@@ -217,16 +271,19 @@ def settings(config: type) -> Iterator[Setting]:
         yield Setting(field.name, kind, field.default, text)
 
 
-def check(config: Any, ranges: Mapping[str, _Range]) -> None:
-    """Raise BadValue that lists every field of the wrong type or out of range."""
-    problems = []
+def check(config: Any, ranges: Mapping[str, _Range], clashes: Iterable[_Clash] = ()) -> None:
+    """Raise BadValue that lists every field of the wrong type or out of range, and what does not go together."""
+    problems = {}
     for setting in settings(type(config)):
         value = getattr(config, setting.name)
         problem = _wrong_type(setting, value) or _out_of_range(value, ranges.get(setting.name))
         if problem:
-            problems.append(f"{setting.name} is {value!r}, but {problem}")
+            problems[setting.name] = f"{setting.name} is {value!r}, but {problem}"
+    for names, clash, text in clashes:
+        if not problems.keys() & set(names) and clash(*(getattr(config, name) for name in names)):
+            problems[text] = text
     if problems:
-        raise BadValue("; ".join(problems) + ".")
+        raise BadValue("; ".join(problems.values()) + ".")
 
 
 def known(names: Iterable[str], config: type) -> None:

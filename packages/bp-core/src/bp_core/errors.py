@@ -213,6 +213,13 @@ class OutOfMemory(BackpropagateError):
     fix = "Use a smaller --max-length or --rank, or a smaller model."
 
 
+class ModelTooLarge(BackpropagateError):
+    """A model has too many parameters to train all of them on one machine."""
+
+    code = "RUNTIME_FULL_FT_MODEL_TOO_LARGE"
+    fix = "Train an adapter (--mode lora), or a model of up to 4 billion parameters."
+
+
 class Diverged(BackpropagateError):
     """The loss or the gradient was not a finite number in more steps than may be skipped."""
 

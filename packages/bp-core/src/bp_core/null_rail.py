@@ -93,6 +93,9 @@ class NullRail:
     def write_adapter(self, folder: Path) -> None:
         self.save(folder)
 
+    def write_model(self, folder: Path) -> None:
+        self.save(folder)
+
     def memory(self) -> Memory:
         return Memory(0, 0, 0)
 

@@ -111,7 +111,10 @@ class Rail(Protocol):
         ...
 
     def logits(self, tokens: Sequence[int], *, adapter: bool = True) -> Any:
-        """Float32 logits [len(tokens), vocabulary] of one short row, as numpy; with the adapter, or the base alone."""
+        """Float32 logits [len(tokens), vocabulary] of one short row, as numpy; with the adapter, or the base alone.
+
+        After a full fine-tune there is no base to be alone.
+        """
         ...
 
     def generate(
@@ -136,6 +139,10 @@ class Rail(Protocol):
 
     def write_adapter(self, folder: Path) -> None:
         """Write the adapter in PEFT layout."""
+        ...
+
+    def write_model(self, folder: Path) -> None:
+        """Write the whole model in Hugging Face's layout, after a full fine-tune."""
         ...
 
     def memory(self) -> Memory:

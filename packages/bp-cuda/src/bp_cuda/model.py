@@ -1,22 +1,19 @@
-"""A base model from its folder, and a LoRA adapter on it."""
+"""A base model from its folder."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
-from bp_core.config import DType, Recipe
-from bp_core.errors import AdapterUnusable, ModelUnusable
+from bp_core.config import DType
+from bp_core.errors import ModelUnusable
 
 from . import attention
 
+_FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # Mean KL in nats between a row computed alone and in company: rounding stays below, a leak or an unknown kind of
 # attention does not.
 _TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 1e-2}
@@ -72,41 +69,21 @@ def separate(model: PreTrainedModel) -> bool:
     return False
 
 
-def new_adapter(model: PreTrainedModel, recipe: Recipe) -> PeftModel:
-    """A fresh LoRA adapter on every linear layer but the head, in float32."""
-    torch.manual_seed(recipe.seed)
-    config = LoraConfig(
-        r=recipe.rank,
-        lora_alpha=recipe.alpha,
-        lora_dropout=recipe.dropout,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-    )
-    with _peft_calls():
-        return get_peft_model(model, config)
+def write(model: PreTrainedModel, folder: Path) -> None:
+    """Write a whole model in Hugging Face's layout, in the number format that it was trained in."""
+    model.save_pretrained(folder)
 
 
-def read_adapter(model: PreTrainedModel, folder: Path, *, trainable: bool) -> PeftModel:
-    """The adapter of a PEFT folder, in float32. Raises AdapterUnusable."""
-    try:
-        with _peft_calls():
-            return PeftModel.from_pretrained(model, folder, is_trainable=trainable)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise AdapterUnusable(str(error).split("\n")[0], where=str(folder)) from error
+def number_formats(wanted: DType, device: torch.device, *, full: bool) -> tuple[torch.dtype, torch.dtype]:
+    """What weights are kept in, and what products are computed in (bfloat16 where the hardware multiplies it).
+
+    Trained weights stay in float32 on the host, where memory is cheap; a card holds them in bfloat16.
+    """
+    computed = _fast_format(device) if wanted == "auto" else _FORMATS[wanted]
+    return (torch.float32 if full and wanted == "auto" and device.type == "cpu" else computed), computed
 
 
-@contextmanager
-def _peft_calls() -> Iterator[None]:
-    """peft 0.21 asks transformers 5.23 for a name that it deprecated; users cannot act on that warning."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated", FutureWarning)
-        yield
-
-
-def training_dtype(wanted: DType, device: torch.device) -> torch.dtype:
-    """The number format of the base. auto: bfloat16 where the hardware multiplies it, else float32."""
-    if wanted != "auto":
-        return torch.bfloat16 if wanted == "bfloat16" else torch.float32
+def _fast_format(device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:

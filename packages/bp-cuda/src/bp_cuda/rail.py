@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-from peft import PeftModel, get_peft_model_state_dict
-from safetensors.torch import save_file
+from peft import PeftModel
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import DynamicCache, PreTrainedModel
@@ -22,6 +21,7 @@ from bp_core.errors import BackendUnavailable
 from bp_core.examples import Batch
 from bp_core.rail import Job, Memory, Opened, Probe
 
+from . import adapter as adapters
 from . import host, relief
 from . import model as models
 from . import optimizer as optimizers
@@ -29,7 +29,7 @@ from ._errors import translated
 
 
 class TorchRail:
-    """One model on one device. The adapter is float32; with a bfloat16 base, products are bfloat16 (autocast)."""
+    """One model on one device. Adapters are float32; products are bfloat16 where that is fast (autocast)."""
 
     def __init__(self, device: str) -> None:
         self.device = torch.device(device)
@@ -37,6 +37,7 @@ class TorchRail:
         self.optimizer: torch.optim.AdamW | None = None
         self.parameters: optimizers.Parameters = {}
         self.max_grad_norm = math.inf
+        self.computed = torch.float32
         self.base_name = ""
         self.reliefs: list[str] = []
 
@@ -57,17 +58,21 @@ class TorchRail:
             raise BackendUnavailable(f"backend {self.device.type} cannot run here: {probe.reason}.")
         with translated():
             self.close()
-            dtype = models.training_dtype(job.dtype, self.device)
+            full = job.recipe is not None and job.recipe.mode == "full"
+            dtype, self.computed = models.number_formats(job.dtype, self.device, full=full)
             base = models.load_base(job.model, dtype, self.device)
             self.separable = models.separate(base)
             self.base_name = job.base_name or str(job.model)
             self.reliefs = []
             self.model = base
             if job.adapter:
-                self.model = models.read_adapter(base, job.adapter, trainable=job.recipe is not None)
+                self.model = adapters.read(base, job.adapter, trainable=job.recipe is not None)
+            elif full:
+                base.requires_grad_(True)
             elif job.recipe:
-                self.model = models.new_adapter(base, job.recipe)
+                self.model = adapters.new(base, job.recipe)
             if job.recipe:
+                torch.manual_seed(job.recipe.seed)
                 self.model.train()
                 self.parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
                 self.optimizer = optimizers.build(self.parameters, job.recipe)
@@ -158,23 +163,21 @@ class TorchRail:
     def save(self, folder: Path) -> None:
         assert self.optimizer, "open a job with a recipe first"
         with translated():
-            optimizers.save(folder, self.parameters, self.optimizer)
+            optimizers.save(folder, self._kept(), self.optimizer)
 
     def restore(self, folder: Path) -> None:
         assert self.optimizer, "open a job with a recipe first"
-        optimizers.restore(folder, self.parameters, self.optimizer)
+        optimizers.restore(folder, self._kept(), self.optimizer)
 
     def write_adapter(self, folder: Path) -> None:
         model = self._model()
         assert isinstance(model, PeftModel), "there is no adapter to write"
-        weights = {name: value.cpu() for name, value in get_peft_model_state_dict(model).items()}
-        save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-        config = model.peft_config["default"]
-        config.base_model_name_or_path = self.base_name
-        config.target_modules = sorted(config.target_modules)
-        inference, config.inference_mode = config.inference_mode, True
-        config.save_pretrained(folder)
-        config.inference_mode = inference
+        adapters.write(model, folder, self.base_name)
+
+    def write_model(self, folder: Path) -> None:
+        model = self._model()
+        assert isinstance(model, PreTrainedModel), "an adapter was trained, not the model"
+        models.write(model, folder)
 
     def memory(self) -> Memory:
         if self.device.type == "cuda":
@@ -193,6 +196,11 @@ class TorchRail:
     def _model(self) -> PreTrainedModel | PeftModel:
         assert self.model is not None, "open a job first"
         return self.model
+
+    def _kept(self) -> optimizers.Parameters:
+        """What a checkpoint holds of the model."""
+        model = self._model()
+        return self.parameters | (adapters.frozen(model) if isinstance(model, PeftModel) else {})
 
     def _loss(self, batch: Batch) -> tuple[Tensor, int]:
         """Summed cross-entropy over the trained tokens. Logits exist only where a target is."""
@@ -225,7 +233,7 @@ class TorchRail:
             yield Batch(batch.tokens[row], batch.trained[row], [length])
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        if self._model().dtype == torch.bfloat16:
+        if self.computed == torch.bfloat16:
             return torch.autocast(self.device.type, torch.bfloat16)
         return nullcontext()
 
@@ -236,8 +244,9 @@ class TorchRail:
         stack.callback(model.train, model.training)
         model.eval()
         stack.enter_context(self._autocast())
+        assert adapter or isinstance(model, PeftModel) or not self.parameters, "after a full fine-tune the base is gone"
         if not adapter and isinstance(model, PeftModel):
-            stack.enter_context(model.disable_adapter())
+            stack.enter_context(adapters.switched_off(model))
         return stack
 
 

@@ -10,10 +10,9 @@ from pathlib import Path
 
 from bp_core import folders
 from bp_core.config import ExportConfig, ExportFormat, Quantization
-from bp_core.errors import FileMissing, NotProven, OutputUnusable
+from bp_core.errors import AdapterUnusable, FileMissing, NotProven, OutputUnusable
 from bp_core.events import Notify, Progress
 from bp_core.examples import Sample
-from bp_core.rail import Rail
 
 from . import adapter as lora
 from . import vocab
@@ -22,11 +21,12 @@ from .engine import require_llama_cpp
 from .merge import write_merged
 from .parity import Parity
 from .places import require_free, require_space
-from .proof import Prover, Subject
+from .proof import Prover, Reference, Subject
 from .quantization import FILE_TYPES, quantize
 
 # A final file is at most this share of the f16 one, which must fit on the disk beside it.
 _SHARE = {"f16": 0.0, "bf16": 1.0, "q8_0": 0.54, "q6_k": 0.54, "q5_k_m": 0.5, "q4_k_m": 0.45}
+_NO_ADAPTER = "Use --format merged for the whole model, or gguf."
 
 
 @dataclass(frozen=True)
@@ -43,28 +43,36 @@ class Export:
 
 
 def export(
-    adapter: Path,
+    adapter: Path | None,
     base: Path,
     config: ExportConfig,
     *,
-    reference: Rail | None = None,
+    name: str | None = None,
+    reference: Reference | None = None,
     samples: Sequence[Sample] = (),
     notify: Notify | None = None,
 ) -> Export:
-    """Export the PEFT folder `adapter`, trained on the Hugging Face folder `base`.
+    """Export the PEFT folder `adapter`, trained on the Hugging Face folder `base`; or `base`, if it was trained itself.
 
-    `reference` is a rail already opened on both in float32, `samples` rows to compare on; without them a GGUF is proven
-    against its merged weights and on fixed texts. Raises NotProven, and the errors of each step; then nothing is left.
+    `name` is what the model is called, by default after its folder. `reference` is a rail already opened on both in
+    float32, `samples` rows to compare on; without them a GGUF is proven against its merged weights and on fixed texts.
+    Raises NotProven, and the errors of each step; then nothing is left.
     """
     if not base.is_dir():
         raise FileMissing("there is no such model folder.", where=str(base))
-    target = _target(adapter, base, config)
+    name = name or model_name(base)
+    target = _target(adapter or base, name, config)
     if config.format == "gguf":
-        return _Gguf(adapter, base, config.quantization, target, notify).run(reference, samples)
-    if config.format == "merged":
+        return _Gguf(adapter, base, name, config.quantization, target, notify).run(reference, samples)
+    if config.format == "lora":
+        if adapter is None:
+            raise AdapterUnusable("all weights were trained: there is no adapter.", where=str(base), fix=_NO_ADAPTER)
+        lora.check_folder(adapter)
+        _copy(adapter, target, notify)
+    elif adapter:
         write_merged(adapter, base, target, notify)
     else:
-        _copy_adapter(adapter, target, notify)
+        _copy(base, target, notify)
     return Export(target, config.format, _bytes(target))
 
 
@@ -72,13 +80,14 @@ def export(
 class _Gguf:
     """One GGUF export: convert to f16, prove, quantise, prove, name."""
 
-    adapter: Path
+    adapter: Path | None
     base: Path
+    name: str
     quantization: Quantization
     target: Path
     notify: Notify | None
 
-    def run(self, reference: Rail | None, samples: Sequence[Sample]) -> Export:
+    def run(self, reference: Reference | None, samples: Sequence[Sample]) -> Export:
         require_llama_cpp()
         subject = Subject.open(self.adapter, self.base, reference=reference, samples=samples)
         words = vocab.read(self.base, subject.converter.vocabulary_size, subject.contract)
@@ -90,10 +99,9 @@ class _Gguf:
         return self._deliver(prover.parity(), digest, size)
 
     def _write_proven(self, converter: Converter, words: vocab.Vocabulary, prover: Prover, draft: Path) -> None:
-        name = model_name(self.base)
         with folders.writing(self.target), tempfile.TemporaryDirectory(dir=draft.parent, prefix=".export-") as folder:
             plain = draft if self.quantization == "f16" else Path(folder, "f16.gguf")
-            converter.write(plain, words, name, self.notify)
+            converter.write(plain, words, self.name, self.notify)
             prover.check_float(plain)
             self._require_proof(prover)
             if self.quantization == "f16":
@@ -101,7 +109,7 @@ class _Gguf:
             if self.quantization in FILE_TYPES:
                 quantize(plain, draft, self.quantization, notify=self.notify)
             else:
-                Converter(converter.source, self.base, self.quantization).write(draft, words, name, self.notify)
+                Converter(converter.source, self.base, self.quantization).write(draft, words, self.name, self.notify)
             prover.check_final(draft)
             self._require_proof(prover)
 
@@ -129,11 +137,11 @@ def model_name(base: Path) -> str:
     return folder.name
 
 
-def _target(adapter: Path, base: Path, config: ExportConfig) -> Path:
+def _target(trained: Path, model: str, config: ExportConfig) -> Path:
     gguf = config.format == "gguf"
-    name = f"{model_name(base)}-{config.quantization}.gguf" if gguf else f"{model_name(base)}-{config.format}"
+    name = f"{model}-{config.quantization}.gguf" if gguf else f"{model}-{config.format}"
     if config.output is None:
-        return adapter.resolve().parent / name
+        return trained.resolve().parent / name
     output = Path(config.output)
     if not gguf:
         return output
@@ -144,13 +152,13 @@ def _target(adapter: Path, base: Path, config: ExportConfig) -> Path:
     return folders.writable_folder(output) / name
 
 
-def _copy_adapter(adapter: Path, target: Path, notify: Notify | None) -> None:
-    lora.check_folder(adapter)
+def _copy(folder: Path, target: Path, notify: Notify | None) -> None:
     require_free(target)
-    files = [path for path in sorted(adapter.rglob("*")) if path.is_file() and path.name != folders.MANIFEST]
+    require_space(target, _bytes(folder))
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != folders.MANIFEST]
     with folders.new_folder(target) as draft:
         for done, path in enumerate(files, 1):
-            copy = draft / path.relative_to(adapter)
+            copy = draft / path.relative_to(folder)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
             if notify:

@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -15,9 +15,7 @@ from bp_core.contract import Contract
 from bp_core.errors import GgufUnusable
 from bp_core.events import Notify, Progress
 from bp_core.examples import Sample
-from bp_core.rail import Rail
 
-from . import adapter as lora
 from . import rows
 from .convert import Converter
 from .corpus import TEXTS
@@ -25,7 +23,7 @@ from .divergence import STRICT, Divergence, Loss, Strength
 from .engine import Engine
 from .facts import GgufFacts, facts_of
 from .gguf_file import GgufFile
-from .merge import Merged
+from .merge import trained_weights
 from .parity import Check, Parity
 
 FLOAT_KL, FLOAT_TOP1, WEAK_TOP1 = 1e-4, 0.995, 0.95
@@ -36,23 +34,36 @@ ROUNDING = 2**-11  # of a float16, relative
 GENERATIONS, GENERATED = 3, 128
 
 
+class Reference(Protocol):
+    """The trained model in float32, as a rail runs it. `logits` are float32 [tokens, vocabulary]."""
+
+    def logits(self, tokens: Sequence[int], *, adapter: bool = True) -> Any:
+        """With `adapter=False` those of the model before training; None if that is not known."""
+        ...
+
+    def generate(self, prompt: Sequence[int], *, limit: int, stop: Sequence[int]) -> list[int]: ...
+
+
 @dataclass(frozen=True)
 class Subject:
-    """What a file must behave like: the trained model (`reference`, in float32), its merged weights, its contract."""
+    """What a file must behave like: the trained model (`reference`), its weights, its contract."""
 
     base: Path
     converter: Converter
     contract: Contract | None = None
-    reference: Rail | None = None
+    reference: Reference | None = None
     samples: Sequence[Sample] = ()
 
     @classmethod
     def open(
-        cls, adapter: Path, base: Path, *, reference: Rail | None = None, samples: Sequence[Sample] = ()
+        cls, adapter: Path | None, base: Path, *, reference: Reference | None = None, samples: Sequence[Sample] = ()
     ) -> Subject:
-        """From the folders. `reference` is a rail opened on both. Raises what reading and planning them may raise."""
-        converter = Converter(Merged(base, lora.read(adapter)), base)
-        return cls(base, converter, Contract.read(adapter), reference, samples)
+        """From the folders; without an adapter `base` itself is what was trained.
+
+        `reference` is a rail opened on both. Raises what reading and planning them may raise.
+        """
+        converter = Converter(trained_weights(adapter, base), base)
+        return cls(base, converter, Contract.read(adapter or base), reference, samples)
 
 
 @dataclass
@@ -70,7 +81,7 @@ class Prover:
         self._tokenizer = Tokenizer.from_file(str(self.subject.base / "tokenizer.json"))
         corpus = [rows.as_sample(text, self._tokenizer) for text in TEXTS]
         self._rows = rows.choose(self.subject.samples) or rows.choose(corpus, rows.TOKENS // 2)
-        self._truth: list[tuple[np.ndarray, np.ndarray]] = []  # reference logits of each row: base, adapter
+        self._truth: list[tuple[np.ndarray, np.ndarray]] = []  # reference logits of each row: before, after training
         self._float: list[np.ndarray] = []
 
     @property
@@ -116,7 +127,7 @@ class Prover:
         self._record_loss("final", logits)
         self._judge_quantisation(divergence, facts.parameters)
         if self._truth:
-            self._judge_strength("adapter survived in the final file", strength, divergence.mean)
+            self._judge_strength("training survived in the final file", strength, divergence.mean)
         self._check_endings(path, facts)
 
     def _structure(self, label: str, path: Path) -> GgufFacts | None:
@@ -157,27 +168,35 @@ class Prover:
             note = "the training data was tokenised otherwise; the model may see prompts it was not trained on"
             self._warn("training tokens", f"{len(strange)} samples differ", 0, note)
 
-    def _check_logits(self, engine: Engine, reference: Rail) -> None:
-        divergence, strength = Divergence(), Strength()
+    def _check_logits(self, engine: Engine, reference: Reference) -> None:
+        divergence, strength, trained = Divergence(), Strength(), []
         for place, row in enumerate(self._rows):
-            base, adapter = (np.asarray(reference.logits(row.tokens, adapter=on)) for on in (False, True))
+            before, after = reference.logits(row.tokens, adapter=False), np.asarray(reference.logits(row.tokens))
             logits = engine.logits(row.tokens)
-            if adapter.shape != logits.shape:
-                self._add("vocabulary", logits.shape[1], adapter.shape[1], passed=False)
+            if after.shape != logits.shape:
+                self._add("vocabulary", logits.shape[1], after.shape[1], passed=False)
                 return
-            self._truth.append((base, adapter))
+            trained.append(after)
             self._float.append(logits)
-            divergence.add(adapter, logits)
-            strength.add(base, adapter, logits)
+            divergence.add(after, logits)
+            if before is not None:
+                self._truth.append((np.asarray(before), after))
+                strength.add(*self._truth[-1], logits)
             self._progress("prove f16", place + 1)
+        self._judge_float(divergence, strength)
+        if self._truth:
+            self._record_loss("base", [before for before, _ in self._truth])
+        self._record_loss("adapter", trained)
+
+    def _judge_float(self, divergence: Divergence, strength: Strength) -> None:
         # What rounding took of a weak adapter is part of the distance: its share, squared, of the adapter's own step.
-        lost = strength.limit() ** 2 * strength.moved.mean if strength.weak else 0.0
+        weak = bool(self._truth) and strength.weak
+        lost = strength.limit() ** 2 * strength.moved.mean if weak else 0.0
         self._add("f16 divergence", divergence.mean, FLOAT_KL + lost, passed=divergence.mean <= FLOAT_KL + lost)
-        top1 = WEAK_TOP1 if strength.weak else FLOAT_TOP1
+        top1 = WEAK_TOP1 if weak else FLOAT_TOP1
         self._add("f16 first choices", divergence.top1, top1, passed=divergence.top1 >= top1)
-        self._judge_strength("adapter survived in the f16 file", strength, None)
-        self._record_loss("base", [base for base, _ in self._truth])
-        self._record_loss("adapter", [adapter for _, adapter in self._truth])
+        if self._truth:
+            self._judge_strength("training survived in the f16 file", strength, None)
 
     def _check_tensors(self, path: Path) -> None:
         """Without a reference: every stored value is that of the merged weights, to rounding."""
@@ -194,15 +213,15 @@ class Prover:
         """`noise`: what quantisation cost, in nats; None for the f16 file, where rounding is all there is."""
         moved, value = strength.moved.mean, strength.value
         limit = strength.limit(noise)
-        measured = {"strength": value, "adapter moved the model by": moved}
+        measured = {"strength": value, "training moved the model by": moved}
         if limit >= 1:
-            note = "the adapter changes the model too little to be measured here"
+            note = "training changed the model too little to be measured here"
             self._warn(name, measured, None, note if noise is None else f"{note}; q8_0 has less noise")
         else:
             survived = abs(value - 1) < limit
-            note = "" if survived else "the adapter did not survive"
+            note = "" if survived else "what was trained did not survive"
             if survived and noise is None and abs(value - 1) > STRICT:
-                note = f"a weak adapter: float16 keeps {value:.0%} of it; train longer or with a higher rate"
+                note = f"a weak change: float16 keeps {value:.0%} of it; train longer or with a higher rate"
             self._add(name, measured, [1 - limit, 1 + limit], passed=survived, note=note)
 
     def _judge_quantisation(self, divergence: Divergence, parameters: int) -> None:

@@ -1,0 +1,52 @@
+"""The trained model in float32 on the host: what an export is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from bp_core.rail import Job, Rail, find, rails
+
+from .shapes import parameters
+
+_BYTES = 4  # a parameter, in float32
+_SHARE = 0.8  # of the free memory that may be used
+
+
+class WholeModel:
+    """A model that was trained whole, and the one it was before, if that is there and fits too."""
+
+    def __init__(self, after: Rail, before: Rail | None) -> None:
+        self._after, self._before = after, before
+
+    def logits(self, tokens: Sequence[int], *, adapter: bool = True) -> Any:
+        if adapter:
+            return self._after.logits(tokens)
+        return self._before.logits(tokens) if self._before else None
+
+    def generate(self, prompt: Sequence[int], *, limit: int, stop: Sequence[int]) -> list[int]:
+        return self._after.generate(prompt, limit=limit, stop=stop)
+
+
+def reference(job: Job, before: Path | None, stack: ExitStack) -> Rail | WholeModel | None:
+    """What `job` opens, until `stack` ends; None where no rail is installed or it does not fit.
+
+    `before` is the base of a model that was trained whole.
+    """
+    after = _opened(job, stack)
+    if after is None or job.adapter:
+        return after
+    return WholeModel(after, _opened(Job(before, dtype=job.dtype), stack) if before else None)
+
+
+def _opened(job: Job, stack: ExitStack) -> Rail | None:
+    if "cpu" not in rails():
+        return None
+    rail = find("cpu")
+    if _BYTES * parameters(job.model) > _SHARE * rail.probe().free:
+        return None
+    rail.open(job)
+    stack.callback(rail.close)
+    return rail
