@@ -3,75 +3,14 @@ import os
 import signal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_runs import kinds, recipe, run
 
-from bp_core.config import Recipe
 from bp_core.errors import Diverged, Interrupted, OutOfMemory
-from bp_core.events import Checkpointed, Finished, MemoryShrunk, Started, Stepped
-from bp_core.examples import Batch
+from bp_core.events import Checkpointed, Finished, MemoryShrunk, Skipped, Started, Stepped
 from bp_core.null_rail import NullRail
-from bp_core.rail import Job
-from bp_resilience import Keeper, learning_rate, train
-
-
-def recipe(**changes):
-    values = dict(
-        model="m",
-        output="o",
-        backend="null",
-        steps=10,
-        rank=1,
-        alpha=1.0,
-        dropout=0.0,
-        learning_rate=0.1,
-        batch_size=6,
-        micro_batch=6,
-        max_length=8,
-        warmup_steps=2,
-        weight_decay=0.0,
-        max_grad_norm=1.0,
-        seed=0,
-        dtype="float32",
-        checkpoint_every=3,
-        keep_checkpoints=2,
-    )
-    return Recipe(**values | changes)
-
-
-class Step:
-    def __init__(self, rows):
-        self.rows = rows
-        self.targets = sum(sum(row) for row in rows)
-        self.tokens = sum(len(row) for row in rows)
-
-    def split(self, micro_batch):
-        for i in range(0, len(self.rows), micro_batch):
-            part = self.rows[i : i + micro_batch]
-            flat = [t for row in part for t in row]
-            yield Batch(flat, flat, [len(row) for row in part])
-
-
-class Rows:
-    """Row n has n % 3 + 1 targets."""
-
-    position = 0
-
-    def take(self, count):
-        rows = [[0] + [1] * (n % 3 + 1) for n in range(self.position, self.position + count)]
-        self.position += count
-        return Step(rows)
-
-    def seek(self, position):
-        self.position = position
-
-
-def run(folder, rail=None, watch=lambda event: None, **changes):
-    rail = rail or NullRail()
-    r = recipe(**changes)
-    rail.open(Job("none", recipe=r))
-    state = train(rail, Rows(), r, Keeper(folder, r.checkpoint_every, r.keep_checkpoints), watch)
-    return rail, state
+from bp_resilience import learning_rate
 
 
 def test_a_run_steps_reports_and_finishes(tmp_path):
@@ -103,17 +42,7 @@ def test_out_of_memory_at_one_example_is_the_users_to_solve(tmp_path):
         run(tmp_path, NullRail(capacity=0))
 
 
-def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path):
-    class Broken(NullRail):
-        def accumulate(self, batch, weight):
-            return float("nan") if self.updates == 4 else super().accumulate(batch, weight)
-
-    rail = Broken()
-    with pytest.raises(Diverged, match="step 5"):
-        run(tmp_path, rail)
-    assert rail.updates == 4
-
-
+@settings(deadline=None)
 @given(stop=st.integers(1, 9), every=st.integers(1, 5), capacity=st.sampled_from([None, 2, 5]))
 def test_a_run_cut_off_anywhere_ends_like_one_that_never_was(tmp_path_factory, stop, every, capacity):
     class Cut(Exception):
@@ -134,16 +63,44 @@ def test_a_run_cut_off_anywhere_ends_like_one_that_never_was(tmp_path_factory, s
     assert (state.step, state.position, state.targets) == (expected.step, expected.position, expected.targets)
 
 
-def test_damaged_checkpoints_are_passed_over_and_old_ones_dropped(tmp_path):
-    run(tmp_path)
-    names = [folder.name for folder in sorted(tmp_path.iterdir())]
-    assert names == ["step-000009", "step-000010"]
-    keeper = Keeper(tmp_path, 3, 2)
-    (tmp_path / "step-000010" / "null.json").write_text('{"updates": 99, "weight": 1}')
-    (tmp_path / "step-000011").mkdir()
-    assert [folder.name for folder in keeper.whole()] == ["step-000009"]
-    rail = NullRail()
-    assert keeper.restore(rail).step == 9 and rail.updates == 9
+class Broken(NullRail):
+    """Its loss, or its gradient, is not a number in the steps given."""
+
+    def __init__(self, losses=(), norms=()):
+        super().__init__()
+        self.losses, self.norms, self.step = losses, norms, 0
+
+    def accumulate(self, batch, weight):
+        loss = super().accumulate(batch, weight)
+        self.step += "update" in self.log[-2:-1] or self.step == 0 or "discard" in self.log[-2:-1]
+        return float("nan") if self.step in self.losses else loss
+
+    def update(self, learning_rate):
+        if self.step in self.norms:
+            self.gradient = 0.0
+            self.log.append("update")
+            return float("inf")
+        return super().update(learning_rate)
+
+
+def test_an_update_that_is_not_finite_is_skipped_and_counted(tmp_path):
+    events = []
+    rail, state = run(tmp_path, Broken(losses=[3], norms=[7]), events.append)
+    assert rail.updates == 8 and state.step == 10 and state.skipped == events[-1].skipped == 2
+    assert [(e.step, e.what, e.count) for e in kinds(events, Skipped)] == [
+        (3, "loss is nan", 1),
+        (7, "gradient is inf", 2),
+    ]
+    assert [e.step for e in kinds(events, Stepped)] == [1, 2, 4, 5, 6, 8, 9, 10]
+
+
+def test_too_many_skipped_updates_are_a_failure(tmp_path):
+    rail = Broken(losses=[2, 4, 6])
+    with pytest.raises(Diverged, match=r"loss is nan at step 6; 3 updates"):
+        run(tmp_path, rail, max_skipped=2)
+    assert rail.updates == 3
+    with pytest.raises(Diverged, match="step 2"):  # all there were
+        run(tmp_path / "all", Broken(losses=[1, 2]), steps=2)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows cannot send itself SIGINT")

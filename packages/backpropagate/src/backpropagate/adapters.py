@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 from bp_core.config import ExportConfig
 from bp_core.contract import CONTRACT_FILE, Contract
-from bp_core.errors import AdapterUnusable
+from bp_core.errors import AdapterUnusable, OutputUnusable
 from bp_core.events import Notify, Progress
 from bp_core.examples import Sample
-from bp_core.folders import new_folder, write_json
+from bp_core.folders import damage, move, new_folder, write_json
 from bp_core.rail import Job, Rail, find, rails
 from bp_data import ChatTokenizer
 from bp_export import Export, export
@@ -21,6 +23,7 @@ from . import models
 from .runs import RunFolder
 
 _ORIGIN = "run.json"
+_READY = "lora.ready"  # in the run's folder: whole, and about to become <output>/lora
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -40,18 +43,29 @@ _PROBES = (
 )
 
 
-def publish(rail: Rail, run: RunFolder, base: Path, contract: Contract) -> Path:
-    """Write the trained adapter to `<output>/lora`. An adapter that is there already is moved, never removed."""
+def publish(rail: Rail, run: RunFolder, base: Path, contract: Contract, step: int) -> Path:
+    """Write the adapter, trained to `step`, to `<output>/lora`. One that is there already is moved, never removed.
+
+    Done again after a crash, it ends as if there had been none.
+    """
     target = run.path.parent.parent / "lora"
-    if target.exists():
-        target.rename(_place_for_old(target))
-    with new_folder(target) as draft:
+    origin = {"run": run.id, "base": models.lasting_name(base), "step": step}
+    if damage(target) is None and _origin(target) == origin:
+        return target
+    ready = run.path / _READY
+    shutil.rmtree(ready, ignore_errors=True)
+    with new_folder(ready) as draft:
         rail.write_adapter(draft)
         for name in _TOKENIZER_FILES:
             if (base / name).is_file():
                 shutil.copyfile(base / name, draft / name)
         write_json(draft / CONTRACT_FILE, contract.as_dict())
-        write_json(draft / _ORIGIN, {"run": run.id, "base": models.lasting_name(base)})
+        write_json(draft / _ORIGIN, origin)
+    _retire(run.path / "lora")  # of this run, before it was extended
+    while ready.exists():
+        _retire(target)
+        with contextlib.suppress(OutputUnusable):  # another run published in this very moment: make room again
+            move(ready, target)
     return target
 
 
@@ -129,19 +143,34 @@ def _probe(tokenizer: ChatTokenizer, question: str) -> Sample:
     return Sample(text, tokens, (0,) + (1,) * (len(tokens) - 1), tokens)
 
 
-def _place_for_old(target: Path) -> Path:
-    """Where the adapter that `target` holds can stay: with its own run, or beside under a dated name."""
-    run_id = _run_of(target)
-    run = target.parent / "runs" / str(run_id)
-    if run_id and run.is_dir() and not (run / "lora").exists():
-        return run / "lora"
-    return target.with_name(time.strftime("lora-until-%Y%m%d-%H%M%S"))
+def _retire(adapter: Path) -> None:
+    """Move an adapter, if there is one, to where it can stay: with its own run, or beside under a dated name."""
+    with contextlib.suppress(FileNotFoundError):  # another run did so in this very moment
+        if adapter.exists():
+            move(adapter, _place_for_old(adapter))
+
+
+def _place_for_old(adapter: Path) -> Path:
+    origin = _origin(adapter)
+    run_id, step = origin.get("run"), origin.get("step", 0)
+    output = adapter.parent if adapter.parent.parent.name != "runs" else adapter.parent.parent.parent
+    run = output / "runs" / str(run_id)
+    places = [run / "lora", run / f"lora-step-{step:06d}"] if run_id and run.is_dir() else []
+    dated = output / time.strftime("lora-until-%Y%m%d-%H%M%S")
+    places += [dated, *(dated.with_name(f"{dated.name}-{number}") for number in range(2, 1000))]
+    return next(place for place in places if place != adapter and not place.exists())
+
+
+def _origin(adapter: Path) -> dict[str, Any]:
+    """Which run made an adapter, and at which step; empty for one from elsewhere."""
+    path = adapter / _ORIGIN
+    try:
+        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value
 
 
 def _run_of(adapter: Path) -> str | None:
     """The id of the run that made an adapter; None for one from elsewhere."""
-    origin = adapter / _ORIGIN
-    if not origin.is_file():
-        return None
-    run_id: str = json.loads(origin.read_text(encoding="utf-8"))["run"]
-    return run_id
+    return _origin(adapter).get("run")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from importlib import import_module
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +16,7 @@ from bp_core.config import ExportConfig, TrainConfig
 from . import __version__
 from .failures import exit_code_of
 from .options import with_options
+from .runs import NEWEST
 
 app = typer.Typer(
     name="backprop",
@@ -24,11 +27,23 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Look at a data file as the model will, split it, convert it.")
 app.add_typer(data_app, name="data")
+_ALLOW = "Go on although data, model or settings changed."
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+
+
+class _Resumable(typer.core.TyperCommand):
+    """A command whose --resume may stand alone."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        words: list[str] = []
+        for word, after in zip_longest(args, args[1:], fillvalue="--"):
+            words += [word, NEWEST] if word == "--resume" and after.startswith("--") else [word]
+        return super().parse_args(ctx, words)
 
 
 def main() -> None:
     """The `backprop` command. Exit codes: 0 done, 1 you can fix it, 2 it failed, 130 interrupted."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(exit_code_of(app, sys.argv[1:]))
 
 
@@ -39,17 +54,32 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
         raise typer.Exit
 
 
-@app.command()
+@app.command(cls=_Resumable)
 @with_options(TrainConfig)
 def train(
     settings: dict[str, Any],
     data: Annotated[str, typer.Option(help="The examples: a .jsonl, .json or .txt file.")],
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the newest unfinished run.")] = False,
+    resume: Annotated[
+        str, typer.Option(help="Go on with a run: its id or the beginning of it, or nothing for the newest unfinished.")
+    ] = "",
+    allow_changes: Annotated[bool, typer.Option("--allow-changes", help=_ALLOW)] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
     json: Json = False,
 ) -> None:
     """Train a LoRA adapter on a file of examples."""
-    _verbs().train(settings, data, resume=resume, dry_run=dry_run, json=json)
+    _verbs().train(settings, data, resume=resume, allow_changes=allow_changes, dry_run=dry_run, json=json)
+
+
+@app.command()
+def resume(
+    run: Annotated[str, typer.Argument(help="The run's id, or the beginning of it.")] = NEWEST,
+    output: Annotated[str, typer.Option(help="The output folder that holds it.")] = TrainConfig.output,
+    steps: Annotated[int | None, typer.Option(help="Extend it to so many steps.", min=1)] = None,
+    allow_changes: Annotated[bool, typer.Option("--allow-changes", help=_ALLOW)] = False,
+    json: Json = False,
+) -> None:
+    """Go on with a run as it was begun: the newest unfinished one, or the one that is named."""
+    _verbs().resume(run, output, steps, allow_changes=allow_changes, json=json)
 
 
 @app.command()

@@ -11,6 +11,7 @@ from bp_core.errors import FileMissing
 from bp_core.events import Progress
 
 from . import models, results
+from .commands import command
 from .conversation import speaker, user
 from .screen import Screen
 from .trainer import Trainer
@@ -43,8 +44,8 @@ def demonstrate(output: Path, steps: int, backend: str) -> None:
     results.show_export(export)
     results.show_answers(zip(QUESTIONS, before, after, strict=True))
     Console().print(
-        f"\nTalk to it:        [bold]{results.command('chat', export.path)}[/]"
-        f"\nTrain on your own: [bold]{results.command('train', '--data my_data.jsonl --steps 100')}[/]",
+        f"\nTalk to it:        [bold]{command('chat', export.path)}[/]"
+        f"\nTrain on your own: [bold]{command('train', '--data my_data.jsonl --steps 100')}[/]",
         soft_wrap=True,  # a command must not be broken where it is copied
     )
 

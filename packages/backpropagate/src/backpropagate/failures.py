@@ -10,13 +10,16 @@ from typing import Any
 
 from typer.exceptions import TyperException
 
-from bp_core.errors import BackpropagateError, BadValue
+from bp_core.errors import BackpropagateError, BadValue, Interrupted
 
 
 def exit_code_of(app: Callable[..., Any], arguments: Sequence[str]) -> int:
     """Run the command line; print an error as message, place and fix, never as a traceback."""
     try:
-        return app(args=list(arguments) or ["--help"], prog_name="backprop", standalone_mode=False) or 0
+        code: int = app(args=list(arguments) or ["--help"], prog_name="backprop", standalone_mode=False) or 0
+        if code == Interrupted.exit_code:  # Ctrl-C where there was nothing to save
+            print("\nStopped.", file=sys.stderr)
+        return code
     except TyperException as usage:
         _say(BadValue(usage.format_message()))
         return BadValue.exit_code

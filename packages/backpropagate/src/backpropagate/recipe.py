@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from bp_core.config import BATCH_SIZE, EPOCHS, Recipe, TrainConfig
+from bp_core.config import BATCH_SIZE, EPOCHS, EVALUATIONS, Recipe, TrainConfig
 from bp_core.errors import BackendUnavailable
 from bp_core.rail import Probe, Rail, find, rails
 
@@ -30,8 +30,13 @@ def resolve(config: TrainConfig, examples: int, backend: str, model: Mapping[str
     elif config.epochs is not None:
         why["steps"] = "as set; --steps wins over --epochs"
     rate, reason = learning_rate(model)
-    defaults = {"alpha": 2.0 * config.rank, "learning_rate": rate, "micro_batch": batch_size}
+    defaults: dict[str, Any] = {"alpha": 2.0 * config.rank, "learning_rate": rate, "micro_batch": batch_size}
     reasons = {"alpha": "2 × rank", "learning_rate": reason, "micro_batch": "the batch size"}
+    evaluates = config.eval_data is not None or config.held_out is not None
+    defaults |= {"eval_data": "", "held_out": 0.0, "patience": 0}
+    defaults |= {"eval_every": max(1, steps // EVALUATIONS) if evaluates else 0}
+    reasons |= dict.fromkeys(("eval_data", "held_out"), "nothing, the default") | {"patience": "never, the default"}
+    reasons |= {"eval_every": f"steps ÷ {EVALUATIONS}" if evaluates else "there is nothing to evaluate on"}
     chosen = {name: getattr(config, name) for name in defaults}
     for name in [name for name, value in chosen.items() if value is None]:
         chosen[name], why[name] = defaults[name], reasons[name]

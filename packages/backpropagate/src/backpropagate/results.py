@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -13,7 +11,8 @@ from rich.table import Table
 
 from bp_export import Export, Parity
 
-from .trainer import Plan, Run
+from .commands import command, near
+from .training import Plan, Run
 
 _LABELS = {"base": "base model", "adapter": "with adapter", "merged": "merged, f16 GGUF", "final": "this file"}
 
@@ -32,16 +31,17 @@ def show_plan(plan: Plan) -> None:
             table.add_row(name, f"{value}", plan.recipe.why.get(name, "as set"))
     console = Console()
     console.print(table)
-    console.print("data: " + ", ".join(f"{name} {value}" for name, value in plan.data.items() if name != "sha256"))
+    console.print("data: " + ", ".join(f"{name} {value}" for name, value in plan.data.items() if "sha256" not in name))
 
 
 def show_run(run: Run) -> None:
     """How a training run went and what it left."""
     table = _facts(
-        ("steps", f"{len(run.losses)}, {run.tokens} tokens ({run.targets} of them targets)"),
+        ("steps", f"{len(run.losses)}, {run.tokens} tokens ({run.targets} of them targets){_skipped(run)}"),
         ("loss", f"{run.losses[0]:.3f} → {run.losses[-1]:.3f}  {_curve(run.losses)}"),
         ("time", f"{run.seconds:.0f} s, {run.targets / run.seconds:.0f} targets/s"),
         ("peak memory", _gigabytes(run.peak_memory)),
+        *([("evaluation", _evaluation(run))] if run.eval_loss is not None else []),
         ("adapter", near(run.adapter)),
         ("records", near(run.folder)),
         ("next", command("export", run.adapter)),
@@ -80,23 +80,20 @@ def show_answers(rows: Iterable[tuple[str, str, str]]) -> None:
     Console().print(table)
 
 
-def command(verb: str, rest: Path | str) -> str:
-    """A command line as the user must type it here: through uv if that is how this one was started."""
-    what = near(rest) if isinstance(rest, Path) else rest
-    return f"{'uv run ' if 'UV' in os.environ else ''}backprop {verb} {what}"
-
-
-def near(path: Path) -> str:
-    """A path as short as it can be typed here."""
-    here = Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)
-
-
 def _facts(*rows: tuple[str, str]) -> Table:
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in rows:
         table.add_row(f"[bold]{name}[/]", value)
     return table
+
+
+def _skipped(run: Run) -> str:
+    return f"; {run.skipped} updates skipped" if run.skipped else ""
+
+
+def _evaluation(run: Run) -> str:
+    which = "the last" if run.published_step == run.recipe.steps else "the best"
+    return f"loss {run.eval_loss:.4f}, perplexity {run.perplexity:.4g}; published is step {run.published_step}, {which}"
 
 
 def _curve(losses: tuple[float, ...], width: int = 24) -> str:

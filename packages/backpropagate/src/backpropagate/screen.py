@@ -53,11 +53,9 @@ class Screen:
             self._show("train", event.step, event.steps, f"{event.step}/{event.steps}")
         elif isinstance(event, events.Stepped):
             self._stepped(event)
-        elif isinstance(event, events.MemoryShrunk):
-            self.console.print(
-                f"[yellow]Memory ran out at step {event.step + 1}: now {event.micro_batch} examples at once. "
-                "The batch size, and so the training, is unchanged.[/]"
-            )
+        elif said := event.says():
+            loud = not isinstance(event, events.Evaluated | events.Continued)
+            self.console.print(said, style="yellow" if loud else "", markup=False)
 
     def _stepped(self, event: events.Stepped) -> None:
         total = self._bars.tasks[-1].total if self._task is not None else None

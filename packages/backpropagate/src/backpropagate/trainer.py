@@ -4,59 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bp_core.config import ExportConfig, ExportFormat, Quantization, Recipe, TrainConfig, known
+from bp_core.config import ExportConfig, ExportFormat, Quantization, TrainConfig, known
 from bp_core.contract import CONTRACT_FILE, Contract
 from bp_core.errors import FileMissing
-from bp_core.events import Event, Finished, Notify, Progress, Stepped, Watch
+from bp_core.events import Event, Notify, Progress, Watch
+from bp_core.examples import Example
 from bp_core.folders import writable_folder
-from bp_core.rail import Job, Opened, Rail
-from bp_data import Batches, ChatTokenizer, Prepared, prepare
+from bp_core.rail import Job, Rail
+from bp_data import ChatTokenizer, prepare
+from bp_data.hold_out import hold_out
 from bp_export import Export
-from bp_resilience import Keeper
-from bp_resilience import train as run_loop
+from bp_resilience import Claim
 
 from . import models, runs
-from .adapters import adapter_in, export_adapter, publish, stop_ids
+from .adapters import adapter_in, export_adapter, stop_ids
 from .recipe import choose_rail, resolve
 from .screen import Screen
+from .training import Plan, Run, Work, carry_out
 
 Data = str | Path | Sequence[Mapping[str, Any]]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a training run would do; nothing is loaded yet. `data` counts rows, tokens and what was cut."""
-
-    recipe: Recipe
-    device: str
-    base: Path
-    data: Mapping[str, Any]
-
-    def as_dict(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self), "base": str(self.base)}
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished training run. `losses` are per target token, one a step; memory in bytes."""
-
-    id: str
-    folder: Path
-    adapter: Path
-    recipe: Recipe
-    losses: tuple[float, ...]
-    tokens: int
-    targets: int
-    seconds: float
-    peak_memory: int
-
-    def as_dict(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self), "folder": str(self.folder), "adapter": str(self.adapter)}
 
 
 class Trainer:
@@ -76,7 +47,7 @@ class Trainer:
     def plan(self, data: Data, **settings: Any) -> Plan:
         """Resolve the recipe for `data` and say what training would do, without loading the model's weights."""
         with Screen() as screen:
-            return self._prepare(data, self._with(settings), screen.notify)[0]
+            return self._prepare(data, self._with(settings), screen.notify).plan
 
     def train(
         self,
@@ -85,22 +56,36 @@ class Trainer:
         steps: int | None = None,
         epochs: float | None = None,
         samples: int | None = None,
-        resume: bool = False,
+        resume: bool | str = False,
+        allow_changes: bool = False,
         watch: Watch | None = None,
     ) -> Run:
-        """Train an adapter on `data`: a file, or a list of rows. With `resume`, go on with the newest unfinished run.
+        """Train an adapter on `data`: a file, or a list of rows. `watch` receives every event, in place of the display.
 
-        `watch` receives every event, in place of the progress display.
+        `resume` goes on with the newest unfinished run, or the one whose id begins so; more steps than before extend
+        it. Other data, model or settings are refused by name, unless `allow_changes`.
         """
         config = self._with({"steps": steps, "epochs": epochs, "samples": samples})
         screen: AbstractContextManager[Screen | None] = nullcontext() if watch else Screen()
-        with screen as shown:
+        with screen as shown, ExitStack() as claims:
             notify = shown.notify if shown else _silent
             output = writable_folder(Path(config.output).resolve())
-            plan, prepared, rail = self._prepare(data, config, notify)
-            facts = _facts(plan, prepared)
-            run = runs.continued(output, plan.recipe, facts) if resume else runs.create(output, plan.recipe, facts)
-            return self._train(run, plan, prepared, rail, watch or (shown.watch if shown else _silent))
+            run = runs.find(output, runs.NEWEST if resume is True else resume) if resume else None
+            if run:
+                claims.enter_context(Claim(run.path))
+            work = self._prepare(data, config, notify)
+            notes: list[str] = []
+            if run:
+                recipe, notes = runs.continued(run, work.plan.recipe, work.facts, allow_changes)
+                work = replace(work, plan=replace(work.plan, recipe=recipe))
+                run.write(recipe=dataclasses.asdict(recipe), facts=work.facts)
+            else:
+                run = runs.create(output, **_record(work, config, data))
+                claims.enter_context(Claim(run.path))
+            self.close()
+            result = carry_out(work, run, watch or (shown.watch if shown else _silent), notes)
+            self._rail = work.rail
+            return result
 
     def export(
         self,
@@ -140,44 +125,25 @@ class Trainer:
         known(settings, TrainConfig)
         return dataclasses.replace(self.config, **{name: v for name, v in settings.items() if v is not None})
 
-    def _prepare(self, data: Data, config: TrainConfig, notify: Notify) -> tuple[Plan, Prepared, Rail]:
-        if isinstance(data, str | Path) and not Path(data).exists():
-            raise FileMissing("there is no such file.", where=str(data))
+    def _prepare(self, data: Data, config: TrainConfig, notify: Notify) -> Work:
+        for path in (data, config.eval_data):
+            if isinstance(path, str | Path) and not Path(path).exists():
+                raise FileMissing("there is no such file.", where=str(path))
         backend, rail, probe = choose_rail(config.backend)
         base = models.locate(config.model, notify)
         self._tokenizer = ChatTokenizer.open(base)
-        prepared = prepare(
-            data, self._tokenizer, max_length=config.max_length, samples=config.samples, on_progress=notify
-        )
-        recipe = resolve(config, len(prepared.examples), backend, models.description(base))
-        return Plan(recipe, probe.device, base, prepared.report.as_dict()), prepared, rail
-
-    def _train(self, run: runs.RunFolder, plan: Plan, prepared: Prepared, rail: Rail, watch: Watch) -> Run:
-        recipe, losses, done = plan.recipe, [], []
-
-        def record(event: Event) -> None:
-            run.log(event)
-            losses.extend([event.loss] if isinstance(event, Stepped) else [])
-            done.extend([event] if isinstance(event, Finished) else [])
-            watch(event)
-
-        self.close()
-        run.write_samples(prepared.samples)
-        run.write(status="running", opened=dataclasses.asdict(self._open(rail, plan)))
-        keeper = Keeper(run.checkpoints, recipe.checkpoint_every, recipe.keep_checkpoints)
-        run_loop(rail, Batches(prepared.examples, recipe.seed), recipe, keeper, record)
-        self._rail = rail
-        adapter = publish(rail, run, plan.base, prepared.contract)
-        end = done[0]
-        result = Run(
-            run.id, run.path, adapter, recipe, tuple(losses), end.tokens, end.targets, end.seconds, end.peak_memory
-        )
-        run.write(status="finished", loss=end.loss, seconds=end.seconds, peak_memory=end.peak_memory)
-        return result
-
-    def _open(self, rail: Rail, plan: Plan) -> Opened:
-        name = models.lasting_name(plan.base)
-        return rail.open(Job(plan.base, recipe=plan.recipe, dtype=plan.recipe.dtype, base_name=name))
+        length = config.max_length
+        prepared = prepare(data, self._tokenizer, max_length=length, samples=config.samples, on_progress=notify)
+        held_out: list[Example] = []
+        examples, counts = prepared.examples, prepared.report.as_dict()
+        if config.held_out:
+            examples, held_out = hold_out(examples, config.held_out, config.seed)
+        elif config.eval_data:
+            others = prepare(config.eval_data, self._tokenizer, max_length=length, on_progress=notify)
+            held_out, counts["evaluation_sha256"] = others.examples, others.report.sha256
+        counts["evaluation_examples"] = len(held_out)
+        recipe = resolve(config, len(examples), backend, models.description(base))
+        return Work(Plan(recipe, probe.device, base, counts), prepared, examples, held_out, rail)
 
     def _reader(self) -> tuple[Rail, ChatTokenizer]:
         """The open rail, or the base with this trainer's adapter (if it was trained) opened for reading."""
@@ -190,9 +156,14 @@ class Trainer:
         return self._rail, self._tokenizer
 
 
-def _facts(plan: Plan, prepared: Prepared) -> dict[str, Any]:
-    """What must be the same for a run to be continued, besides its recipe."""
-    return {"data": prepared.report.sha256, "template": prepared.contract.template_sha256, "base": str(plan.base)}
+def _record(work: Work, config: TrainConfig, data: Data) -> dict[str, Any]:
+    """What a run is remembered by: enough to go on with it in another folder, without being told anything again."""
+    path = str(Path(data).resolve()) if isinstance(data, str | Path) else None
+    settings = dataclasses.asdict(config)
+    if config.eval_data:
+        settings["eval_data"] = str(Path(config.eval_data).resolve())
+    recipe, base = dataclasses.asdict(work.plan.recipe), str(work.plan.base)
+    return {"recipe": recipe, "facts": work.facts, "settings": settings, "data": path, "base": base}
 
 
 def _silent(event: Event | Progress) -> None:

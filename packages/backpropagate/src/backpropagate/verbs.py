@@ -9,21 +9,32 @@ from typing import Any
 
 from bp_core.config import ExportConfig
 
-from . import conversation, environment, results
+from . import conversation, environment, results, runs
 from .adapters import adapter_in, export_adapter
 from .demonstration import demonstrate
 from .screen import Screen
 from .trainer import Trainer
 
 
-def train(settings: Mapping[str, Any], data: str, *, resume: bool, dry_run: bool, json: bool) -> None:
+def train(
+    settings: Mapping[str, Any], data: str, *, resume: str, allow_changes: bool, dry_run: bool, json: bool
+) -> None:
     quiet_libraries()
     trainer = Trainer(**settings)
     if dry_run:
         plan = trainer.plan(data)
         results.print_json(plan.as_dict()) if json else results.show_plan(plan)
         return
-    run = trainer.train(data, resume=resume)
+    run = trainer.train(data, resume=resume or False, allow_changes=allow_changes)
+    results.print_json(run.as_dict()) if json else results.show_run(run)
+
+
+def resume(run_id: str, output: str, steps: int | None, *, allow_changes: bool, json: bool) -> None:
+    quiet_libraries()
+    found = runs.find(Path(output).resolve(), run_id)
+    settings, data = runs.settings_of(found)
+    trainer = Trainer(**settings | {"output": output})
+    run = trainer.train(data, steps=steps, resume=found.id, allow_changes=allow_changes)
     results.print_json(run.as_dict()) if json else results.show_run(run)
 
 

@@ -18,6 +18,9 @@ Quantization = Literal["f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m"]
 # What an unset setting becomes when nothing better can be computed.
 EPOCHS = 3.0
 BATCH_SIZE = 8
+EVALUATIONS = 10
+
+_EVAL_FIX = "Give --eval-data FILE, or --held-out 0.05."
 
 
 @dataclass(frozen=True)
@@ -49,10 +52,32 @@ class TrainConfig:
         "auto"
     )
     checkpoint_every: Annotated[int, "Steps between checkpoints."] = 100
-    keep_checkpoints: Annotated[int, "How many checkpoints to keep."] = 2
+    keep_checkpoints: Annotated[int, "How many checkpoints to keep; the best one is kept besides."] = 2
+    checkpoint_minutes: Annotated[float, "Minutes after which a checkpoint is due as well."] = 15.0
+    eval_data: Annotated[str | None, "A file of examples to evaluate on. Default: none, or from --held-out."] = None
+    held_out: Annotated[
+        float | None, "Share of the different conversations to hold out for evaluation, such as 0.05. Default: none."
+    ] = None
+    eval_every: Annotated[
+        int | None, f"Steps between evaluations. Default: steps ÷ {EVALUATIONS}, if there is evaluation data."
+    ] = None
+    patience: Annotated[
+        int | None, "Stop after so many evaluations in a row without a better loss. Default: never."
+    ] = None
+    max_skipped: Annotated[
+        int, "Updates that may be skipped because a loss or gradient is not a finite number, before the run fails."
+    ] = 5
+    max_temp: Annotated[float, "Pause between steps while the graphics card is hotter than this, in °C."] = 88.0
+    cooldown: Annotated[float, "Shortest such pause, in seconds."] = 30.0
+    disk_wait: Annotated[float, "Minutes to wait for room on a full disk before the run fails."] = 30.0
 
     def __post_init__(self) -> None:
         check(self, _TRAIN_RANGES)
+        if self.eval_data is not None and self.held_out is not None:
+            raise BadValue("eval_data and held_out are both set.", fix="Use one of them.")
+        alone = [name for name in ("eval_every", "patience") if getattr(self, name) is not None]
+        if alone and self.eval_data is None and self.held_out is None:
+            raise BadValue(f"{alone[0]} is set, but there is nothing to evaluate on.", fix=_EVAL_FIX)
 
 
 @dataclass(frozen=True)
@@ -71,7 +96,7 @@ class ExportConfig:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A resolved TrainConfig: nothing is None. `why` explains each value that was computed."""
+    """A resolved TrainConfig: nothing is None; 0 and "" mean never and nothing. `why` explains what was computed."""
 
     model: str
     output: str
@@ -91,6 +116,15 @@ class Recipe:
     dtype: DType
     checkpoint_every: int
     keep_checkpoints: int
+    checkpoint_minutes: float = TrainConfig.checkpoint_minutes
+    eval_data: str = ""
+    held_out: float = 0.0
+    eval_every: int = 0
+    patience: int = 0
+    max_skipped: int = TrainConfig.max_skipped
+    max_temp: float = TrainConfig.max_temp
+    cooldown: float = TrainConfig.cooldown
+    disk_wait: float = TrainConfig.disk_wait
     why: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -123,6 +157,14 @@ _TRAIN_RANGES: dict[str, _Range] = {
     "seed": (0, 2**32 - 1),
     "checkpoint_every": _POSITIVE,
     "keep_checkpoints": _POSITIVE,
+    "checkpoint_minutes": (1e-6, math.inf),
+    "held_out": (1e-9, 0.999999),
+    "eval_every": _POSITIVE,
+    "patience": _POSITIVE,
+    "max_skipped": (0, math.inf),
+    "max_temp": (1, math.inf),
+    "cooldown": (0, math.inf),
+    "disk_wait": (0, math.inf),
 }
 
 

@@ -196,14 +196,14 @@ class HubUnreachable(BackpropagateError):
 
 
 class OutOfMemory(BackpropagateError):
-    """The device's memory is exhausted, and the loop has already tried down to one example at a time."""
+    """The device's memory is exhausted, also with one example at a time and with all that saves memory."""
 
     code = "RUNTIME_GPU_OOM"
     fix = "Use a smaller --max-length or --rank, or a smaller model."
 
 
 class Diverged(BackpropagateError):
-    """The loss or the gradient stopped being a finite number."""
+    """The loss or the gradient was not a finite number in more steps than may be skipped."""
 
     code = "RUNTIME_DIVERGED"
     fix = "Lower --learning-rate, and check the data for extreme rows."
@@ -220,7 +220,7 @@ class Interrupted(BackpropagateError):
     """The run was stopped by the user; its last checkpoint is complete."""
 
     code = "RUNTIME_INTERRUPTED"
-    fix = "Go on with --resume."
+    fix = "Go on with `backprop resume`."
 
 
 class CheckpointUnusable(BackpropagateError):
@@ -231,17 +231,24 @@ class CheckpointUnusable(BackpropagateError):
 
 
 class NothingToResume(BackpropagateError):
-    """There is no unfinished run with a checkpoint under the output folder."""
+    """There is no run of that name, or none that is unfinished, under the output folder."""
 
     code = "STATE_NOTHING_TO_RESUME"
-    fix = "Start a new run, without --resume."
+    fix = "Start a new run, without --resume, or name another --output."
 
 
 class ResumeMismatch(BackpropagateError):
     """Data, model or settings differ from those of the run to resume."""
 
     code = "STATE_RESUME_MISMATCH"
-    fix = "Use the same data, model and settings, or start a new run."
+    fix = "Use the same data, model and settings, start a new run, or go on all the same with --allow-changes."
+
+
+class RunAlive(BackpropagateError):
+    """The run is being trained by another process, here or on another machine that shares the folder."""
+
+    code = "STATE_RUN_ALIVE"
+    fix = "Wait for it to end, or stop that process; then resume."
 
 
 class DiskFull(BackpropagateError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,7 +18,13 @@ class Event:
     step: int
 
     def as_json(self) -> str:
-        return json.dumps({"event": type(self).__name__, **dataclasses.asdict(self)})
+        """One line; a number that is not finite, for which JSON has no word, is null."""
+        fields = {name: _finite(value) for name, value in dataclasses.asdict(self).items()}
+        return json.dumps({"event": type(self).__name__, **fields})
+
+    def says(self) -> str:
+        """A line for the person who watches; "" for what is only progress."""
+        return ""
 
 
 @dataclass(frozen=True)
@@ -42,9 +49,108 @@ class Stepped(Event):
 
 @dataclass(frozen=True)
 class MemoryShrunk(Event):
-    """Memory ran out; the step is replayed with this micro-batch. The effective batch is unchanged."""
+    """Memory ran out; the step is replayed with this micro-batch. The effective batch is unchanged.
+
+    `spilled`: the driver had moved memory to the host, which is slow; the next steps are smaller, none is replayed.
+    """
 
     micro_batch: int
+    spilled: bool = False
+
+    def says(self) -> str:
+        what = "The card's memory spills into the host's" if self.spilled else "Memory ran out"
+        return (
+            f"{what} at step {self.step + 1}: now {self.micro_batch} examples at once. "
+            "The batch size, and so the training, is unchanged."
+        )
+
+
+@dataclass(frozen=True)
+class Relieved(Event):
+    """Memory ran out with one example at a time; the rail now saves memory in the `level`-th way as well."""
+
+    level: int
+    what: str
+
+    def says(self) -> str:
+        return (
+            f"Memory ran out at step {self.step + 1} with one example at a time: now with {self.what}; slower, equal."
+        )
+
+
+@dataclass(frozen=True)
+class EvaluationShrunk(Event):
+    """Memory ran out while evaluating; from now on with so many examples at once."""
+
+    examples: int
+
+    def says(self) -> str:
+        return f"Memory ran out while evaluating after step {self.step}: now {self.examples} examples at once."
+
+
+@dataclass(frozen=True)
+class Skipped(Event):
+    """The loss or gradient of step `step` was not a finite number; its update was left out. `count`: in all so far."""
+
+    what: str
+    count: int
+
+    def says(self) -> str:
+        return f"The {self.what} at step {self.step}; its update was skipped ({self.count} so far)."
+
+
+@dataclass(frozen=True)
+class Evaluated(Event):
+    """Loss per target token of the held-out examples, and its exponential; `best` when none before was lower."""
+
+    loss: float
+    perplexity: float
+    targets: int
+    best: bool
+
+    def says(self) -> str:
+        mark = ", the best so far" if self.best else ""
+        return f"Evaluation after step {self.step}: loss {self.loss:.4f}, perplexity {self.perplexity:.4g}{mark}."
+
+
+@dataclass(frozen=True)
+class StoppedEarly(Event):
+    """No evaluation since that of `best_step` was better, for as long as was allowed."""
+
+    best_step: int
+
+    def says(self) -> str:
+        return f"Stopped after step {self.step}: no evaluation was better than that of step {self.best_step}."
+
+
+@dataclass(frozen=True)
+class Paused(Event):
+    """The run waits between two steps."""
+
+    reason: str
+
+    def says(self) -> str:
+        return f"Paused after step {self.step}: {self.reason}."
+
+
+@dataclass(frozen=True)
+class Continued(Event):
+    """A pause is over. `seconds` it took; they do not count as training time."""
+
+    seconds: float
+
+    def says(self) -> str:
+        return f"Going on after a pause of {self.seconds:.0f} s."
+
+
+@dataclass(frozen=True)
+class Warned(Event):
+    """Something is not as it should be, and the run goes on."""
+
+    message: str
+
+    def says(self) -> str:
+        return f"Warning: {self.message}"
 
 
 @dataclass(frozen=True)
@@ -56,13 +162,14 @@ class Checkpointed(Event):
 
 @dataclass(frozen=True)
 class Finished(Event):
-    """All steps are done."""
+    """All steps are done, or enough of them. Memory in bytes; `skipped` updates were left out."""
 
     loss: float
     tokens: int
     targets: int
     seconds: float
     peak_memory: int
+    skipped: int = 0
 
 
 Watch = Callable[[Event], None]
@@ -78,3 +185,7 @@ class Progress:
 
 
 Notify = Callable[[Progress], None]
+
+
+def _finite(value: object) -> object:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

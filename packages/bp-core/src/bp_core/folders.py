@@ -60,6 +60,23 @@ def new_file(target: Path) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
+def sweep(folder: Path, name: str) -> None:
+    """Remove what killed processes left of unfinished writes to targets in `folder` whose names begin with `name`.
+
+    Only where nobody else can be writing such a target now.
+    """
+    for draft in folder.glob(f".{name}*"):
+        shutil.rmtree(draft, ignore_errors=True) if draft.is_dir() else draft.unlink(missing_ok=True)
+
+
+def move(source: Path, target: Path) -> None:
+    """Give a whole folder another place on its disk, durably. Raises OutputUnusable if something is there already."""
+    with writing(target):
+        source.rename(target)
+        _sync_entry(target.parent)
+        _sync_entry(source.parent)
+
+
 def write_json(target: Path, value: Any) -> None:
     """Write `value` as JSON, atomically."""
     with new_file(target) as draft:

@@ -13,10 +13,14 @@ from .rail import Job, Memory, Opened, Probe
 
 
 class NullRail:
-    """Its whole model is one number. A token's loss falls as 2 / (1 + updates); `capacity` examples fit at once."""
+    """Its whole model is one number. A token's loss falls as 2 / (1 + updates); `capacity` examples fit at once.
 
-    def __init__(self, capacity: int | None = None) -> None:
+    Each of its `reliefs` makes room for one more.
+    """
+
+    def __init__(self, capacity: int | None = None, reliefs: int = 0) -> None:
         self.capacity = capacity
+        self.reliefs = reliefs
         self.updates = 0
         self.weight = 0.0
         self.gradient = 0.0
@@ -48,6 +52,13 @@ class NullRail:
     def discard(self) -> None:
         self.gradient = 0.0
         self.log.append("discard")
+
+    def relieve(self, level: int) -> str | None:
+        if level > self.reliefs or self.capacity is None:
+            return None
+        self.capacity += 1
+        self.log.append(f"relieve {level}")
+        return f"relief {level}"
 
     def evaluate(self, batch: Batch) -> tuple[float, int]:
         count = sum(map(bool, batch.trained))

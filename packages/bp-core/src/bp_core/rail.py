@@ -32,11 +32,16 @@ class Probe:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes: in use now, the most since `open`, and what the device has."""
+    """Bytes: in use now, the most since `open`, and what the device has.
+
+    `free` is what nobody uses, told only where a driver spills into the host's memory instead of failing (CUDA on
+    Windows and WSL); None elsewhere.
+    """
 
     used: int
     peak: int
     total: int
+    free: int | None = None
 
 
 @dataclass(frozen=True)
@@ -56,12 +61,16 @@ class Job:
 
 @dataclass(frozen=True)
 class Opened:
-    """What a rail opened: parameter counts, and the number format it computes in."""
+    """What a rail opened: parameter counts, and the number format it computes in.
+
+    `card` is NVML's UUID of the graphics card, "" for other devices.
+    """
 
     parameters: int
     trainable: int
     device: str
     dtype: str
+    card: str = ""
 
 
 class Rail(Protocol):
@@ -88,6 +97,13 @@ class Rail(Protocol):
 
     def discard(self) -> None:
         """Drop accumulated gradients and cached memory, so that a step can be replayed."""
+        ...
+
+    def relieve(self, level: int) -> str | None:
+        """Need less memory from now on, at the cost of time: the `level`-th way (1, 2, …) besides those before it.
+
+        Says in words what was done; None when there is no such way. What is computed stays the same.
+        """
         ...
 
     def evaluate(self, batch: Batch) -> tuple[float, int]:

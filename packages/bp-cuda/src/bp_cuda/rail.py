@@ -22,7 +22,7 @@ from bp_core.errors import BackendUnavailable
 from bp_core.examples import Batch
 from bp_core.rail import Job, Memory, Opened, Probe
 
-from . import host
+from . import host, relief
 from . import model as models
 from . import optimizer as optimizers
 from ._errors import translated
@@ -38,6 +38,7 @@ class TorchRail:
         self.parameters: optimizers.Parameters = {}
         self.max_grad_norm = math.inf
         self.base_name = ""
+        self.reliefs: list[str] = []
 
     def probe(self) -> Probe:
         if self.device.type == "cpu":
@@ -60,6 +61,7 @@ class TorchRail:
             base = models.load_base(job.model, dtype, self.device)
             self.separable = models.separate(base)
             self.base_name = job.base_name or str(job.model)
+            self.reliefs = []
             self.model = base
             if job.adapter:
                 self.model = models.read_adapter(base, job.adapter, trainable=job.recipe is not None)
@@ -72,15 +74,18 @@ class TorchRail:
                 self.max_grad_norm = job.recipe.max_grad_norm
         count = sum(parameter.numel() for parameter in base.parameters())
         trainable = sum(parameter.numel() for parameter in self.parameters.values())
-        return Opened(count - trainable, trainable, probe.device, str(dtype).removeprefix("torch."))
+        number_format = str(dtype).removeprefix("torch.")
+        return Opened(count - trainable, trainable, probe.device, number_format, card=self._card())
 
     def accumulate(self, batch: Batch, weight: float) -> float:
         with translated():
             total = 0.0
-            for part in self._rows(batch):
-                loss = self._loss(part)[0] * weight
-                loss.backward()
-                total += loss.item()
+            for row in self._rows(batch):
+                for part in relief.pieces(row, self.reliefs):
+                    with relief.activations(self.reliefs):
+                        loss = self._loss(part)[0] * weight
+                    loss.backward()
+                    total += loss.item()
             return total
 
     def update(self, learning_rate: float) -> float:
@@ -92,6 +97,15 @@ class TorchRail:
                 self.optimizer.step()
             self.optimizer.zero_grad()
             return norm
+
+    def relieve(self, level: int) -> str | None:
+        ways = relief.ways(self._model())
+        if level > len(ways):
+            return None
+        self.reliefs.append(ways[level - 1])
+        if self.reliefs[-1] == relief.RECOMPUTE:
+            relief.recompute_layers(self._model())
+        return self.reliefs[-1]
 
     def discard(self) -> None:
         if self.optimizer:
@@ -164,7 +178,8 @@ class TorchRail:
     def memory(self) -> Memory:
         if self.device.type == "cuda":
             used, peak = torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated()
-            return Memory(used, peak, torch.cuda.mem_get_info()[1])
+            free, total = torch.cuda.mem_get_info()
+            return Memory(used, peak, total, free if relief.SPILLS else None)
         return host.memory()
 
     def close(self) -> None:
@@ -193,6 +208,10 @@ class TorchRail:
                 use_cache=False,
             ).logits[0]
         return cross_entropy(logits.float(), tokens[targets], reduction="sum"), len(targets)
+
+    def _card(self) -> str:
+        """The card's UUID as NVML knows it."""
+        return f"GPU-{torch.cuda.get_device_properties(self.device).uuid}" if self.device.type == "cuda" else ""
 
     def _rows(self, batch: Batch) -> Iterator[Batch]:
         """The batch as it is, or one example at a time for models whose layers would leak between neighbours."""

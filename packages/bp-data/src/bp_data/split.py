@@ -49,7 +49,7 @@ def split(file: str | Path, held_out: float, *, seed: int = 42, folder: str | Pa
     train, held = _targets(Path(file), folder)
     keys = array("Q", (_key(convert(row), seed) for row in read(file)))
     distinct = np.unique(np.frombuffer(keys, dtype=np.uint64))
-    limit = int(distinct[_count(len(distinct), held_out) - 1])
+    limit = int(distinct[count_held_out(len(distinct), held_out) - 1])
     with new_lines(train) as kept, new_lines(held) as taken:
         for key, content in zip(keys, _lines(read(file)), strict=True):
             (taken if key <= limit else kept).write(content)
@@ -72,7 +72,7 @@ def _key(record: Record, seed: int) -> int:
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest())
 
 
-def _count(distinct: int, share: float) -> int:
+def count_held_out(distinct: int, share: float) -> int:
     """How many conversations to hold out. Raises BadValue if none would be left on a side."""
     count = round(distinct * share)
     if 0 < count < distinct:

@@ -3,82 +3,148 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
-from time import perf_counter
+from dataclasses import dataclass, field, replace
 
 from bp_core.config import Recipe
 from bp_core.errors import Diverged, Interrupted, OutOfMemory
-from bp_core.events import Checkpointed, Finished, MemoryShrunk, Started, Stepped, Watch
+from bp_core.events import Checkpointed, Finished, Skipped, Started, Stepped, StoppedEarly, Warned, Watch
 from bp_core.examples import Batches, StepBatch
 from bp_core.rail import Rail
 
+from . import disk
 from .checkpoints import Keeper, State
+from .clock import Clock, Pause
+from .evaluation import Evaluation
+from .heat import Heat, Sensor
+from .memory import Room, Spill
 from .schedule import learning_rate
 from .signals import Signals
 
 
-def train(rail: Rail, batches: Batches, recipe: Recipe, keeper: Keeper, watch: Watch) -> State:
+@dataclass(frozen=True)
+class Surroundings:
+    """What a run may have around it: examples to evaluate on, the card's temperature, signals, a clock."""
+
+    held_out: StepBatch | None = None
+    sensor: Sensor | None = None
+    signals: Signals = field(default_factory=Signals)
+    clock: Clock = field(default_factory=Clock)
+
+
+def train(
+    rail: Rail, batches: Batches, recipe: Recipe, keeper: Keeper, watch: Watch, around: Surroundings | None = None
+) -> State:
     """Run `recipe.steps` optimizer steps on an opened rail, from the newest checkpoint if `keeper` has one.
 
-    Raises OutOfMemory when one example at a time does not fit, Diverged on a loss or gradient that is not finite,
-    and Interrupted after Ctrl-C, when a checkpoint has been written.
+    Raises OutOfMemory when one example at a time does not fit, Diverged after too many losses or gradients that are
+    not finite, DiskFull when waiting for room did not help, and Interrupted after Ctrl-C, once a checkpoint is written.
     """
-    state = keeper.restore(rail) or State(micro_batch=recipe.micro_batch)
-    batches.seek(state.position)
-    watch(Started(state.step, recipe.steps))
-    loss = math.nan
-    with Signals() as signals:
-        while state.step < recipe.steps:
-            state, loss = _step(rail, batches, recipe, state, watch)
-            if signals.asked or keeper.due(state, recipe.steps):
-                watch(Checkpointed(state.step, str(keeper.save(state, rail))))
-            if signals.asked and state.step < recipe.steps:
-                raise Interrupted(f"stopped after step {state.step} of {recipe.steps}; a checkpoint was written.")
-    watch(Finished(state.step, loss, state.tokens, state.targets, state.seconds, rail.memory().peak))
-    return state
+    around = around or Surroundings()
+    with around.signals:
+        return _Loop(rail, batches, recipe, keeper, watch, around).run()
 
 
-def _step(rail: Rail, batches: Batches, recipe: Recipe, state: State, watch: Watch) -> tuple[State, float]:
-    """One optimizer step: accumulate and update, the whole of it replayed smaller when memory runs out."""
-    began = perf_counter()
-    rate = learning_rate(recipe, state.step)
-    examples = batches.take(recipe.batch_size)
-    while True:
-        try:
-            loss, norm = _attempt(rail, examples, state, rate)
-            break
-        except OutOfMemory as error:
-            rail.discard()
-            state = _shrink(state, error)
-            watch(MemoryShrunk(state.step, state.micro_batch))
-    seconds = perf_counter() - began
-    state = replace(
-        state,
-        step=state.step + 1,
-        position=batches.position,
-        tokens=state.tokens + examples.tokens,
-        targets=state.targets + examples.targets,
-        seconds=state.seconds + seconds,
-    )
-    watch(Stepped(state.step, loss, rate, norm, examples.tokens, examples.targets, seconds, rail.memory()))
-    return state, loss
+class _Loop:
+    """One run of `train`: what it works with, and its steps in the order in which they happen."""
 
+    def __init__(
+        self, rail: Rail, batches: Batches, recipe: Recipe, keeper: Keeper, watch: Watch, around: Surroundings
+    ) -> None:
+        self.rail, self.batches, self.recipe, self.keeper, self.watch = rail, batches, recipe, keeper, watch
+        self.clock, self.signals = around.clock, around.signals
+        self.pause = Pause(self.clock, watch, self._asked)
+        self.evaluation = Evaluation(around.held_out, recipe, rail, watch)
+        self.heat = Heat(around.sensor, recipe.max_temp, recipe.cooldown)
+        self.room, self.spill = Room(rail, watch), Spill()
+        self.loss = math.nan
 
-def _attempt(rail: Rail, examples: StepBatch, state: State, rate: float) -> tuple[float, float]:
-    """Loss per target token and gradient norm of one try at a step."""
-    weight = 1 / examples.targets
-    loss = sum(rail.accumulate(batch, weight) for batch in examples.split(state.micro_batch))
-    if not math.isfinite(loss):
-        rail.discard()
-        raise Diverged(f"the loss of step {state.step + 1} is {loss}; the model was not changed by it.")
-    norm = rail.update(rate)
-    if not math.isfinite(norm):
-        raise Diverged(f"the gradient of step {state.step + 1} is {norm}; the model was not changed by it.")
-    return loss, norm
+    def run(self) -> State:
+        state = self._begin()
+        while True:
+            if self.evaluation.due(state) and not self._asked():
+                state = self.evaluation.run(state, self._asked)
+            if self.keeper.due(state, self.recipe.steps) or (self._asked() and not self.keeper.has(state)):
+                self._checkpoint(state)
+            if state.step == self.recipe.steps or self._stopped_early(state):
+                return self._end(state)
+            if self._asked():
+                raise Interrupted(f"stopped after step {state.step} of {self.recipe.steps}; a checkpoint was written.")
+            self.heat.between_steps(state.step, self.pause)
+            if not self._asked():
+                state = self._step(state)
 
+    def _begin(self) -> State:
+        size = self.recipe.micro_batch
+        state = self.keeper.restore(self.rail, lambda message: self.watch(Warned(0, message)))
+        state = state or State(micro_batch=size, eval_batch=size)
+        self.room.resume(state)
+        self.batches.seek(state.position)
+        self.watch(Started(state.step, self.recipe.steps))
+        return state
 
-def _shrink(state: State, error: OutOfMemory) -> State:
-    """Half the micro-batch; the error itself when there is nothing left to give."""
-    if state.micro_batch == 1:
-        raise error
-    return replace(state, micro_batch=state.micro_batch // 2)
+    def _step(self, state: State) -> State:
+        """One optimizer step: accumulate and update, the whole of it replayed with less memory when that runs out."""
+        began = self.clock.now()
+        rate = learning_rate(self.recipe, state.step)
+        examples = self.batches.take(self.recipe.batch_size)
+        while True:
+            try:
+                loss, norm = self._attempt(examples, state, rate)
+                break
+            except (OutOfMemory, MemoryError) as error:
+                state = self.room.make(state, error)
+        seconds = self.clock.now() - began
+        state = replace(
+            state,
+            step=state.step + 1,
+            position=self.batches.position,
+            tokens=state.tokens + examples.tokens,
+            targets=state.targets + examples.targets,
+            seconds=state.seconds + seconds,
+        )
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            return self._skipped(state, f"loss is {loss}" if not math.isfinite(loss) else f"gradient is {norm}")
+        self.loss = loss
+        done = Stepped(state.step, loss, rate, norm, examples.tokens, examples.targets, seconds, self.rail.memory())
+        self.watch(done)
+        return self.room.after_spill(state) if self.spill.noticed(done) else state
+
+    def _attempt(self, examples: StepBatch, state: State, rate: float) -> tuple[float, float]:
+        """Loss per target token and gradient norm of one try at a step. A loss that is not finite changes nothing."""
+        weight = 1 / examples.targets
+        loss = sum(self.rail.accumulate(batch, weight) for batch in examples.split(state.micro_batch))
+        if not math.isfinite(loss):
+            self.rail.discard()
+            return loss, math.nan
+        return loss, self.rail.update(rate)
+
+    def _skipped(self, state: State, what: str) -> State:
+        """Count an update that was left out. Raises Diverged when there were too many, or no others."""
+        state = replace(state, skipped=state.skipped + 1)
+        self.watch(Skipped(state.step, what, state.skipped))
+        if state.skipped > self.recipe.max_skipped or state.skipped == self.recipe.steps:
+            raise Diverged(
+                f"the {what} at step {state.step}; {state.skipped} updates were skipped because of such numbers."
+            )
+        return state
+
+    def _checkpoint(self, state: State) -> None:
+        def write() -> str:
+            return str(self.keeper.save(state, self.rail))
+
+        folder = disk.patiently(write, 60 * self.recipe.disk_wait, state.step, self.pause)
+        self.watch(Checkpointed(state.step, folder))
+
+    def _stopped_early(self, state: State) -> bool:
+        if not self.evaluation.patience_over(state):
+            return False
+        self.watch(StoppedEarly(state.step, state.best_step))
+        return True
+
+    def _end(self, state: State) -> State:
+        peak = self.rail.memory().peak
+        self.watch(Finished(state.step, self.loss, state.tokens, state.targets, state.seconds, peak, state.skipped))
+        return state
+
+    def _asked(self) -> bool:
+        return self.signals.asked

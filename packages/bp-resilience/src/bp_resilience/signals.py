@@ -9,17 +9,20 @@ from typing import Any
 
 
 class Signals:
-    """While entered, `asked` tells whether a stop was asked for. Handlers are put back on leaving.
+    """While entered, `asked` tells whether a stop was asked for. Handlers are put back on leaving the outermost `with`.
 
-    Only the main thread may set handlers; in any other `asked` stays False and the process keeps its own.
+    The second signal raises KeyboardInterrupt; a third, while a long computation keeps Python from noticing, ends the
+    process. Only the main thread may set handlers; in any other `asked` stays False and the process keeps its own.
     """
 
     def __init__(self) -> None:
         self.asked = False
+        self._depth = 0
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Signals:
-        if threading.current_thread() is threading.main_thread():
+        self._depth += 1
+        if self._depth == 1 and threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous[number] = signal.signal(number, self._ask)
         return self
@@ -27,10 +30,14 @@ class Signals:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+        self._depth -= 1
+        if self._depth == 0:
+            for number, handler in self._previous.items():
+                signal.signal(number, handler)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
+            for other in self._previous:
+                signal.signal(other, signal.SIG_DFL)
             raise KeyboardInterrupt
         self.asked = True

@@ -1,0 +1,27 @@
+"""Command lines to tell the user."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+
+from bp_core.config import TrainConfig
+
+
+def command(verb: str, rest: object) -> str:
+    """A command line as the user must type it here: through uv if that is how this one was started."""
+    what = near(rest) if isinstance(rest, Path) else rest
+    return f"{'uv run ' if 'UV' in os.environ else ''}backprop {verb} {what}"
+
+
+def near(path: Path) -> str:
+    """A path as short as it can be typed here."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def resume_command(run_id: str, output: Path) -> str:
+    """What goes on with a run."""
+    elsewhere = output != Path(TrainConfig.output).resolve()
+    return command("resume", run_id + (f" --output {shlex.quote(str(output))}" if elsewhere else ""))

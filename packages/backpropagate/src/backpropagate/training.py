@@ -1,0 +1,180 @@
+"""One run of training: from an opened model to a published adapter and a record that says how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bp_core.config import Recipe
+from bp_core.errors import BackpropagateError, DiskFull, Interrupted, OutputUnusable
+from bp_core.events import Event, Warned, Watch
+from bp_core.examples import Example
+from bp_core.folders import sweep
+from bp_core.rail import Job, Rail
+from bp_data import Batches, Prepared
+from bp_resilience import EventLog, Keeper, Signals, State, Surroundings, nvml, read_events
+from bp_resilience import train as run_loop
+
+from . import models
+from .adapters import publish
+from .commands import resume_command
+from .runs import RunFolder
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training run would do; nothing is loaded yet. `data` counts rows, tokens and what was cut."""
+
+    recipe: Recipe
+    device: str
+    base: Path
+    data: Mapping[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "base": str(self.base)}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training run. `losses` are per target token, one a step that was not skipped; memory in bytes.
+
+    `published_step` is the step whose adapter was published: the best one where there was evaluation, else the last.
+    `eval_loss` and `perplexity` are of that step.
+    """
+
+    id: str
+    folder: Path
+    adapter: Path
+    recipe: Recipe
+    losses: tuple[float, ...]
+    tokens: int
+    targets: int
+    seconds: float
+    peak_memory: int
+    skipped: int
+    published_step: int
+    eval_loss: float | None
+    perplexity: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "folder": str(self.folder), "adapter": str(self.adapter)}
+
+
+@dataclass(frozen=True)
+class Work:
+    """What there is to do, and what with."""
+
+    plan: Plan
+    prepared: Prepared
+    examples: Sequence[Example]
+    held_out: Sequence[Example]
+    rail: Rail
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What must be the same for a run to be continued, besides its recipe."""
+        return {
+            "data": self.prepared.report.sha256,
+            "template": self.prepared.contract.template_sha256,
+            "base": models.fingerprint(self.plan.base),
+            "evaluation data": self.plan.data.get("evaluation_sha256", ""),
+        }
+
+
+def carry_out(work: Work, run: RunFolder, watch: Watch, notes: Sequence[str]) -> Run:
+    """Train, publish, and write down how it ended. `notes` are told once training has begun.
+
+    Raises what the loop raises; Interrupted says how to go on.
+    """
+    log = EventLog(run.path)
+
+    def record(event: Event) -> None:
+        log.watch(event)
+        watch(event)
+
+    with _ending(run):
+        for name in ("run.json", "samples.json", "lora"):
+            sweep(run.path, name)
+        run.write_samples(work.prepared.samples)
+        name = models.lasting_name(work.plan.base)
+        recipe = work.plan.recipe
+        opened = work.rail.open(Job(work.plan.base, recipe=recipe, dtype=recipe.dtype, base_name=name))
+        run.write(status="running", error=None, opened=dataclasses.asdict(opened))
+        for note in notes:
+            record(Warned(0, note))
+        with Signals() as signals:
+            state, keeper = _train(work, run, record, signals, opened.card)
+            step = _best(state, keeper, work.rail, record)
+            adapter = publish(work.rail, run, work.plan.base, work.prepared.contract, step)
+            result = _result(work, run, adapter, state, step)
+            run.write(status="finished", **_summary(result))
+            return result
+
+
+def _train(work: Work, run: RunFolder, watch: Watch, signals: Signals, card: str) -> tuple[State, Keeper]:
+    recipe = work.plan.recipe
+    minutes = recipe.checkpoint_minutes
+    keeper = Keeper(run.checkpoints, recipe.checkpoint_every, recipe.keep_checkpoints, minutes=minutes)
+    held_out = Batches(work.held_out, recipe.seed).take(len(work.held_out)) if work.held_out else None
+    around = Surroundings(held_out, nvml(card) if card else None, signals)
+    return run_loop(work.rail, Batches(work.examples, recipe.seed), recipe, keeper, watch, around), keeper
+
+
+def _best(state: State, keeper: Keeper, rail: Rail, watch: Watch) -> int:
+    """Bring the rail to the step to publish: that of the best evaluation, if there was one."""
+    if state.best_step in (-1, state.step):
+        return state.step
+    if keeper.restore_step(state.best_step, rail):
+        return state.best_step
+    watch(Warned(state.step, f"the best checkpoint, of step {state.best_step}, is damaged; the last one is published."))
+    return state.step
+
+
+def _result(work: Work, run: RunFolder, adapter: Path, state: State, step: int) -> Run:
+    """The result, with the losses of all the sittings of this run."""
+    events = list(read_events(run.path))
+    losses = tuple(event["loss"] for event in events if event["event"] == "Stepped")
+    looks = [event for event in events if event["event"] == "Evaluated" and event["step"] == step]
+    return Run(
+        id=run.id,
+        folder=run.path,
+        adapter=adapter,
+        recipe=work.plan.recipe,
+        losses=losses,
+        tokens=state.tokens,
+        targets=state.targets,
+        seconds=state.seconds,
+        peak_memory=work.rail.memory().peak,
+        skipped=state.skipped,
+        published_step=step,
+        eval_loss=looks[-1]["loss"] if looks else None,
+        perplexity=looks[-1]["perplexity"] if looks else None,
+    )
+
+
+def _summary(run: Run) -> dict[str, Any]:
+    """What the record keeps of a result."""
+    kept = ("seconds", "peak_memory", "tokens", "targets", "skipped", "published_step", "eval_loss", "perplexity")
+    return {"loss": run.losses[-1] if run.losses else None, **{name: getattr(run, name) for name in kept}}
+
+
+@contextlib.contextmanager
+def _ending(run: RunFolder) -> Iterator[None]:
+    """Write down why a run did not finish, if the disk lets us, and say how to go on."""
+    command = resume_command(run.id, run.path.parent.parent)
+    try:
+        yield
+    except KeyboardInterrupt:
+        message = f"left at once; run {run.id} is as its last checkpoint has it."
+        raise Interrupted(message, fix=f"Go on with: {command}") from None
+    except BackpropagateError as error:
+        status = "interrupted" if isinstance(error, Interrupted) else "failed"
+        with contextlib.suppress(DiskFull, OutputUnusable):
+            run.write(status=status, error=error.as_dict())
+        if isinstance(error, Interrupted):
+            raise Interrupted(error.message, fix=f"Go on with: {command}") from None
+        raise

@@ -1,0 +1,62 @@
+"""Ways to need less memory at the cost of time, once one example at a time is still too much."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+from peft import PeftModel
+from torch.autograd.graph import save_on_cpu
+from transformers import PreTrainedModel
+
+from bp_core.examples import Batch
+
+RECOMPUTE = "activation checkpointing"
+OFFLOAD = "activations kept in the host's memory"
+PIECES = "a quarter of the targets at a time"
+
+# WDDM, under Windows and WSL, moves a card's memory to the host instead of refusing it.
+SPILLS = sys.platform == "win32" or "microsoft" in platform.uname().release.lower()
+
+
+def ways(model: PreTrainedModel | PeftModel) -> list[str]:
+    """What this model on its device can do, cheapest first."""
+    able = {
+        RECOMPUTE: _base(model).supports_gradient_checkpointing,
+        OFFLOAD: model.device.type == "cuda",
+        PIECES: True,
+    }
+    return [way for way, can in able.items() if can]
+
+
+def recompute_layers(model: PreTrainedModel | PeftModel) -> None:
+    """Let each layer's inner activations be computed again in the backward pass."""
+    base = _base(model)
+    # transformers 5.23 renamed it, and deprecated the name of 5.0.
+    enable = getattr(base, "activation_checkpointing_enable", None) or base.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+
+
+def activations(ways: Collection[str]) -> AbstractContextManager[Any]:
+    """What a forward pass runs in."""
+    return save_on_cpu(pin_memory=True) if OFFLOAD in ways else nullcontext()
+
+
+def pieces(batch: Batch, ways: Collection[str]) -> Iterator[Batch]:
+    """The batch, or several with the same tokens and each a share of the targets: logits exist only for those."""
+    if PIECES not in ways:
+        yield batch
+        return
+    for share in np.array_split(np.flatnonzero(batch.trained), 4):
+        if len(share):
+            trained = np.zeros(len(batch.tokens), dtype=np.bool_)
+            trained[share] = True
+            yield Batch(batch.tokens, trained, batch.lengths)
+
+
+def _base(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    return model.get_base_model() if isinstance(model, PeftModel) else model

@@ -1,0 +1,69 @@
+"""Looking at examples that are not trained on: loss, perplexity, the best step so far, when to stop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+from bp_core.config import Recipe
+from bp_core.errors import OutOfMemory
+from bp_core.events import Evaluated, EvaluationShrunk, Watch
+from bp_core.examples import StepBatch
+from bp_core.rail import Rail
+
+from .checkpoints import State
+
+
+class Evaluation:
+    """The held-out examples of a run. Without any, nothing is ever due."""
+
+    def __init__(self, examples: StepBatch | None, recipe: Recipe, rail: Rail, watch: Watch) -> None:
+        self._examples, self._recipe, self._rail, self._watch = examples, recipe, rail, watch
+
+    def due(self, state: State) -> bool:
+        """Every `eval_every` steps and after the last one; once for a step, also when a run is resumed there."""
+        every, step = self._recipe.eval_every, state.step
+        if self._examples is None or not every or state.evaluated == step:
+            return False
+        return step > 0 and (step % every == 0 or step == self._recipe.steps)
+
+    def run(self, state: State, asked: Callable[[], bool]) -> State:
+        """The state with this evaluation counted. Cut short when a stop is asked for; a resumed run makes it up."""
+        assert self._examples is not None
+        while True:
+            try:
+                loss = self._loss(self._examples, state.eval_batch, asked)
+                break
+            except (OutOfMemory, MemoryError):
+                self._rail.discard()
+                if state.eval_batch == 1:
+                    raise
+                state = replace(state, eval_batch=state.eval_batch // 2)
+                self._watch(EvaluationShrunk(state.step, state.eval_batch))
+        return state if loss is None else self._counted(state, loss)
+
+    def patience_over(self, state: State) -> bool:
+        return 0 < self._recipe.patience <= state.worse
+
+    def _loss(self, examples: StepBatch, size: int, asked: Callable[[], bool]) -> float | None:
+        """Loss per target token, `size` examples at a time; None when a stop was asked for."""
+        total = 0.0
+        for batch in examples.split(size):
+            if asked():
+                return None
+            total += self._rail.evaluate(batch)[0]
+        return total / examples.targets
+
+    def _counted(self, state: State, loss: float) -> State:
+        best = math.isfinite(loss) and (state.best_loss is None or loss < state.best_loss)
+        perplexity = math.exp(min(loss, 700.0))
+        self._watch(Evaluated(state.step, loss, perplexity, self._targets, best))
+        if best:
+            return replace(state, evaluated=state.step, best_step=state.step, best_loss=loss, worse=0)
+        return replace(state, evaluated=state.step, worse=state.worse + 1)
+
+    @property
+    def _targets(self) -> int:
+        assert self._examples is not None
+        return self._examples.targets

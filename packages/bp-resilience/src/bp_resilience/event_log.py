@@ -1,0 +1,67 @@
+"""events.jsonl: what happened in a run, one event a line; whole lines only, also after a crash or on a full disk."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bp_core.events import Event
+from bp_core.folders import writing
+
+EVENTS_FILE = "events.jsonl"
+
+
+class EventLog:
+    """Appends events. On a full disk they wait in memory, and are written once there is room."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / EVENTS_FILE
+        self._waiting = b""
+        with writing(self._path):
+            self._size = _cut_torn_line(self._path)
+
+    def watch(self, event: Event) -> None:
+        """Write an event. Raises OutputUnusable."""
+        self._waiting += event.as_json().encode() + b"\n"
+        with writing(self._path):
+            try:
+                with self._path.open("ab") as file:
+                    file.write(self._waiting)
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                os.truncate(self._path, self._size)
+                return
+        self._size += len(self._waiting)
+        self._waiting = b""
+
+
+def read_events(folder: Path) -> Iterator[dict[str, Any]]:
+    """The events of a run, in order. What a resumed run did again is told once: as it was done the last time."""
+    path = folder / EVENTS_FILE
+    lines = path.read_bytes().split(b"\n") if path.is_file() else []
+    kept: list[dict[str, Any]] = []
+    for line in lines[:-1]:  # after the last line end there is nothing, or a torn line
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if event["event"] == "Started":
+            kept = [old for old in kept if old["step"] <= event["step"]]
+        kept.append(event)
+    yield from kept
+
+
+def _cut_torn_line(path: Path) -> int:
+    """The size of the file without a last line that a crash left unfinished, which is cut off."""
+    if not path.is_file():
+        return 0
+    content = path.read_bytes()
+    size = content.rfind(b"\n") + 1
+    if size != len(content):
+        os.truncate(path, size)
+    return size
