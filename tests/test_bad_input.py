@@ -32,6 +32,7 @@ CONTENTS = {
     "INPUT_FILE_EMPTY": ("", "rows.jsonl"),
     "INPUT_JSON_BROKEN": (GOOD + '{"prompt": "a", "completion": \n', "rows.jsonl:2"),
     "INPUT_FORMAT_UNKNOWN": (GOOD + GOOD + '{"promt": "a", "completion": "b"}\n', "rows.jsonl:3"),
+    "INPUT_METHOD_MISMATCH": (GOOD + '{"prompt": "a", "chosen": "b", "rejected": "c"}\n', "rows.jsonl:2"),
     "INPUT_NO_TARGET": (GOOD + '{"messages": [{"role": "user", "content": "Anyone?"}]}\n', "rows.jsonl:2"),
     "INPUT_ROW_INVALID": ('{"messages": "hello"}\n', "rows.jsonl:1"),
 }

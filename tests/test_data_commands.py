@@ -66,6 +66,64 @@ def test_show_after_the_last_row_is_told(rows, tiny_llama, capsys):
     assert "no rows after the first 12" in capsys.readouterr().err
 
 
+@pytest.fixture
+def named(tmp_path):
+    """Rows under column names of their own."""
+    path = tmp_path / "named.jsonl"
+    lines = [{"query": f"Q{n}?", "reply": f"A{n}.", "id": n} for n in range(8)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+COLUMNS = ["--columns", "prompt=query,completion=reply"]
+
+
+def test_columns_are_named_in_every_data_command(named, tiny_llama, tmp_path, capsys):
+    assert show(named, "--model", tiny_llama, "-n", 1) == 1
+    assert "--columns prompt=query,completion=reply" in capsys.readouterr().err
+    assert show(named, "--model", tiny_llama, "-n", 1, *COLUMNS) == 0
+    assert "⟦A0.<|im_end|>⟧" in capsys.readouterr().out
+    assert exit_code_of(app, ["data", "convert", str(named), "--to", "alpaca", *COLUMNS]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[0]) == {"instruction": "Q0?", "input": "", "output": "A0."}
+    assert exit_code_of(app, ["data", "split", str(named), "--held-out", "0.25", *COLUMNS]) == 0
+    assert '"query": "Q' in (tmp_path / "named.held-out.jsonl").read_text()
+    assert show(named, "--columns", "prompt") == 1
+    assert "CONFIG_VALUE_INVALID" in capsys.readouterr().err
+
+
+def test_training_takes_columns_and_what_to_learn(named, tiny_llama, tmp_path, capsys):
+    turns = [{"role": role, "content": "x"} for role in ("user", "assistant", "user", "assistant")]
+    named.write_text(json.dumps({"query": turns[:3], "reply": turns[3:]}) + "\n" + json.dumps({"talk": turns}) + "\n")
+    words = ["train", "--dry-run", "--json", "--backend", "cpu", "--model", str(tiny_llama), "--data", str(named)]
+    words += ["--output", str(tmp_path / "out")]
+    plans = []
+    for more in ([*COLUMNS, "--samples", "1"], ["--columns", "messages=talk"]):
+        plans.append(exit_code_of(app, [*words, *more]))
+    assert plans == [0, 1]
+    assert json.loads(capsys.readouterr().out)["data"]["targets"] == 2
+    named.write_text(json.dumps({"talk": turns}) + "\n")
+    for choice, targets in (("assistant", 4), ("last", 2), ("all", None)):
+        assert exit_code_of(app, [*words, "--columns", "messages=talk", "--train-on", choice]) == 0
+        plan = json.loads(capsys.readouterr().out)
+        assert plan["recipe"]["train_on"] == choice
+        assert plan["data"]["targets"] == (targets or plan["data"]["tokens"] - 1)
+
+
+def test_show_writes_both_answers_of_a_comparison(named, tiny_llama, capsys):
+    named.write_text(json.dumps({"prompt": "Why?", "chosen": "So.", "rejected": "No."}) + "\n")
+    assert show(named, "--model", tiny_llama) == 0
+    out = capsys.readouterr().out
+    assert "⟦So.<|im_end|>⟧" in out and "⟦No.<|im_end|>⟧" in out
+
+
+def test_show_marks_only_the_last_answer_when_asked(named, tiny_llama, capsys):
+    turns = [{"role": role, "content": f"{n}."} for n, role in enumerate(("user", "assistant", "user", "assistant"))]
+    named.write_text(json.dumps({"messages": turns}) + "\n")
+    assert show(named, "--model", tiny_llama, "--train-on", "last") == 0
+    out = capsys.readouterr().out
+    assert "⟦3.<|im_end|>⟧" in out and "⟦1." not in out
+
+
 def test_split_says_what_it_wrote(rows, tmp_path, capsys):
     rows.write_text(rows.read_text() * 2)
     assert exit_code_of(app, ["data", "split", str(rows), "--held-out", "0.25", "--output", str(tmp_path / "o")]) == 0

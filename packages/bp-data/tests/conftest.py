@@ -82,8 +82,27 @@ def _byte_fallback(*special: str | AddedToken) -> Tokenizer:
 
 
 @pytest.fixture(scope="session")
+def model_tokenizer(smol_folder: Path) -> Callable[..., ChatTokenizer]:
+    """SmolLM2's tokenizer with the special tokens of a family and its template, or another one."""
+    tokens = json.loads((Path(__file__).parent / "templates" / "tokens.json").read_text())
+    made: dict[tuple[str, str | None], ChatTokenizer] = {}
+
+    def build(family: str, template: str | None = None) -> ChatTokenizer:
+        if (family, template) not in made:
+            bos, eos, others = tokens[family]
+            tokenizer = Tokenizer.from_file(str(smol_folder / "tokenizer.json"))
+            tokenizer.add_special_tokens([bos, eos, *others])
+            tokenizer.add_tokens(["<think>", "</think>", "<tool_call>", "</tool_call>"])
+            source = TEMPLATES[family] if template is None else template
+            made[family, template] = ChatTokenizer(tokenizer, source, bos_token=bos, eos_token=eos)
+        return made[family, template]
+
+    return build
+
+
+@pytest.fixture(scope="session")
 def templates() -> dict[str, str]:
-    """Chat templates in the manner of three families."""
+    """The templates in that folder, by name."""
     return TEMPLATES
 
 

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from bp_core.examples import Batch, Example
 from bp_core.examples import Batches as Protocol
 from bp_data import Batches
+from bp_data.batches import Step
+from bp_data.packing import pack
 
 FIRST = [4, 1, 3, 6, 0, 7, 2, 5]
 SECOND = [1, 2, 5, 3, 6, 0, 4, 7]
@@ -41,8 +43,9 @@ def test_it_is_the_stream_that_the_loop_expects() -> None:
 def test_any_micro_batch_holds_the_same_examples(size: int, count: int, micro: int, seed: int) -> None:
     step = Batches(examples(size), seed).take(count)
     whole, parts = list(step.split(count)), list(step.split(micro))
-    assert numbers(parts) == numbers(whole)
-    assert [len(part.lengths) for part in parts[:-1]] == [micro] * (len(parts) - 1)
+    assert sorted(numbers(parts)) == sorted(numbers(whole))
+    assert len(parts) == -(-count // micro)
+    assert max(len(part.lengths) for part in parts) <= micro
     assert sum(int(part.trained.sum()) for part in parts) == step.targets
     assert sum(len(part.tokens) for part in parts) == step.tokens
 
@@ -51,7 +54,7 @@ def test_any_micro_batch_holds_the_same_examples(size: int, count: int, micro: i
 @given(st.integers(1, 30), st.lists(st.integers(1, 40), min_size=1, max_size=8), st.integers(0, 9))
 def test_every_epoch_holds_every_example_once_wherever_steps_begin(size: int, counts: list[int], seed: int) -> None:
     stream = Batches(examples(size), seed)
-    order = [number for count in counts for number in numbers(stream.take(count).split(7))]
+    order = [number for count in counts for number in numbers(stream.take(count).split(count))]
     assert stream.position == len(order) == sum(counts)
     for start in range(0, len(order), size):
         epoch = order[start : start + size]
@@ -77,6 +80,39 @@ def test_epochs_and_seeds_differ_and_the_order_is_pinned() -> None:
     assert numbers(Batches(examples(8), seed=43).take(8).split(8)) != first
     # A checkpoint's position means these examples, on every machine and with every numpy.
     assert (first, second) == (FIRST, SECOND)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 50), min_size=2, max_size=24), st.integers(1, 8))
+def test_micro_batches_are_nearly_even_in_tokens(lengths: list[int], micro: int) -> None:
+    step = Step([[Example([0] * length, [1] * length)] for length in lengths])
+    sizes = [len(part.tokens) for part in step.split(micro)]
+    in_order = [sum(lengths[i : i + micro]) for i in range(0, len(lengths), micro)]
+    assert max(sizes) <= max(*in_order, max(lengths) + sum(lengths) / len(sizes))
+
+
+def test_a_long_example_gets_short_company() -> None:
+    step = Step([[Example([i] * length, [1] * length)] for i, length in enumerate([9, 8, 1, 2, 3, 4])])
+    assert [part.lengths.tolist() for part in step.split(2)] == [[9, 1], [8, 2], [3, 4]]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 40), st.integers(4, 12), st.integers(1, 9), st.integers(1, 9), st.integers(0, 9))
+def test_packed_rows_stay_together_and_every_epoch_holds_every_example_once(
+    size: int, capacity: int, count: int, micro: int, seed: int
+) -> None:
+    rows = pack([len(example.tokens) for example in examples(size)], capacity)
+    stream = Batches(examples(size), seed, rows)
+    epoch = [numbers(stream.take(1).split(1)) for _ in range(len(rows))]
+    assert sorted(map(tuple, epoch)) == sorted(map(tuple, rows))
+    assert sorted(number for row in epoch for number in row) == list(range(size))
+    step = stream.take(count)
+    parts = list(step.split(micro))
+    assert all(len(part.tokens) <= micro * capacity for part in parts)
+    assert sum(int(part.trained.sum()) for part in parts) == step.targets
+    again = Batches(examples(size), seed, rows)
+    again.seek(len(rows))
+    assert numbers(again.take(count).split(count)) == numbers(step.split(count))
 
 
 def test_plain_lists_serve_as_examples() -> None:

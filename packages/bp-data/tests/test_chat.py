@@ -102,6 +102,32 @@ def test_the_template_file_comes_before_the_setting(
     assert ChatTokenizer.open(folder).render([USER]) == f"file {USER['content']}"
 
 
+def test_a_template_for_tools_lies_beside_or_in_the_setting(
+    byte_level: Callable[..., Tokenizer], write_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    named = [{"name": "tool_use", "template": "t{{ tools[0].function.name }}"}, {"name": "default", "template": "d"}]
+    folder = write_folder(tmp_path, byte_level("<s>"), chat_template=named)
+    for _ in range(2):
+        ours, theirs = open_both(folder)
+        assert ours.render([USER], tools=tools) == theirs.apply_chat_template([USER], tools, tokenize=False) == "tf"
+        assert ours.render([USER]) == theirs.apply_chat_template([USER], tokenize=False) == "d"
+        assert ours.prompt([USER], tools) == ours.encode("tf")
+        theirs.save_pretrained(folder)  # as files: chat_template.jinja and additional_chat_templates/tool_use.jinja
+        assert (folder / "additional_chat_templates" / "tool_use.jinja").is_file()
+
+
+def test_documents_and_nulls_are_passed_as_in_transformers(
+    byte_level: Callable[..., Tokenizer], write_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    template = "{{ documents | tojson }}{{ messages | tojson }}{{ tools is none }}"
+    ours, theirs = open_both(write_folder(tmp_path, byte_level("<s>"), chat_template=template))
+    messages, documents = [{**USER, "name": None}], [{"title": "a", "text": "é"}]
+    expected = theirs.apply_chat_template(messages, documents=documents, tokenize=False)
+    assert ours.render(messages, documents=documents) == expected
+    assert ours.render(messages) == theirs.apply_chat_template(messages, tokenize=False)
+
+
 @pytest.mark.parametrize(("special", "end"), [(("<|im_end|>", "</s>"), "<|im_end|>"), (("</s>",), "</s>")])
 def test_without_a_template_it_is_chatml_with_a_terminator_of_one_token(
     special: tuple[str, ...], end: str, byte_level: Callable[..., Tokenizer]

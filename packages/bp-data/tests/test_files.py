@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from bp_core.errors import (
     BackpropagateError,
     BadRow,
+    BadValue,
     BrokenJson,
     FileEmpty,
     FileMissing,
@@ -24,6 +25,7 @@ from bp_core.errors import (
     UnknownFormat,
 )
 from bp_data import Row, convert, read
+from bp_data.files import columns_in
 
 ROW = {"text": "é漢👩"}
 
@@ -32,6 +34,14 @@ def write(tmp_path: Path, name: str, content: str | bytes) -> Path:
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
+
+
+def test_columns_may_be_given_as_one_line() -> None:
+    assert columns_in("") == {}
+    assert columns_in("prompt=q, completion=a b") == {"prompt": "q", "completion": "a b"}
+    for wrong in ("prompt", "prompt=", "=q", "prompt=q,prompt=r", "prompt=q,"):
+        with pytest.raises(BadValue, match="must be pairs"):
+            columns_in(wrong)
 
 
 @pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])

@@ -145,7 +145,7 @@ DISHONEST = {
     "an earlier turn rewritten": HONEST.replace("{{ m.content }}", "{{ m.content if loop.last else '…' }}"),
     "no terminator": HONEST.replace("</s>", ""),
     "a terminator only before the answer": HONEST.replace("</s>", "").replace("[{{ m.role }}]", "[{{ m.role }}]</s>"),
-    "ends differently at the end": HONEST + "{{ '</s>' if not add_generation_prompt }}",
+    "no terminator at the end": HONEST.replace("</s>", "{{ '</s>' if not loop.last }}"),
 }
 
 
@@ -155,6 +155,12 @@ def test_pieces_that_do_not_add_up_are_refused(template: str, byte_level: Callab
     with pytest.raises(TemplateUnusable) as caught:
         mask(record("q", "a", "q", "a"), tokenizer)
     assert caught.value.where == "f:7"
+
+
+def test_what_ends_only_the_whole_text_does_not_end_a_turn(byte_level: Callable[..., Tokenizer]) -> None:
+    template = HONEST + "{{ '<eot>' if not add_generation_prompt }}"
+    tokenizer = ChatTokenizer(byte_level("</s>", "<eot>"), template, eos_token="</s>")
+    assert_exact(mask(record("q", "a", "q", "b"), tokenizer), tokenizer, ["a</s>", "b</s>"])
 
 
 def test_the_honest_template_is_accepted(byte_level: Callable[..., Tokenizer]) -> None:

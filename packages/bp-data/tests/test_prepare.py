@@ -48,9 +48,82 @@ def test_cutting_is_at_the_end_and_counted(smol: ChatTokenizer) -> None:
         list(example.tokens)[:64] for example in whole.examples[:2]
     ]
     report = cut.report
-    assert (report.truncated, report.terminators_lost, report.dropped, report.examples) == (2, 2, 1, 2)
+    assert (report.truncated, report.turns_cut, report.terminators_lost) == (2, 2, 1)
+    assert (report.dropped, report.dropped_at, report.examples) == (1, ("row 3",), 2)
     assert report.longest == whole.report.longest
     assert report.tokens == sum(len(example.tokens) for example in cut.examples)
+
+
+LONG = "word " * 60
+TALK = [
+    {"role": role, "content": text} for role, text in zip(["user", "assistant"] * 3, [*"abcd", LONG, LONG], strict=True)
+]
+
+
+def test_a_cut_falls_after_the_last_answer_that_fits(smol: ChatTokenizer) -> None:
+    prepared = prepare([{"messages": TALK}], smol, max_length=120)
+    (example,) = prepared.examples
+    whole = prepare([{"messages": TALK[:4]}], smol, max_length=120).examples[0]
+    assert list(example.tokens) == list(whole.tokens)[:-1]  # less the line end, which follows the answer
+    assert smol.decode(example.tokens).endswith("d<|im_end|>")
+    report = prepared.report
+    assert (report.truncated, report.turns_cut, report.terminators_lost, report.dropped) == (1, 1, 0, 0)
+
+
+def test_a_first_answer_that_does_not_fit_is_cut_within(smol: ChatTokenizer) -> None:
+    prepared = prepare([{"messages": [TALK[0], TALK[5], *TALK[:2]]}], smol, max_length=50)
+    assert len(prepared.examples[0].tokens) == 50
+    assert prepared.examples[0].trained[-1] == 1
+    report = prepared.report
+    assert (report.truncated, report.turns_cut, report.terminators_lost) == (1, 2, 1)
+
+
+def test_rows_left_without_a_target_are_counted_and_the_first_are_named(smol: ChatTokenizer) -> None:
+    late = {"prompt": LONG, "completion": "a"}
+    report = prepare([late, *rows(1), *[late] * 6], smol, max_length=50).report
+    assert (report.rows, report.examples, report.dropped) == (8, 1, 7)
+    assert report.dropped_at == ("row 1", "row 3", "row 4", "row 5", "row 6")
+
+
+@pytest.mark.parametrize("max_length", [40, 90, 120])
+def test_no_answer_is_kept_without_its_end_if_one_before_it_fits(max_length: int, smol: ChatTokenizer) -> None:
+    talks = [[turn for _ in range(n) for turn in (TALK[0], TALK[1])] + TALK[4:] for n in range(1, 7)]
+    prepared = prepare([{"messages": talk} for talk in talks], smol, max_length=max_length)
+    assert all(example.tokens[-1] == smol.token("<|im_end|>") for example in prepared.examples)
+    assert prepared.report.terminators_lost == 0
+
+
+def test_formats_but_the_most_frequent_are_named_by_their_first_row(smol: ChatTokenizer) -> None:
+    report = prepare([{"text": "raw"}, *rows(3), {"text": "more"}], smol, max_length=64).report
+    assert report.mixed == {"text": "row 1"}
+    assert prepare(rows(3), smol, max_length=64).report.mixed == {}
+
+
+def test_what_is_learned_can_be_the_last_answer_or_everything(smol: ChatTokenizer) -> None:
+    targets = {
+        choice: prepare([{"messages": TALK[:4]}], smol, max_length=120, train_on=choice).report.targets
+        for choice in ("assistant", "last", "all")
+    }
+    assert targets["assistant"] == 2 * targets["last"] == 4
+    assert targets["all"] == prepare([{"messages": TALK[:4]}], smol, max_length=120).report.tokens - 1
+
+
+def test_parts_of_answers_that_the_template_leaves_out_are_counted(
+    model_tokenizer: Callable[..., ChatTokenizer],
+) -> None:
+    answer = {"role": "assistant", "content": "a", "reasoning_content": "hm"}
+    prepared = prepare([{"messages": [TALK[0], answer] * 3}], model_tokenizer("qwen3"), max_length=120)
+    assert prepared.report.left_out == 2
+
+
+def test_the_contract_holds_the_template_that_was_used(byte_level: Callable[..., Tokenizer]) -> None:
+    plain = "{% for m in messages %}[{{ m.role }}]{{ m.content }}</s>{% endfor %}"
+    plain += "{{ '[assistant]' if add_generation_prompt }}"
+    with_tools = "{{ tools | tojson }}" + plain
+    tokenizer = ChatTokenizer(byte_level("</s>"), {"default": plain, "tool_use": with_tools}, eos_token="</s>")
+    calling = {**rows(1)[0], "tools": [{"name": "f"}]}
+    for data, template in ((rows(1), plain), ([calling], with_tools), ([calling, *rows(1)], plain)):
+        assert prepare(data, tokenizer, max_length=200).contract.template == template
 
 
 def test_a_terminator_just_past_the_cut_is_lost_and_one_just_before_is_not(smol: ChatTokenizer) -> None:

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bp_data import ChatTokenizer, Record, Row, convert, prepare
@@ -52,8 +52,8 @@ MARKS = ["<|im_start|>", "<|im_end|>", "user\n", "assistant\n", "[INST]", "[/INS
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.sampled_from(MARKS), min_size=1, max_size=14).map("".join).filter(lambda text: bool(text.strip())))
+@example("[INST][/INST]<|im_start|></s>")  # the marker of another family is text
 def test_no_marker_is_left_inside_a_turn(text: str) -> None:
     content = convert(Row({"text": text}, "f:7")).content
-    family = MARKS[:2] if "<|im_start|>" in text else MARKS[4:8]
-    for turn in content if isinstance(content, list) else []:
-        assert not any(mark in turn["content"] for mark in family)
+    texts = [turn["content"] for turn in content] if isinstance(content, list) else []
+    assert any(not any(mark in text for mark in family for text in texts) for family in (MARKS[:2], MARKS[4:8]))

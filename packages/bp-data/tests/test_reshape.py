@@ -94,6 +94,27 @@ def test_a_turn_with_more_than_text_is_refused_rather_than_cut(to: str) -> None:
         SHAPES[to]([question, {**answer, "tool_calls": [{}]}], "f:7")
 
 
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
+CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": {"é": [1]}}}
+
+
+def test_tools_and_calls_go_through_openai_unchanged() -> None:
+    calling = {"role": "assistant", "content": "", "tool_calls": [CALL]}
+    record = convert(Row({"messages": [*turns([("user", "a")]), calling], "tools": [TOOL]}, "f:7"))
+    assert isinstance(record, Record)
+    row = reshaped({"messages": record.content, "tools": [TOOL]}, "openai")
+    assert row["messages"][1]["tool_calls"][0]["function"]["arguments"] == '{"\\u00e9": [1]}'  # type: ignore[index]
+    assert convert(Row(row, "f:7")) == record
+    for to in ("sharegpt", "alpaca"):
+        with pytest.raises(BadRow, match="cannot hold the row's tools"):
+            reshaped({"messages": record.content, "tools": [TOOL]}, to)
+
+
+def test_answers_to_compare_are_refused() -> None:
+    with pytest.raises(BadRow, match="answers to compare"):
+        reshaped({"prompt": "a", "chosen": "b", "rejected": "c"}, "openai")
+
+
 def test_an_unknown_format_is_refused_before_anything_is_read() -> None:
     with pytest.raises(BadValue, match="'llama'") as caught:
         reshape(iter([]), "llama")

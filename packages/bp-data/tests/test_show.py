@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -34,6 +36,20 @@ def test_tokens_and_mask_are_those_of_training_and_the_pieces_rejoin(
     assert all((part.trained > 0) == (part.role == "assistant") for part in shown.parts)
 
 
+@pytest.mark.parametrize("family", ["qwen2_5", "qwen3", "llama3_1", "mistral_v3", "phi4_mini", "gemma3"])
+@settings(max_examples=20, deadline=None)
+@given(pairs=DIALOGUE)
+def test_the_pieces_rejoin_with_the_templates_of_well_known_models(
+    family: str, pairs: list[tuple[str, str]], model_tokenizer: Callable[..., ChatTokenizer]
+) -> None:
+    row = record(*(turn for q, a in pairs for turn in (("user", q), ("assistant", a))))
+    masked, shown = mask(row, model_tokenizer(family)), show(row, model_tokenizer(family))
+    assert "".join(shown.pieces) == masked.text
+    assert shown.tokens == masked.tokens.tolist()
+    assert bytes(shown.trained) == masked.trained
+    assert sum(part.tokens for part in shown.parts) == len(shown.tokens)
+
+
 def test_each_turn_has_its_tokens_and_the_answer_is_the_trained_stretch(smol: ChatTokenizer) -> None:
     shown = show(record(("system", "s"), ("user", "q"), ("assistant", "a")), smol)
     assert list(shown.stretches()) == [
@@ -56,6 +72,16 @@ def test_a_system_turn_that_the_template_writes_into_the_next_is_counted_with_it
     shown = show(record(("system", "s"), ("user", "q"), ("assistant", "a")), tokenizer)
     assert [part.role for part in shown.parts] == ["system + user", "assistant"]
     assert sum(part.tokens for part in shown.parts) == len(shown.tokens)
+
+
+def test_a_call_is_shown_with_its_turn(model_tokenizer: Callable[..., ChatTokenizer]) -> None:
+    call = {"type": "function", "function": {"name": "f", "arguments": {}}}
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
+    shown = show(Record("openai", turns, "f:7", tools=(call,)), model_tokenizer("qwen2_5"))
+    assert [part.role for part in shown.parts] == ["user", "assistant"]
+    assert [text for text, trained in shown.stretches() if trained] == [
+        '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call><|im_end|>'
+    ]
 
 
 def test_a_bos_that_the_tokenizer_writes_is_a_piece_of_its_own(llama: ChatTokenizer) -> None:

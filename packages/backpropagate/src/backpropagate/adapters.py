@@ -20,7 +20,8 @@ from bp_data import ChatTokenizer
 from bp_export import Export, export
 
 from . import models
-from .runs import RunFolder
+from .recording import record_export
+from .runs import RUN_FILE, RunFolder
 
 _ORIGIN = "run.json"
 _READY = "lora.ready"  # in the run's folder: whole, and about to become <output>/lora
@@ -61,9 +62,9 @@ def publish(rail: Rail, run: RunFolder, base: Path, contract: Contract, step: in
                 shutil.copyfile(base / name, draft / name)
         write_json(draft / CONTRACT_FILE, contract.as_dict())
         write_json(draft / _ORIGIN, origin)
-    _retire(run.path / "lora")  # of this run, before it was extended
+    _retire(run.path / "lora", run.id)  # of this run, before it was extended
     while ready.exists():
-        _retire(target)
+        _retire(target, run.id)
         with contextlib.suppress(OutputUnusable):  # another run published in this very moment: make room again
             move(ready, target)
     return target
@@ -97,14 +98,29 @@ def export_adapter(adapter: Path, config: ExportConfig, notify: Notify) -> Expor
     """Export an adapter and prove the result against the adapter as PyTorch (or another rail) runs it in float32."""
     base = base_of(adapter, notify)
     if config.format == "lora":
-        return export(adapter, base, config, notify=notify)
+        return _recorded(adapter, export(adapter, base, config, notify=notify))
     notify(Progress("open the reference", 0, 0))
     reference = reference_rail(base, adapter)
     try:
-        return export(adapter, base, config, reference=reference, samples=samples_of(adapter, base), notify=notify)
+        done = export(adapter, base, config, reference=reference, samples=samples_of(adapter, base), notify=notify)
     finally:
         if reference:
             reference.close()
+    return _recorded(adapter, done)
+
+
+def run_of(adapter: Path) -> RunFolder | None:
+    """The folder of the run that made an adapter; None for one from elsewhere, or whose run is gone."""
+    run_id = _run_of(adapter)
+    places = (adapter.parent / "runs" / str(run_id), adapter.parent)
+    return next((RunFolder(place) for place in places if run_id == place.name and (place / RUN_FILE).is_file()), None)
+
+
+def _recorded(adapter: Path, done: Export) -> Export:
+    """Note an export with the run that made the adapter, if it is there."""
+    if run := run_of(adapter):
+        record_export(run, done)
+    return done
 
 
 def reference_rail(base: Path, adapter: Path) -> Rail | None:
@@ -121,10 +137,9 @@ def reference_rail(base: Path, adapter: Path) -> Rail | None:
 
 def samples_of(adapter: Path, base: Path) -> list[Sample]:
     """Rows to prove an export with: training rows kept by the run, else fixed questions."""
-    run_id = _run_of(adapter)
-    for folder in (adapter.parent / "runs" / str(run_id), adapter.parent):
-        if run_id and (kept := RunFolder(folder).samples()):
-            return kept
+    run = run_of(adapter)
+    if run and (kept := run.samples()):
+        return kept
     tokenizer = ChatTokenizer.open(base)
     return [_probe(tokenizer, question) for question in _PROBES]
 
@@ -143,22 +158,25 @@ def _probe(tokenizer: ChatTokenizer, question: str) -> Sample:
     return Sample(text, tokens, (0,) + (1,) * (len(tokens) - 1), tokens)
 
 
-def _retire(adapter: Path) -> None:
-    """Move an adapter, if there is one, to where it can stay: with its own run, or beside under a dated name."""
+def _retire(adapter: Path, successor: str) -> None:
+    """Move an adapter, if there is one, to where it can stay: with its own run, or beside under a dated name.
+
+    `successor` is the run that publishes now; an older adapter of the same run gets a name with its step.
+    """
     with contextlib.suppress(FileNotFoundError):  # another run did so in this very moment
         if adapter.exists():
-            move(adapter, _place_for_old(adapter))
+            move(adapter, _place_for_old(adapter, successor))
 
 
-def _place_for_old(adapter: Path) -> Path:
+def _place_for_old(adapter: Path, successor: str) -> Path:
     origin = _origin(adapter)
-    run_id, step = origin.get("run"), origin.get("step", 0)
-    output = adapter.parent if adapter.parent.parent.name != "runs" else adapter.parent.parent.parent
-    run = output / "runs" / str(run_id)
-    places = [run / "lora", run / f"lora-step-{step:06d}"] if run_id and run.is_dir() else []
+    output = adapter.parent.parent.parent if adapter.parent.name == successor else adapter.parent
+    run = output / "runs" / str(origin.get("run"))
+    places = [run / f"lora-step-{origin.get('step', 0):06d}"] if "run" in origin and run.is_dir() else []
+    places[:0] = [run / "lora"] if places and run.name != successor else []
     dated = output / time.strftime("lora-until-%Y%m%d-%H%M%S")
     places += [dated, *(dated.with_name(f"{dated.name}-{number}") for number in range(2, 1000))]
-    return next(place for place in places if place != adapter and not place.exists())
+    return next(place for place in places if not place.exists())
 
 
 def _origin(adapter: Path) -> dict[str, Any]:

@@ -11,11 +11,11 @@ from typing import Annotated, Any
 
 import typer
 
-from bp_core.config import ExportConfig, TrainConfig
+from bp_core.config import ExportConfig, TrainConfig, TrainOn
 
 from . import __version__
 from .failures import exit_code_of
-from .options import with_options
+from .options import option, with_options
 from .runs import NEWEST
 
 app = typer.Typer(
@@ -28,6 +28,8 @@ app = typer.Typer(
 data_app = typer.Typer(help="Look at a data file as the model will, split it, convert it.")
 app.add_typer(data_app, name="data")
 _ALLOW = "Go on although data, model or settings changed."
+RunName = Annotated[str, typer.Argument(help="Id, unique beginning of one, or run folder.")]
+Columns = Annotated[str, option(TrainConfig, "columns")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
 
@@ -120,16 +122,71 @@ def info(json: Json = False) -> None:
     _verbs().info(json=json)
 
 
+@app.command("list-runs")
+def list_runs(
+    status: Annotated[
+        str | None, typer.Option(help="Only these: running, paused, finished, failed or interrupted.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List every run of this user, newest first, wherever its folder is."""
+    _ledger_verbs().list_runs(status, json=json)
+
+
+@app.command("show-run")
+def show_run(run: RunName, json: Json = False) -> None:
+    """Show all that the ledger knows of a run."""
+    _ledger_verbs().show_run(run, json=json)
+
+
+@app.command("diff-runs")
+def diff_runs(
+    first: RunName, second: Annotated[str, typer.Argument(help="The other run.")], json: Json = False
+) -> None:
+    """Show two runs side by side, only what differs: recipe, data, versions, results."""
+    _ledger_verbs().diff_runs(first, second, json=json)
+
+
+@app.command()
+def replay(
+    run: Annotated[str, typer.Argument(help="Id, unique beginning of one, run folder, or run.lock file.")],
+    set: Annotated[list[str] | None, typer.Option(help="A setting to change, as name=value; may be repeated.")] = None,
+    json: Json = False,
+) -> None:
+    """Do a run again, after checking that data, base model and tokenizer are still the same."""
+    _ledger_verbs().replay(run, set or [], json=json)
+
+
+@app.command("export-runs")
+def export_runs(
+    format: Annotated[str, typer.Option(help="jsonl or csv.")] = "jsonl",
+    output: Annotated[str | None, typer.Option(help="The file to write. Default: stdout.")] = None,
+) -> None:
+    """Write all runs as a table for other tools."""
+    _ledger_verbs().export_runs(format, output)
+
+
+@app.command()
+def errors(
+    code: Annotated[str | None, typer.Argument(help="Only this code.")] = None,
+    json: Json = False,
+) -> None:
+    """Explain error codes and what to do about each."""
+    _ledger_verbs().errors(code, json=json)
+
+
 @data_app.command()
 def show(
     file: Annotated[str, typer.Argument(help="The data file.")],
     model: Annotated[str, typer.Option(help="The model whose tokenizer and chat template to use.")] = TrainConfig.model,
     rows: Annotated[int, typer.Option("--rows", "-n", help="How many rows.", min=1)] = 3,
     skip: Annotated[int, typer.Option(help="Leave out the first so many.", min=0)] = 0,
+    columns: Columns = TrainConfig.columns,
+    train_on: Annotated[TrainOn, option(TrainConfig, "train_on")] = TrainConfig.train_on,
     json: Json = False,
 ) -> None:
     """Show rows as the model will see them: the rendered text, what is learned of it, and its tokens."""
-    _data_verbs().show(file, model, rows, skip, json=json)
+    _data_verbs().show(file, model, rows, skip, columns, train_on, json=json)
 
 
 @data_app.command()
@@ -138,10 +195,11 @@ def split(
     held_out: Annotated[float, typer.Option(help="Share of the different conversations to hold out, 0 to 1.")],
     seed: Annotated[int, typer.Option(help="Another seed holds out others.")] = 42,
     output: Annotated[str | None, typer.Option(help="Folder for the two files. Default: beside the file.")] = None,
+    columns: Columns = TrainConfig.columns,
     json: Json = False,
 ) -> None:
     """Divide a file into rows to train on and rows held out; the same conversation is never in both."""
-    _data_verbs().split(file, held_out, seed, output, json=json)
+    _data_verbs().split(file, held_out, seed, output, columns, json=json)
 
 
 @data_app.command()
@@ -149,14 +207,19 @@ def convert(
     file: Annotated[str, typer.Argument(help="The data file.")],
     to: Annotated[str, typer.Option(help="The format: openai, sharegpt or alpaca.")],
     output: Annotated[str | None, typer.Option(help="The file to write. Default: stdout.")] = None,
+    columns: Columns = TrainConfig.columns,
 ) -> None:
     """Write a file's conversations in another format, as JSON lines."""
-    _data_verbs().convert_file(file, to, output)
+    _data_verbs().convert_file(file, to, output, columns)
 
 
 def _verbs() -> Any:
     """The module that does the work, loaded when a verb runs, so that --help stays quick."""
     return import_module(".verbs", __package__)
+
+
+def _ledger_verbs() -> Any:
+    return import_module(".ledger_verbs", __package__)
 
 
 def _data_verbs() -> Any:

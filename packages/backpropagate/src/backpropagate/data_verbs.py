@@ -9,9 +9,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from bp_core.config import TrainOn
 from bp_core.errors import BadValue
 from bp_data import ChatTokenizer, convert, read
+from bp_data.files import columns_in
 from bp_data.jsonl import line, new_lines
+from bp_data.records import demonstrations
 from bp_data.reshape import reshape
 from bp_data.show import Shown
 from bp_data.show import show as shown
@@ -25,12 +28,13 @@ from .verbs import quiet_libraries
 _VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {127: "␡"}
 
 
-def show(file: str, model: str, rows: int, skip: int, *, json: bool) -> None:
+def show(file: str, model: str, rows: int, skip: int, columns: str, train_on: TrainOn, *, json: bool) -> None:
     quiet_libraries()
     with Screen() as screen:
         folder = models.locate(model, screen.notify)
     tokenizer = ChatTokenizer.open(folder)
-    found = [shown(convert(row), tokenizer) for row in islice(read(file), skip, skip + rows)]
+    records = (convert(row) for row in islice(read(file, columns_in(columns)), skip, skip + rows))
+    found = [shown(row, tokenizer, train_on) for record in records for row in demonstrations(record)]
     if not found:
         raise BadValue(f"there are no rows after the first {skip}.", where=file, fix="Use a smaller --skip.")
     if json:
@@ -41,8 +45,8 @@ def show(file: str, model: str, rows: int, skip: int, *, json: bool) -> None:
         _print_row(row, console)
 
 
-def split(file: str, held_out: float, seed: int, output: str | None, *, json: bool) -> None:
-    done = split_file(file, held_out, seed=seed, folder=output)
+def split(file: str, held_out: float, seed: int, output: str | None, columns: str, *, json: bool) -> None:
+    done = split_file(file, held_out, seed=seed, folder=output, columns=columns_in(columns))
     if json:
         results.print_json(done.as_dict())
         return
@@ -51,8 +55,8 @@ def split(file: str, held_out: float, seed: int, output: str | None, *, json: bo
         print(f"{done.repeated} rows repeat another; each stands on the side of the first.", file=sys.stderr)
 
 
-def convert_file(file: str, to: str, output: str | None) -> None:
-    lines = (line(row) for row in reshape(read(file), to))
+def convert_file(file: str, to: str, output: str | None, columns: str) -> None:
+    lines = (line(row) for row in reshape(read(file, columns_in(columns)), to))
     if output is None:
         sys.stdout.buffer.writelines(lines)
         sys.stdout.buffer.flush()

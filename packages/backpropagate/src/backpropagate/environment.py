@@ -40,11 +40,16 @@ def describe() -> dict[str, Any]:
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "processors": os.cpu_count(),
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": versions(),
         "backends": {name: _backend(name) for name in rails()},
         "home": str(home()),
         "disk_free": shutil.disk_usage(Path.cwd()).free,
     }
+
+
+def versions() -> dict[str, str | None]:
+    """The versions of our packages and of those we compute with; None for what is not installed."""
+    return {name: _version(name) for name in _PACKAGES}
 
 
 def show(found: dict[str, Any]) -> None:

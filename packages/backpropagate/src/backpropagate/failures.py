@@ -11,6 +11,7 @@ from typing import Any
 from typer.exceptions import TyperException
 
 from bp_core.errors import BackpropagateError, BadValue, Interrupted
+from bp_core.redact import redact
 
 
 def exit_code_of(app: Callable[..., Any], arguments: Sequence[str]) -> int:
@@ -32,7 +33,8 @@ def exit_code_of(app: Callable[..., Any], arguments: Sequence[str]) -> int:
 
 
 def _say(error: BackpropagateError) -> None:
-    print(f"\nerror {error.code}\n  {error}\n  fix: {error.fix}", file=sys.stderr)
+    run = f"\n  run: {error.run}" if error.run else ""
+    print(f"\nerror {error.code}\n  {error}\n  fix: {error.fix}{run}", file=sys.stderr)
 
 
 def _say_bug(error: Exception) -> None:
@@ -40,9 +42,9 @@ def _say_bug(error: Exception) -> None:
     with tempfile.NamedTemporaryFile(
         "w", prefix="backprop-", suffix=".txt", delete=False, encoding="utf-8", errors="replace"
     ) as file:
-        traceback.print_exception(error, file=file)
+        file.write(redact("".join(traceback.format_exception(error))))
     print(
-        f"\nThis is a mistake in Backpropagate: {type(error).__name__}: {error}\n"
+        f"\nThis is a mistake in Backpropagate: {type(error).__name__}: {redact(str(error))}\n"
         f"  fix: report it with {file.name} and the output of `backprop info`.",
         file=sys.stderr,
     )

@@ -111,7 +111,7 @@ def fingerprint(folder: Path) -> str:
         found.update(f"{path.name} {size}".encode())
         with path.open("rb") as file:
             for place in range(_SAMPLES):
-                file.seek(size * place // _SAMPLES)
+                file.seek(max(0, size - _SAMPLE) * place // (_SAMPLES - 1))
                 found.update(file.read(_SAMPLE))
     for name in ("config.json", "tokenizer.json"):
         found.update((folder / name).read_bytes() if (folder / name).is_file() else b"")

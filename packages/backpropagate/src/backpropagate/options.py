@@ -41,6 +41,11 @@ def with_options(config: type, *left_out: str) -> Callable[[Callable[..., None]]
     return decorate
 
 
+def option(config: type, name: str) -> Any:
+    """The option of one setting, for a command that takes no others of its class."""
+    return typer.Option(help=next(setting.help for setting in settings(config) if setting.name == name))
+
+
 def given(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings without those left at None."""
     return {name: value for name, value in settings.items() if value is not None}

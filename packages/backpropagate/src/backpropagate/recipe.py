@@ -15,23 +15,25 @@ from bp_core.rail import Probe, Rail, find, rails
 _PREFERRED = ("cuda", "cpu")
 
 
-def resolve(config: TrainConfig, examples: int, backend: str, model: Mapping[str, Any]) -> Recipe:
-    """A recipe for `examples` rows on the rail `backend`; every value that the user did not set is explained.
+def resolve(config: TrainConfig, rows: int, backend: str, model: Mapping[str, Any]) -> Recipe:
+    """A recipe for the rail `backend`; every value that the user did not set is explained.
 
-    `model` is the base's config.json.
+    `rows` counts examples, or packed rows; `model` is the base's config.json.
     """
     why: dict[str, str] = {}
-    batch_size = config.batch_size or min(BATCH_SIZE, examples)
+    kind = "packed rows" if config.packing else "examples"
+    batch_size = config.batch_size or min(BATCH_SIZE, rows)
     if config.batch_size is None:
-        why["batch_size"] = f"{BATCH_SIZE}, the default" if examples >= BATCH_SIZE else f"all {examples} examples"
-    steps = config.steps or max(1, math.ceil(_epochs(config) * examples / batch_size))
+        why["batch_size"] = f"{BATCH_SIZE}, the default" if rows >= BATCH_SIZE else f"all {rows} {kind}"
+    steps = config.steps or max(1, math.ceil(_epochs(config) * rows / batch_size))
     if config.steps is None:
-        why["steps"] = f"{_epochs(config):g} epochs × {examples} examples ÷ {batch_size} a step"
+        why["steps"] = f"{_epochs(config):g} epochs × {rows} {kind} ÷ {batch_size} a step"
     elif config.epochs is not None:
         why["steps"] = "as set; --steps wins over --epochs"
     rate, reason = learning_rate(model)
-    defaults: dict[str, Any] = {"alpha": 2.0 * config.rank, "learning_rate": rate, "micro_batch": batch_size}
-    reasons = {"alpha": "2 × rank", "learning_rate": reason, "micro_batch": "the batch size"}
+    micro, whole = (1, "a packed row is full") if config.packing else (batch_size, "the batch size")
+    defaults: dict[str, Any] = {"alpha": 2.0 * config.rank, "learning_rate": rate, "micro_batch": micro}
+    reasons = {"alpha": "2 × rank", "learning_rate": reason, "micro_batch": whole}
     evaluates = config.eval_data is not None or config.held_out is not None
     defaults |= {"eval_data": "", "held_out": 0.0, "patience": 0}
     defaults |= {"eval_every": max(1, steps // EVALUATIONS) if evaluates else 0}

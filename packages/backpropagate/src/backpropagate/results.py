@@ -12,6 +12,7 @@ from rich.table import Table
 from bp_export import Export, Parity
 
 from .commands import command, near
+from .quantity import gigabytes
 from .training import Plan, Run
 
 _LABELS = {"base": "base model", "adapter": "with adapter", "merged": "merged, f16 GGUF", "final": "this file"}
@@ -40,7 +41,7 @@ def show_run(run: Run) -> None:
         ("steps", f"{len(run.losses)}, {run.tokens} tokens ({run.targets} of them targets){_skipped(run)}"),
         ("loss", f"{run.losses[0]:.3f} → {run.losses[-1]:.3f}  {_curve(run.losses)}"),
         ("time", f"{run.seconds:.0f} s, {run.targets / run.seconds:.0f} targets/s"),
-        ("peak memory", _gigabytes(run.peak_memory)),
+        ("peak memory", gigabytes(run.peak_memory)),
         *([("evaluation", _evaluation(run))] if run.eval_loss is not None else []),
         ("adapter", near(run.adapter)),
         ("records", near(run.folder)),
@@ -54,7 +55,7 @@ def show_export(export: Export) -> None:
     console = Console()
     if export.parity:
         show_parity(export.parity, console)
-    console.print(_facts(("written", near(export.path)), ("size", _gigabytes(export.bytes))))
+    console.print(_facts(("written", near(export.path)), ("size", gigabytes(export.bytes))))
 
 
 def show_parity(parity: Parity, console: Console) -> None:
@@ -112,7 +113,3 @@ def _short(value: Any) -> str:
     if isinstance(value, list | tuple):
         return " to ".join(_short(item) for item in value)
     return "" if value is None else str(value)
-
-
-def _gigabytes(count: int) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

@@ -15,6 +15,7 @@ from bp_core.config import Recipe
 from bp_core.errors import BadValue, CheckpointUnusable, NothingToResume, ResumeMismatch
 from bp_core.examples import Sample
 from bp_core.folders import write_json, writing
+from bp_core.redact import redact_all
 
 RUN_FILE = "run.json"
 NEWEST = "newest"  # in place of an id: the newest run that has not finished
@@ -50,7 +51,7 @@ class RunFolder:
 
     def write(self, **changes: Any) -> None:
         known = self.read() if (self.path / RUN_FILE).exists() else {}
-        write_json(self.path / RUN_FILE, known | changes)
+        write_json(self.path / RUN_FILE, known | redact_all(changes))
 
     def write_samples(self, samples: list[Sample]) -> None:
         write_json(self.path / "samples.json", [dataclasses.asdict(sample) for sample in samples])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -14,20 +14,23 @@ from bp_core.contract import CONTRACT_FILE, Contract
 from bp_core.errors import FileMissing
 from bp_core.events import Event, Notify, Progress, Watch
 from bp_core.examples import Example
-from bp_core.folders import writable_folder
+from bp_core.folders import home, writable_folder
 from bp_core.rail import Job, Rail
 from bp_data import ChatTokenizer, prepare
+from bp_data.files import columns_in
 from bp_data.hold_out import hold_out
 from bp_export import Export
 from bp_resilience import Claim
 
-from . import models, runs
+from . import lock, models, reporting, runs
 from .adapters import adapter_in, export_adapter, stop_ids
+from .environment import versions
 from .recipe import choose_rail, resolve
 from .screen import Screen
 from .training import Plan, Run, Work, carry_out
 
 Data = str | Path | Sequence[Mapping[str, Any]]
+Check = Callable[[lock.Lock], None]
 
 
 class Trainer:
@@ -59,11 +62,13 @@ class Trainer:
         resume: bool | str = False,
         allow_changes: bool = False,
         watch: Watch | None = None,
+        check: Check | None = None,
     ) -> Run:
         """Train an adapter on `data`: a file, or a list of rows. `watch` receives every event, in place of the display.
 
         `resume` goes on with the newest unfinished run, or the one whose id begins so; more steps than before extend
-        it. Other data, model or settings are refused by name, unless `allow_changes`.
+        it. Other data, model or settings are refused by name, unless `allow_changes`. `check` sees what would be
+        trained before anything is written, and may refuse by raising.
         """
         config = self._with({"steps": steps, "epochs": epochs, "samples": samples})
         screen: AbstractContextManager[Screen | None] = nullcontext() if watch else Screen()
@@ -74,16 +79,21 @@ class Trainer:
             if run:
                 claims.enter_context(Claim(run.path))
             work = self._prepare(data, config, notify)
+            locked = _lock(work, config, data)
+            if check:
+                check(locked)
             notes: list[str] = []
             if run:
-                recipe, notes = runs.continued(run, work.plan.recipe, work.facts, allow_changes)
+                recipe, changes = runs.continued(run, work.plan.recipe, work.facts, allow_changes)
+                notes = [f"going on although {change}." for change in changes]
                 work = replace(work, plan=replace(work.plan, recipe=recipe))
                 run.write(recipe=dataclasses.asdict(recipe), facts=work.facts)
             else:
                 run = runs.create(output, **_record(work, config, data))
                 claims.enter_context(Claim(run.path))
+            replace(locked, run=run.id).write(run.path)
             self.close()
-            result = carry_out(work, run, watch or (shown.watch if shown else _silent), notes)
+            result = carry_out(work, run, watch or (shown.showing(run.id) if shown else _silent), notes)
             self._rail = work.rail
             return result
 
@@ -129,21 +139,27 @@ class Trainer:
         for path in (data, config.eval_data):
             if isinstance(path, str | Path) and not Path(path).exists():
                 raise FileMissing("there is no such file.", where=str(path))
+        trackers = reporting.chosen(config.report_to)
         backend, rail, probe = choose_rail(config.backend)
         base = models.locate(config.model, notify)
         self._tokenizer = ChatTokenizer.open(base)
-        length = config.max_length
-        prepared = prepare(data, self._tokenizer, max_length=length, samples=config.samples, on_progress=notify)
-        held_out: list[Example] = []
-        examples, counts = prepared.examples, prepared.report.as_dict()
+        settings: dict[str, Any] = {"max_length": config.max_length, "train_on": config.train_on, "on_progress": notify}
+        settings |= {"cache": home() / "cache" / "data", "columns": columns_in(config.columns)}
+        prepared = prepare(data, self._tokenizer, samples=config.samples, **settings)
+        held_out: Sequence[Example] = []
+        evaluation = {}
         if config.held_out:
-            examples, held_out = hold_out(examples, config.held_out, config.seed)
+            prepared, held_out = hold_out(prepared, config.held_out, config.seed)
         elif config.eval_data:
-            others = prepare(config.eval_data, self._tokenizer, max_length=length, on_progress=notify)
-            held_out, counts["evaluation_sha256"] = others.examples, others.report.sha256
-        counts["evaluation_examples"] = len(held_out)
-        recipe = resolve(config, len(examples), backend, models.description(base))
-        return Work(Plan(recipe, probe.device, base, counts), prepared, examples, held_out, rail)
+            others = prepare(config.eval_data, self._tokenizer, **settings)
+            held_out, evaluation = others.examples, {"evaluation_sha256": others.report.sha256}
+        if config.packing:
+            prepared = prepared.packing(config.max_length)
+        rows = len(prepared.packed or prepared.examples)
+        recipe = resolve(config, rows, backend, models.description(base))
+        counts = prepared.report.as_dict() | evaluation | {"evaluation_examples": len(held_out)}
+        plan = Plan(recipe, probe.device, base, counts)
+        return Work(plan, prepared, held_out, rail, self._tokenizer, trackers)
 
     def _reader(self) -> tuple[Rail, ChatTokenizer]:
         """The open rail, or the base with this trainer's adapter (if it was trained) opened for reading."""
@@ -164,6 +180,19 @@ def _record(work: Work, config: TrainConfig, data: Data) -> dict[str, Any]:
         settings["eval_data"] = str(Path(config.eval_data).resolve())
     recipe, base = dataclasses.asdict(work.plan.recipe), str(work.plan.base)
     return {"recipe": recipe, "facts": work.facts, "settings": settings, "data": path, "base": base}
+
+
+def _lock(work: Work, config: TrainConfig, data: Data) -> lock.Lock:
+    """The run.lock of a run that has no id yet."""
+    return lock.Lock(
+        run="",
+        data=str(Path(data).resolve()) if isinstance(data, str | Path) else None,
+        settings=lock.pinned(config, work.plan.recipe),
+        recipe=dataclasses.asdict(work.plan.recipe),
+        hashes=work.facts | {"tokenizer": lock.tokenizer_digest(work.plan.base)},
+        packages=versions(),
+        hardware=lock.hardware(work.plan.device),
+    )
 
 
 def _silent(event: Event | Progress) -> None:

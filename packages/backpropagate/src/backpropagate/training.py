@@ -11,17 +11,18 @@ from typing import Any
 
 from bp_core.config import Recipe
 from bp_core.errors import BackpropagateError, DiskFull, Interrupted, OutputUnusable
-from bp_core.events import Event, Warned, Watch
+from bp_core.events import Warned, Watch
 from bp_core.examples import Example
 from bp_core.folders import sweep
 from bp_core.rail import Job, Rail
-from bp_data import Batches, Prepared
-from bp_resilience import EventLog, Keeper, Signals, State, Surroundings, nvml, read_events
+from bp_data import Batches, ChatTokenizer, Prepared
+from bp_resilience import Keeper, Signals, State, Surroundings, nvml, read_events
 from bp_resilience import train as run_loop
 
-from . import models
-from .adapters import publish
+from . import models, report
+from .adapters import publish, stop_ids
 from .commands import resume_command
+from .recording import Recording
 from .runs import RunFolder
 
 
@@ -70,9 +71,10 @@ class Work:
 
     plan: Plan
     prepared: Prepared
-    examples: Sequence[Example]
     held_out: Sequence[Example]
     rail: Rail
+    tokenizer: ChatTokenizer
+    trackers: Sequence[str]
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -90,20 +92,15 @@ def carry_out(work: Work, run: RunFolder, watch: Watch, notes: Sequence[str]) ->
 
     Raises what the loop raises; Interrupted says how to go on.
     """
-    log = EventLog(run.path)
-
-    def record(event: Event) -> None:
-        log.watch(event)
-        watch(event)
-
-    with _ending(run):
+    with Recording(run, work.trackers, watch) as recording, _ending(run):
+        record = recording.watch
         for name in ("run.json", "samples.json", "lora"):
             sweep(run.path, name)
         run.write_samples(work.prepared.samples)
         name = models.lasting_name(work.plan.base)
         recipe = work.plan.recipe
         opened = work.rail.open(Job(work.plan.base, recipe=recipe, dtype=recipe.dtype, base_name=name))
-        run.write(status="running", error=None, opened=dataclasses.asdict(opened))
+        run.write(status="running", error=None, opened=dataclasses.asdict(opened), counts=work.plan.data)
         for note in notes:
             record(Warned(0, note))
         with Signals() as signals:
@@ -112,6 +109,7 @@ def carry_out(work: Work, run: RunFolder, watch: Watch, notes: Sequence[str]) ->
             adapter = publish(work.rail, run, work.plan.base, work.prepared.contract, step)
             result = _result(work, run, adapter, state, step)
             run.write(status="finished", **_summary(result))
+            report.ask(run, _questions(work), lambda prompt, adapter: _answer(work, prompt, adapter), signals)
             return result
 
 
@@ -120,8 +118,32 @@ def _train(work: Work, run: RunFolder, watch: Watch, signals: Signals, card: str
     minutes = recipe.checkpoint_minutes
     keeper = Keeper(run.checkpoints, recipe.checkpoint_every, recipe.keep_checkpoints, minutes=minutes)
     held_out = Batches(work.held_out, recipe.seed).take(len(work.held_out)) if work.held_out else None
+    batches = Batches(work.prepared.examples, recipe.seed, work.prepared.packed)
     around = Surroundings(held_out, nvml(card) if card else None, signals)
-    return run_loop(work.rail, Batches(work.examples, recipe.seed), recipe, keeper, watch, around), keeper
+    return run_loop(work.rail, batches, recipe, keeper, watch, around), keeper
+
+
+def _questions(work: Work) -> list[report.Question]:
+    """Prompts for the report with the answers in the data: held-out ones where there are some."""
+    rows = [(example.tokens, list(example.trained).index(1)) for example in work.held_out]
+    where = "held out" if rows else "from the training rows"
+    rows = rows or [(sample.tokens, len(sample.prompt)) for sample in work.prepared.samples]
+    return [
+        report.Question(where, tokens[:start], work.tokenizer.decode(tokens[:start]), _spoken(work, tokens[start:]))
+        for tokens, start in rows
+        if start > 1  # less is a text without a question
+    ]
+
+
+def _answer(work: Work, prompt: Sequence[int], adapter: bool) -> str:
+    stop = stop_ids(work.tokenizer, work.prepared.contract)
+    return _spoken(work, work.rail.generate(prompt, limit=report.LIMIT, stop=stop, adapter=adapter))
+
+
+def _spoken(work: Work, tokens: Sequence[int]) -> str:
+    """An answer as text, without the tokens that end it."""
+    stop = stop_ids(work.tokenizer, work.prepared.contract)
+    return work.tokenizer.decode([token for token in tokens if token not in stop]).strip()
 
 
 def _best(state: State, keeper: Keeper, rail: Rail, watch: Watch) -> int:

@@ -13,6 +13,7 @@ from .errors import BadValue
 
 DType = Literal["auto", "float32", "bfloat16"]
 ExportFormat = Literal["lora", "merged", "gguf"]
+TrainOn = Literal["assistant", "last", "all"]
 Quantization = Literal["f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m"]
 
 # What an unset setting becomes when nothing better can be computed.
@@ -38,12 +39,22 @@ class TrainConfig:
     dropout: Annotated[float, "LoRA dropout, 0 to 1."] = 0.0
     learning_rate: Annotated[float | None, "Peak learning rate. Default: from the width of the model."] = None
     batch_size: Annotated[
-        int | None, f"Examples per optimizer step. Default: {BATCH_SIZE}, or all if there are fewer."
+        int | None, f"Examples (packed: rows) per optimizer step. Default: {BATCH_SIZE}, or all if there are fewer."
     ] = None
     micro_batch: Annotated[
-        int | None, "Examples computed at once. Default: the batch size; shrinks when memory runs out."
+        int | None,
+        "Examples computed at once. Default: the batch size, or 1 when packed; shrinks when memory runs out.",
     ] = None
     max_length: Annotated[int, "Longest example in tokens; longer ones are cut at the end."] = 2048
+    packing: Annotated[
+        bool,
+        "Let short examples share rows of max_length tokens, without seeing each other; batch_size and micro_batch then"
+        " count rows, so a step learns from more examples.",
+    ] = False
+    train_on: Annotated[TrainOn, "Which tokens are learned: all assistant turns, the last one only, or all text."] = (
+        "assistant"
+    )
+    columns: Annotated[str, "Names of the data's columns, ours first: prompt=question,completion=reply."] = ""
     warmup_ratio: Annotated[float, "Share of the steps over which the learning rate rises."] = 0.05
     weight_decay: Annotated[float, "AdamW weight decay."] = 0.0
     max_grad_norm: Annotated[float, "Gradients are clipped to this norm."] = 1.0
@@ -70,6 +81,9 @@ class TrainConfig:
     max_temp: Annotated[float, "Pause between steps while the graphics card is hotter than this, in °C."] = 88.0
     cooldown: Annotated[float, "Shortest such pause, in seconds."] = 30.0
     disk_wait: Annotated[float, "Minutes to wait for room on a full disk before the run fails."] = 30.0
+    report_to: Annotated[
+        str, "Trackers: auto (those installed), none, or names of tensorboard, wandb, mlflow, trackio, with commas."
+    ] = "auto"
 
     def __post_init__(self) -> None:
         check(self, _TRAIN_RANGES)
@@ -109,6 +123,9 @@ class Recipe:
     batch_size: int
     micro_batch: int
     max_length: int
+    packing: bool
+    train_on: TrainOn
+    columns: str
     warmup_steps: int
     weight_decay: float
     max_grad_norm: float

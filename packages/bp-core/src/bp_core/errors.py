@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from .redact import redact
+
 ERRORS: dict[str, type[BackpropagateError]] = {}
 _EXIT_CODES = {"INPUT": 1, "CONFIG": 1, "DEP": 2, "RUNTIME": 2, "STATE": 2}
 
@@ -18,6 +20,7 @@ class BackpropagateError(Exception):
     code: ClassVar[str] = ""
     fix: str = ""
     exit_code: ClassVar[int] = 2
+    run: str | None = None  # the id of the run in which it was raised
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
@@ -27,16 +30,17 @@ class BackpropagateError(Exception):
         ERRORS[cls.code] = cls
 
     def __init__(self, message: str, *, where: str | None = None, fix: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.where = where
+        super().__init__(redact(message))
+        self.message = redact(message)
+        self.where = redact(where) if where else where
         self.fix = fix or type(self).fix
 
     def __str__(self) -> str:
         return f"{self.where}: {self.message}" if self.where else self.message
 
     def as_dict(self) -> dict[str, str | None]:
-        return {"code": self.code, "message": self.message, "where": self.where, "fix": self.fix}
+        told = {"code": self.code, "message": self.message, "where": self.where, "fix": self.fix}
+        return told | ({"run": self.run} if self.run else {})
 
 
 class FileMissing(BackpropagateError):
@@ -81,6 +85,13 @@ class BadRow(BackpropagateError):
 
     code = "INPUT_ROW_INVALID"
     fix = "Correct that row."
+
+
+class MethodMismatch(BackpropagateError):
+    """A row compares or rates answers, and learning from it as from an example would teach the bad ones too."""
+
+    code = "INPUT_METHOD_MISMATCH"
+    fix = "Keep the good answers only, as prompt/completion or messages; --columns completion=chosen takes one column."
 
 
 class NoTarget(BackpropagateError):
@@ -249,6 +260,55 @@ class RunAlive(BackpropagateError):
 
     code = "STATE_RUN_ALIVE"
     fix = "Wait for it to end, or stop that process; then resume."
+
+
+class LedgerUnusable(BackpropagateError):
+    """The ledger of runs cannot be read or written. Training goes on without it; the run folders hold everything."""
+
+    code = "STATE_LEDGER_UNUSABLE"
+    fix = "Make the folder writable, or set BACKPROPAGATE_HOME to another one; a newer ledger needs a newer version."
+
+
+class RunNotFound(BackpropagateError):
+    """No run of the ledger has this id, or several begin like it."""
+
+    code = "INPUT_RUN_NOT_FOUND"
+    fix = "Name an id, the beginning of one, or a run's folder; `backprop list-runs` shows them."
+
+
+class NotReplayable(BackpropagateError):
+    """A run cannot be done again from its record: its data was not a file, or run.lock is missing or damaged."""
+
+    code = "INPUT_RUN_NOT_REPLAYABLE"
+    fix = "Save the rows to a file, and train on that file."
+
+
+class ReplayMismatch(BackpropagateError):
+    """Data, base model, tokenizer or chat template are not those of the run to replay."""
+
+    code = "STATE_REPLAY_MISMATCH"
+    fix = "Bring back what is named above, or start a new run with `backprop train`."
+
+
+class UnknownError(BackpropagateError):
+    """An error code that does not exist."""
+
+    code = "INPUT_ERROR_UNKNOWN"
+    fix = "`backprop errors` lists them all."
+
+
+class UnknownTracker(BackpropagateError):
+    """A tracker that is not known."""
+
+    code = "CONFIG_TRACKER_UNKNOWN"
+    fix = "Use --report-to auto, none, or a comma-separated list of tensorboard, wandb, mlflow, trackio."
+
+
+class TrackerMissing(BackpropagateError):
+    """A tracker was asked for by name, but its package is not installed."""
+
+    code = "DEP_TRACKER_MISSING"
+    fix = "Install the package that is named above, or leave the tracker out of --report-to."
 
 
 class DiskFull(BackpropagateError):

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from .rail import Memory
 
@@ -17,10 +18,12 @@ class Event:
 
     step: int
 
+    def as_dict(self) -> dict[str, Any]:
+        """A JSON value; a number that is not finite, for which JSON has no word, is null."""
+        return {"event": type(self).__name__} | {n: _finite(v) for n, v in dataclasses.asdict(self).items()}
+
     def as_json(self) -> str:
-        """One line; a number that is not finite, for which JSON has no word, is null."""
-        fields = {name: _finite(value) for name, value in dataclasses.asdict(self).items()}
-        return json.dumps({"event": type(self).__name__, **fields})
+        return json.dumps(self.as_dict())
 
     def says(self) -> str:
         """A line for the person who watches; "" for what is only progress."""
@@ -170,6 +173,18 @@ class Finished(Event):
     seconds: float
     peak_memory: int
     skipped: int = 0
+
+
+@dataclass(frozen=True)
+class Failed(Event):
+    """The run ended before its time: the error's code (a class name for a mistake of ours), message and fix."""
+
+    code: str
+    message: str
+    fix: str | None
+
+    def says(self) -> str:
+        return f"{self.code}: {self.message}"
 
 
 Watch = Callable[[Event], None]

@@ -157,7 +157,8 @@ class TorchRail:
 
     def save(self, folder: Path) -> None:
         assert self.optimizer, "open a job with a recipe first"
-        optimizers.save(folder, self.parameters, self.optimizer)
+        with translated():
+            optimizers.save(folder, self.parameters, self.optimizer)
 
     def restore(self, folder: Path) -> None:
         assert self.optimizer, "open a job with a recipe first"

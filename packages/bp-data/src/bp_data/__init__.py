@@ -3,9 +3,11 @@
 from .batches import Batches
 from .chat import ChatTokenizer
 from .files import Row, read
-from .formats import Record, convert
+from .formats import convert
 from .masking import Masked, mask
-from .prepare import Prepared, Report, prepare
+from .prepare import prepare
+from .prepared import Prepared, Report
+from .records import Record
 from .template import ChatTemplate
 
 __all__ = [

@@ -1,69 +1,93 @@
-"""An endless, deterministic stream of examples, cut into optimizer steps and those into micro-batches."""
+"""An endless, deterministic stream of rows, cut into optimizer steps and those into micro-batches."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
+from typing import Any
 
 import numpy as np
 
 from bp_core.examples import Batch, Example
 
+from .packing import Rows
+
 
 @dataclass(frozen=True)
 class Step:
-    """The examples of one optimizer step."""
+    """The rows of one optimizer step: one example each, or several where they are packed."""
 
-    examples: Sequence[Example]
+    rows: Sequence[Sequence[Example]]
 
     @property
     def targets(self) -> int:
-        return sum(example.targets for example in self.examples)
+        return sum(example.targets for row in self.rows for example in row)
 
     @property
     def tokens(self) -> int:
-        return sum(len(example.tokens) for example in self.examples)
+        return sum(map(_tokens, self.rows))
 
     def split(self, micro_batch: int) -> Iterator[Batch]:
-        """Micro-batches of so many examples, in order; the last may be smaller."""
-        assert micro_batch > 0, "a micro-batch has at least one example"
-        for start in range(0, len(self.examples), micro_batch):
-            yield _batch(self.examples[start : start + micro_batch])
+        """Micro-batches of at most so many rows, as few as can be, with as even a number of tokens as can be had.
+
+        Longest row first, each to the micro-batch with the fewest tokens (Graham 1969, LPT), kept in order therein.
+        """
+        assert micro_batch > 0, "a micro-batch has at least one row"
+        sizes = [_tokens(row) for row in self.rows]
+        parts: list[list[int]] = [[] for _ in range(0, len(sizes), micro_batch)]
+        open_parts = [(0, number) for number in range(len(parts))]  # a heap: tokens, and which part
+        for index in sorted(range(len(sizes)), key=lambda index: -sizes[index]):
+            size, number = heappop(open_parts)
+            parts[number].append(index)
+            if len(parts[number]) < micro_batch:
+                heappush(open_parts, (size + sizes[index], number))
+        for part in parts:
+            yield _batch([example for index in sorted(part) for example in self.rows[index]])
 
 
 class Batches:
-    """Examples without end, every epoch in an order of its own. `position` counts the examples taken so far."""
+    """Rows without end, every epoch in an order of its own. `position` counts the rows taken so far.
 
-    def __init__(self, examples: Sequence[Example], seed: int) -> None:
+    A row is one example, or with `packed` the examples that it names.
+    """
+
+    def __init__(self, examples: Sequence[Example], seed: int, packed: Rows | None = None) -> None:
         assert examples, "there are no examples"
         self._examples = examples
+        self._packed = packed
+        self._rows = len(examples if packed is None else packed)
         self._seed = seed
         self._epoch = -1
-        self._order: list[int] = []
+        self._order: Any = ()
         self.position = 0
 
     def take(self, count: int) -> Step:
-        """The next `count` examples; they may come from two epochs or more."""
+        """The next `count` rows; they may come from two epochs or more."""
         start, self.position = self.position, self.position + count
-        return Step([self._example(position) for position in range(start, self.position)])
+        return Step([self._row(position) for position in range(start, self.position)])
 
     def seek(self, position: int) -> None:
-        """Go on as if `position` examples had been taken."""
+        """Go on as if `position` rows had been taken."""
         assert position >= 0, "a position is not negative"
         self.position = position
 
-    def _example(self, position: int) -> Example:
-        epoch, index = divmod(position, len(self._examples))
+    def _row(self, position: int) -> list[Example]:
+        epoch, index = divmod(position, self._rows)
         if epoch != self._epoch:
-            self._epoch, self._order = epoch, _permutation(self._seed, epoch, len(self._examples))
-        return self._examples[self._order[index]]
+            self._epoch, self._order = epoch, _permutation(self._seed, epoch, self._rows)
+        row = int(self._order[index])
+        return [self._examples[i] for i in ([row] if self._packed is None else self._packed[row])]
 
 
-def _permutation(seed: int, epoch: int, size: int) -> list[int]:
+def _permutation(seed: int, epoch: int, size: int) -> Any:
     # Sorting raw bits: numpy promises the bits of PCG64 for ever, but not how its Generator would shuffle with them.
     keys = np.random.PCG64(np.random.SeedSequence([seed, epoch])).random_raw(size)
-    order: list[int] = np.argsort(keys, kind="stable").tolist()
-    return order
+    return np.argsort(keys, kind="stable")
+
+
+def _tokens(row: Sequence[Example]) -> int:
+    return sum(len(example.tokens) for example in row)
 
 
 def _batch(examples: Sequence[Example]) -> Batch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,24 +13,26 @@ from tokenizers import Encoding, Tokenizer
 from bp_core.contract import Bos
 from bp_core.errors import FileUnreadable, ModelNotFound, ModelUnusable, TemplateUnusable
 
-from .template import ChatTemplate, chatml
+from .template import ChatTemplate, Message, chatml
 
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _IM_END = "<|im_end|>"
+_DEFAULT, _TOOL_USE = _NAMES = ("default", "tool_use")  # transformers' names
 
 
 class ChatTokenizer:
     """Text to ids and back, and conversations to text.
 
     Takes over `tokenizer`: its truncation, padding and post-processor are switched off, for they would cut rows,
-    trim offsets, and write a second BOS. `template` None means ChatML. `others` are further special tokens that the
+    trim offsets, and write a second BOS. `template` None means ChatML; of several by name `tool_use` is for
+    conversations with tools, `default` for others, as in transformers. `others` are further special tokens that the
     template may name (pad_token, …).
     """
 
     def __init__(
         self,
         tokenizer: Tokenizer,
-        template: str | None = None,
+        template: str | Mapping[str, str] | None = None,
         bos_token: str | None = None,
         eos_token: str | None = None,
         **others: str,
@@ -41,12 +44,15 @@ class ChatTokenizer:
         tokenizer.post_processor = None
         self.bos_token = bos_token
         self.eos_token = eos_token
-        self.added: frozenset[int] = frozenset(
-            token for token, added in tokenizer.get_added_tokens_decoder().items() if added.content.strip()
-        )
+        added = {token: added.content for token, added in tokenizer.get_added_tokens_decoder().items()}
+        self.added: frozenset[int] = frozenset(token for token, text in added.items() if text.strip())
+        self._ends = tuple(text for text in added.values() if text.strip())
         tokens = {"bos_token": bos_token, "eos_token": eos_token, **others}
-        source = template if template is not None else chatml(self._terminator())
-        self._template = ChatTemplate(source, {name: text for name, text in tokens.items() if text is not None})
+        if template is None:
+            template = chatml(self._terminator())
+        named = template if isinstance(template, Mapping) else {_DEFAULT: template}
+        self._names = {name: text for name, text in tokens.items() if text is not None}
+        self._templates = {name: ChatTemplate(source, self._names) for name, source in named.items() if name in _NAMES}
 
     @classmethod
     def open(cls, folder: str | Path) -> ChatTokenizer:
@@ -65,16 +71,42 @@ class ChatTokenizer:
     @property
     def template(self) -> str:
         """The chat template's Jinja text."""
-        return self._template.source
+        return self._templates[_DEFAULT].source
 
-    def render(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = False) -> str:
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that rendering and tokenising depend on."""
+        templates = {name: template.source for name, template in self._templates.items()}
+        parts = [self._tokenizer.to_str(), templates, self._names, self.prefix]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    @property
+    def reads_clock(self) -> bool:
+        """Whether a template can write today's date, so that rendering again may give another text."""
+        return any("strftime_now" in template.source for template in self._templates.values())
+
+    def template_for(self, tools: Sequence[Message]) -> ChatTemplate:
+        """The template that writes a conversation with these tools, or with none."""
+        return self._templates[_TOOL_USE if tools and _TOOL_USE in self._templates else _DEFAULT]
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        add_generation_prompt: bool = False,
+        tools: Sequence[Message] = (),
+        documents: Sequence[Message] = (),
+    ) -> str:
         """The conversation as the model's template writes it. Raises TemplateUnusable."""
-        return self._template.render(messages, add_generation_prompt)
+        return self.template_for(tools).render(messages, add_generation_prompt, tools, documents)
 
-    def prompt(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    def prompt(self, messages: Sequence[Message], tools: Sequence[Message] = ()) -> list[int]:
         """The ids to generate an answer from, BOS as in training. Raises TemplateUnusable."""
-        text = self.render(messages, add_generation_prompt=True)
+        text = self.render(messages, True, tools)
         return [*(self.prefix if self.bos(text) == "tokenizer" else ()), *self.encode(text)]
+
+    def ends_turn(self, text: str) -> bool:
+        """Whether the text spells out a special or added token, one that can end a turn."""
+        return any(end in text for end in self._ends)
 
     def bos(self, text: str) -> Bos:
         """Who writes the BOS of a rendered conversation: never two."""
@@ -122,18 +154,20 @@ def _prefix(tokenizer: Tokenizer) -> tuple[int, ...]:
     return tuple(encoding.ids[:count])
 
 
-def _template(folder: Path, config: Mapping[str, Any]) -> str | None:
+def _template(folder: Path, config: Mapping[str, Any]) -> str | dict[str, str] | None:
+    """The folder's template, or several by name. Raises TemplateUnusable if none of several is the default."""
     file = folder / "chat_template.jinja"
     if file.is_file():
-        return _read(file)
+        others = {other.stem: _read(other) for other in sorted((folder / "additional_chat_templates").glob("*.jinja"))}
+        return {**others, _DEFAULT: _read(file)}
     template = config.get("chat_template")
-    if isinstance(template, list):
-        named = {entry["name"]: entry["template"] for entry in template}
-        if "default" not in named:
-            message = f"none of the chat templates is named default; there are {', '.join(sorted(named))}."
-            raise TemplateUnusable(message, where=str(folder / "tokenizer_config.json"))
-        template = named["default"]
-    return template if isinstance(template, str) else None
+    if not isinstance(template, list):
+        return template if isinstance(template, str) else None
+    named = {entry["name"]: entry["template"] for entry in template}
+    if _DEFAULT not in named:
+        message = f"none of the chat templates is named default; there are {', '.join(sorted(named))}."
+        raise TemplateUnusable(message, where=str(folder / "tokenizer_config.json"))
+    return named
 
 
 def _present(config: Mapping[str, Any]) -> dict[str, Any]:

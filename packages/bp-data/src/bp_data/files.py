@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bp_core.errors import BadRow, BrokenJson, FileEmpty, FileUnreadable, UnknownFormat
+from bp_core.errors import BadRow, BadValue, BrokenJson, FileEmpty, FileUnreadable, UnknownFormat
 
 from .decode import STDIN, Lines, lines, place
 from .tables import delimited, parquet
@@ -48,6 +48,16 @@ def read(data: Data, columns: Mapping[str, str] | None = None) -> Iterator[Row]:
     else:
         rows = _filled((Row(_mapping(value, f"row {i}"), f"row {i}") for i, value in enumerate(data, 1)), None)
     return (_renamed(row, columns) for row in rows) if columns else rows
+
+
+def columns_in(text: str) -> dict[str, str]:
+    """The `columns` of `read` from one line: "prompt=question,completion=reply". Raises BadValue."""
+    pairs = [pair.partition("=")[::2] for pair in text.split(",")] if text else []
+    columns = {name.strip(): column.strip() for name, column in pairs}
+    if len(columns) < len(pairs) or not all([*columns, *columns.values()]):
+        message = f"columns {text!r} must be pairs of our name and the file's, each of ours once."
+        raise BadValue(message, fix="Write it like prompt=question,completion=reply.")
+    return columns
 
 
 def _filled(rows: Iterable[Row], where: str | None) -> Iterator[Row]:

@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable
 
 import numpy as np
 
 from bp_core.examples import Example
 
+from .examples import Collector, Examples
+from .prepared import Prepared
 from .split import count_held_out
 
 
-def hold_out(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
-    """Examples to train on, and those of a share of the different ones; equal examples stay together, order is kept.
+def hold_out(prepared: Prepared, share: float, seed: int) -> tuple[Prepared, Examples]:
+    """What to train on, unpacked, and a share of the different examples; equal ones stay together, order is kept.
 
-    Which they are depends on the seed and on their tokens, not on their place. Raises BadValue if a side were empty.
+    Which they are depends on the seed and on their tokens, not on their place. The report stays that of all rows.
+    Raises BadValue if a side were empty.
     """
-    keys = np.array([_key(example, seed) for example in examples], dtype=np.uint64)
+    keys = np.array([_key(example, seed) for example in prepared.examples], dtype=np.uint64)
     distinct = np.unique(keys)
     held = keys <= distinct[count_held_out(len(distinct), share) - 1]
-    sides = {side: [examples[int(i)] for i in np.flatnonzero(held == side)] for side in (False, True)}
-    return sides[False], sides[True]
+    kept, taken = (_collected(prepared.examples[int(i)] for i in np.flatnonzero(held == side)) for side in (0, 1))
+    return dataclasses.replace(prepared, examples=kept, packed=None), taken
 
 
 def _key(example: Example, seed: int) -> int:
     """A number drawn for what the example says: the lowest are held out."""
     tokens = np.asarray(example.tokens, dtype=np.int32).tobytes()
     return int.from_bytes(hashlib.blake2b(tokens, digest_size=8, key=str(seed).encode()).digest())
+
+
+def _collected(examples: Iterable[Example]) -> Examples:
+    found = Collector()
+    for example in examples:
+        found.add(array("i", example.tokens), bytes(example.trained))
+    return found.examples()

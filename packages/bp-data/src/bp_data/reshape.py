@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from bp_core.errors import BadRow, BadValue
 
 from .files import Row
-from .formats import Record, convert
+from .formats import convert
+from .records import AnyRecord, Record
 
 Turns = Sequence[Mapping[str, Any]]
 _FROM = {"system": "system", "user": "human", "assistant": "gpt", "tool": "observation"}
@@ -21,16 +23,33 @@ def reshape(rows: Iterable[Row], to: str) -> Iterator[dict[str, object]]:
     return (_reshaped(convert(row), to) for row in rows)
 
 
-def _reshaped(record: Record, to: str) -> dict[str, object]:
+def _reshaped(record: AnyRecord, to: str) -> dict[str, object]:
+    if not isinstance(record, Record):
+        fix = "Leave the row out, or take one of its answers with --columns."
+        raise BadRow(f"this is a row of answers to compare ({record.format}).", where=record.where, fix=fix)
     if isinstance(record.content, str):
         fix = "Leave the row out: training takes raw text as it is."
         raise BadRow(f"this is raw text, and {to} holds conversations.", where=record.where, fix=fix)
     turns = [{**turn, "train": False} if i in record.untrained else turn for i, turn in enumerate(record.content)]
-    return SHAPES[to](turns, record.where)
+    if record.tools and to != "openai":
+        _refuse(f"{to} cannot hold the row's tools", record.where)
+    tools = {"tools": list(record.tools)} if record.tools else {}
+    return {**SHAPES[to](turns, record.where), **tools}
 
 
 def _openai(turns: Turns, where: str) -> dict[str, object]:
-    return {"messages": [dict(turn) for turn in turns]}
+    return {"messages": [_wired(turn) for turn in turns]}
+
+
+def _wired(turn: Mapping[str, Any]) -> dict[str, Any]:
+    """A turn as OpenAI sends it: the arguments of calls are JSON text."""
+    if "tool_calls" not in turn:
+        return dict(turn)
+    calls = [
+        {**call, "function": {**call["function"], "arguments": json.dumps(call["function"]["arguments"])}}
+        for call in turn["tool_calls"]
+    ]
+    return {**turn, "tool_calls": calls}
 
 
 def _sharegpt(turns: Turns, where: str) -> dict[str, object]:

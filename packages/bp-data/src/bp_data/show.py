@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from bp_core.config import TrainConfig, TrainOn
 from bp_core.errors import TemplateUnusable
 
 from .chat import ChatTokenizer
-from .formats import Record
-from .masking import lay_out, mark
+from .layout import lay_out
+from .masking import mark
+from .records import Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +48,9 @@ class Shown:
             yield "".join(self.pieces[start:end]), self.trained[start]
 
 
-def show(record: Record, tokenizer: ChatTokenizer) -> Shown:
+def show(record: Record, tokenizer: ChatTokenizer, train_on: TrainOn = TrainConfig.train_on) -> Shown:
     """The record's tokens and mask, the same that training uses. Raises TemplateUnusable, BadRow."""
-    layout = lay_out(record, tokenizer)
+    layout = lay_out(record, tokenizer, train_on)
     encoding = tokenizer.encodings([layout.text])[0]
     masked = mark(layout, encoding, tokenizer)
     prefix = len(masked.tokens) - len(encoding.ids)
@@ -90,7 +92,7 @@ def _end(record: Record, count: int, text: str, tokenizer: ChatTokenizer) -> int
     """Where the first `count` turns end; 0 if the template writes them differently without the rest."""
     assert not isinstance(record.content, str), "raw text has no turns"
     try:
-        start = tokenizer.render(record.content[:count])
+        start = tokenizer.render(record.content[:count], tools=record.tools)
     except TemplateUnusable:
         return 0
     return len(start) if text.startswith(start) else 0

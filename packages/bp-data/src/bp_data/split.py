@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import json
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ import numpy as np
 from bp_core.errors import BadValue
 
 from .files import Row, read
-from .formats import Record, convert
+from .formats import convert
 from .jsonl import line, new_lines, refuse_existing
+from .records import AnyRecord, said
 
 _PACKED = {".gz", ".zst"}
 
@@ -37,17 +38,24 @@ class Split:
         return dataclasses.asdict(self)
 
 
-def split(file: str | Path, held_out: float, *, seed: int = 42, folder: str | Path | None = None) -> Split:
+def split(
+    file: str | Path,
+    held_out: float,
+    *,
+    seed: int = 42,
+    folder: str | Path | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> Split:
     """Write `<stem>.train.jsonl` and `<stem>.held-out.jsonl` beside the file or into `folder`.
 
     `held_out` is a share of the different conversations. Which they are depends on the seed and on what they say, not
-    on their place; rows keep their order, and a line of JSON its bytes. Raises the errors of reading and converting,
-    BadValue, OutputUnusable.
+    on their place; rows keep their order and columns, and a line of JSON its bytes. `columns` is as in `read`. Raises
+    the errors of reading and converting, BadValue, OutputUnusable.
     """
     if not 0 < held_out < 1:
         raise BadValue(f"held_out must be between 0 and 1, not {held_out}.", fix="0.05 holds out one row in twenty.")
     train, held = _targets(Path(file), folder)
-    keys = array("Q", (_key(convert(row), seed) for row in read(file)))
+    keys = array("Q", (_key(convert(row), seed) for row in read(file, columns)))
     distinct = np.unique(np.frombuffer(keys, dtype=np.uint64))
     limit = int(distinct[count_held_out(len(distinct), held_out) - 1])
     with new_lines(train) as kept, new_lines(held) as taken:
@@ -66,9 +74,9 @@ def _targets(file: Path, folder: str | Path | None) -> tuple[Path, Path]:
     return targets
 
 
-def _key(record: Record, seed: int) -> int:
+def _key(record: AnyRecord, seed: int) -> int:
     """A number drawn for what the row says, whatever its format: the lowest are held out."""
-    content = json.dumps([seed, record.content], sort_keys=True).encode()
+    content = json.dumps([seed, said(record)], sort_keys=True).encode()
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest())
 
 

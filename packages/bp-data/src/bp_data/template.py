@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from jinja2 import Environment, Template, TemplateError, TemplateSyntaxError, nodes
 from jinja2.ext import Extension, loopcontrols
@@ -19,16 +20,29 @@ _RENDERING = (TemplateError, TypeError, ValueError, LookupError, ArithmeticError
 _ROW_FIX = "Bring the row's turns into the order that the model's chat template asks for, or remove the row."
 
 
+_REASONING = ("reasoning_content", "thinking")  # how a template that writes thoughts apart names them
+Message = Mapping[str, Any]
+Marks = tuple[tuple[int, int], ...]  # where text between generation markers starts and ends
+
+
 class _Generation(Extension):
-    """{% generation %} marks assistant text for masks made elsewhere; here it only has to parse and render."""
+    """{% generation %} marks what the assistant writes; the places are noted while `note` is set."""
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
         self.tags = {"generation"}
+        self.note: Callable[[int], None] | None = None
 
     def parse(self, parser: Parser) -> nodes.Node:
         line = next(parser.stream).lineno
-        return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("_generated"), [], [], body).set_lineno(line)
+
+    def _generated(self, caller: Callable[[], str]) -> str:
+        text = caller()
+        if self.note:
+            self.note(len(text))
+        return text
 
 
 class ChatTemplate:
@@ -36,21 +50,69 @@ class ChatTemplate:
 
     def __init__(self, source: str, variables: Mapping[str, str]) -> None:
         self.source = source
+        self.marks_answers = re.search(r"\{%-?\s*generation\s*-?%\}", source) is not None
         self._variables = dict(variables)
         self._compiled = _compile(source)
+        self._thinks = any(name in source for name in _REASONING)
 
-    def render(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = False) -> str:
+    def render(
+        self,
+        messages: Sequence[Message],
+        add_generation_prompt: bool = False,
+        tools: Sequence[Message] | None = None,
+        documents: Sequence[Message] | None = None,
+    ) -> str:
         """The conversation as text. Raises TemplateUnusable with what the template said."""
+        return self.render_marked(messages, add_generation_prompt, tools, documents)[0]
+
+    def render_marked(
+        self,
+        messages: Sequence[Message],
+        add_generation_prompt: bool = False,
+        tools: Sequence[Message] | None = None,
+        documents: Sequence[Message] | None = None,
+    ) -> tuple[str, Marks]:
+        """The text and what of it stands between generation markers. Raises TemplateUnusable."""
+        values = {
+            "messages": [self._shown(message) for message in messages],
+            "tools": list(tools) if tools else None,
+            "documents": list(documents) if documents else None,
+            "add_generation_prompt": add_generation_prompt,
+        }
         try:
-            return self._compiled.render(
-                **self._variables,
-                messages=[dict(message) for message in messages],
-                tools=None,
-                documents=None,
-                add_generation_prompt=add_generation_prompt,
-            )
+            return self._written({**self._variables, **values})
         except _RENDERING as error:
             raise TemplateUnusable(f"the chat template refuses the conversation: {error}", fix=_ROW_FIX) from error
+
+    def _written(self, values: Mapping[str, Any]) -> tuple[str, Marks]:
+        if not self.marks_answers:
+            return self._compiled.render(values), ()
+        blocks: list[str] = []
+        marks: list[tuple[int, int]] = []
+
+        def note(length: int) -> None:
+            start = sum(map(len, blocks))
+            marks.append((start, start + length))
+
+        extension = next(e for e in self._compiled.environment.extensions.values() if isinstance(e, _Generation))
+        extension.note = note
+        try:
+            for block in self._compiled.generate(values):  # a block at a time, so that `note` knows where it is
+                blocks.append(block)
+        finally:
+            extension.note = None
+        return "".join(blocks), tuple(marks)
+
+    def _shown(self, message: Message) -> dict[str, Any]:
+        """A message as the template gets it: without nulls, and thoughts where it looks for them."""
+        shown = {key: value for key, value in message.items() if value is not None}
+        thought = shown.get("reasoning_content")
+        if thought is None:
+            return shown
+        if self._thinks:
+            return {"thinking": thought, **shown}
+        del shown["reasoning_content"]  # written as the models that think write it
+        return {**shown, "content": f"<think>\n{thought}\n</think>\n\n{shown.get('content', '')}"}
 
 
 def chatml(terminator: str) -> str:

@@ -21,7 +21,7 @@ _SPARE = 1.1  # of the size of the last checkpoint that must be free for the nex
 
 @dataclass(frozen=True)
 class State:
-    """Where a run stands, apart from what the rail holds. `position` counts examples consumed.
+    """Where a run stands, apart from what the rail holds. `position` counts examples, or packed rows, consumed.
 
     `relief` is the rail's level of saving memory. `evaluated` and `best_step` are steps, -1 for none; `worse` counts
     the evaluations since the best one.

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from bp_core.events import Event
 from bp_core.folders import writing
+from bp_core.redact import redact_all
 
 EVENTS_FILE = "events.jsonl"
 
@@ -25,8 +27,10 @@ class EventLog:
             self._size = _cut_torn_line(self._path)
 
     def watch(self, event: Event) -> None:
-        """Write an event. Raises OutputUnusable."""
-        self._waiting += event.as_json().encode() + b"\n"
+        """Write an event: with the time (seconds since 1970), the run's id, and what it says. Raises OutputUnusable."""
+        says = {"says": event.says()} if event.says() else {}
+        head = {"time": round(time.time(), 3), "run": self._path.parent.name}
+        self._waiting += json.dumps(redact_all(head | event.as_dict() | says)).encode() + b"\n"
         with writing(self._path):
             try:
                 with self._path.open("ab") as file:

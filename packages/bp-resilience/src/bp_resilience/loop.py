@@ -130,7 +130,11 @@ class _Loop:
 
     def _checkpoint(self, state: State) -> None:
         def write() -> str:
-            return str(self.keeper.save(state, self.rail))
+            try:
+                return str(self.keeper.save(state, self.rail))
+            except (OutOfMemory, MemoryError):
+                self.rail.discard()  # of what a step leaves cached; there are no gradients now
+                return str(self.keeper.save(state, self.rail))
 
         folder = disk.patiently(write, 60 * self.recipe.disk_wait, state.step, self.pause)
         self.watch(Checkpointed(state.step, folder))

@@ -1,0 +1,129 @@
+"""Everything that happens in a run goes through here: to its folder, the ledger, the trackers and whoever watches."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from types import TracebackType
+
+from bp_core.errors import BackpropagateError, LedgerUnusable, NotReplayable
+from bp_core.events import Event, Failed, Started, Warned, Watch
+from bp_core.redact import redact
+from bp_export import Export
+from bp_resilience import EventLog, Owner
+from bp_resilience.summary import FINISHED, RUNNING
+
+from . import records, report
+from .reporting import Reporter
+from .runs import RunFolder
+
+_SECONDS_BETWEEN_HEARTBEATS = 10.0
+_KEPT_AT_ONCE = ("Started", "Paused", "Continued", "Finished", "Failed")
+
+
+class Recording:
+    """Entered for the time of a run. An error that leaves it is recorded with the run, and gets the run's id.
+
+    What cannot be recorded never stops the training: it is told once, as a warning.
+    """
+
+    def __init__(self, run: RunFolder, trackers: Sequence[str], watch: Watch) -> None:
+        self.run = run
+        self._watch = watch
+        self._trackers = trackers
+        self._log = EventLog(run.path)
+        self._summary, _ = records.summed(run)
+        self._written = 0.0
+        self._unwritable = False
+
+    def __enter__(self) -> Recording:
+        owner = Owner.this()
+        known = self.run.read()
+        self.run.write(owner=asdict(owner), started=known.get("started", round(time.time(), 3)))
+        self._reporter = Reporter(self._trackers, self.run.path)
+        self._remember_output()
+        self._keep(RUNNING)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        finished = self.run.read()["status"] == FINISHED
+        if error is not None and not finished:
+            with suppress(OSError, BackpropagateError):  # a full disk must not hide what went wrong
+                self._failed(error)
+        for message in self._reporter.close(patient=error is None):
+            self._warn(message)
+        self._keep(FINISHED if finished else self._summary.status)
+        try:
+            report.write(self.run)
+        except (BackpropagateError, OSError) as problem:
+            self._warn(f"there is no report: {problem}")
+
+    def watch(self, event: Event) -> None:
+        """Record an event, then show it."""
+        self._log.watch(event)
+        if isinstance(event, Started):  # steps after the checkpoint that a resumed run begins with do not count
+            self._summary, _ = records.summed(self.run)
+        else:
+            self._summary.add(event.as_dict())
+        self._watch(event)
+        for message in self._reporter.failures():
+            self._warn(message)
+        due = time.monotonic() - self._written > _SECONDS_BETWEEN_HEARTBEATS
+        if due or type(event).__name__ in _KEPT_AT_ONCE:
+            self._keep(self._summary.status)
+
+    def _failed(self, error: BaseException) -> None:
+        step = self._summary.step
+        if isinstance(error, BackpropagateError):
+            error.run = self.run.id
+            event = Failed(step, error.code, str(error), error.fix)
+        else:
+            event = Failed(step, type(error).__name__, redact(str(error)), None)
+        self._log.watch(event)
+        self._summary.add(event.as_dict())
+        if not isinstance(error, BackpropagateError):
+            self.run.write(status=self._summary.status, error=event.as_dict())
+        self._watch(event)
+
+    def _warn(self, message: str) -> None:
+        event = Warned(self._summary.step, message)
+        with suppress(OSError):
+            self._log.watch(event)
+        self._watch(event)
+
+    def _keep(self, status: str) -> None:
+        """Bring the ledger up to date."""
+        self._written = time.monotonic()
+        try:
+            records.ledger().record(records.entry_of(self.run, self._summary, status, time.time()))
+        except (LedgerUnusable, NotReplayable, OSError) as error:
+            if not self._unwritable:
+                self._warn(f"this run is not in the ledger: {error} Its folder holds everything.")
+            self._unwritable = True
+
+    def _remember_output(self) -> None:
+        with suppress(OSError):  # the ledger, in the same folder, will say so
+            records.remember_output(self.run.path.parent.parent)
+
+
+def record_export(run: RunFolder, done: Export) -> None:
+    """Note a file made of a run: in its folder, its report and the ledger. A failure to do so is told, not raised."""
+    export = {
+        "path": str(done.path.resolve()),
+        "format": done.format if done.quantization is None else f"{done.format} {done.quantization}",
+        "bytes": done.bytes,
+        "sha256": done.sha256,
+        "proven": done.parity.proven if done.parity else None,
+        "parity": str(done.parity_path) if done.parity_path else None,
+    }
+    try:
+        records.note_export(run, export)
+        report.write(run)
+        records.ledger().add_export(run.id, export)
+    except (BackpropagateError, OSError) as error:
+        print(f"warning: the export is not in the run's records: {error}", file=sys.stderr)

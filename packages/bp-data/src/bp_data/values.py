@@ -1,0 +1,56 @@
+"""Reading single values out of a row, with an error that names the value and the place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from bp_core.errors import BadRow
+
+Value = Mapping[str, object]
+ROW = "the row"
+
+
+def string(value: Value, key: str, where: str, name: str = ROW) -> str:
+    """The text under `key`. Raises BadRow if it is none, or could not be written as UTF-8."""
+    text = value[key]
+    if not isinstance(text, str):
+        raise BadRow(f"{key!r} of {name} must be a string, not {shown(text)}.", where=where)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        message = f"{key!r} of {name} holds half a character (a lone surrogate) at {error.start + 1}."
+        raise BadRow(message, where=where) from error
+    return text
+
+
+def from_json(text: str, name: str, where: str) -> object:
+    """What a JSON text inside a row says. Raises BadRow."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadRow(f"{name} is not valid JSON ({error}): {shown(text)}.", where=where) from error
+
+
+def plain(value: object, name: str, where: str) -> None:
+    """Raises BadRow if the value cannot be written as JSON in UTF-8."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadRow(f"{name} cannot be written as JSON ({error}).", where=where) from error
+
+
+def given(value: object) -> bool:
+    """Whether a key holds something; merged tables fill gaps with null, empty text or empty lists."""
+    return value not in (None, "", [], {}, ())
+
+
+def listed(keys: list[str]) -> str:
+    """Keys as a sentence shows them: the first dozen."""
+    return ", ".join(map(repr, keys[:12])) + (", …" if len(keys) > 12 else "") if keys else "(none)"
+
+
+def shown(value: object) -> str:
+    """A value as a sentence shows it: shortened."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"

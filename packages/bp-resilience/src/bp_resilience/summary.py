@@ -1,0 +1,65 @@
+"""What a run's events add up to: told while it runs, and read back from events.jsonl when the ledger is lost."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+RUNNING, PAUSED, FINISHED, FAILED, INTERRUPTED = "running", "paused", "finished", "failed", "interrupted"
+STATUSES = (RUNNING, PAUSED, FINISHED, FAILED, INTERRUPTED)
+_BEGINS = {"Started": RUNNING, "Stepped": RUNNING, "Paused": PAUSED, "Continued": RUNNING}
+
+
+@dataclass
+class Summary:
+    """Losses are per target token; `eval_loss` is the lowest evaluation."""
+
+    status: str = RUNNING
+    step: int = 0
+    steps: int = 0
+    first_loss: float | None = None
+    last_loss: float | None = None
+    best_loss: float | None = None
+    eval_loss: float | None = None
+    tokens: int = 0
+    targets: int = 0
+    seconds: float = 0.0
+    peak_memory: int = 0
+    error_code: str | None = None
+    error_message: str | None = None
+
+    def add(self, event: Mapping[str, Any]) -> None:
+        """Count one event, as Event.as_json writes it. Kinds that are not counted are passed over."""
+        kind = str(event["event"])
+        self.step = event.get("step", self.step)
+        self.status = _BEGINS.get(kind, self.status)
+        if kind == "Started":
+            self.steps, self.error_code, self.error_message = event["steps"], None, None
+        elif kind == "Stepped":
+            self._stepped(event)
+        elif kind == "Evaluated":
+            self.eval_loss = min(event["loss"], self.eval_loss or event["loss"])
+        elif kind == "Finished":
+            self.peak_memory = max(self.peak_memory, event["peak_memory"])
+        elif kind == "Failed":
+            self.error_code, self.error_message = event["code"], event["message"]
+            self.status = INTERRUPTED if event["code"] == "RUNTIME_INTERRUPTED" else FAILED
+
+    def _stepped(self, event: Mapping[str, Any]) -> None:
+        loss = event["loss"]
+        if loss is not None and math.isfinite(loss):
+            self.first_loss = loss if self.first_loss is None or event["step"] == 1 else self.first_loss
+            self.last_loss = loss
+            self.best_loss = loss if self.best_loss is None else min(self.best_loss, loss)
+        self.tokens += event["tokens"]
+        self.targets += event["targets"]
+        self.seconds += event["seconds"]
+        self.peak_memory = max(self.peak_memory, event["memory"]["peak"])
+
+    def as_dict(self) -> dict[str, Any]:
+        """The sums, with the speed over all steps."""
+        speed = self.tokens / self.seconds if self.seconds else None
+        return {**dataclasses.asdict(self), "tokens_per_second": speed}
