@@ -1,7 +1,7 @@
 """What a real training step allocates, without a card and without computing it: our rail's own code on fake tensors.
 
-Fake tensors have shapes and formats but no numbers, so the step of a 32-billion model runs here in seconds. Every storage
-that PyTorch's dispatcher hands out is counted until it is let go, as the caching allocator of a card would round it.
+Fake tensors have shapes and formats but no numbers, so the step of a 32-billion model runs here in seconds. Every
+storage that PyTorch's dispatcher hands out is counted until it is let go, as a card's caching allocator would round it.
 Why not hooks on saved tensors: they miss gradients and what is alive only while something is computed. Why not
 torch.distributed's MemTracker: it counts the same storages, but by module, which makes it several times slower.
 """

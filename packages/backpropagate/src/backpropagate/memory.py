@@ -43,7 +43,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes at the moment when a step needs most. `work` is what is being computed then: logits or a layer's gradients."""
+    """Bytes at the moment when a step needs most. `work`: what is computed then, logits or a layer's gradients."""
 
     weights: int
     adapter: int

@@ -12,7 +12,7 @@ from typing import Any
 class Preset:
     """A model by a short name. `restricts` says in what its licence is no open one; "" where it is.
 
-    `config` holds those keys of its config.json from which parameters and memory follow, so that estimates work offline.
+    `config` holds those keys of its config.json from which parameters and memory follow: estimates work offline.
     `carrier` is a Python package that holds the model as a GGUF file, if there is one.
     """
 
@@ -76,7 +76,14 @@ PRESETS = {
         "microsoft/Phi-4-mini-instruct",
         "MIT",
         _config(
-            "phi3", 3072, 8192, 32, (24, 8, 128), vocab_size=200064, tie_word_embeddings=True, partial_rotary_factor=0.75
+            "phi3",
+            3072,
+            8192,
+            32,
+            (24, 8, 128),
+            vocab_size=200064,
+            tie_word_embeddings=True,
+            partial_rotary_factor=0.75,
         ),
     ),
     "qwen3.5-4b": Preset(

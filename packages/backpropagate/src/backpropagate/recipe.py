@@ -7,21 +7,29 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from bp_core.config import BATCH_SIZE, EPOCHS, EVALUATIONS, Recipe, TrainConfig
+from bp_core.config import BATCH_SIZE, EPOCHS, EVALUATIONS, LORA_RANKS, RANK, Recipe, TrainConfig
 from bp_core.errors import BackendUnavailable
 from bp_core.rail import Probe, Rail, find, rails
+
+from .architecture import architecture
+from .fit import Room, Rows, alike, cut
 
 # In this order `--backend auto` tries what is installed.
 _PREFERRED = ("cuda", "cpu")
 
 
-def resolve(config: TrainConfig, rows: int, backend: str, model: Mapping[str, Any]) -> Recipe:
+def resolve(
+    config: TrainConfig, rows: int | Rows, backend: str, model: Mapping[str, Any], room: Room | None = None
+) -> Recipe:
     """A recipe for the rail `backend`; every value that the user did not set is explained.
 
-    `rows` counts examples, or packed rows; `model` is the base's config.json.
+    `rows`: examples, or packed rows, by number or by size; `model`: the base's config.json; `room`: where it must fit.
     """
     why: dict[str, str] = {}
     kind = "packed rows" if config.packing else "examples"
+    room = room or Room(backend, None, config.dtype)
+    sizes = rows if isinstance(rows, Rows) else alike(rows, config.max_length)
+    rows = len(sizes)
     batch_size = config.batch_size or min(BATCH_SIZE, rows)
     if config.batch_size is None:
         why["batch_size"] = f"{BATCH_SIZE}, the default" if rows >= BATCH_SIZE else f"all {rows} {kind}"
@@ -31,9 +39,12 @@ def resolve(config: TrainConfig, rows: int, backend: str, model: Mapping[str, An
     elif config.epochs is not None:
         why["steps"] = "as set; --steps wins over --epochs"
     rate, reason = learning_rate(model)
-    micro, whole = (1, "a packed row is full") if config.packing else (batch_size, "the batch size")
-    defaults: dict[str, Any] = {"alpha": 2.0 * config.rank, "learning_rate": rate, "micro_batch": micro}
-    reasons = {"alpha": "2 × rank", "learning_rate": reason, "micro_batch": whole}
+    rank = config.rank or LORA_RANKS.get(config.lora_preset or "fast", RANK)
+    as_cut = cut(config, architecture(model), sizes, room, (batch_size, rank))
+    defaults: dict[str, Any] = {"rank": rank, "alpha": 2.0 * rank, "learning_rate": rate}
+    reasons = {"rank": f"{config.lora_preset}, by name" if config.lora_preset else "the default", "alpha": "2 × rank"}
+    reasons |= {"learning_rate": reason, **as_cut.why}
+    defaults |= {name: getattr(as_cut, name) for name in ("micro_batch", "activation_checkpointing")}
     evaluates = config.eval_data is not None or config.held_out is not None
     defaults |= {"eval_data": "", "held_out": 0.0, "patience": 0}
     defaults |= {"eval_every": max(1, steps // EVALUATIONS) if evaluates else 0}
@@ -43,6 +54,8 @@ def resolve(config: TrainConfig, rows: int, backend: str, model: Mapping[str, An
     for name in [name for name, value in chosen.items() if value is None]:
         chosen[name], why[name] = defaults[name], reasons[name]
     chosen["micro_batch"] = min(chosen["micro_batch"], batch_size)
+    if config.dtype == "auto" and room.dtype != "auto":
+        chosen["dtype"], why["dtype"] = room.dtype, "auto: what this device multiplies fast"
     if config.backend == "auto":
         why["backend"] = f"auto: the first of {', '.join(_PREFERRED)} that runs here"
     fields = {f.name: getattr(config, f.name) for f in dataclasses.fields(TrainConfig)} | chosen

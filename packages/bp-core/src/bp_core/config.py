@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -14,12 +14,16 @@ from .errors import BadValue
 DType = Literal["auto", "float32", "bfloat16"]
 ExportFormat = Literal["lora", "merged", "gguf"]
 TrainOn = Literal["assistant", "last", "all"]
+LoraPreset = Literal["fast", "balanced", "quality"]
 Quantization = Literal["f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m"]
 
 # What an unset setting becomes when nothing better can be computed.
 EPOCHS = 3.0
 BATCH_SIZE = 8
 EVALUATIONS = 10
+RANK = 16
+
+LORA_RANKS: dict[LoraPreset, int] = {"fast": RANK, "balanced": 32, "quality": 256}
 
 _EVAL_FIX = "Give --eval-data FILE, or --held-out 0.05."
 
@@ -34,7 +38,13 @@ class TrainConfig:
     steps: Annotated[int | None, "Optimizer steps. Default: from --epochs."] = None
     epochs: Annotated[float | None, f"Passes over the data. Default: {EPOCHS:g}, unless --steps is given."] = None
     samples: Annotated[int | None, "Use only the first so many examples of the data."] = None
-    rank: Annotated[int, "LoRA rank: higher learns more and needs more memory."] = 16
+    lora_preset: Annotated[
+        LoraPreset | None,
+        f"The rank by name: {', '.join(f'{name} {rank}' for name, rank in LORA_RANKS.items())}. Default: none.",
+    ] = None
+    rank: Annotated[
+        int | None, f"LoRA rank: higher learns more and needs more memory. Default: {RANK}, or from --lora-preset."
+    ] = None
     alpha: Annotated[float | None, "LoRA alpha, the adapter's strength times the rank. Default: 2 × rank."] = None
     dropout: Annotated[float, "LoRA dropout, 0 to 1."] = 0.0
     learning_rate: Annotated[float | None, "Peak learning rate. Default: from the width of the model."] = None
@@ -43,7 +53,12 @@ class TrainConfig:
     ] = None
     micro_batch: Annotated[
         int | None,
-        "Examples computed at once. Default: the batch size, or 1 when packed; shrinks when memory runs out.",
+        "Examples computed at once. Default: as much of the batch as fits in memory, or 1 when packed; shrinks when "
+        "memory runs out.",
+    ] = None
+    activation_checkpointing: Annotated[
+        bool | None,
+        "Compute what is inside a layer again in the backward pass: less memory, slower. Default: when it is needed.",
     ] = None
     max_length: Annotated[int, "Longest example in tokens; longer ones are cut at the end."] = 2048
     packing: Annotated[
@@ -86,7 +101,7 @@ class TrainConfig:
     ] = "auto"
 
     def __post_init__(self) -> None:
-        check(self, _TRAIN_RANGES)
+        check(self, _TRAIN_RANGES, _IMPOSSIBLE)
         if self.eval_data is not None and self.held_out is not None:
             raise BadValue("eval_data and held_out are both set.", fix="Use one of them.")
         alone = [name for name in ("eval_every", "patience") if getattr(self, name) is not None]
@@ -133,6 +148,7 @@ class Recipe:
     dtype: DType
     checkpoint_every: int
     keep_checkpoints: int
+    activation_checkpointing: bool = False
     checkpoint_minutes: float = TrainConfig.checkpoint_minutes
     eval_data: str = ""
     held_out: float = 0.0
@@ -184,6 +200,16 @@ _TRAIN_RANGES: dict[str, _Range] = {
     "disk_wait": (0, math.inf),
 }
 
+# What does not go together: the settings, whether they clash, and why.
+_Clash = tuple[tuple[str, ...], Callable[..., bool], str]
+_IMPOSSIBLE: list[_Clash] = [
+    (
+        ("lora_preset", "rank"),
+        lambda preset, rank: None not in (preset, rank) and LORA_RANKS[preset] != rank,
+        "lora_preset and rank are both set, and the preset has another rank: leave one out",
+    ),
+]
+
 
 def settings(config: type) -> Iterator[Setting]:
     """The fields of a settings class with type, default and help."""
@@ -195,16 +221,19 @@ def settings(config: type) -> Iterator[Setting]:
         yield Setting(field.name, kind, field.default, text)
 
 
-def check(config: Any, ranges: Mapping[str, _Range]) -> None:
-    """Raise BadValue that lists every field of the wrong type or out of range."""
-    problems = []
+def check(config: Any, ranges: Mapping[str, _Range], clashes: Iterable[_Clash] = ()) -> None:
+    """Raise BadValue that lists every field of the wrong type or out of range, and what does not go together."""
+    problems = {}
     for setting in settings(type(config)):
         value = getattr(config, setting.name)
         problem = _wrong_type(setting, value) or _out_of_range(value, ranges.get(setting.name))
         if problem:
-            problems.append(f"{setting.name} is {value!r}, but {problem}")
+            problems[setting.name] = f"{setting.name} is {value!r}, but {problem}"
+    for names, clash, text in clashes:
+        if not problems.keys() & set(names) and clash(*(getattr(config, name) for name in names)):
+            problems[text] = text
     if problems:
-        raise BadValue("; ".join(problems) + ".")
+        raise BadValue("; ".join(problems.values()) + ".")
 
 
 def known(names: Iterable[str], config: type) -> None:
@@ -221,8 +250,9 @@ def known(names: Iterable[str], config: type) -> None:
 
 def _wrong_type(setting: Setting, value: object) -> str | None:
     options = [kind for kind in (get_args(setting.type) or (setting.type,))]
-    if get_origin(setting.type) is Literal:
-        return None if value in options else f"must be one of {', '.join(map(str, options))}"
+    words = options if get_origin(setting.type) is Literal else [word for kind in options for word in get_args(kind)]
+    if words and value is not None:
+        return None if value in words else f"must be one of {', '.join(map(str, words))}"
     if value is None:
         return None if type(None) in options else "must have a value"
     if isinstance(value, bool) and bool not in options:
