@@ -129,3 +129,18 @@ def test_a_mistake_of_ours_is_said_to_be_one(capsys):
     assert exit_code_of(broken, []) == 2
     said = capsys.readouterr().err
     assert "mistake in Backpropagate" in said and "backprop info" in said and "Traceback" not in said
+
+
+def test_settings_that_the_model_cannot_have_are_named_together(backprop, rows, tiny_llama, tmp_path):
+    options = ["--target-modules", "q_proj,qproj,lm_head", "--rank", 300]
+    status, said = backprop(*train(rows, tiny_llama, tmp_path / "out"), *options)
+    said = " ".join(said.split())
+    assert status == 1 and "CONFIG_VALUE_INVALID" in said
+    for words in ("'qproj'", "down_proj, gate_proj", "the head", "rank is 300, but q_proj is 256 × 256"):
+        assert words in said, words
+    assert list((tmp_path / "out").rglob("*")) == []
+
+
+def test_pissa_needs_a_rank_that_every_layer_has(backprop, rows, tiny_llama, tmp_path):
+    status, said = backprop(*train(rows, tiny_llama, tmp_path / "out"), "--init", "pissa", "--rank", 200)
+    assert status == 1 and "k_proj is 128" in " ".join(said.split())

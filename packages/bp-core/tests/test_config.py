@@ -52,3 +52,14 @@ def test_numbers_that_are_not_numbers_are_refused():
         TrainConfig(learning_rate=float("nan"))
     with pytest.raises(BadValue, match="steps"):
         TrainConfig(steps=1.5)
+
+
+def test_what_does_not_go_together_is_reported_with_the_rest():
+    with pytest.raises(BadValue) as caught:
+        TrainConfig(init="orthogonal", rank=5, dropout=2)
+    assert "must be even" in str(caught.value) and "dropout" in str(caught.value)
+    with pytest.raises(BadValue, match="dora"):
+        TrainConfig(init="pissa", dora=True)
+    with pytest.raises(BadValue, match="rank is 'high'"):
+        TrainConfig(init="orthogonal", rank="high")
+    TrainConfig(init="orthogonal", rank=6, dora=True)

@@ -5,19 +5,13 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
-from tiny_models import FAMILIES, batch, recipe, save_tiny
+from tiny_models import FAMILIES, batch, opened, recipe, save_tiny
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
 from bp_core.errors import AdapterUnusable, BackendUnavailable, ModelUnusable
 from bp_core.rail import Job
 from bp_cuda.rail import CpuRail, CudaRail
-
-
-def opened(folder, **changes):
-    rail = CpuRail()
-    rail.open(Job(folder, recipe=recipe(**changes), dtype=changes.get("dtype", "float32")))
-    return rail
 
 
 def rows(b):

@@ -6,6 +6,8 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from bp_core.config import Recipe
 from bp_core.examples import Batch
+from bp_core.rail import Job
+from bp_cuda.rail import CpuRail
 
 torch.set_num_threads(1)
 
@@ -98,3 +100,9 @@ def batch(lengths=(9, 14, 5), seed=0):
     trained[starts] = False
     trained[starts + 1] = True
     return Batch(rng.integers(3, 300, total).astype(np.int32), trained, np.array(lengths, dtype=np.int32))
+
+
+def opened(folder, **changes):
+    rail = CpuRail()
+    rail.open(Job(folder, recipe=recipe(**changes), dtype=changes.get("dtype", "float32")))
+    return rail

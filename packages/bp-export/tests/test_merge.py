@@ -23,12 +23,29 @@ def merged_by_peft(base, adapter):
     return PeftModel.from_pretrained(model, adapter).merge_and_unload().state_dict()
 
 
-@pytest.mark.parametrize("options", [{}, {"use_rslora": True}, PATTERNS, PATTERNS | {"use_rslora": True}])
-def test_merges_as_peft_does(options, tmp_path, tiny_llama, helpers):
-    adapter = helpers.save_adapter(tiny_llama, tmp_path / "lora", **options)
-    ours, theirs = Merged(tiny_llama, lora.read(adapter)), merged_by_peft(tiny_llama, adapter)
+RSLORA, DORA = {"use_rslora": True}, {"use_dora": True}
+
+
+@pytest.mark.parametrize("options", [{}, RSLORA, DORA, PATTERNS, PATTERNS | RSLORA | DORA])
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_merges_as_peft_does(options, family, request, tmp_path, helpers):
+    base = request.getfixturevalue(f"tiny_{family}")
+    adapter = helpers.save_adapter(base, tmp_path / "lora", **options)
+    if "use_dora" in options:  # as if the lengths had been trained too
+        set_weights(adapter, lambda t: t.update({k: v * 1.3 for k, v in t.items() if k.endswith("magnitude_vector")}))
+    ours, theirs = Merged(base, lora.read(adapter)), merged_by_peft(base, adapter)
     for name in ours.names():
         assert np.abs(ours.array(name).astype(np.float32) - theirs[name].numpy()).max() <= 1e-6, name
+
+
+def test_modules_trained_whole_replace_those_of_the_base(tmp_path, tiny_llama, helpers):
+    adapter = helpers.save_adapter(tiny_llama, tmp_path / "lora", modules_to_save=["norm", "lm_head"])
+    set_weights(adapter, lambda t: t.update({k: v * 1.5 for k, v in t.items() if "lora_" not in k}))
+    ours, theirs = Merged(tiny_llama, lora.read(adapter)), merged_by_peft(tiny_llama, adapter)
+    base = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32).state_dict()
+    for name in ("model.norm.weight", "lm_head.weight"):
+        assert np.abs(ours.array(name) - theirs[name].numpy()).max() <= 1e-6
+        assert np.abs(ours.array(name) - base[name].numpy()).max() > 1e-3
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2"])
@@ -93,8 +110,7 @@ def set_weights(folder, change):
 
 
 REFUSED = {
-    "dora": {"use_dora": True},
-    "saved modules": {"modules_to_save": ["lm_head"]},
+    "dora without lengths": {"use_dora": True},
     "bias": {"bias": "all"},
     "lora bias": {"lora_bias": True},
     "pissa": {"init_lora_weights": "pissa"},
@@ -117,6 +133,7 @@ def test_settings_that_cannot_be_merged_exactly(name, copy):
 KEY = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 CHANGES = {
     "a magnitude vector": lambda t: t.update({KEY.replace("lora_A.weight", "lora_magnitude_vector"): t[KEY][0]}),
+    "a module that the settings do not name": lambda t: t.update({"base_model.model.lm_head.weight": t[KEY]}),
     "an embedding": lambda t: t.update({"base_model.model.model.embed_tokens.lora_embedding_A": t[KEY]}),
     "half a pair": lambda t: t.pop(KEY),
     "not a number": lambda t: t[KEY].fill(np.nan),
@@ -136,7 +153,7 @@ def test_an_adapter_for_another_model(copy, tiny_llama, smol):
         Merged(smol, lora.read(copy))
     set_weights(copy, lambda t: [t.update({k.replace("layers.0", "layers.9"): t.pop(k)}) for k in list(t)[:1]])
     set_weights(copy, lambda t: [t.pop(k) for k in list(t) if "layers.9" not in k and "layers.0.mlp.down" not in k])
-    with pytest.raises(AdapterUnusable, match=r"half|does not have"):
+    with pytest.raises(AdapterUnusable, match=r"it needs lora_A|does not have"):
         Merged(tiny_llama, lora.read(copy))
 
 

@@ -6,8 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bp_core.config import ALL_LINEAR
+
 # Families whose layers are built as `Architecture` describes; benchmarks/memory_grid.py holds it against each.
 KNOWN = frozenset({"llama", "mistral", "qwen2", "qwen3", "phi3", "smollm3"})
+
+
+@dataclass(frozen=True)
+class Linear:
+    """One weight of a layer. Linears with the same `source` are given the same input."""
+
+    name: str
+    source: str
+    inputs: int
+    outputs: int
 
 
 @dataclass(frozen=True)
@@ -40,16 +52,26 @@ class Architecture:
         return self.family == "qwen3"
 
     @property
-    def linears(self) -> tuple[tuple[int, int], ...]:
-        """(inputs, outputs) of each linear of one layer."""
+    def linears(self) -> tuple[Linear, ...]:
+        """The linears of one layer."""
         h, q, k, f = self.hidden, self.queries, self.keys, self.inner
-        if self.fused:
-            return (h, q + 2 * k), (q, h), (h, 2 * f), (f, h)
-        return (h, q), (h, k), (h, k), (q, h), (h, f), (h, f), (f, h)
+        into = [("qkv_proj", q + 2 * k)] if self.fused else [("q_proj", q), ("k_proj", k), ("v_proj", k)]
+        gate = [("gate_up_proj", 2 * f)] if self.fused else [("gate_proj", f), ("up_proj", f)]
+        return (
+            *(Linear(name, "attention", h, size) for name, size in into),
+            Linear("o_proj", "attended", q, h),
+            *(Linear(name, "mlp", h, size) for name, size in gate),
+            Linear("down_proj", "gated", f, h),
+        )
+
+    def adapted(self, targets: str) -> tuple[Linear, ...]:
+        """The linears of one layer that get an adapter; `targets` as in the setting target_modules."""
+        names = {name.strip().rpartition(".")[2] for name in targets.split(",")}
+        return tuple(linear for linear in self.linears if targets == ALL_LINEAR or linear.name in names)
 
     @property
     def parameters(self) -> int:
-        layer = sum(inputs * outputs for inputs, outputs in self.linears) + 2 * self.hidden
+        layer = sum(linear.inputs * linear.outputs for linear in self.linears) + 2 * self.hidden
         layer += self.queries + 2 * self.keys if self.family == "qwen2" else 0  # its biases
         layer += 2 * self.head_dim if self.normed_heads else 0
         return self.embedding * (1 if self.tied else 2) + self.layers * layer + self.hidden
@@ -59,9 +81,9 @@ class Architecture:
         """Parameters of the embedding, which are those of the head too if tied."""
         return self.vocabulary * self.hidden
 
-    def adapter(self, rank: int) -> int:
-        """Parameters of a LoRA adapter on every linear of every layer."""
-        return self.layers * rank * sum(inputs + outputs for inputs, outputs in self.linears)
+    def adapter(self, rank: int, targets: str = ALL_LINEAR) -> int:
+        """Parameters of a LoRA adapter."""
+        return self.layers * rank * sum(linear.inputs + linear.outputs for linear in self.adapted(targets))
 
 
 def architecture(config: Mapping[str, Any]) -> Architecture | None:

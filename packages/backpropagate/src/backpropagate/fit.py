@@ -64,16 +64,17 @@ def alike(count: int, length: int) -> Rows:
     return Rows(sizes, sizes)
 
 
-def cut(config: TrainConfig, model: Architecture | None, rows: Rows, room: Room, step: tuple[int, int]) -> Cut:
-    """The fastest way that fits; where none does, the smallest there is. `step`: its rows, and the adapter's rank.
+def cut(config: TrainConfig, model: Architecture | None, rows: Rows, room: Room, batch: int) -> Cut:
+    """The fastest way that fits; where none does, the smallest there is. `batch`: the rows of a step.
 
     Smaller micro-batches cost less time than computing layers twice, so they are tried first.
     """
-    batch, rank = step
     if model is None or room.device not in ("cuda", "cpu"):
         micro = min(config.micro_batch or (1 if config.packing else batch), batch)
         return Cut(micro, bool(config.activation_checkpointing), None, None, _unknown(config))
-    base = Setup("cuda" if room.device == "cuda" else "cpu", room.dtype, rank, config.dropout)
+    base = Setup(
+        "cuda" if room.device == "cuda" else "cpu", room.dtype, config.lora_rank, config.dropout, config.target_modules
+    )
     tried: list[Cut] = []
     for recompute, micro in _ways(config, batch):
         setup = dataclasses.replace(base, recompute=recompute, accumulating=micro < batch)

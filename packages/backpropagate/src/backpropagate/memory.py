@@ -10,6 +10,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from bp_core.config import ALL_LINEAR
+
 from .architecture import Architecture
 
 Device = Literal["cuda", "cpu"]
@@ -29,6 +31,7 @@ class Setup:
     dtype: str
     rank: int
     dropout: float = 0.0
+    targets: str = ALL_LINEAR
     recompute: bool = False
     accumulating: bool = False
 
@@ -70,7 +73,7 @@ class Estimate:
 def estimate(model: Architecture, setup: Setup, load: Load) -> Estimate:
     """The peak of a training step: at the logits, as the backward pass begins, or as it ends."""
     width = _width(setup)
-    trainable = model.adapter(setup.rank)
+    trainable = model.adapter(setup.rank, setup.targets)
     kept = model.layers * load.tokens * (width * model.hidden if setup.recompute else saved(model, setup))
     copies = 2 * trainable if width == 2 else 0  # autocast's, of the adapter
     layer, one_copy = load.tokens * saved(model, setup), copies // model.layers
@@ -96,7 +99,7 @@ def saved(model: Architecture, setup: Setup) -> int:
 def _saved_half(model: Architecture, setup: Setup) -> int:
     """bfloat16 base, float32 adapter, autocast: every adapted linear keeps a bfloat16 copy of its input of its own."""
     h, q, k, f = model.hidden, model.queries, model.keys, model.inner
-    sizes = [inputs for inputs, _ in model.linears]
+    sizes = [linear.inputs for linear in model.adapted(setup.targets)]
     norms = 8 * h + 8  # both inputs, in float32
     on_host = setup.device == "cpu"
     attention = (8 * q + 8 * k if on_host else 4 * q + 4 * k) + 4 * model.heads  # queries, keys, values, result
@@ -109,11 +112,12 @@ def _saved_half(model: Architecture, setup: Setup) -> int:
 def _saved_full(model: Architecture, setup: Setup) -> int:
     """All in float32: linears side by side share their input."""
     h, q, k, f = model.hidden, model.queries, model.keys, model.inner
-    sizes = [inputs for inputs, _ in model.linears]
+    sizes = [linear.inputs for linear in model.adapted(setup.targets)]
     norms = 8 * h + 8
     attention = 8 * q + 8 * k + 4 * model.heads
     attention += 4 * q + 4 * k if model.normed_heads or model.fused else 0
-    inputs = 4 * (sum(sizes) if setup.dropout else 2 * h + q + f)  # what dropout leaves differs from linear to linear
+    shared = {linear.source: linear.inputs for linear in model.adapted(setup.targets)}
+    inputs = 4 * sum(sizes if setup.dropout else shared.values())  # what dropout leaves differs from linear to linear
     return norms + attention + 12 * f + inputs + 4 * setup.rank * len(sizes) + _dropped(setup, sizes)
 
 

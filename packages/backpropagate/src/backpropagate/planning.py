@@ -94,7 +94,7 @@ def _preflight(
     settled = dataclasses.replace(
         config, micro_batch=recipe.micro_batch, activation_checkpointing=recipe.activation_checkpointing
     )
-    as_cut = cut(settled, shape, rows, room, (recipe.batch_size, recipe.rank))
+    as_cut = cut(settled, shape, rows, room, recipe.batch_size)
     return preflight(recipe, shape, as_cut, room.free, download)
 
 

@@ -93,7 +93,7 @@ def preflight(
     written: list[tuple[Path, str, int]] = []
     later: dict[str, int] = {}
     if model:
-        adapter = 4 * model.adapter(recipe.rank)
+        adapter = 4 * model.adapter(recipe.rank, recipe.target_modules)
         written.append((Path(recipe.output), "checkpoints", (recipe.keep_checkpoints + 2) * 3 * adapter))
         written.append((Path(recipe.output), "adapter", adapter))
         if download:

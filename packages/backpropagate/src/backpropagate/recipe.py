@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from bp_core.config import BATCH_SIZE, EPOCHS, EVALUATIONS, LORA_RANKS, RANK, Recipe, TrainConfig
+from bp_core.config import BATCH_SIZE, EPOCHS, EVALUATIONS, Recipe, TrainConfig
 from bp_core.errors import BackendUnavailable
 from bp_core.rail import Probe, Rail, find, rails
 
@@ -39,11 +39,11 @@ def resolve(
     elif config.epochs is not None:
         why["steps"] = "as set; --steps wins over --epochs"
     rate, reason = learning_rate(model)
-    rank = config.rank or LORA_RANKS.get(config.lora_preset or "fast", RANK)
-    as_cut = cut(config, architecture(model), sizes, room, (batch_size, rank))
-    defaults: dict[str, Any] = {"rank": rank, "alpha": 2.0 * rank, "learning_rate": rate}
-    reasons = {"rank": f"{config.lora_preset}, by name" if config.lora_preset else "the default", "alpha": "2 × rank"}
-    reasons |= {"learning_rate": reason, **as_cut.why}
+    strength, strong = alpha(config)
+    as_cut = cut(config, architecture(model), sizes, room, batch_size)
+    defaults: dict[str, Any] = {"rank": config.lora_rank, "alpha": strength, "learning_rate": rate}
+    reasons = {"rank": f"{config.lora_preset}, by name" if config.lora_preset else "the default"}
+    reasons |= {"alpha": strong, "learning_rate": reason, **as_cut.why}
     defaults |= {name: getattr(as_cut, name) for name in ("micro_batch", "activation_checkpointing")}
     evaluates = config.eval_data is not None or config.held_out is not None
     defaults |= {"eval_data": "", "held_out": 0.0, "patience": 0}
@@ -67,6 +67,13 @@ def resolve(
         if field.name in kept and field.name not in why and getattr(config, field.name) == field.default:
             why[field.name] = "the default"
     return Recipe(backend=backend, batch_size=batch_size, steps=steps, warmup_steps=warmup, why=why, **settled)
+
+
+def alpha(config: TrainConfig) -> tuple[float, str]:
+    """A good alpha, and why. Strength 2, the common choice; with rsLoRA (arXiv:2312.03732) that of rank 16."""
+    if config.rslora:
+        return 8.0, "with rslora: strength 8 / √rank, which is 2 at rank 16"
+    return 2.0 * config.lora_rank, "2 × rank"
 
 
 def learning_rate(model: Mapping[str, Any]) -> tuple[float, str]:

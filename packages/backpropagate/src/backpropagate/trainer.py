@@ -29,6 +29,7 @@ from .plan import Plan
 from .planning import Place, planned
 from .recipe import choose_rail
 from .screen import Screen
+from .shapes import refuse_misfits
 from .training import Run, Work, carry_out
 
 Data = str | Path | Sequence[Mapping[str, Any]]
@@ -144,6 +145,7 @@ class Trainer:
         trackers = reporting.chosen(config.report_to)
         backend, rail, probe = choose_rail(config.backend)
         base = models.locate(config.model, notify)
+        refuse_misfits(config, base)
         self._tokenizer = ChatTokenizer.open(base)
         settings: dict[str, Any] = {"max_length": config.max_length, "train_on": config.train_on, "on_progress": notify}
         settings |= {"cache": home() / "cache" / "data", "columns": columns_in(config.columns)}

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from .errors import BadValue
 
 DType = Literal["auto", "float32", "bfloat16"]
+Init = Literal["default", "orthogonal", "pissa", "pissa_niter_16", "olora"]
 ExportFormat = Literal["lora", "merged", "gguf"]
 TrainOn = Literal["assistant", "last", "all"]
 LoraPreset = Literal["fast", "balanced", "quality"]
@@ -24,8 +25,7 @@ EVALUATIONS = 10
 RANK = 16
 
 LORA_RANKS: dict[LoraPreset, int] = {"fast": RANK, "balanced": 32, "quality": 256}
-
-_EVAL_FIX = "Give --eval-data FILE, or --held-out 0.05."
+ALL_LINEAR = "all-linear"
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,24 @@ class TrainConfig:
     rank: Annotated[
         int | None, f"LoRA rank: higher learns more and needs more memory. Default: {RANK}, or from --lora-preset."
     ] = None
-    alpha: Annotated[float | None, "LoRA alpha, the adapter's strength times the rank. Default: 2 × rank."] = None
+    alpha: Annotated[
+        float | None, "LoRA alpha, the adapter's strength times the rank. Default: 2 × rank; with --rslora 8."
+    ] = None
     dropout: Annotated[float, "LoRA dropout, 0 to 1."] = 0.0
+    rslora: Annotated[bool, "Strength alpha / √rank in place of alpha / rank, so that high ranks learn as fast."] = (
+        False
+    )
+    dora: Annotated[bool, "Train the length of each weight row apart from its direction: slower, closer to full."] = (
+        False
+    )
+    target_modules: Annotated[
+        str, "Layers that get an adapter: all-linear (all but the head), or names such as q_proj,v_proj."
+    ] = ALL_LINEAR
+    init: Annotated[
+        Init,
+        "How the adapter starts. default: as if it were not there. orthogonal: the same with orthogonal factors. "
+        "pissa, pissa_niter_16 (faster), olora: from the largest part of the base weights.",
+    ] = "default"
     learning_rate: Annotated[float | None, "Peak learning rate. Default: from the width of the model."] = None
     batch_size: Annotated[
         int | None, f"Examples (packed: rows) per optimizer step. Default: {BATCH_SIZE}, or all if there are fewer."
@@ -100,13 +116,13 @@ class TrainConfig:
         str, "Trackers: auto (those installed), none, or names of tensorboard, wandb, mlflow, trackio, with commas."
     ] = "auto"
 
+    @property
+    def lora_rank(self) -> int:
+        """The rank that is meant: the one that is set, that of the preset, or the default."""
+        return self.rank or (LORA_RANKS[self.lora_preset] if self.lora_preset else RANK)
+
     def __post_init__(self) -> None:
         check(self, _TRAIN_RANGES, _IMPOSSIBLE)
-        if self.eval_data is not None and self.held_out is not None:
-            raise BadValue("eval_data and held_out are both set.", fix="Use one of them.")
-        alone = [name for name in ("eval_every", "patience") if getattr(self, name) is not None]
-        if alone and self.eval_data is None and self.held_out is None:
-            raise BadValue(f"{alone[0]} is set, but there is nothing to evaluate on.", fix=_EVAL_FIX)
 
 
 @dataclass(frozen=True)
@@ -158,6 +174,10 @@ class Recipe:
     max_temp: float = TrainConfig.max_temp
     cooldown: float = TrainConfig.cooldown
     disk_wait: float = TrainConfig.disk_wait
+    rslora: bool = TrainConfig.rslora
+    dora: bool = TrainConfig.dora
+    target_modules: str = TrainConfig.target_modules
+    init: Init = TrainConfig.init
     why: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -171,7 +191,40 @@ class Setting:
     help: str
 
 
+STARTS_IN_BASE: tuple[Init, ...] = ("pissa", "pissa_niter_16", "olora")
 _Range = tuple[float, float]
+# What does not go together: the settings, whether they clash, and why.
+_Clash = tuple[tuple[str, ...], Callable[..., bool], str]
+_IMPOSSIBLE: list[_Clash] = [
+    (
+        ("eval_data", "held_out"),
+        lambda file, share: None not in (file, share),
+        "eval_data and held_out are both set: use one of them",
+    ),
+    *(
+        (
+            (name, "eval_data", "held_out"),
+            lambda wanted, file, share: wanted is not None and file is None and share is None,
+            f"{name} is set, but there is nothing to evaluate on: give --eval-data FILE, or --held-out 0.05",
+        )
+        for name in ("eval_every", "patience")
+    ),
+    (
+        ("lora_preset", "rank"),
+        lambda preset, rank: None not in (preset, rank) and LORA_RANKS[preset] != rank,
+        "lora_preset and rank are both set, and the preset has another rank: leave one out",
+    ),
+    (
+        ("init", "rank", "lora_rank"),
+        lambda init, _, rank: init == "orthogonal" and rank % 2 == 1,
+        "init orthogonal splits the rank in two halves, so it must be even",
+    ),
+    (
+        ("init", "dora"),
+        lambda init, dora: dora and init in STARTS_IN_BASE,
+        "dora measures the length of the whole weight rows, so init must leave the base as it is (default, orthogonal)",
+    ),
+]
 _POSITIVE: _Range = (1, math.inf)
 _TRAIN_RANGES: dict[str, _Range] = {
     "steps": _POSITIVE,
@@ -199,16 +252,6 @@ _TRAIN_RANGES: dict[str, _Range] = {
     "cooldown": (0, math.inf),
     "disk_wait": (0, math.inf),
 }
-
-# What does not go together: the settings, whether they clash, and why.
-_Clash = tuple[tuple[str, ...], Callable[..., bool], str]
-_IMPOSSIBLE: list[_Clash] = [
-    (
-        ("lora_preset", "rank"),
-        lambda preset, rank: None not in (preset, rank) and LORA_RANKS[preset] != rank,
-        "lora_preset and rank are both set, and the preset has another rank: leave one out",
-    ),
-]
 
 
 def settings(config: type) -> Iterator[Setting]:

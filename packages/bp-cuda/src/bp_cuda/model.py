@@ -1,19 +1,15 @@
-"""A base model from its folder, and a LoRA adapter on it."""
+"""A base model from its folder."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
-from bp_core.config import DType, Recipe
-from bp_core.errors import AdapterUnusable, ModelUnusable
+from bp_core.config import DType
+from bp_core.errors import ModelUnusable
 
 from . import attention
 
@@ -71,37 +67,6 @@ def separate(model: PreTrainedModel) -> bool:
         return True
     model.set_attn_implementation(own)
     return False
-
-
-def new_adapter(model: PreTrainedModel, recipe: Recipe) -> PeftModel:
-    """A fresh LoRA adapter on every linear layer but the head, in float32."""
-    torch.manual_seed(recipe.seed)
-    config = LoraConfig(
-        r=recipe.rank,
-        lora_alpha=recipe.alpha,
-        lora_dropout=recipe.dropout,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-    )
-    with _peft_calls():
-        return get_peft_model(model, config)
-
-
-def read_adapter(model: PreTrainedModel, folder: Path, *, trainable: bool) -> PeftModel:
-    """The adapter of a PEFT folder, in float32. Raises AdapterUnusable."""
-    try:
-        with _peft_calls():
-            return PeftModel.from_pretrained(model, folder, is_trainable=trainable)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise AdapterUnusable(str(error).split("\n")[0], where=str(folder)) from error
-
-
-@contextmanager
-def _peft_calls() -> Iterator[None]:
-    """peft 0.21 asks transformers 5.23 for a name that it deprecated; users cannot act on that warning."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated", FutureWarning)
-        yield
 
 
 def training_dtype(wanted: DType, device: torch.device) -> torch.dtype:

@@ -28,12 +28,13 @@ def build(parameters: Parameters, recipe: Recipe) -> torch.optim.AdamW:
     return optimizer
 
 
-def save(folder: Path, parameters: Parameters, optimizer: torch.optim.AdamW) -> None:
-    """Write weights, moments and the random state."""
-    save_file({name: parameter.detach() for name, parameter in parameters.items()}, folder / "adapter.safetensors")
+def save(folder: Path, weights: Parameters, optimizer: torch.optim.AdamW) -> None:
+    """Write weights (trained ones, and those that were fixed by chance at the start), moments and the random state."""
+    save_file({name: parameter.detach() for name, parameter in weights.items()}, folder / "weights.safetensors")
     moments = {
         f"{key}|{name}": value
-        for name, parameter in parameters.items()
+        for name, parameter in weights.items()
+        if parameter in optimizer.state
         for key, value in optimizer.state[parameter].items()
     }
     save_file(moments, folder / "optimizer.safetensors")
@@ -41,17 +42,17 @@ def save(folder: Path, parameters: Parameters, optimizer: torch.optim.AdamW) -> 
 
 
 @torch.no_grad()
-def restore(folder: Path, parameters: Parameters, optimizer: torch.optim.AdamW) -> None:
+def restore(folder: Path, weights: Parameters, optimizer: torch.optim.AdamW) -> None:
     """Read back what `save` wrote. Raises CheckpointUnusable when it belongs to another model."""
     try:
-        weights = load_file(folder / "adapter.safetensors")
+        found = load_file(folder / "weights.safetensors")
         moments = load_file(folder / "optimizer.safetensors")
         random = load_file(folder / "random.safetensors")
-        if weights.keys() != parameters.keys():
+        if found.keys() != weights.keys():
             raise KeyError("it has other layers")
-        for name, parameter in parameters.items():
-            parameter.copy_(weights[name])
-            for key, value in optimizer.state[parameter].items():
+        for name, parameter in weights.items():
+            parameter.copy_(found[name])
+            for key, value in optimizer.state.get(parameter, {}).items():
                 value.copy_(moments[f"{key}|{name}"])
     except (OSError, KeyError, RuntimeError, SafetensorError) as error:
         raise CheckpointUnusable(f"it does not fit this model ({error}).", where=str(folder)) from error

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-from peft import PeftModel, get_peft_model_state_dict
-from safetensors.torch import save_file
+from peft import PeftModel
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import DynamicCache, PreTrainedModel
@@ -23,6 +22,7 @@ from bp_core.errors import BackendUnavailable
 from bp_core.examples import Batch
 from bp_core.rail import Job, Memory, Opened, Probe
 
+from . import adapter as adapters
 from . import host, relief
 from . import model as models
 from . import optimizer as optimizers
@@ -65,9 +65,9 @@ class TorchRail:
             self.reliefs = []
             self.model = base
             if job.adapter:
-                self.model = models.read_adapter(base, job.adapter, trainable=job.recipe is not None)
+                self.model = adapters.read(base, job.adapter, trainable=job.recipe is not None)
             elif job.recipe:
-                self.model = models.new_adapter(base, job.recipe)
+                self.model = adapters.new(base, job.recipe)
             if job.recipe:
                 self.model.train()
                 self.parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
@@ -159,23 +159,16 @@ class TorchRail:
     def save(self, folder: Path) -> None:
         assert self.optimizer, "open a job with a recipe first"
         with translated():
-            optimizers.save(folder, self.parameters, self.optimizer)
+            optimizers.save(folder, self._kept(), self.optimizer)
 
     def restore(self, folder: Path) -> None:
         assert self.optimizer, "open a job with a recipe first"
-        optimizers.restore(folder, self.parameters, self.optimizer)
+        optimizers.restore(folder, self._kept(), self.optimizer)
 
     def write_adapter(self, folder: Path) -> None:
         model = self._model()
         assert isinstance(model, PeftModel), "there is no adapter to write"
-        weights = {name: value.cpu() for name, value in get_peft_model_state_dict(model).items()}
-        save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-        config = model.peft_config["default"]
-        config.base_model_name_or_path = self.base_name
-        config.target_modules = sorted(config.target_modules)
-        inference, config.inference_mode = config.inference_mode, True
-        config.save_pretrained(folder)
-        config.inference_mode = inference
+        adapters.write(model, folder, self.base_name)
 
     def memory(self) -> Memory:
         if self.device.type == "cuda":
@@ -194,6 +187,11 @@ class TorchRail:
     def _model(self) -> PreTrainedModel | PeftModel:
         assert self.model is not None, "open a job first"
         return self.model
+
+    def _kept(self) -> optimizers.Parameters:
+        """What a checkpoint holds of the model."""
+        model = self._model()
+        return self.parameters | (adapters.frozen(model) if isinstance(model, PeftModel) else {})
 
     def _loss(self, batch: Batch) -> tuple[Tensor, int]:
         """Summed cross-entropy over the trained tokens. Logits exist only where a target is."""
@@ -246,7 +244,7 @@ class TorchRail:
         model.eval()
         stack.enter_context(self._autocast())
         if not adapter and isinstance(model, PeftModel):
-            stack.enter_context(model.disable_adapter())
+            stack.enter_context(adapters.switched_off(model))
         return stack
 
 

@@ -1,4 +1,4 @@
-"""Base model + adapter → merged weights, one tensor at a time, in float32: W + scale × B @ A."""
+"""Base model + adapter → merged weights, one tensor at a time, in float32."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _COPIED = (
 class Merged:
     """A base model with an adapter merged in. Touched weights come as float32, the others as they are stored."""
 
-    def __init__(self, base: Path, deltas: Mapping[str, lora.Delta]) -> None:
+    def __init__(self, base: Path, changes: Mapping[str, lora.Change]) -> None:
         self._base = open_base(base)
-        self._deltas = dict(deltas)
+        self._changes = dict(changes)
         self._names = list(self._base.names())
-        for name, delta in self._deltas.items():
-            self._check(name, delta, tied=bool(read_json(base / "config.json").get("tie_word_embeddings")))
+        for name, change in self._changes.items():
+            self._check(name, change, tied=bool(read_json(base / "config.json").get("tie_word_embeddings")))
 
     def names(self) -> list[str]:
         return self._names
@@ -52,13 +52,13 @@ class Merged:
 
     def array(self, name: str) -> np.ndarray:
         weight = self._base.array(name)
-        return self._deltas[name].add_to(weight) if name in self._deltas else weight
+        return self._changes[name].applied(weight) if name in self._changes else weight
 
-    def _check(self, name: str, delta: lora.Delta, *, tied: bool) -> None:
+    def _check(self, name: str, change: lora.Change, *, tied: bool) -> None:
         if name not in self._names:
             raise AdapterUnusable(f"it changes {name}, which the base model does not have.")
-        if self.shape(name) != delta.shape:
-            raise AdapterUnusable(f"{name} is {delta.shape} in the adapter and {self.shape(name)} in the base model.")
+        if self.shape(name) != change.shape:
+            raise AdapterUnusable(f"{name} is {change.shape} in the adapter and {self.shape(name)} in the base model.")
         if tied and name in ("lm_head.weight", "model.embed_tokens.weight"):
             raise AdapterUnusable(f"it changes {name}, which the base model uses twice (tied embeddings).")
 

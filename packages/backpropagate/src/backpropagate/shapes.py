@@ -1,0 +1,73 @@
+"""What a base's files tell before anything is loaded, and which settings cannot go with it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from bp_core.config import ALL_LINEAR, STARTS_IN_BASE, TrainConfig
+from bp_core.errors import BadValue
+from bp_export.weights import Weights
+
+from . import models
+
+_HEADS = ("lm_head", "embed_out", "output")
+_EMBEDDINGS = ("embed", "wte", "wpe")
+
+
+def refuse_misfits(config: TrainConfig, base: Path) -> None:
+    """Raise BadValue that lists every setting that this base cannot be trained with."""
+    problems = list(_misfits(config, base))
+    if problems:
+        raise BadValue("; ".join(problems) + ".")
+
+
+def parameters(base: Path) -> int:
+    """How many numbers the weights are. Raises ModelUnusable."""
+    weights = Weights(base)
+    return sum(math.prod(weights.shape(name)) for name in weights.names())
+
+
+def _misfits(config: TrainConfig, base: Path) -> Iterator[str]:
+    layers = _linear(base)
+    body = [module for module in layers if _last(module) not in _HEADS]
+    wanted = [name.strip() for name in config.target_modules.split(",")]
+    if config.target_modules == ALL_LINEAR:
+        targets = body
+    else:
+        targets = [module for module in layers if any(f".{module}".endswith(f".{name}") for name in wanted)]
+        yield from _unknown(wanted, layers, base)
+    smallest = {module: min(layers[module]) for module in targets}
+    if not smallest:
+        return
+    # Any layer that is narrower than the rank has no such part to start from; otherwise one that uses it is enough.
+    module, room = (min if config.init in STARTS_IN_BASE else max)(smallest.items(), key=lambda item: item[1])
+    if config.lora_rank > room:
+        yield f"rank is {config.lora_rank}, but {_last(module)} is {' × '.join(map(str, layers[module]))}"
+
+
+def _unknown(wanted: list[str], layers: dict[str, tuple[int, ...]], base: Path) -> Iterator[str]:
+    known = sorted({_last(module) for module in layers})
+    for name in wanted:
+        if not name or not any(f".{module}".endswith(f".{name}") for module in layers):
+            yield f"target_modules names {name!r}, but the linear layers of this model are {', '.join(known)}"
+    if models.description(base).get("tie_word_embeddings") and any(_last(name) in _HEADS for name in wanted):
+        yield "target_modules names the head, whose weights this model also uses as embeddings"
+
+
+def _linear(base: Path) -> dict[str, tuple[int, ...]]:
+    """The linear layers with the shapes of their weights."""
+    weights = Weights(base)
+    modules = {
+        name.removesuffix(".weight"): weights.shape(name) for name in weights.names() if name.endswith(".weight")
+    }
+    return {
+        module: shape
+        for module, shape in modules.items()
+        if len(shape) == 2 and not any(word in _last(module) for word in _EMBEDDINGS)
+    }
+
+
+def _last(module: str) -> str:
+    return module.rpartition(".")[2]

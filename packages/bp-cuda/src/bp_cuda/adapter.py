@@ -1,0 +1,133 @@
+"""LoRA adapters on a base model: made, read, switched off, written in PEFT's layout.
+
+pissa and olora take a part B₀A₀ of the weights into the adapter. Here the base stays as it is: a second, frozen adapter
+of −B₀A₀ runs beside the trained one. It is the same sum, the written adapter is a plain LoRA of twice the rank
+([B, −B₀] [A; A₀], as PEFT converts it), and the base alone is still the base.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import Parameter
+from transformers import PreTrainedModel
+
+from bp_core.config import ALL_LINEAR, STARTS_IN_BASE, Init, Recipe
+from bp_core.errors import AdapterUnusable
+
+from . import start
+
+_TRAINED, _START = "default", "start"
+
+
+def new(model: PreTrainedModel, recipe: Recipe) -> PeftModel:
+    """A fresh LoRA adapter in float32."""
+    torch.manual_seed(recipe.seed)
+    names = recipe.target_modules
+    config = LoraConfig(
+        r=recipe.rank,
+        lora_alpha=recipe.alpha,
+        lora_dropout=recipe.dropout,
+        use_rslora=recipe.rslora,
+        use_dora=recipe.dora,
+        target_modules=names if names == ALL_LINEAR else [name.strip() for name in names.split(",")],
+        task_type="CAUSAL_LM",
+    )
+    with _peft_calls():
+        adapted = get_peft_model(model, config)
+        if recipe.init in STARTS_IN_BASE:
+            adapted.add_adapter(_START, dataclasses.replace(config, lora_dropout=0.0))
+            adapted.base_model.set_adapter([_TRAINED, _START])
+    if recipe.init != "default":
+        _begin(adapted, recipe.init)
+    _freeze_start(adapted)
+    return adapted
+
+
+def read(model: PreTrainedModel, folder: Path, *, trainable: bool) -> PeftModel:
+    """The adapter of a PEFT folder, in float32. Raises AdapterUnusable."""
+    try:
+        with _peft_calls():
+            return PeftModel.from_pretrained(model, folder, is_trainable=trainable)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise AdapterUnusable(str(error).split("\n")[0], where=str(folder)) from error
+
+
+def frozen(model: PeftModel) -> dict[str, Parameter]:
+    """What was fixed when the adapter started, by name: a checkpoint needs it too."""
+    return {name: value for name, value in model.named_parameters() if f".{_START}." in name}
+
+
+@contextmanager
+def switched_off(model: PeftModel) -> Iterator[None]:
+    """The base alone."""
+    try:
+        with model.disable_adapter():
+            yield
+    finally:
+        _freeze_start(model)  # PEFT makes every adapter trainable when it switches them on again
+
+
+def write(model: PeftModel, folder: Path, base_name: str) -> None:
+    """Write weights and settings. `base_name` is what they call the base."""
+    weights = _weights(model, _TRAINED)
+    config = dataclasses.replace(model.peft_config[_TRAINED])
+    if _START in model.peft_config:
+        weights = {name: _joined(name, value, _weights(model, _START)[name]) for name, value in weights.items()}
+        config.lora_alpha *= math.sqrt(2) if config.use_rslora else 2
+        config.r *= 2
+    save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    config.base_model_name_or_path = base_name
+    config.target_modules = sorted(config.target_modules)
+    config.inference_mode = True
+    config.save_pretrained(folder)
+
+
+@torch.no_grad()
+def _begin(model: PeftModel, init: Init) -> None:
+    for layer in _layers(model):
+        weight = layer.get_base_layer().weight
+        a, b = start.pair(
+            init, weight.T if layer.fan_in_fan_out else weight, layer.r[_TRAINED], layer.scaling[_TRAINED]
+        )
+        layer.lora_A[_TRAINED].weight.copy_(a)
+        layer.lora_B[_TRAINED].weight.copy_(b)
+        if _START in layer.lora_A:
+            layer.lora_A[_START].weight.copy_(a)
+            layer.lora_B[_START].weight.copy_(-b)
+
+
+def _layers(model: PeftModel) -> list[LoraLayer]:
+    return [module for module in model.modules() if isinstance(module, LoraLayer)]
+
+
+def _freeze_start(model: PeftModel) -> None:
+    for parameter in frozen(model).values():
+        parameter.requires_grad_(False)
+
+
+def _weights(model: PeftModel, name: str) -> dict[str, Tensor]:
+    return {key: value.cpu() for key, value in get_peft_model_state_dict(model, adapter_name=name).items()}
+
+
+def _joined(name: str, trained: Tensor, start: Tensor) -> Tensor:
+    """[A; A₀] or [B, −B₀]."""
+    return torch.cat([trained, start], dim=0 if ".lora_A." in name else 1)
+
+
+@contextmanager
+def _peft_calls() -> Iterator[None]:
+    """peft 0.21 asks transformers 5.23 for a name that it deprecated; users cannot act on that warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated", FutureWarning)
+        yield
