@@ -24,8 +24,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from bp_core.config import Recipe
 from bp_core.examples import Batch
-from bp_cuda import attention, relief
-from bp_cuda import model as models
+from bp_cuda import adapter, attention, relief
 from bp_cuda import optimizer as optimizers
 from bp_cuda.rail import CpuRail
 
@@ -71,7 +70,7 @@ def trace(config: PreTrainedConfig, recipe: Recipe, lengths: list[int], *, card:
         model.requires_grad_(False)
         attention.register()
         model.set_attn_implementation(attention.NAME)
-        rail.model = models.new_adapter(model, recipe)
+        rail.model = adapter.new(model, recipe)
     batch = _batch(lengths)
     with _without_numbers(card), FakeTensorMode(), ledger:
         _materialise(rail.model)

@@ -73,7 +73,12 @@ def cut(config: TrainConfig, model: Architecture | None, rows: Rows, room: Room,
         micro = min(config.micro_batch or (1 if config.packing else batch), batch)
         return Cut(micro, bool(config.activation_checkpointing), None, None, _unknown(config))
     base = Setup(
-        "cuda" if room.device == "cuda" else "cpu", room.dtype, config.lora_rank, config.dropout, config.target_modules
+        device="cuda" if room.device == "cuda" else "cpu",
+        dtype=room.dtype,
+        rank=config.lora_rank,
+        dropout=config.dropout,
+        targets=config.target_modules,
+        dora=config.dora,
     )
     tried: list[Cut] = []
     for recompute, micro in _ways(config, batch):

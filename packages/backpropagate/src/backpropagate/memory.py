@@ -18,7 +18,7 @@ Device = Literal["cuda", "cpu"]
 GIB = 2**30
 # A process with torch, transformers and peft before there is a model. On a card: its context and cuBLAS's work space,
 # a common value, not measured by us.
-_CONTEXT = {"cuda": 0.6 * GIB, "cpu": 0.8 * GIB}
+_CONTEXT = {"cuda": 0.6 * GIB, "cpu": 1.0 * GIB}
 # Blocks that lie free between others: PyTorch's caching allocator on a card, the C library's on the host.
 _SLACK = 0.05
 
@@ -32,6 +32,7 @@ class Setup:
     rank: int
     dropout: float = 0.0
     targets: str = ALL_LINEAR
+    dora: bool = False
     recompute: bool = False
     accumulating: bool = False
 
@@ -80,7 +81,7 @@ def estimate(model: Architecture, setup: Setup, load: Load) -> Estimate:
     again = layer + one_copy if setup.recompute else 0
     held = kept + (0 if setup.recompute else copies)
     logits = 12 * load.targets * model.vocabulary  # float32: probabilities, and two gradients
-    inside = load.tokens * _transient(model, width)
+    inside = load.tokens * _transient(model, width) + _row_lengths(model, setup)
     gradients = 4 * trainable
     waiting = gradients if setup.accumulating else 0
     moments = [(waiting, held, logits), (waiting, held, again + inside)]
@@ -93,7 +94,9 @@ def estimate(model: Architecture, setup: Setup, load: Load) -> Estimate:
 
 def saved(model: Architecture, setup: Setup) -> int:
     """Bytes a token that one layer keeps for the backward pass."""
-    return (_saved_half if _width(setup) == 2 else _saved_full)(model, setup)
+    plain = (_saved_half if _width(setup) == 2 else _saved_full)(model, setup)
+    lengths = 2 * _width(setup) * sum(linear.outputs for linear in model.adapted(setup.targets))
+    return plain + (lengths if setup.dora else 0)  # DoRA scales what the base and the adapter give apart
 
 
 def _saved_half(model: Architecture, setup: Setup) -> int:
@@ -129,6 +132,12 @@ def _dropped(setup: Setup, sizes: list[int]) -> int:
 def _transient(model: Architecture, width: int) -> int:
     """Bytes a token beside what is kept, while a layer's gradients are computed: those of its MLP are the widest."""
     return 6 * model.inner + 14 * model.hidden if width == 2 else 8 * model.inner + 12 * model.hidden
+
+
+def _row_lengths(model: Architecture, setup: Setup) -> int:
+    """What DoRA takes to measure a weight's rows: base and adapter as one, in float32, and what that is made of."""
+    sizes = [linear.inputs * linear.outputs for linear in model.adapted(setup.targets)]
+    return 20 * max(sizes) if setup.dora and sizes else 0
 
 
 def _width(setup: Setup) -> int:

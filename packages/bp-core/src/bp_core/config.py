@@ -119,7 +119,7 @@ class TrainConfig:
     @property
     def lora_rank(self) -> int:
         """The rank that is meant: the one that is set, that of the preset, or the default."""
-        return self.rank or (LORA_RANKS[self.lora_preset] if self.lora_preset else RANK)
+        return self.rank or (LORA_RANKS.get(self.lora_preset, RANK) if self.lora_preset else RANK)
 
     def __post_init__(self) -> None:
         check(self, _TRAIN_RANGES, _IMPOSSIBLE)
