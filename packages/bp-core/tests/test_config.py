@@ -15,7 +15,7 @@ def test_every_setting_has_help(config):
 
 
 def test_every_training_setting_ends_in_the_recipe_or_is_resolved_into_one():
-    resolved = {"epochs": "steps", "samples": "steps", "warmup_ratio": "warmup_steps"}
+    resolved = {"epochs": "steps", "samples": "steps", "warmup_ratio": "warmup_steps", "lora_preset": "rank"}
     recipe = {field.name for field in dataclasses.fields(Recipe)} | {"report_to"}  # who is told changes no result
     assert {resolved.get(setting.name, setting.name) for setting in settings(TrainConfig)} <= recipe
 
@@ -56,8 +56,17 @@ def test_numbers_that_are_not_numbers_are_refused():
 
 def test_what_does_not_go_together_is_reported_with_the_rest():
     with pytest.raises(BadValue) as caught:
-        TrainConfig(init="orthogonal", rank=5, dropout=2)
-    assert "must be even" in str(caught.value) and "dropout" in str(caught.value)
+        TrainConfig(init="orthogonal", rank=5, dropout=2, lora_preset="quality", patience=2)
+    for words in ("must be even", "dropout", "lora_preset and rank", "patience is set, but there is nothing"):
+        assert words in str(caught.value)
+    with pytest.raises(BadValue, match=r"lora_preset is 'best', but must be one of fast, balanced, quality"):
+        TrainConfig(lora_preset="best")
+
+
+def test_a_preset_names_a_rank():
+    assert [TrainConfig(lora_preset=name).lora_rank for name in ("fast", "balanced", "quality")] == [16, 32, 256]
+    assert TrainConfig().lora_rank == 16 and TrainConfig(rank=4).lora_rank == 4
+    assert TrainConfig(lora_preset="quality", rank=256).lora_rank == 256
     with pytest.raises(BadValue, match="dora"):
         TrainConfig(init="pissa", dora=True)
     with pytest.raises(BadValue, match="rank is 'high'"):

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from bp_core.config import CheckConfig, ExportConfig, TrainConfig, TrainOn
+from bp_core.config import settings as settings_of
 
 from . import __version__
 from .failures import exit_code_of
@@ -32,6 +33,13 @@ _ALLOW = "Go on although data, model or settings changed."
 RunName = Annotated[str, typer.Argument(help="Id, unique beginning of one, or run folder.")]
 Columns = Annotated[str, option(TrainConfig, "columns")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+
+# The settings on which it depends what a run will need.
+_ESTIMATED = {
+    "output", "backend", "lora_preset", "rank", "dropout", "dora", "target_modules", "batch_size", "micro_batch",
+    "activation_checkpointing", "max_length", "packing", "dtype", "keep_checkpoints",
+}  # fmt: skip
+_NOT_ESTIMATED = {setting.name for setting in settings_of(TrainConfig)} - _ESTIMATED
 
 
 class _Resumable(typer.core.TyperCommand):
@@ -97,6 +105,21 @@ def export(
 ) -> None:
     """Turn what was trained into a file to run, and prove that it behaves the same."""
     _verbs().export(settings, adapter, json=json)
+
+
+@app.command(name="estimate-vram")
+@with_options(TrainConfig, *_NOT_ESTIMATED)
+def estimate_vram(
+    settings: dict[str, Any],
+    model: Annotated[str, option(TrainConfig, "model", typer.Argument)],
+    memory: Annotated[
+        float | None,
+        typer.Option(help="Judge for a card with so many GiB free, not for this machine.", min=0.1),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Say what training a model would need in memory, disk and time; nothing but its config.json is loaded."""
+    _verbs().estimate(settings, model, memory, json=json)
 
 
 @app.command()

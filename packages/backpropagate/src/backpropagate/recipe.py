@@ -11,17 +11,25 @@ from bp_core.config import BATCH_SIZE, EPOCHS, EVALUATIONS, Mode, Recipe, TrainC
 from bp_core.errors import BackendUnavailable
 from bp_core.rail import Probe, Rail, find, rails
 
+from .architecture import architecture
+from .fit import Room, Rows, alike, cut
+
 # In this order `--backend auto` tries what is installed.
 _PREFERRED = ("cuda", "cpu")
 
 
-def resolve(config: TrainConfig, rows: int, backend: str, model: Mapping[str, Any]) -> Recipe:
+def resolve(
+    config: TrainConfig, rows: int | Rows, backend: str, model: Mapping[str, Any], room: Room | None = None
+) -> Recipe:
     """A recipe for the rail `backend`; every value that the user did not set is explained.
 
-    `rows` counts examples, or packed rows; `model` is the base's config.json.
+    `rows`: examples, or packed rows, by number or by size; `model`: the base's config.json; `room`: where it must fit.
     """
     why: dict[str, str] = {}
     kind = "packed rows" if config.packing else "examples"
+    room = room or Room(backend, None, config.dtype)
+    sizes = rows if isinstance(rows, Rows) else alike(rows, config.max_length)
+    rows = len(sizes)
     batch_size = config.batch_size or min(BATCH_SIZE, rows)
     if config.batch_size is None:
         why["batch_size"] = f"{BATCH_SIZE}, the default" if rows >= BATCH_SIZE else f"all {rows} {kind}"
@@ -32,9 +40,11 @@ def resolve(config: TrainConfig, rows: int, backend: str, model: Mapping[str, An
         why["steps"] = "as set; --steps wins over --epochs"
     rate, reason = learning_rate(model, config.mode)
     strength, strong = alpha(config)
-    micro, whole = (1, "a packed row is full") if config.packing else (batch_size, "the batch size")
-    defaults: dict[str, Any] = {"alpha": strength, "learning_rate": rate, "micro_batch": micro}
-    reasons = {"alpha": strong, "learning_rate": reason, "micro_batch": whole}
+    as_cut = cut(config, architecture(model), sizes, room, batch_size)
+    defaults: dict[str, Any] = {"rank": config.lora_rank, "alpha": strength, "learning_rate": rate}
+    reasons = {"rank": f"{config.lora_preset}, by name" if config.lora_preset else "the default"}
+    reasons |= {"alpha": strong, "learning_rate": reason, **as_cut.why}
+    defaults |= {name: getattr(as_cut, name) for name in ("micro_batch", "activation_checkpointing")}
     evaluates = config.eval_data is not None or config.held_out is not None
     defaults |= {"eval_data": "", "held_out": 0.0, "patience": 0}
     defaults |= {"eval_every": max(1, steps // EVALUATIONS) if evaluates else 0}
@@ -44,6 +54,8 @@ def resolve(config: TrainConfig, rows: int, backend: str, model: Mapping[str, An
     for name in [name for name, value in chosen.items() if value is None]:
         chosen[name], why[name] = defaults[name], reasons[name]
     chosen["micro_batch"] = min(chosen["micro_batch"], batch_size)
+    if config.dtype == "auto" and room.dtype != "auto":
+        chosen["dtype"], why["dtype"] = room.dtype, "auto: what this device multiplies fast"
     if config.backend == "auto":
         why["backend"] = f"auto: the first of {', '.join(_PREFERRED)} that runs here"
     fields = {f.name: getattr(config, f.name) for f in dataclasses.fields(TrainConfig)} | chosen
@@ -63,7 +75,7 @@ def alpha(config: TrainConfig) -> tuple[float, str]:
         return 0.0, "mode full has no adapter"
     if config.rslora:
         return 8.0, "with rslora: strength 8 / √rank, which is 2 at rank 16"
-    return 2.0 * config.rank, "2 × rank"
+    return 2.0 * config.lora_rank, "2 × rank"
 
 
 def learning_rate(model: Mapping[str, Any], mode: Mode) -> tuple[float, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -9,11 +10,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from bp_core.config import Recipe
 from bp_export import Export, Parity
 
 from .commands import command, near
+from .plan import Plan
+from .planning import Outlook
+from .preflight import Preflight
 from .quantity import gigabytes
-from .training import Plan, Run
+from .training import Run
 
 _LABELS = {"base": "base model", "adapter": "trained", "merged": "merged, f16 GGUF", "final": "this file"}
 
@@ -32,15 +37,48 @@ def print_json(value: Mapping[str, Any]) -> None:
 
 
 def show_plan(plan: Plan) -> None:
-    """The resolved recipe, each computed value with its reason."""
-    table = Table("setting", "value", "why", title=f"Plan: {plan.base} on {plan.device}", title_justify="left")
-    recipe = plan.as_dict()["recipe"]
-    for name, value in recipe.items():
-        if name != "why":
-            table.add_row(name, f"{value}", plan.recipe.why.get(name, "as set"))
+    """The resolved recipe, each computed value with its reason, and what it will need."""
     console = Console()
-    console.print(table)
-    console.print("data: " + ", ".join(f"{name} {value}" for name, value in plan.data.items() if "sha256" not in name))
+    console.print(_recipe(plan.recipe, f"Plan: {plan.base} on {plan.device}"))
+    console.print("data: " + ", ".join(f"{name} {value}" for name, value in plan.data.items() if name != "sha256"))
+    _show_needs(plan.preflight, plan.remarks, console)
+
+
+def show_outlook(outlook: Outlook) -> None:
+    """What training a model would need."""
+    console, recipe = Console(), outlook.recipe
+    console.print(
+        f"[bold]{outlook.model}[/] on {outlook.device}: rank {recipe.rank}, {recipe.dtype}, rows of "
+        f"{recipe.max_length} tokens, all learned, {recipe.micro_batch} of {recipe.batch_size} at once"
+        + (", activation checkpointing" if recipe.activation_checkpointing else ""),
+        soft_wrap=True,
+    )
+    _show_needs(outlook.preflight, outlook.remarks, console)
+
+
+def _recipe(recipe: Recipe, title: str) -> Table:
+    table = Table("setting", "value", "why", title=title, title_justify="left")
+    for field in dataclasses.fields(recipe):
+        if field.name != "why":
+            table.add_row(field.name, f"{getattr(recipe, field.name)}", recipe.why.get(field.name, "as set"))
+    return table
+
+
+def _show_needs(preflight: Preflight, remarks: Iterable[str], console: Console) -> None:
+    if preflight.memory:
+        table = Table("memory", "GiB", title="Needs", title_justify="left")
+        for name, size in preflight.memory.as_dict().items():
+            table.add_row(name, f"{size / 2**30:.2f}")
+        console.print(table)
+    for disk in preflight.disks:
+        needs = ", ".join(f"{name} {gigabytes(size)}" for name, size in disk.needs.items())
+        console.print(f"disk of {near(disk.path)}: {needs}; {gigabytes(disk.free)} free", soft_wrap=True)
+    if preflight.later:
+        later = ", ".join(f"{name} {gigabytes(size)}" for name, size in preflight.later.items())
+        console.print(f"exports, if made: {later}")
+    console.print(preflight.says(), soft_wrap=True)
+    for remark in remarks:
+        console.print(f"[yellow]Note:[/] {remark}", soft_wrap=True)
 
 
 def show_run(run: Run) -> None:

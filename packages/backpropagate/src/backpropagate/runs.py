@@ -22,7 +22,7 @@ NEWEST = "newest"  # in place of an id: the newest run that has not finished
 # What may differ between a run and its continuation, because what is learned does not depend on it.
 _FREE = {
     "why", "output", "micro_batch", "checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "eval_data",
-    "eval_every", "patience", "max_skipped", "max_temp", "cooldown", "disk_wait",
+    "eval_every", "activation_checkpointing", "patience", "max_skipped", "max_temp", "cooldown", "disk_wait",
 }  # fmt: skip
 _STAMP = "%Y%m%d-%H%M%S"
 

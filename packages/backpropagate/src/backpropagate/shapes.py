@@ -54,8 +54,8 @@ def _misfits(config: TrainConfig, base: Path) -> Iterator[str]:
         return
     # Any layer that is narrower than the rank has no such part to start from; otherwise one that uses it is enough.
     module, room = (min if config.init in STARTS_IN_BASE else max)(smallest.items(), key=lambda item: item[1])
-    if config.rank > room:
-        yield f"rank is {config.rank}, but {_last(module)} is {' × '.join(map(str, layers[module]))}"
+    if config.lora_rank > room:
+        yield f"rank is {config.lora_rank}, but {_last(module)} is {' × '.join(map(str, layers[module]))}"
 
 
 def _unknown(wanted: list[str], layers: dict[str, tuple[int, ...]], base: Path) -> Iterator[str]:

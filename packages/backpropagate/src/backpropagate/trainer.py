@@ -24,10 +24,12 @@ from bp_resilience import Claim, Signals
 from . import lock, models, reporting, runs
 from .adapters import adapter_in, export_adapter, is_whole, place, stop_ids
 from .environment import versions
-from .recipe import choose_rail, resolve
+from .plan import Plan
+from .planning import Place, planned
+from .recipe import choose_rail
 from .screen import Screen
 from .shapes import refuse_misfits
-from .training import Plan, Run, Work, carry_out
+from .training import Run, Work, carry_out
 
 Check = Callable[[lock.Lock], None]
 
@@ -157,10 +159,8 @@ class Trainer:
             held_out, evaluation = others.examples, {"evaluation_sha256": others.report.sha256}
         if config.packing:
             prepared = prepared.packing(config.max_length)
-        rows = len(prepared.packed or prepared.examples)
-        recipe = resolve(config, rows, backend, models.description(base))
         counts = prepared.report.as_dict() | evaluation | {"evaluation_examples": len(held_out)}
-        plan = Plan(recipe, probe.device, base, counts)
+        plan = planned(config, prepared, Place(backend, probe, base), counts)
         return Work(plan, prepared, held_out, rail, self._tokenizer, trackers)
 
     def _reader(self, trained: bool) -> tuple[Rail, ChatTokenizer]:

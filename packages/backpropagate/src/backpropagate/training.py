@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bp_core.config import Recipe
 from bp_core.errors import BackpropagateError, DiskFull, Interrupted, OutputUnusable
-from bp_core.events import Warned, Watch
+from bp_core.events import Planned, Warned, Watch
 from bp_core.examples import Example
 from bp_core.folders import sweep
 from bp_core.rail import Job, Rail
@@ -22,21 +22,10 @@ from bp_resilience import train as run_loop
 from . import models, report
 from .adapters import publish, stop_ids
 from .commands import resume_command
+from .measuring import Measuring
+from .plan import Plan
 from .recording import Recording
 from .runs import RunFolder
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a training run would do; nothing is loaded yet. `data` counts rows, tokens and what was cut."""
-
-    recipe: Recipe
-    device: str
-    base: Path
-    data: Mapping[str, Any]
-
-    def as_dict(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self), "base": str(self.base)}
 
 
 @dataclass(frozen=True)
@@ -93,15 +82,17 @@ def carry_out(work: Work, run: RunFolder, watch: Watch, notes: Sequence[str], si
     Raises what the loop raises; Interrupted says how to go on.
     """
     with Recording(run, work.trackers, watch) as recording, _ending(run):
-        record = recording.watch
+        record = Measuring(run, work.plan, recording.watch)
         for name in ("run.json", "samples.json", "lora", "model"):
             sweep(run.path, name)
         run.write_samples(work.prepared.samples)
+        run.write(preflight=work.plan.preflight.as_dict())
+        record(Planned(0, work.plan.preflight.says()))
         name = models.lasting_name(work.plan.base)
         recipe = work.plan.recipe
         opened = work.rail.open(Job(work.plan.base, recipe=recipe, dtype=recipe.dtype, base_name=name))
         run.write(status="running", error=None, opened=dataclasses.asdict(opened), counts=work.plan.data)
-        for note in notes:
+        for note in (*work.plan.remarks, *notes):
             record(Warned(0, note))
         signals.at_once = False  # from here on there is something to finish
         state, keeper = _train(work, run, record, signals, opened.card)
@@ -109,6 +100,7 @@ def carry_out(work: Work, run: RunFolder, watch: Watch, notes: Sequence[str], si
         adapter = publish(work.rail, run, work.plan.base, work.prepared.contract, step, work.plan.recipe.mode)
         result = _result(work, run, adapter, state, step)
         run.write(status="finished", **_summary(result))
+        record.remember()
         report.ask(run, _questions(work), lambda prompt, adapter: _answer(work, prompt, adapter), signals)
         return result
 

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bp_core.config import ExportConfig
+from bp_core.config import ExportConfig, TrainConfig
 
 from . import conversation, environment, results, runs
 from .adapters import adapter_in, export_adapter
 from .demonstration import demonstrate
+from .planning import outlook
 from .screen import Screen
 from .trainer import Trainer
 
@@ -54,6 +55,12 @@ def chat(target: str, prompt: str | None, system: str | None, max_tokens: int) -
     quiet_libraries()
     with conversation.speaker(target) as speaker:
         conversation.converse(speaker, prompt, system, max_tokens)
+
+
+def estimate(settings: Mapping[str, Any], model: str, memory: float | None, *, json: bool) -> None:
+    quiet_libraries()
+    found = outlook(TrainConfig(model=model, **settings), memory)
+    results.print_json(found.as_dict()) if json else results.show_outlook(found)
 
 
 def quickstart(output: Path, steps: int, backend: str) -> None:

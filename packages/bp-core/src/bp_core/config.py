@@ -16,6 +16,7 @@ Mode = Literal["lora", "full"]
 Init = Literal["default", "orthogonal", "pissa", "pissa_niter_16", "olora"]
 ExportFormat = Literal["lora", "merged", "gguf"]
 TrainOn = Literal["assistant", "last", "all"]
+LoraPreset = Literal["fast", "balanced", "quality"]
 Quantization = Literal["f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m"]
 Severity = Literal["note", "warning", "error"]  # from the mildest
 
@@ -23,10 +24,11 @@ Severity = Literal["note", "warning", "error"]  # from the mildest
 EPOCHS = 3.0
 BATCH_SIZE = 8
 EVALUATIONS = 10
-ALL_LINEAR = "all-linear"
 FULL_LIMIT = 4_000_000_000  # parameters; beyond, weights, gradients and moments outgrow any single card of a person
+RANK = 16
 
-_EVAL_FIX = "Give --eval-data FILE, or --held-out 0.05."
+LORA_RANKS: dict[LoraPreset, int] = {"fast": RANK, "balanced": 32, "quality": 256}
+ALL_LINEAR = "all-linear"
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,13 @@ class TrainConfig:
     mode: Annotated[
         Mode, "lora: a small adapter beside frozen weights. full: all weights, of models up to 4 billion."
     ] = "lora"
-    rank: Annotated[int, "LoRA rank: higher learns more and needs more memory."] = 16
+    lora_preset: Annotated[
+        LoraPreset | None,
+        f"The rank by name: {', '.join(f'{name} {rank}' for name, rank in LORA_RANKS.items())}. Default: none.",
+    ] = None
+    rank: Annotated[
+        int | None, f"LoRA rank: higher learns more and needs more memory. Default: {RANK}, or from --lora-preset."
+    ] = None
     alpha: Annotated[
         float | None, "LoRA alpha, the adapter's strength times the rank. Default: 2 × rank; with --rslora 8."
     ] = None
@@ -67,7 +75,12 @@ class TrainConfig:
     ] = None
     micro_batch: Annotated[
         int | None,
-        "Examples computed at once. Default: the batch size, or 1 when packed; shrinks when memory runs out.",
+        "Examples computed at once. Default: as much of the batch as fits in memory, or 1 when packed; shrinks when "
+        "memory runs out.",
+    ] = None
+    activation_checkpointing: Annotated[
+        bool | None,
+        "Compute what is inside a layer again in the backward pass: less memory, slower. Default: when it is needed.",
     ] = None
     max_length: Annotated[int, "Longest example in tokens; longer ones are cut at the end."] = 2048
     packing: Annotated[
@@ -109,13 +122,13 @@ class TrainConfig:
         str, "Trackers: auto (those installed), none, or names of tensorboard, wandb, mlflow, trackio, with commas."
     ] = "auto"
 
+    @property
+    def lora_rank(self) -> int:
+        """The rank that is meant: the one that is set, that of the preset, or the default."""
+        return self.rank or (LORA_RANKS.get(self.lora_preset, RANK) if self.lora_preset else RANK)
+
     def __post_init__(self) -> None:
         check(self, _TRAIN_RANGES, _IMPOSSIBLE)
-        if self.eval_data is not None and self.held_out is not None:
-            raise BadValue("eval_data and held_out are both set.", fix="Use one of them.")
-        alone = [name for name in ("eval_every", "patience") if getattr(self, name) is not None]
-        if alone and self.eval_data is None and self.held_out is None:
-            raise BadValue(f"{alone[0]} is set, but there is nothing to evaluate on.", fix=_EVAL_FIX)
 
 
 @dataclass(frozen=True)
@@ -178,6 +191,7 @@ class Recipe:
     dtype: DType
     checkpoint_every: int
     keep_checkpoints: int
+    activation_checkpointing: bool = False
     checkpoint_minutes: float = TrainConfig.checkpoint_minutes
     eval_data: str = ""
     held_out: float = 0.0
@@ -222,8 +236,26 @@ _IMPOSSIBLE: list[_Clash] = [
         for name in ("rank", "alpha", "dropout", "rslora", "dora", "target_modules", "init")
     ),
     (
-        ("init", "rank"),
-        lambda init, rank: init == "orthogonal" and rank % 2 == 1,
+        ("eval_data", "held_out"),
+        lambda file, share: None not in (file, share),
+        "eval_data and held_out are both set: use one of them",
+    ),
+    *(
+        (
+            (name, "eval_data", "held_out"),
+            lambda wanted, file, share: wanted is not None and file is None and share is None,
+            f"{name} is set, but there is nothing to evaluate on: give --eval-data FILE, or --held-out 0.05",
+        )
+        for name in ("eval_every", "patience")
+    ),
+    (
+        ("lora_preset", "rank"),
+        lambda preset, rank: None not in (preset, rank) and LORA_RANKS[preset] != rank,
+        "lora_preset and rank are both set, and the preset has another rank: leave one out",
+    ),
+    (
+        ("init", "rank", "lora_rank"),
+        lambda init, _, rank: init == "orthogonal" and rank % 2 == 1,
         "init orthogonal splits the rank in two halves, so it must be even",
     ),
     (
@@ -300,8 +332,9 @@ def known(names: Iterable[str], config: type) -> None:
 
 def _wrong_type(setting: Setting, value: object) -> str | None:
     options = [kind for kind in (get_args(setting.type) or (setting.type,))]
-    if get_origin(setting.type) is Literal:
-        return None if value in options else f"must be one of {', '.join(map(str, options))}"
+    words = options if get_origin(setting.type) is Literal else [word for kind in options for word in get_args(kind)]
+    if words and value is not None:
+        return None if value in words else f"must be one of {', '.join(map(str, words))}"
     if value is None:
         return None if type(None) in options else "must have a value"
     if isinstance(value, bool) and bool not in options:

@@ -31,6 +31,16 @@ class Event:
 
 
 @dataclass(frozen=True)
+class Planned(Event):
+    """What the run is expected to need, told before the model is loaded."""
+
+    expected: str
+
+    def says(self) -> str:
+        return self.expected
+
+
+@dataclass(frozen=True)
 class Started(Event):
     """Training begins at `step` (0, or where a resumed run left off)."""
 

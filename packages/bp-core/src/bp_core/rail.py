@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from .config import DType, Recipe
 from .errors import UnknownBackend
@@ -21,13 +21,17 @@ GROUP = "backpropagate.rails"
 
 @dataclass(frozen=True)
 class Probe:
-    """Whether a rail can run on this machine. `total` and `free` are bytes of the memory that training uses."""
+    """Whether a rail can run on this machine. `total` and `free` are bytes of the memory that training uses.
+
+    `dtype` is what the setting "auto" means here, "" where it means nothing.
+    """
 
     available: bool
     device: str
     reason: str = ""
     total: int = 0
     free: int = 0
+    dtype: DType | Literal[""] = ""
 
 
 @dataclass(frozen=True)

@@ -25,13 +25,14 @@ def load_base(folder: Path, dtype: torch.dtype, device: torch.device) -> PreTrai
         raise ModelUnusable("config.json is missing.", where=str(folder))
     disable_progress_bar()  # ours is shown instead
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         model = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
             dtype=dtype,
             device_map={"": device},
             local_files_only=True,
+            trust_remote_code=False,  # a model is data; code that comes with it is not run
         )
     except (OSError, ValueError, KeyError) as error:
         raise ModelUnusable(str(error).split("\n")[0], where=str(folder)) from error

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import DynamicCache, PreTrainedModel
 
+from bp_core.config import DType
 from bp_core.errors import BackendUnavailable
 from bp_core.examples import Batch
 from bp_core.rail import Job, Memory, Opened, Probe
@@ -44,13 +45,13 @@ class TorchRail:
     def probe(self) -> Probe:
         if self.device.type == "cpu":
             host = psutil.virtual_memory()
-            return Probe(True, "cpu", total=host.total, free=host.available)
+            return Probe(True, "cpu", total=host.total, free=host.available, dtype=self._auto())
         if not torch.cuda.is_available():
             built = torch.version.cuda is not None
             reason = "no NVIDIA driver or card was found" if built else "this torch was built without CUDA"
             return Probe(False, "cuda", reason)
         free, total = torch.cuda.mem_get_info()
-        return Probe(True, torch.cuda.get_device_name(), total=total, free=free)
+        return Probe(True, torch.cuda.get_device_name(), total=total, free=free, dtype=self._auto())
 
     def open(self, job: Job) -> Opened:
         probe = self.probe()
@@ -77,6 +78,8 @@ class TorchRail:
                 self.parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
                 self.optimizer = optimizers.build(self.parameters, job.recipe)
                 self.max_grad_norm = job.recipe.max_grad_norm
+                if job.recipe.activation_checkpointing:
+                    self._relieve_by(relief.RECOMPUTE)
         count = sum(parameter.numel() for parameter in base.parameters())
         trainable = sum(parameter.numel() for parameter in self.parameters.values())
         number_format = str(dtype).removeprefix("torch.")
@@ -104,13 +107,11 @@ class TorchRail:
             return norm
 
     def relieve(self, level: int) -> str | None:
-        ways = relief.ways(self._model())
-        if level > len(ways):
+        ways = [way for way in relief.ways(self._model()) if way not in self.reliefs]
+        if not ways:
             return None
-        self.reliefs.append(ways[level - 1])
-        if self.reliefs[-1] == relief.RECOMPUTE:
-            relief.recompute_layers(self._model())
-        return self.reliefs[-1]
+        self._relieve_by(ways[0])
+        return ways[0]
 
     def discard(self) -> None:
         if self.optimizer:
@@ -217,6 +218,15 @@ class TorchRail:
                 use_cache=False,
             ).logits[0]
         return cross_entropy(logits.float(), tokens[targets], reduction="sum"), len(targets)
+
+    def _relieve_by(self, way: str) -> None:
+        if way == relief.RECOMPUTE and way in relief.ways(self._model()):
+            relief.recompute_layers(self._model())
+        self.reliefs.append(way)
+
+    def _auto(self) -> DType:
+        _, computed = models.number_formats("auto", self.device, full=False)
+        return "bfloat16" if computed == torch.bfloat16 else "float32"
 
     def _card(self) -> str:
         """The card's UUID as NVML knows it."""

@@ -1,0 +1,112 @@
+"""The memory estimate held against traces of the real training step, over presets, ranks, lengths and devices.
+
+uv run python benchmarks/memory_grid.py [--preset NAME …] [--output FILE]
+
+Needs no card and no download; see memory_trace.py for how. Exits 1 when the estimate is worse than it may be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from memory_trace import trace
+from transformers import CONFIG_MAPPING, PreTrainedConfig
+
+from backpropagate.architecture import architecture
+from backpropagate.fit import alike
+from backpropagate.memory import GIB, Load, Setup, estimate
+from backpropagate.presets import PRESETS
+from backpropagate.recipe import resolve
+from bp_core.config import TrainConfig
+
+RESULTS = Path(__file__).parent / "results" / "memory_grid.json"
+CARDS = (6, 8, 12, 16, 24, 32, 48, 80)  # GiB
+MEDIAN, WORST = 0.10, 0.20
+_HOST = ("smollm2-135m", "llama-3.2-1b")  # what one would train without a card
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training step to trace. `twice`: in two micro-batches, so that gradients wait."""
+
+    preset: str
+    setup: Setup
+    lengths: tuple[int, ...]
+
+    def traced(self) -> int:
+        config = TrainConfig(rank=self.setup.rank, dropout=self.setup.dropout)
+        recipe = resolve(config, alike(8, sum(self.lengths)), self.setup.device, {})
+        recipe = replace(recipe, dtype=self.setup.dtype, activation_checkpointing=self.setup.recompute)
+        card = self.setup.device == "cuda"
+        return trace(_config(self.preset), recipe, list(self.lengths), card=card, twice=self.setup.accumulating)
+
+    def row(self) -> dict[str, Any]:
+        model, total = architecture(PRESETS[self.preset].config), sum(self.lengths)
+        assert model
+        estimated, traced = estimate(model, self.setup, Load(total, total - len(self.lengths))), self.traced()
+        false = [card for card in CARDS if estimated.total <= card * GIB < traced + estimated.context]
+        return {
+            "preset": self.preset,
+            **vars(self.setup),
+            "lengths": self.lengths,
+            "traced": traced,
+            "estimated": estimated.tensors,
+            "error": round(estimated.tensors / traced - 1, 4),
+            "says_fits_but_does_not_gib": false,
+        }
+
+
+def cells(presets: list[str]) -> Iterator[Cell]:
+    """Ranks and lengths from small to large; every preset on a card, small ones on the host as well."""
+    for preset in presets:
+        for recompute in (False, True):
+            card = Setup("cuda", "bfloat16", 16, recompute=recompute)
+            yield Cell(preset, card, (1024,))
+            yield Cell(preset, card, (8192,))
+            yield Cell(preset, replace(card, rank=256, accumulating=True), (700, 300))
+            for dtype in ("bfloat16", "float32") if preset in _HOST else ():
+                host = replace(card, device="cpu", dtype=dtype)
+                yield Cell(preset, host, (512, 256, 256))
+                yield Cell(preset, replace(host, dropout=0.1, accumulating=True), (512,))
+
+
+def main() -> int:
+    words = argparse.ArgumentParser(description=__doc__)
+    known = [name for name, preset in PRESETS.items() if (found := architecture(preset.config)) and found.known]
+    words.add_argument("--preset", nargs="+", choices=known, default=known)
+    words.add_argument("--output", type=Path, default=RESULTS)
+    chosen = words.parse_args()
+    rows = []
+    for cell in cells(chosen.preset):
+        rows.append(cell.row())
+        print(_line(rows[-1]), flush=True)
+    errors = sorted(abs(row["error"]) for row in rows)
+    false = sum(len(row["says_fits_but_does_not_gib"]) for row in rows)
+    summary = {"cells": len(rows), "median": median(errors), "worst": errors[-1], "says_fits_but_does_not": false}
+    chosen.output.parent.mkdir(parents=True, exist_ok=True)
+    chosen.output.write_text(json.dumps({"summary": summary, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+    print(f"{len(rows)} steps: median error {median(errors):.1%}, worst {errors[-1]:.1%}, wrongly said to fit: {false}")
+    return int(median(errors) > MEDIAN or errors[-1] > WORST or false > 0)
+
+
+def _config(preset: str) -> PreTrainedConfig:
+    values = dict(PRESETS[preset].config)
+    return CONFIG_MAPPING[values.pop("model_type")](**values, pad_token_id=None)
+
+
+def _line(row: dict[str, Any]) -> str:
+    how = f"{row['device']} {row['dtype']} rank {row['rank']}{' recompute' if row['recompute'] else ''}"
+    tokens = "+".join(map(str, row["lengths"])) + (" twice" if row["accumulating"] else "")
+    sizes = f"traced {row['traced'] / GIB:7.2f} GiB, estimated {row['estimated'] / GIB:7.2f}"
+    return f"{row['preset']:18} {how:36} {tokens:14} {sizes}, error {row['error']:+.1%}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

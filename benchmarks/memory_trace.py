@@ -1,0 +1,124 @@
+"""What a real training step allocates, without a card and without computing it: our rail's own code on fake tensors.
+
+Fake tensors have shapes and formats but no numbers, so the step of a 32-billion model runs here in seconds. Every
+storage that PyTorch's dispatcher hands out is counted until it is let go, as a card's caching allocator would round it.
+Why not hooks on saved tensors: they miss gradients and what is alive only while something is computed. Why not
+torch.distributed's MemTracker: it counts the same storages, but by module, which makes it several times slower.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import Module, Parameter
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+from transformers import AutoModelForCausalLM, PreTrainedConfig
+
+from bp_core.config import Recipe
+from bp_core.examples import Batch
+from bp_cuda import adapter, attention, relief
+from bp_cuda import optimizer as optimizers
+from bp_cuda.rail import CpuRail
+
+_BLOCK = 512  # what PyTorch's caching allocator rounds to, in bytes
+
+
+class Ledger(TorchDispatchMode):
+    """Bytes of all storages that were made inside and are still alive, and the most there ever were."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._sizes: dict[int, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_iter(made):
+            if isinstance(tensor, torch.Tensor):
+                self._count(tensor.untyped_storage())
+        self.peak = max(self.peak, self.now)
+        return made
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key not in self._sizes:
+            self._sizes[key] = -(-storage.nbytes() // _BLOCK) * _BLOCK
+            self.now += self._sizes[key]
+            weakref.finalize(storage, self._drop, key)
+
+    def _drop(self, key: int) -> None:
+        self.now -= self._sizes.pop(key)
+
+
+def trace(config: PreTrainedConfig, recipe: Recipe, lengths: list[int], *, card: bool, twice: bool) -> int:
+    """The most bytes that tensors take while an optimizer step is made, its micro-batch holding such examples.
+
+    `card`: as CUDA would do it, else as the host does. `twice`: two micro-batches to the step. All tokens but the first
+    of an example are targets.
+    """
+    rail, ledger = CpuRail(), Ledger()
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, recipe.dtype))
+        model.requires_grad_(False)
+        attention.register()
+        model.set_attn_implementation(attention.NAME)
+        rail.model = adapter.new(model, recipe)
+    batch = _batch(lengths)
+    with _without_numbers(card), FakeTensorMode(), ledger:
+        _materialise(rail.model)
+        rail.separable = True
+        rail.model.train()
+        rail.parameters = {name: p for name, p in rail.model.named_parameters() if p.requires_grad}
+        rail.optimizer = optimizers.build(rail.parameters, recipe)
+        if recipe.activation_checkpointing:
+            relief.recompute_layers(rail.model)
+        for _ in range(1 + twice):
+            rail.accumulate(batch, 1.0)
+        rail.update(1e-3)
+    return ledger.peak
+
+
+def _batch(lengths: list[int]) -> Batch:
+    trained = np.ones(sum(lengths), dtype=np.bool_)
+    trained[np.cumsum([0, *lengths[:-1]])] = False
+    return Batch(np.zeros(sum(lengths), dtype=np.int32), trained, np.array(lengths, dtype=np.int32))
+
+
+def _materialise(model: Module) -> None:
+    """Put fake tensors of the host in place of the meta tensors, the same one where layers share one."""
+    made: dict[int, torch.Tensor] = {}
+    for module in model.modules():
+        for group in (module._parameters, module._buffers):
+            for name, tensor in group.items():
+                if tensor is not None:
+                    if id(tensor) not in made:
+                        made[id(tensor)] = _like(tensor)
+                    group[name] = made[id(tensor)]  # type: ignore[assignment]
+
+
+def _like(tensor: torch.Tensor) -> torch.Tensor:
+    new = torch.empty(tensor.shape, dtype=tensor.dtype)
+    return Parameter(new, tensor.requires_grad) if isinstance(tensor, Parameter) else new
+
+
+@contextmanager
+def _without_numbers(card: bool) -> Iterator[None]:
+    """Numbers that are asked for are 1; attention is flash attention's kernel for the card, if that is meant."""
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(torch.Tensor, "item", lambda tensor: 1.0))
+        if card:
+            stack.enter_context(patch.object(attention, "scaled_dot_product_attention", _flash))
+            stack.enter_context(patch.object(attention, "_on_the_host", attention._segments))
+        yield
+
+
+def _flash(query: Any, key: Any, value: Any, *, dropout_p: float, is_causal: bool, scale: Any, enable_gqa: bool) -> Any:
+    return torch.ops.aten._scaled_dot_product_flash_attention(query, key, value, dropout_p, is_causal, scale=scale)[0]

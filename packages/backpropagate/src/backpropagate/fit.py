@@ -1,0 +1,122 @@
+"""Cutting a step so that it fits: how many examples at once, and whether layers are computed twice."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+
+from bp_core.config import TrainConfig
+
+from .architecture import Architecture
+from .memory import GIB, Estimate, Load, Setup, estimate
+
+# Families of which examples may not share a row; the rail computes them one by one.
+_ONE_BY_ONE = frozenset({"qwen3_5_text", "qwen3_5", "gpt_oss", "bloom"})
+
+
+@dataclass(frozen=True)
+class Rows:
+    """How large rows are: `tokens[k]` and `targets[k]` bound any k + 1 rows together."""
+
+    tokens: tuple[int, ...]
+    targets: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def largest(self, count: int) -> Load:
+        """The most that `count` rows can be."""
+        last = min(count, len(self.tokens)) - 1
+        return Load(self.tokens[last], self.targets[last])
+
+
+@dataclass(frozen=True)
+class Room:
+    """Where training happens: the kind of device, its free bytes (None: not known), its fast number format."""
+
+    device: str
+    free: int | None
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A step as it will be computed. `fits` is None where the free memory or the model's shape is not known."""
+
+    micro_batch: int
+    activation_checkpointing: bool
+    estimate: Estimate | None
+    fits: bool | None
+    why: Mapping[str, str]
+
+
+def rows_of(sizes: Iterable[tuple[int, int]]) -> Rows:
+    """`sizes`: tokens and targets of each row."""
+    tokens, targets = zip(*sizes, strict=True)
+    return Rows(tuple(accumulate(sorted(tokens, reverse=True))), tuple(accumulate(sorted(targets, reverse=True))))
+
+
+def alike(count: int, length: int) -> Rows:
+    """Rows of which nothing is known but their greatest length: each full, and every token learned."""
+    sizes = tuple(length * (number + 1) for number in range(count))
+    return Rows(sizes, sizes)
+
+
+def cut(config: TrainConfig, model: Architecture | None, rows: Rows, room: Room, batch: int) -> Cut:
+    """The fastest way that fits; where none does, the smallest there is. `batch`: the rows of a step.
+
+    Smaller micro-batches cost less time than computing layers twice, so they are tried first.
+    """
+    if model is None or room.device not in ("cuda", "cpu"):
+        micro = min(config.micro_batch or (1 if config.packing else batch), batch)
+        return Cut(micro, bool(config.activation_checkpointing), None, None, _unknown(config))
+    base = Setup(
+        device="cuda" if room.device == "cuda" else "cpu",
+        dtype=room.dtype,
+        rank=config.lora_rank,
+        dropout=config.dropout,
+        targets=config.target_modules,
+        dora=config.dora,
+    )
+    tried: list[Cut] = []
+    for recompute, micro in _ways(config, batch):
+        setup = dataclasses.replace(base, recompute=recompute, accumulating=micro < batch)
+        needed = estimate(model, setup, rows.largest(1 if model.family in _ONE_BY_ONE else micro))
+        fits = None if room.free is None else needed.total <= room.free
+        tried.append(Cut(micro, recompute, needed, fits, {}))
+        if fits is not False:
+            break
+    found = tried[-1]
+    return dataclasses.replace(found, why=_why(config, found, tried, batch, room))
+
+
+def _ways(config: TrainConfig, batch: int) -> Iterator[tuple[bool, int]]:
+    """(activation checkpointing, micro-batch), fastest first; what the user set stays."""
+    wanted = config.activation_checkpointing
+    for recompute in (False, True) if wanted is None else (wanted,):
+        micro = min(config.micro_batch or (1 if config.packing else batch), batch)
+        yield recompute, micro
+        while micro > 1 and config.micro_batch is None:
+            micro = (micro + 1) // 2
+            yield recompute, micro
+
+
+def _why(config: TrainConfig, found: Cut, tried: list[Cut], batch: int, room: Room) -> dict[str, str]:
+    """A reason for each value that was open."""
+    free = f"{(room.free or 0) / GIB:.1f} GiB that are free"
+    micro = "a packed row is full" if config.packing else "the batch size"
+    if found.micro_batch < batch and not config.packing:
+        micro = f"the most that fits into the {free}" if found.fits else f"the least; even so not within the {free}"
+    recompute = "not needed" if not found.activation_checkpointing else f"without it more than the {free} is needed"
+    if len(tried) == 1 and found.fits is None:
+        recompute = "not needed, as far as is known"
+    reasons = {"micro_batch": micro, "activation_checkpointing": recompute}
+    return {name: reason for name, reason in reasons.items() if getattr(config, name) is None}
+
+
+def _unknown(config: TrainConfig) -> dict[str, str]:
+    micro = "a packed row is full" if config.packing else "the batch size"
+    reasons = {"micro_batch": micro, "activation_checkpointing": "not needed, as far as is known"}
+    return {name: reason for name, reason in reasons.items() if getattr(config, name) is None}
