@@ -9,13 +9,17 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from bp_core.config import QUANTIZED
 from bp_export import Export, Parity
 
 from .commands import command, near
 from .quantity import gigabytes
 from .training import Plan, Run
 
-_LABELS = {"base": "base model", "adapter": "trained", "merged": "merged, f16 GGUF", "final": "this file"}
+_LABELS = {
+    **{kind: f"trained, on {kind}" for kind in QUANTIZED.values()},
+    **{"base": "base model", "adapter": "trained", "merged": "merged, f16 GGUF", "final": "this file"},
+}
 
 
 def print_json(value: Mapping[str, Any]) -> None:

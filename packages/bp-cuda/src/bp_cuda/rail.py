@@ -17,12 +17,13 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import DynamicCache, PreTrainedModel
 
+from bp_core.config import QUANTIZED
 from bp_core.errors import BackendUnavailable
 from bp_core.examples import Batch
 from bp_core.rail import Job, Memory, Opened, Probe
 
 from . import adapter as adapters
-from . import host, relief
+from . import host, quantized, relief
 from . import model as models
 from . import optimizer as optimizers
 from ._errors import translated
@@ -58,9 +59,11 @@ class TorchRail:
             raise BackendUnavailable(f"backend {self.device.type} cannot run here: {probe.reason}.")
         with translated():
             self.close()
-            full = job.recipe is not None and job.recipe.mode == "full"
+            mode = job.recipe.mode if job.recipe else job.mode
+            full = job.recipe is not None and mode == "full"
             dtype, self.computed = models.number_formats(job.dtype, self.device, full=full)
-            base = models.load_base(job.model, dtype, self.device)
+            base = models.load_base(job.model, dtype, self.device, quantized.config(mode, self.computed))
+            quantized.settle(base)
             self.separable = models.separate(base)
             self.base_name = job.base_name or str(job.model)
             self.reliefs = []
@@ -77,9 +80,9 @@ class TorchRail:
                 self.parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
                 self.optimizer = optimizers.build(self.parameters, job.recipe)
                 self.max_grad_norm = job.recipe.max_grad_norm
-        count = sum(parameter.numel() for parameter in base.parameters())
+        count = base.num_parameters()
         trainable = sum(parameter.numel() for parameter in self.parameters.values())
-        number_format = str(dtype).removeprefix("torch.")
+        number_format = QUANTIZED.get(mode) or str(dtype).removeprefix("torch.")
         return Opened(count - trainable, trainable, probe.device, number_format, card=self._card())
 
     def accumulate(self, batch: Batch, weight: float) -> float:
