@@ -14,7 +14,7 @@ from bp_core.contract import Contract
 from bp_core.errors import AdapterUnusable, BadValue, ModelTooLarge
 from bp_core.folders import damage
 
-SETTINGS = dict(backend="cpu", batch_size=4, learning_rate=5e-3, max_length=64, dtype="float32")
+SETTINGS = dict(backend="cpu", batch_size=4, learning_rate=5e-3, max_length=64, dtype="float32", report_to="none")
 METHODS = {
     "rslora": dict(rslora=True, rank=32),
     "dora": dict(dora=True),
@@ -22,9 +22,14 @@ METHODS = {
     "pissa": dict(init="pissa", learning_rate=1e-3),
     "olora": dict(init="olora", learning_rate=1e-3),
     "named layers": dict(target_modules="q_proj,v_proj,down_proj"),
+    "qlora": dict(mode="qlora"),
+    "8-bit base": dict(mode="lora-8bit"),
     "full": dict(mode="full", learning_rate=2e-3),
 }
 WORDS = [3, 500, 1200, 77, 9]
+
+
+QUANTIZED = {"qlora": "nf4", "8-bit base": "int8"}
 
 
 def quiet(event):
@@ -43,6 +48,7 @@ def test_every_method_is_trained_exported_and_proven(method, tiny_llama, rows, t
     done = tuned.export("gguf", quantization="q8_0", notify=quiet)
     assert done.parity.proven and done.parity.compared_with == "model"
     assert done.parity.losses["base"] > done.parity.losses["final"] + 0.5
+    assert {*done.parity.losses} & {*QUANTIZED.values()} == ({QUANTIZED[method]} if method in QUANTIZED else set())
     assert done.path == tmp_path / "out" / "tiny-llama-q8_0.gguf"
 
 

@@ -72,3 +72,10 @@ def test_a_preset_names_a_rank():
     with pytest.raises(BadValue, match="rank is 'high'"):
         TrainConfig(init="orthogonal", rank="high")
     TrainConfig(init="orthogonal", rank=6, dora=True)
+
+
+def test_starts_from_the_base_need_it_in_full_precision():
+    for mode in ("qlora", "lora-8bit"):
+        with pytest.raises(BadValue, match="full precision"):
+            TrainConfig(mode=mode, init="olora")
+        TrainConfig(mode=mode, init="orthogonal", dora=True)

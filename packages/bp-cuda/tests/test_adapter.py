@@ -135,7 +135,7 @@ def test_orthogonal_factors_are_pefts():
     torch.manual_seed(5)
     theirs.orthogonal_init("default")
     torch.manual_seed(5)
-    a, b = start.pair("orthogonal", theirs.base_layer.weight, 6, 1.0)
+    a, b = start.orthogonal(16, 24, 6)
     assert torch.equal(theirs.lora_A["default"].weight, a) and torch.equal(theirs.lora_B["default"].weight, b)
     assert (b @ a).abs().max() < 1e-6 < a.abs().max()
 

@@ -7,10 +7,11 @@ import json
 import shutil
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bp_core.config import DType, ExportConfig, Mode
+from bp_core.config import QUANTIZED, DType, ExportConfig, Mode, TrainConfig
 from bp_core.contract import CONTRACT_FILE, Contract
 from bp_core.errors import AdapterUnusable, HubUnreachable, ModelNotFound, OutputUnusable
 from bp_core.events import Notify, Progress
@@ -23,11 +24,11 @@ from bp_export.pipeline import model_name
 
 from . import models
 from .recording import record_export
-from .reference import reference
+from .reference import loss_on_quantized, reference
 from .runs import RUN_FILE, RunFolder
 
 _ORIGIN = "run.json"
-_PLACES: dict[Mode, str] = {"lora": "lora", "full": "model"}  # under the output folder
+_ADAPTER, _MODEL = "lora", "model"  # under the output folder
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -49,7 +50,7 @@ _PROBES = (
 
 def place(output: Path, mode: Mode) -> Path:
     """Where what was trained lies."""
-    return output / _PLACES[mode]
+    return output / (_MODEL if mode == "full" else _ADAPTER)
 
 
 def publish(rail: Rail, run: RunFolder, base: Path, contract: Contract, step: int, mode: Mode = "lora") -> Path:
@@ -58,7 +59,7 @@ def publish(rail: Rail, run: RunFolder, base: Path, contract: Contract, step: in
     Done again after a crash, it ends as if there had been none.
     """
     target = place(run.path.parent.parent, mode)
-    origin = {"run": run.id, "base": models.lasting_name(base), "step": step}
+    origin = {"run": run.id, "base": models.lasting_name(base), "step": step, "mode": mode}
     if damage(target) is None and _origin(target) == origin:
         return target
     ready = run.path / f"{target.name}.ready"  # whole, and about to get its place
@@ -84,8 +85,8 @@ def adapter_in(place: str | Path) -> Path:
     Raises AdapterUnusable.
     """
     place = Path(place)
-    inside = sorted((place / name for name in _PLACES.values()), key=lambda path: _run_of(path) or "", reverse=True)
-    current = [place.parent.parent / name for name in _PLACES.values()]  # seen from a run's folder
+    inside = sorted((place / name for name in (_ADAPTER, _MODEL)), key=lambda path: _run_of(path) or "", reverse=True)
+    current = [place.parent.parent / name for name in (_ADAPTER, _MODEL)]  # seen from a run's folder
     for folder in [place, *inside, *(path for path in current if _run_of(path) == place.name)]:
         if (folder / "adapter_config.json").is_file() or is_whole(folder):
             return folder.resolve()
@@ -120,9 +121,13 @@ def export_adapter(folder: Path, config: ExportConfig, notify: Notify) -> Export
     if config.format != "gguf":
         return _recorded(folder, export(job.adapter, job.model, config, **settings))
     notify(Progress("open the reference", 0, 0))
+    samples = samples_of(folder, job.model)
+    mode = _origin(folder).get("mode", TrainConfig.mode)
+    if mode in QUANTIZED:
+        settings["losses"] = {QUANTIZED[mode]: loss_on_quantized(replace(job, mode=mode, dtype="auto"), samples)}
     with ExitStack() as stack:
         settings["reference"] = reference(job, _folder_of(base, notify), stack)
-        settings["samples"] = samples_of(folder, job.model)
+        settings["samples"] = samples
         return _recorded(folder, export(job.adapter, job.model, config, **settings))
 
 

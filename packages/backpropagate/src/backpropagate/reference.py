@@ -7,8 +7,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from bp_core.examples import Batch, Sample
 from bp_core.rail import Job, Rail, find, rails
+from bp_export import rows
 
+from .recipe import choose_rail
 from .shapes import parameters
 
 _BYTES = 4  # a parameter, in float32
@@ -39,6 +42,20 @@ def reference(job: Job, before: Path | None, stack: ExitStack) -> Rail | WholeMo
     if after is None or job.adapter:
         return after
     return WholeModel(after, _opened(Job(before, dtype=job.dtype), stack) if before else None)
+
+
+def loss_on_quantized(job: Job, samples: Sequence[Sample]) -> float:
+    """Nats per trained token, on the rows of the proof, of an adapter on its quantised base: as it was trained.
+
+    Raises PackageMissing.
+    """
+    _, rail, _ = choose_rail("auto")
+    rail.open(job)
+    try:
+        found = [rail.evaluate(Batch(row.tokens, row.trained, [len(row.tokens)])) for row in rows.choose(samples)]
+    finally:
+        rail.close()
+    return sum(loss for loss, _ in found) / max(1, sum(count for _, count in found))
 
 
 def _opened(job: Job, stack: ExitStack) -> Rail | None:

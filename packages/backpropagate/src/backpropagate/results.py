@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bp_core.config import Recipe
+from bp_core.config import QUANTIZED, Recipe
 from bp_export import Export, Parity
 
 from .commands import command, near
@@ -20,7 +20,10 @@ from .preflight import Preflight
 from .quantity import gigabytes
 from .training import Run
 
-_LABELS = {"base": "base model", "adapter": "trained", "merged": "merged, f16 GGUF", "final": "this file"}
+_LABELS = {
+    **{kind: f"trained, on {kind}" for kind in QUANTIZED.values()},
+    **{"base": "base model", "adapter": "trained", "merged": "merged, f16 GGUF", "final": "this file"},
+}
 
 # What would steer the terminal is shown instead: ␛ for an escape.
 _VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {127: "␡"}

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from .errors import BadValue
 
 DType = Literal["auto", "float32", "bfloat16"]
-Mode = Literal["lora", "full"]
+Mode = Literal["lora", "qlora", "lora-8bit", "full"]
 Init = Literal["default", "orthogonal", "pissa", "pissa_niter_16", "olora"]
 ExportFormat = Literal["lora", "merged", "gguf"]
 TrainOn = Literal["assistant", "last", "all"]
@@ -42,7 +42,9 @@ class TrainConfig:
     epochs: Annotated[float | None, f"Passes over the data. Default: {EPOCHS:g}, unless --steps is given."] = None
     samples: Annotated[int | None, "Use only the first so many examples of the data."] = None
     mode: Annotated[
-        Mode, "lora: a small adapter beside frozen weights. full: all weights, of models up to 4 billion."
+        Mode,
+        "lora: a small adapter beside frozen weights. qlora: the same, with the frozen weights in 4 bits; lora-8bit: "
+        "in 8. full: all weights, of models up to 4 billion parameters.",
     ] = "lora"
     lora_preset: Annotated[
         LoraPreset | None,
@@ -220,6 +222,7 @@ class Setting:
 
 
 STARTS_IN_BASE: tuple[Init, ...] = ("pissa", "pissa_niter_16", "olora")
+QUANTIZED: dict[Mode, str] = {"qlora": "nf4", "lora-8bit": "int8"}  # modes, and what they keep the base in
 _Range = tuple[float, float]
 # What does not go together: the settings, whether they clash, and why.
 _Clash = tuple[tuple[str, ...], Callable[..., bool], str]
@@ -231,6 +234,11 @@ def _only_for_adapters(name: str, default: object) -> _Clash:
 
 
 _IMPOSSIBLE: list[_Clash] = [
+    (
+        ("init", "mode"),
+        lambda init, mode: mode in QUANTIZED and init in STARTS_IN_BASE,
+        "init takes its start from weights in full precision, which modes qlora and lora-8bit do not keep",
+    ),
     *(
         _only_for_adapters(name, getattr(TrainConfig, name))
         for name in ("rank", "alpha", "dropout", "rslora", "dora", "target_modules", "init")

@@ -12,7 +12,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from .config import DType, Recipe
+from .config import DType, Mode, Recipe, TrainConfig
 from .errors import UnknownBackend
 from .examples import Batch
 
@@ -53,7 +53,8 @@ class Job:
     """What to open: the base in `model` (a Hugging Face folder), with the PEFT folder `adapter` if there is one.
 
     With a `recipe` the model is opened for training (a new adapter if none is given); without, only for reading.
-    `base_name` is what a written adapter calls its base (a hub id); by default the folder.
+    `base_name` is what a written adapter calls its base (a hub id); by default the folder. `mode` is for reading what
+    was trained so; for training the recipe says it.
     """
 
     model: Path
@@ -61,6 +62,7 @@ class Job:
     recipe: Recipe | None = None
     dtype: DType = "auto"
     base_name: str | None = None
+    mode: Mode = TrainConfig.mode
 
 
 @dataclass(frozen=True)

@@ -96,15 +96,20 @@ def write(model: PeftModel, folder: Path, base_name: str) -> None:
 @torch.no_grad()
 def _begin(model: PeftModel, init: Init) -> None:
     for layer in _layers(model):
-        weight = layer.get_base_layer().weight
-        a, b = start.pair(
-            init, weight.T if layer.fan_in_fan_out else weight, layer.r[_TRAINED], layer.scaling[_TRAINED]
-        )
+        a, b = _pair(layer, init)
         layer.lora_A[_TRAINED].weight.copy_(a)
         layer.lora_B[_TRAINED].weight.copy_(b)
         if _START in layer.lora_A:
             layer.lora_A[_START].weight.copy_(a)
             layer.lora_B[_START].weight.copy_(-b)
+
+
+def _pair(layer: LoraLayer, init: Init) -> start.Pair:
+    rank = layer.r[_TRAINED]
+    if init == "orthogonal":
+        return start.orthogonal(layer.out_features, layer.in_features, rank)
+    weight = layer.get_base_layer().weight
+    return start.from_weight(init, weight.T if layer.fan_in_fan_out else weight, rank, layer.scaling[_TRAINED])
 
 
 def _layers(model: PeftModel) -> list[LoraLayer]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from bp_core.config import DType
@@ -19,8 +19,10 @@ _FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 1e-2}
 
 
-def load_base(folder: Path, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
-    """The base model, frozen, in `dtype` on `device`. Raises ModelUnusable."""
+def load_base(
+    folder: Path, dtype: torch.dtype, device: torch.device, quantization: BitsAndBytesConfig | None = None
+) -> PreTrainedModel:
+    """The base model, frozen, in `dtype` on `device`; linear layers quantised if asked for. Raises ModelUnusable."""
     if not (folder / "config.json").is_file():
         raise ModelUnusable("config.json is missing.", where=str(folder))
     disable_progress_bar()  # ours is shown instead
@@ -30,6 +32,7 @@ def load_base(folder: Path, dtype: torch.dtype, device: torch.device) -> PreTrai
             folder,
             config=config,
             dtype=dtype,
+            quantization_config=quantization,
             device_map={"": device},
             local_files_only=True,
             trust_remote_code=False,  # a model is data; code that comes with it is not run

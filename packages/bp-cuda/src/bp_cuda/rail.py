@@ -17,13 +17,13 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import DynamicCache, PreTrainedModel
 
-from bp_core.config import DType
+from bp_core.config import QUANTIZED, DType
 from bp_core.errors import BackendUnavailable
 from bp_core.examples import Batch
 from bp_core.rail import Job, Memory, Opened, Probe
 
 from . import adapter as adapters
-from . import host, relief
+from . import host, quantized, relief
 from . import model as models
 from . import optimizer as optimizers
 from ._errors import translated
@@ -59,9 +59,11 @@ class TorchRail:
             raise BackendUnavailable(f"backend {self.device.type} cannot run here: {probe.reason}.")
         with translated():
             self.close()
-            full = job.recipe is not None and job.recipe.mode == "full"
+            mode = job.recipe.mode if job.recipe else job.mode
+            full = job.recipe is not None and mode == "full"
             dtype, self.computed = models.number_formats(job.dtype, self.device, full=full)
-            base = models.load_base(job.model, dtype, self.device)
+            base = models.load_base(job.model, dtype, self.device, quantized.config(mode, self.computed))
+            quantized.settle(base)
             self.separable = models.separate(base)
             self.base_name = job.base_name or str(job.model)
             self.reliefs = []
@@ -80,9 +82,9 @@ class TorchRail:
                 self.max_grad_norm = job.recipe.max_grad_norm
                 if job.recipe.activation_checkpointing:
                     self._relieve_by(relief.RECOMPUTE)
-        count = sum(parameter.numel() for parameter in base.parameters())
+        count = base.num_parameters()
         trainable = sum(parameter.numel() for parameter in self.parameters.values())
-        number_format = str(dtype).removeprefix("torch.")
+        number_format = QUANTIZED.get(mode) or str(dtype).removeprefix("torch.")
         return Opened(count - trainable, trainable, probe.device, number_format, card=self._card())
 
     def accumulate(self, batch: Batch, weight: float) -> float:

@@ -10,10 +10,8 @@ from bp_core.config import Init
 Pair = tuple[Tensor, Tensor]
 
 
-def pair(init: Init, weight: Tensor, rank: int, scale: float) -> Pair:
-    """The first A and B of one layer, float32. `scale` is what B @ A is multiplied by."""
-    if init == "orthogonal":
-        return _orthogonal(weight, rank)
+def from_weight(init: Init, weight: Tensor, rank: int, scale: float) -> Pair:
+    """A large part of a weight, float32. `scale` is what B @ A is multiplied by."""
     if init == "olora":
         return _olora(weight.float(), rank)
     return _pissa(weight.float(), rank, scale, exact=init == "pissa")
@@ -36,10 +34,9 @@ def _olora(weight: Tensor, rank: int) -> Pair:
     return right[:rank].contiguous(), left[:, :rank].contiguous()
 
 
-def _orthogonal(weight: Tensor, rank: int) -> Pair:
-    """Rows of A orthogonal to columns of B, so that B @ A is nothing although neither is: as in PEFT."""
-    rows, columns = weight.shape
+def orthogonal(rows: int, columns: int, rank: int) -> Pair:
+    """B @ A is nothing although neither is: they use orthogonal directions of the rank. As in PEFT; on the host."""
     basis, _ = torch.linalg.qr(torch.randn(rank, rank))
     a = (torch.randn(columns, rank // 2) @ basis[0::2]).T / 10
     b = torch.randn(rank // 2, rows).T @ basis[1::2] / 10
-    return a.to(weight.device), b.to(weight.device)
+    return a, b

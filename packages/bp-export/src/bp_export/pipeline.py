@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,12 +50,14 @@ def export(
     name: str | None = None,
     reference: Reference | None = None,
     samples: Sequence[Sample] = (),
+    losses: Mapping[str, float] | None = None,
     notify: Notify | None = None,
 ) -> Export:
     """Export the PEFT folder `adapter`, trained on the Hugging Face folder `base`; or `base`, if it was trained itself.
 
     `name` is what the model is called, by default after its folder. `reference` is a rail already opened on both in
     float32, `samples` rows to compare on; without them a GGUF is proven against its merged weights and on fixed texts.
+    `losses`, of other forms of the model on the same rows, are put beside those of the proof.
     Raises NotProven, and the errors of each step; then nothing is left.
     """
     if not base.is_dir():
@@ -63,7 +65,7 @@ def export(
     name = name or model_name(base)
     target = _target(adapter or base, name, config)
     if config.format == "gguf":
-        return _Gguf(adapter, base, name, config.quantization, target, notify).run(reference, samples)
+        return _Gguf(adapter, base, name, config.quantization, target, notify).run(reference, samples, losses or {})
     if config.format == "lora":
         if adapter is None:
             raise AdapterUnusable("all weights were trained: there is no adapter.", where=str(base), fix=_NO_ADAPTER)
@@ -87,11 +89,11 @@ class _Gguf:
     target: Path
     notify: Notify | None
 
-    def run(self, reference: Reference | None, samples: Sequence[Sample]) -> Export:
+    def run(self, reference: Reference | None, samples: Sequence[Sample], losses: Mapping[str, float]) -> Export:
         require_llama_cpp()
         subject = Subject.open(self.adapter, self.base, reference=reference, samples=samples)
         words = vocab.read(self.base, subject.converter.vocabulary_size, subject.contract)
-        prover = Prover(subject, self.quantization, self.notify)
+        prover = Prover(subject, self.quantization, self.notify, losses=dict(losses))
         require_space(self.target, round(subject.converter.size * (1 + _SHARE[self.quantization])))
         with folders.new_file(self.target) as draft:
             self._write_proven(subject.converter, words, prover, draft)

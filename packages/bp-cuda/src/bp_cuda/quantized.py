@@ -1,0 +1,44 @@
+"""A frozen base in 4 or 8 bits, made by bitsandbytes from the 16-bit weights as they are loaded."""
+
+from __future__ import annotations
+
+import logging
+from importlib.util import find_spec
+
+import torch
+from transformers import BitsAndBytesConfig, PreTrainedModel
+
+from bp_core.config import QUANTIZED, Mode
+from bp_core.errors import PackageMissing
+
+
+def config(mode: Mode, computed: torch.dtype) -> BitsAndBytesConfig | None:
+    """How the base of this mode is kept; products are computed in `computed`. Raises PackageMissing.
+
+    qlora: 4-bit NormalFloat, its scales quantised again (arXiv:2305.14314). lora-8bit: LLM.int8() (arXiv:2208.07339).
+    """
+    if mode not in QUANTIZED:
+        return None
+    if find_spec("bitsandbytes") is None:
+        fix = 'Install it: pip install "bp-cuda[quant]"; or train with --mode lora.'
+        raise PackageMissing(f"mode {mode} needs bitsandbytes.", fix=fix)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells of every cast, in every layer
+    if mode == "lora-8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=QUANTIZED[mode],
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=computed,
+    )
+
+
+def settle(model: PreTrainedModel) -> None:
+    """Let looking at the model leave its weights alone.
+
+    On processors with AVX-512 BF16, bitsandbytes repacks a layer's 4-bit weights when it first computes without
+    gradients, rounds their scales to bfloat16 on the way, and does not undo that; rows of odd length make it fail.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
