@@ -27,7 +27,7 @@ from .adapters import adapter_in, export_adapter, stop_ids
 from .environment import versions
 from .recipe import choose_rail, resolve
 from .screen import Screen
-from .training import Plan, Run, Work, carry_out
+from .training import Plan, Run, Work, carry_out, resumable
 
 Data = str | Path | Sequence[Mapping[str, Any]]
 Check = Callable[[lock.Lock], None]
@@ -91,6 +91,7 @@ class Trainer:
             else:
                 run = runs.create(output, **_record(work, config, data))
                 claims.enter_context(Claim(run.path))
+            claims.enter_context(resumable(run))
             replace(locked, run=run.id).write(run.path)
             self.close()
             result = carry_out(work, run, watch or (shown.showing(run.id) if shown else _silent), notes, signals)
