@@ -29,7 +29,7 @@ from .planning import Place, planned
 from .recipe import choose_rail
 from .screen import Screen
 from .shapes import refuse_misfits
-from .training import Run, Work, carry_out
+from .training import Run, Work, carry_out, resumable
 
 Check = Callable[[lock.Lock], None]
 
@@ -94,6 +94,7 @@ class Trainer:
             else:
                 run = runs.create(output, **_record(work, config, data))
                 claims.enter_context(Claim(run.path))
+            claims.enter_context(resumable(run))
             replace(locked, run=run.id).write(run.path)
             self.close()
             result = carry_out(work, run, watch or (shown.showing(run.id) if shown else _silent), notes, signals)

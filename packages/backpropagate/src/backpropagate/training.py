@@ -182,20 +182,32 @@ def _summary(run: Run) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _ending(run: RunFolder) -> Iterator[None]:
-    """Write down why a run did not finish, if the disk lets us, and say how to go on."""
-    command = resume_command(run.id, run.path.parent.parent)
+def resumable(run: RunFolder) -> Iterator[None]:
+    """Say how to go on when the user leaves at once."""
     try:
         yield
     except KeyboardInterrupt:
         if run.read()["status"] == "finished":
             raise Interrupted(f"left at once; run {run.id} is finished.", fix="Nothing is left to do.") from None
         message = f"left at once; run {run.id} is as its last checkpoint has it."
-        raise Interrupted(message, fix=f"Go on with: {command}") from None
+        raise Interrupted(message, fix=_how_to_go_on(run)) from None
+
+
+@contextlib.contextmanager
+def _ending(run: RunFolder) -> Iterator[None]:
+    """Write down why a run did not finish, if the disk lets us, and say how to go on."""
+    try:
+        with resumable(run):
+            yield
     except BackpropagateError as error:
         status = "interrupted" if isinstance(error, Interrupted) else "failed"
         with contextlib.suppress(DiskFull, OutputUnusable):
-            run.write(status=status, error=error.as_dict())
-        if isinstance(error, Interrupted):
-            raise Interrupted(error.message, fix=f"Go on with: {command}") from None
+            if run.read()["status"] != "finished":
+                run.write(status=status, error=error.as_dict())
+        if isinstance(error, Interrupted) and error.fix == Interrupted.fix:
+            raise Interrupted(error.message, fix=_how_to_go_on(run)) from None
         raise
+
+
+def _how_to_go_on(run: RunFolder) -> str:
+    return f"Go on with: {resume_command(run.id, run.path.parent.parent)}"
