@@ -1,6 +1,7 @@
 """Runs are remembered: list, show, compare, do again, export; also when the ledger was lost."""
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -245,6 +246,16 @@ def test_a_killed_run_shows_as_interrupted_until_it_is_resumed(backprop, rows, t
     assert entry.status_now() == "finished" and entry.step == 30
     events = (tmp_path / "out" / "runs" / entry.id / "events.jsonl").read_text().splitlines()
     assert {json.loads(line)["run"] for line in events} == {entry.id}
+
+
+def test_a_run_killed_after_its_end_is_finished_all_the_same(train, backprop):
+    trained = train()
+    (entry,) = [entry for entry in ledger().entries() if entry.id == trained.id]
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    ledger().record(dataclasses.replace(entry, status="running", pid=child.pid, pid_began=1.0))
+    assert json.loads(backprop("list-runs", "--json")[1])["runs"][0]["status"] == "finished"
+    assert json.loads(backprop("show-run", trained.id, "--json")[1])["status"] == "finished"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows permissions work otherwise")

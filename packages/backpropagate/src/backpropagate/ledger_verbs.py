@@ -35,7 +35,7 @@ _MOMENTS = ("pid_began", "started", "heartbeat")
 def list_runs(status: str | None, *, json: bool) -> None:
     if status and status not in STATUSES:
         raise BadValue(f"there is no status {status!r}; there are: {', '.join(STATUSES)}.")
-    entries = [entry for entry in records.ledger().entries() if status in (None, entry.status_now())]
+    entries = [entry for entry in records.entries() if status in (None, entry.status_now())]
     if json:
         results.print_json({"runs": [entry.as_dict() for entry in entries]})
         return
@@ -79,7 +79,7 @@ def replay(name: str, assignments: Sequence[str], *, json: bool) -> None:
 def export_runs(format: str, output: str | None) -> None:
     if format not in ("jsonl", "csv"):
         raise BadValue(f"there is no format {format!r}; there are: jsonl, csv.")
-    rows = [entry.as_dict() for entry in records.ledger().entries()]
+    rows = [entry.as_dict() for entry in records.entries()]
     text = "".join(f"{line}\n" for line in map(json.dumps, rows)) if format == "jsonl" else _csv(rows)
     if output is None:
         sys.stdout.write(text)

@@ -77,6 +77,10 @@ class Recording:
         if due or isinstance(event, _KEPT_AT_ONCE):
             self._keep(self._summary.status)
 
+    def finished(self) -> None:
+        """Tell the ledger at once: what follows, such as the report, may take a while or be killed."""
+        self._keep(FINISHED)
+
     def _failed(self, error: BaseException) -> None:
         step = self._summary.step
         if isinstance(error, BackpropagateError):

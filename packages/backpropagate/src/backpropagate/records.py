@@ -25,6 +25,11 @@ def ledger() -> Ledger:
     return Ledger(home() / "ledger.db", _known_entries)
 
 
+def entries() -> list[Entry]:
+    """All runs, newest first. What a killed process could not tell the ledger is read from the run's folder."""
+    return [_caught_up(entry) for entry in ledger().entries()]
+
+
 def remember_output(output: Path) -> None:
     """Note an output folder, so that a lost ledger can be rebuilt from it. Raises OSError."""
     path, line = _index(), json.dumps({"output": str(output)}) + "\n"
@@ -70,13 +75,13 @@ def find(name: str) -> Entry:
     folder = Path(name)
     if (folder / RUN_FILE).is_file() and (entry := _entry_in(RunFolder(folder.resolve()))):
         return entry
-    entries = ledger().entries()
-    found = [e for e in entries if e.id == name] or [e for e in entries if name and e.id.startswith(name)]
+    known = entries()
+    found = [e for e in known if e.id == name] or [e for e in known if name and e.id.startswith(name)]
     if len(found) == 1:
         return found[0]
     if found:
         raise RunNotFound(f"{len(found)} runs begin with {name!r}: {', '.join(e.id for e in found[:5])}.")
-    raise RunNotFound(f"there is no run {name!r} among the {len(entries)} known.")
+    raise RunNotFound(f"there is no run {name!r} among the {len(known)} known.")
 
 
 def exports_of(run: RunFolder) -> list[dict[str, Any]]:
@@ -107,6 +112,11 @@ def lines(path: Path) -> Iterator[dict[str, Any]]:
             continue
         if isinstance(value, dict):
             yield value
+
+
+def _caught_up(entry: Entry) -> Entry:
+    gone = entry.status_now() != entry.status
+    return (gone and _entry_in(RunFolder(Path(entry.folder)))) or entry
 
 
 def _known_entries() -> Iterator[Entry]:

@@ -100,6 +100,7 @@ def carry_out(work: Work, run: RunFolder, watch: Watch, notes: Sequence[str], si
         adapter = publish(work.rail, run, work.plan.base, work.prepared.contract, step, work.plan.recipe.mode)
         result = _result(work, run, adapter, state, step)
         run.write(status="finished", **_summary(result))
+        recording.finished()
         record.remember()
         report.ask(run, _questions(work), lambda prompt, adapter: _answer(work, prompt, adapter), signals)
         return result
