@@ -1,15 +1,22 @@
-"""Writes docs/cli.md, docs/config.md and docs/errors.md from the code; with --check, fails when one is stale."""
+"""Writes the pages cli, config, errors and models of docs/ from the code; with --check, fails when one is stale."""
 
 from __future__ import annotations
 
 import html
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from backpropagate.architecture import architecture
+from backpropagate.fit import Room, alike, cut
+from backpropagate.memory import GIB
+from backpropagate.presets import PRESETS
 from bp_core.config import ExportConfig, TrainConfig, settings
 from bp_core.errors import ERRORS
 
+CARDS = (6, 8, 12, 16, 24, 32, 48, 80)
 DOCS = Path(__file__).parent
 NOTE = "<!-- Written by docs/generate.py. Change the code, then run `uv run python docs/generate.py`. -->\n\n"
 
@@ -33,6 +40,50 @@ def config() -> str:
     return "\n".join(parts).strip() + "\n"
 
 
+def models() -> str:
+    parts = [
+        "# Models\n",
+        "Short names for `--model`. Any other model that transformers can generate text with works by its hub id",
+        "or folder, and is called untested. Code that comes with a model is never run.\n",
+        "| preset | on the hub | parameters | licence |\n|---|---|---|---|",
+    ]
+    for name, preset in PRESETS.items():
+        shape = architecture(preset.config)
+        size = f"{shape.parameters / 1e9:.2f} billion" if shape and shape.known else ""
+        licence = preset.licence + (f": {preset.restricts}" if preset.restricts else "")
+        parts.append(f"| `{name}` | {preset.hub_id} | {size} | {licence} |")
+    return "\n".join([*parts, "", *memory()]) + "\n"
+
+
+def memory() -> list[str]:
+    """What LoRA needs of each preset, from the estimator."""
+    lengths = (512, 2048, 8192)
+    parts = [
+        "## What fits which card\n",
+        "GiB that LoRA needs: rank 16 on all linear layers, bfloat16 base, one example of so many tokens at once, all",
+        "of them learned; without activation checkpointing, and with it. In brackets: the smallest card that has room,",
+        f"of those with {', '.join(map(str, CARDS))} GB. The numbers are computed, and agree with traces of the real",
+        "training step ([benchmarks](../benchmarks/README.md)); **no card has been measured**. Shorter examples, or",
+        "prompts that are not learned, need less; `backprop estimate-vram` tells for other settings.\n",
+        "| preset | " + " | ".join(f"{length} tokens" for length in lengths) + " |\n|---|" + "---|" * len(lengths),
+    ]
+    for name, preset in PRESETS.items():
+        cells = [" · ".join(_need(preset.config, length, twice) for twice in (False, True)) for length in lengths]
+        parts.append(f"| `{name}` | " + " | ".join(cells) + " |")
+    return [*parts, "", "A preset without numbers has layers of a kind for which there is no formula yet."]
+
+
+def _need(config: Mapping[str, Any], length: int, twice: bool) -> str:
+    shape, settings = architecture(config), TrainConfig(micro_batch=1, activation_checkpointing=twice)
+    if not shape or not shape.known:
+        return "–"
+    needed = cut(settings, shape, alike(1, length), Room("cuda", None, "bfloat16"), 8).estimate
+    assert needed
+    size = needed.total / GIB
+    card = next((str(card) for card in CARDS if size <= card), "none")
+    return f"{size:.1f} ({card})"
+
+
 def errors() -> str:
     parts = [
         "# Errors\n",
@@ -48,7 +99,7 @@ def errors() -> str:
 
 def main(check: bool) -> int:
     stale = []
-    for name, page in (("cli.md", cli()), ("config.md", config()), ("errors.md", errors())):
+    for name, page in (("cli.md", cli()), ("config.md", config()), ("errors.md", errors()), ("models.md", models())):
         path = DOCS / name
         if not path.exists() or path.read_text(encoding="utf-8") != NOTE + page:
             stale.append(name)
