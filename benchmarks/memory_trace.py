@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import Module, Parameter
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from transformers import AutoModelForCausalLM, PreTrainedConfig
@@ -71,8 +73,8 @@ def trace(config: PreTrainedConfig, recipe: Recipe, lengths: list[int], *, card:
         attention.register()
         model.set_attn_implementation(attention.NAME)
         rail.model = adapter.new(model, recipe)
-    batch = _batch(lengths)
-    with _without_numbers(card), FakeTensorMode(), ledger:
+    batch = batch_of(lengths)
+    with _without_numbers(card, recipe.dtype == "bfloat16"), FakeTensorMode(), ledger:
         _materialise(rail.model)
         rail.separable = True
         rail.model.train()
@@ -86,7 +88,8 @@ def trace(config: PreTrainedConfig, recipe: Recipe, lengths: list[int], *, card:
     return ledger.peak
 
 
-def _batch(lengths: list[int]) -> Batch:
+def batch_of(lengths: list[int]) -> Batch:
+    """Examples of such lengths, all their tokens learned but the first."""
     trained = np.ones(sum(lengths), dtype=np.bool_)
     trained[np.cumsum([0, *lengths[:-1]])] = False
     return Batch(np.zeros(sum(lengths), dtype=np.int32), trained, np.array(lengths, dtype=np.int32))
@@ -110,15 +113,23 @@ def _like(tensor: torch.Tensor) -> torch.Tensor:
 
 
 @contextmanager
-def _without_numbers(card: bool) -> Iterator[None]:
-    """Numbers that are asked for are 1; attention is flash attention's kernel for the card, if that is meant."""
+def _without_numbers(card: bool, half: bool) -> Iterator[None]:
+    """Numbers that are asked for are 1; attention is the card's, if that is meant: flash for 16 bits."""
     with ExitStack() as stack:
         stack.enter_context(patch.object(torch.Tensor, "item", lambda tensor: 1.0))
         if card:
-            stack.enter_context(patch.object(attention, "scaled_dot_product_attention", _flash))
+            kernel = _flash if half else _plain
+            stack.enter_context(patch.object(attention, "scaled_dot_product_attention", kernel))
             stack.enter_context(patch.object(attention, "_on_the_host", attention._segments))
         yield
 
 
 def _flash(query: Any, key: Any, value: Any, *, dropout_p: float, is_causal: bool, scale: Any, enable_gqa: bool) -> Any:
     return torch.ops.aten._scaled_dot_product_flash_attention(query, key, value, dropout_p, is_causal, scale=scale)[0]
+
+
+def _plain(query: Any, key: Any, value: Any, *, dropout_p: float, is_causal: bool, scale: Any, enable_gqa: bool) -> Any:
+    with sdpa_kernel(SDPBackend.MATH):
+        return scaled_dot_product_attention(
+            query, key, value, dropout_p=dropout_p, is_causal=is_causal, scale=scale, enable_gqa=enable_gqa
+        )

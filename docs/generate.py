@@ -1,4 +1,4 @@
-"""Writes docs/cli.md, docs/config.md, docs/errors.md and tables of docs/data.md from the code.
+"""Writes the pages cli, config, errors and models of docs/, and tables of docs/data.md, from the code.
 
 With --check it writes nothing, and fails when one is stale.
 """
@@ -8,13 +8,20 @@ from __future__ import annotations
 import html
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from backpropagate.architecture import architecture
+from backpropagate.fit import Room, alike, cut
+from backpropagate.memory import GIB
+from backpropagate.presets import PRESETS
 from bp_core.config import CheckConfig, ExportConfig, TrainConfig, settings
 from bp_core.errors import ERRORS
 from bp_data.check import KINDS
 from bp_data.formats import FORMATS
 
+CARDS = (6, 8, 12, 16, 24, 32, 48, 80)
 DOCS = Path(__file__).parent
 NOTE = "<!-- Written by docs/generate.py. Change the code, then run `uv run python docs/generate.py`. -->\n\n"
 
@@ -36,6 +43,50 @@ def config() -> str:
             parts.append(f"| `{field.name}` | {default} | {variable} | {field.help} |")
         parts.append("")
     return "\n".join(parts).strip() + "\n"
+
+
+def models() -> str:
+    parts = [
+        "# Models\n",
+        "Short names for `--model`. Any other model that transformers can generate text with works by its hub id",
+        "or folder, and is called untested. Code that comes with a model is never run.\n",
+        "| preset | on the hub | parameters | licence |\n|---|---|---|---|",
+    ]
+    for name, preset in PRESETS.items():
+        shape = architecture(preset.config)
+        size = f"{shape.parameters / 1e9:.2f} billion" if shape and shape.known else ""
+        licence = preset.licence + (f": {preset.restricts}" if preset.restricts else "")
+        parts.append(f"| `{name}` | {preset.hub_id} | {size} | {licence} |")
+    return "\n".join([*parts, "", *memory()]) + "\n"
+
+
+def memory() -> list[str]:
+    """What LoRA needs of each preset, from the estimator."""
+    lengths = (512, 2048, 8192)
+    parts = [
+        "## What fits which card\n",
+        "GiB that LoRA needs: rank 16 on all linear layers, bfloat16 base, one example of so many tokens at once, all",
+        "of them learned; without activation checkpointing, and with it. In brackets: the smallest card that has room,",
+        f"of those with {', '.join(map(str, CARDS))} GB. The numbers are computed, and agree with traces of the real",
+        "training step ([benchmarks](../benchmarks/README.md)); **no card has been measured**. Shorter examples, or",
+        "prompts that are not learned, need less; `backprop estimate-vram` tells for other settings.\n",
+        "| preset | " + " | ".join(f"{length} tokens" for length in lengths) + " |\n|---|" + "---|" * len(lengths),
+    ]
+    for name, preset in PRESETS.items():
+        cells = [" · ".join(_need(preset.config, length, twice) for twice in (False, True)) for length in lengths]
+        parts.append(f"| `{name}` | " + " | ".join(cells) + " |")
+    return [*parts, "", "A preset without numbers has layers of a kind for which there is no formula yet."]
+
+
+def _need(config: Mapping[str, Any], length: int, twice: bool) -> str:
+    shape, settings = architecture(config), TrainConfig(micro_batch=1, activation_checkpointing=twice)
+    if not shape or not shape.known:
+        return "–"
+    needed = cut(settings, shape, alike(1, length), Room("cuda", None, "bfloat16"), 8).estimate
+    assert needed
+    size = needed.total / GIB
+    card = next((str(card) for card in CARDS if size <= card), "none")
+    return f"{size:.1f} ({card})"
 
 
 def errors() -> str:
@@ -77,7 +128,8 @@ def data() -> str:
 
 def main(check: bool) -> int:
     stale = []
-    pages = {"cli.md": NOTE + cli(), "config.md": NOTE + config(), "errors.md": NOTE + errors(), "data.md": data()}
+    whole = {"cli.md": cli(), "config.md": config(), "errors.md": errors(), "models.md": models()}
+    pages = {name: NOTE + page for name, page in whole.items()} | {"data.md": data()}
     for name, page in pages.items():
         path = DOCS / name
         if not path.exists() or path.read_text(encoding="utf-8") != page:

@@ -19,7 +19,7 @@ from backpropagate.adapters import adapter_in, samples_of
 from backpropagate.conversation import speaker
 from bp_core.contract import Contract
 from bp_core.errors import NothingToResume, ResumeMismatch
-from bp_core.events import Finished, MemoryShrunk, Started, Stepped
+from bp_core.events import Finished, MemoryShrunk, Planned, Started, Stepped
 from bp_core.folders import damage
 
 SETTINGS = dict(backend="cpu", rank=8, batch_size=4, learning_rate=1e-2, max_length=64, dtype="float32")
@@ -55,7 +55,7 @@ def test_training_leaves_a_whole_adapter_and_a_record(trained, tiny_llama):
     assert record["status"] == "finished" and record["recipe"]["alpha"] == 16.0
     assert record["recipe"]["why"]["alpha"] == "2 × rank"
     events = [json.loads(line)["event"] for line in (run.folder / "events.jsonl").read_text().splitlines()]
-    assert events[0] == "Started" and events.count("Stepped") == 8 and events[-1] == "Finished"
+    assert events[:2] == ["Planned", "Started"] and events.count("Stepped") == 8 and events[-1] == "Finished"
     assert list((run.folder / "checkpoints").iterdir())
 
 
@@ -154,7 +154,7 @@ BACKPROP = [sys.executable, "-c", "from backpropagate.cli import main; main()"]
 
 
 def arguments(model, rows, output):
-    options = {**SETTINGS, "model": model, "data": rows, "output": output, "steps": 40, "checkpoint_every": 1}
+    options = {**SETTINGS, "model": model, "data": rows, "output": output, "steps": 20, "checkpoint_every": 1}
     return ["train", *(word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value)))]
 
 
@@ -168,7 +168,7 @@ def test_killed_and_resumed_ends_with_the_same_bytes(tiny_llama, rows, tmp_path)
         [*BACKPROP, *arguments(tiny_llama, rows, tmp_path / "whole"), "--json"], capture_output=True, text=True
     )
     assert whole.returncode == 0, whole.stderr
-    assert len(json.loads(whole.stdout)["losses"]) == 40
+    assert len(json.loads(whole.stdout)["losses"]) == 20
     process = subprocess.Popen(
         [*BACKPROP, *arguments(tiny_llama, rows, tmp_path / "cut")], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
@@ -223,7 +223,12 @@ def test_events_reach_whoever_watches(tiny_llama, rows, tmp_path):
     events = []
     trainer(tiny_llama, tmp_path / "out").train(rows, steps=2, watch=events.append)
     kinds = [type(event) for event in events]
-    assert kinds[0] is Started and kinds.count(Stepped) == 2 and kinds[-1] is Finished and MemoryShrunk not in kinds
+    assert (
+        kinds[:2] == [Planned, Started]
+        and kinds.count(Stepped) == 2
+        and kinds[-1] is Finished
+        and MemoryShrunk not in kinds
+    )
 
 
 def test_rows_given_in_python_train_like_a_file(tiny_llama, rows, tmp_path):

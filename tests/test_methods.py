@@ -40,7 +40,11 @@ def trainer(model, output, **changes):
     return Trainer(str(model), output=str(output), **SETTINGS | changes)
 
 
-@pytest.mark.parametrize("method", METHODS)
+QUICK = ("dora", "qlora", "full")  # the others take their time in the slow tier
+EACH = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in METHODS]
+
+
+@pytest.mark.parametrize("method", EACH)
 def test_every_method_is_trained_exported_and_proven(method, tiny_llama, rows, tmp_path):
     tuned = trainer(tiny_llama, tmp_path / "out", **METHODS[method])
     run = tuned.train(rows, steps=6, watch=quiet)

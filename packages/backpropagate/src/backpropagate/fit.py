@@ -29,7 +29,7 @@ class Rows:
     def largest(self, count: int) -> Load:
         """The most that `count` rows can be."""
         last = min(count, len(self.tokens)) - 1
-        return Load(self.tokens[last], self.targets[last])
+        return Load(self.tokens[last], self.targets[last], self.tokens[0])
 
 
 @dataclass(frozen=True)

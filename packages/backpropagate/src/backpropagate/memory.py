@@ -39,10 +39,11 @@ class Setup:
 
 @dataclass(frozen=True)
 class Load:
-    """One micro-batch: all its tokens, and those that are learned."""
+    """One micro-batch: all its tokens, those that are learned, and those of its longest example (0: it has only one)."""
 
     tokens: int
     targets: int
+    longest: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,13 +76,13 @@ def estimate(model: Architecture, setup: Setup, load: Load) -> Estimate:
     """The peak of a training step: at the logits, as the backward pass begins, or as it ends."""
     width = _width(setup)
     trainable = model.adapter(setup.rank, setup.targets)
-    kept = model.layers * load.tokens * (width * model.hidden if setup.recompute else saved(model, setup))
+    layer = load.tokens * saved(model, setup) + _scores(model, setup, load)
+    kept = model.layers * (load.tokens * width * model.hidden if setup.recompute else layer)
     copies = 2 * trainable if width == 2 else 0  # autocast's, of the adapter
-    layer, one_copy = load.tokens * saved(model, setup), copies // model.layers
-    again = layer + one_copy if setup.recompute else 0
+    again = layer + copies // model.layers if setup.recompute else 0
     held = kept + (0 if setup.recompute else copies)
     logits = 12 * load.targets * model.vocabulary  # float32: probabilities, and two gradients
-    inside = load.tokens * _transient(model, width) + _row_lengths(model, setup)
+    inside = load.tokens * _transient(model, width) + 2 * _scores(model, setup, load) + _row_lengths(model, setup)
     gradients = 4 * trainable
     waiting = gradients if setup.accumulating else 0
     moments = [(waiting, held, logits), (waiting, held, again + inside)]
@@ -127,6 +128,13 @@ def _saved_full(model: Architecture, setup: Setup) -> int:
 def _dropped(setup: Setup, sizes: list[int]) -> int:
     """The masks of LoRA's dropout: a byte an element on a card, a number on the host."""
     return (0 if not setup.dropout else 1 if setup.device == "cuda" else 4) * sum(sizes)
+
+
+def _scores(model: Architecture, setup: Setup, load: Load) -> int:
+    """Attention's weights of one layer. Only float32 on a card has them: its fast kernels want 16 bits."""
+    if setup.device == "cpu" or setup.dtype != "float32":
+        return 0
+    return 4 * load.tokens * (model.heads * (load.longest or load.tokens) + 2 * model.queries)
 
 
 def _transient(model: Architecture, width: int) -> int:

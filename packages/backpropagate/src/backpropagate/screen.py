@@ -86,7 +86,7 @@ class Screen:
         elif isinstance(event, events.Stepped):
             self._stepped(event)
         elif event.says() and not isinstance(event, events.Failed):  # errors are told at the end, by their own printer
-            loud = not isinstance(event, events.Evaluated | events.Continued)
+            loud = not isinstance(event, events.Planned | events.Evaluated | events.Continued)
             self.console.print(event.says(), style="yellow" if loud else "", markup=False)
 
     def _pace(self, event: events.Stepped) -> dict[str, float]:

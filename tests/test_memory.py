@@ -1,0 +1,90 @@
+"""The memory estimate against the real training step: traced on fake tensors, and measured where it is run."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from memory_trace import batch_of, trace
+from tiny_models import recipe
+from torch.profiler import ProfilerActivity, profile
+from transformers import CONFIG_MAPPING, AutoConfig
+
+from backpropagate.architecture import KNOWN, architecture
+from backpropagate.memory import Load, Setup, estimate
+from backpropagate.presets import PRESETS
+from bp_core.rail import Job
+from bp_cuda.rail import CpuRail
+
+# Layers as wide as real ones are to each other, and few, so that a trace takes a second or two.
+SMALL = dict(
+    vocab_size=8000, hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8,
+    num_key_value_heads=2, head_dim=64, tie_word_embeddings=False, pad_token_id=None,
+)  # fmt: skip
+CARD = Setup("cuda", "bfloat16", 16)
+SETUPS = [
+    CARD,
+    replace(CARD, recompute=True, accumulating=True),
+    replace(CARD, device="cpu", dtype="float32", rank=64),
+    replace(CARD, device="cpu", dropout=0.1, recompute=True),
+]
+
+
+def error(family, setup, lengths=(300, 200)):
+    config = CONFIG_MAPPING[family](**SMALL)
+    settings = recipe(
+        rank=setup.rank, dropout=setup.dropout, dtype=setup.dtype, dora=setup.dora, target_modules=setup.targets,
+        activation_checkpointing=setup.recompute,
+    )  # fmt: skip
+    traced = trace(config, settings, list(lengths), card=setup.device == "cuda", twice=setup.accumulating)
+    load = Load(sum(lengths), sum(lengths) - len(lengths))
+    return estimate(architecture(config.to_dict()), setup, load).tensors / traced - 1
+
+
+@pytest.mark.parametrize("family", sorted(KNOWN))
+def test_each_known_family_is_estimated_as_traced(family):
+    assert -0.02 < error(family, CARD) < 0.05
+
+
+@pytest.mark.parametrize("setup", SETUPS[1:])
+def test_every_way_of_training_is_estimated_as_traced(setup):
+    assert -0.02 < error("llama", setup) < 0.1
+
+
+def test_what_is_adapted_and_how_is_counted():
+    assert -0.02 < error("llama", replace(CARD, targets="q_proj,v_proj")) < 0.1
+    assert -0.05 < error("llama", replace(CARD, dora=True)) < 0.1
+
+
+def test_a_trace_is_what_the_real_step_allocates(tiny_llama):
+    settings = recipe(rank=8, dtype="float32")
+    rail = CpuRail()
+    rail.open(Job(tiny_llama, recipe=settings, dtype="float32"))
+    rail.accumulate(batch_of([9]), 1.0)
+    rail.discard()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
+        rail.accumulate(batch_of([60, 40]), 1.0)
+        rail.update(1e-3)
+    events = [event for event in watched.profiler.kineto_results.events() if event.name() == "[memory]"]
+    now = most = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        now += event.nbytes()
+        most = max(most, now)
+    kept = [*rail.model.parameters(), *(value for state in rail.optimizer.state.values() for value in state.values())]
+    measured = most + sum(tensor.nbytes for tensor in kept)
+    config = AutoConfig.from_pretrained(tiny_llama)
+    assert trace(config, settings, [60, 40], card=False, twice=False) == pytest.approx(measured, rel=0.01)
+
+
+@given(
+    tokens=st.integers(1, 10_000), more=st.integers(0, 10_000), rank=st.integers(1, 300), recompute=st.booleans(),
+    half=st.booleans(), accumulating=st.booleans(),
+)  # fmt: skip
+def test_more_never_needs_less(tokens, more, rank, recompute, half, accumulating):
+    shape = architecture(PRESETS["llama-3.2-1b"].config)
+    setup = Setup("cpu", "bfloat16" if half else "float32", rank, recompute=recompute, accumulating=accumulating)
+    need = estimate(shape, setup, Load(tokens, tokens)).total
+    assert need <= estimate(shape, setup, Load(tokens + more, tokens)).total
+    assert need <= estimate(shape, setup, Load(tokens + more, tokens + more)).total
+    assert need <= estimate(shape, replace(setup, rank=rank + more), Load(tokens, tokens)).total
+    assert need <= estimate(shape, replace(setup, accumulating=True), Load(tokens, tokens)).total

@@ -1,0 +1,78 @@
+"""What a run will need is told before it, without loading it, and held against the run afterwards."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from backpropagate import Trainer
+from backpropagate.cli import app
+from backpropagate.failures import exit_code_of
+from backpropagate.memory import GIB
+from backpropagate.preflight import Disk, Preflight
+
+
+@pytest.fixture
+def estimated(capsys):
+    def run(*words):
+        assert exit_code_of(app, ["estimate-vram", *map(str, words), "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    return run
+
+
+def test_a_preset_is_estimated_for_a_card_that_is_not_here(estimated):
+    found = estimated("qwen2.5-7b", "--memory", 24)
+    memory = found["preflight"]["memory"]
+    assert memory["total"] == sum(size for name, size in memory.items() if name != "total") <= 24 * GIB
+    assert found["preflight"]["fits"] and found["recipe"]["activation_checkpointing"]
+    assert found["device"] == "cuda with 24 GiB free" and found["recipe"]["dtype"] == "bfloat16"
+    needs = {name for disk in found["preflight"]["disks"] for name in disk["needs"]}
+    assert needs == {"checkpoints", "adapter", "the base"}
+
+
+def test_what_does_not_fit_is_said_and_not_refused(estimated):
+    found = estimated("llama-3.1-8b", "--memory", 8)
+    assert found["preflight"]["fits"] is False
+    assert any("8.0 are free" in remark for remark in found["remarks"])
+    assert any("licence" in remark for remark in found["remarks"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--rank", 64), ("--max-length", 4096), ("--dropout", 0.1), ("--dora",), ("--no-activation-checkpointing",)],
+)
+def test_settings_change_the_estimate(estimated, words):
+    plain = estimated("llama-3.2-1b", "--memory", 80, "--micro-batch", 1, "--activation-checkpointing")
+    settings = ("--micro-batch", 1, *(() if "checkpointing" in words[0] else ("--activation-checkpointing",)), *words)
+    other = estimated("llama-3.2-1b", "--memory", 80, *settings)
+    assert other["preflight"]["memory"]["total"] > plain["preflight"]["memory"]["total"]
+
+
+def test_a_table_for_people(tiny_llama, capsys):
+    assert exit_code_of(app, ["estimate-vram", str(tiny_llama), "--backend", "cpu"]) == 0
+    page = capsys.readouterr().out
+    assert "activations" in page and "GiB free" in page and "Time: not known yet" in page
+
+
+def test_a_plan_tells_what_the_run_then_shows_to_be_so(rows, tiny_llama, tmp_path):
+    trainer = Trainer(str(tiny_llama), output=str(tmp_path / "out"), backend="cpu", dtype="float32")
+    plan = trainer.plan(rows, steps=3)
+    assert plan.preflight.fits and plan.preflight.seconds is None and plan.recipe.dtype == "float32"
+    seen = []
+    run = trainer.train(rows, steps=3, watch=seen.append)
+    told = [event.says() for event in seen if type(event).__name__ == "Planned"]
+    assert told == [plan.preflight.says()] or "Memory: about" in told[0]
+    record = json.loads((run.folder / "run.json").read_text())
+    assert record["first_step"]["expected"] == record["preflight"]["memory"]["total"]
+    assert record["first_step"]["peak_memory"] > 0
+    again = trainer.plan(rows, steps=300)
+    assert again.preflight.seconds > 0 and "Time: about" in again.preflight.says()
+
+
+def test_a_disk_without_room_is_told():
+    disk = Disk(Path("/somewhere"), 10**9, {"checkpoints": 2 * 10**9, "adapter": 10**8})
+    found = Preflight(None, None, None, False, (disk,), {}, None)
+    (warning,) = found.warnings()
+    assert "/somewhere" in warning and "1.00 GB free" in warning and "checkpoints 2.00 GB" in warning
+    assert "not known" in found.says()

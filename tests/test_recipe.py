@@ -1,0 +1,62 @@
+"""The golden table: what is resolved for each method, rank and preset, on a card with 24 GiB free."""
+
+import pytest
+
+from backpropagate.fit import Room, alike
+from backpropagate.memory import GIB
+from backpropagate.presets import PRESETS
+from backpropagate.recipe import resolve
+from bp_core.config import TrainConfig
+
+ROOM = Room("cuda", 24 * GIB, "bfloat16")
+COLUMNS = ("learning_rate", "rank", "alpha", "max_length", "dtype", "micro_batch", "activation_checkpointing")
+GOLDEN = {
+    # method, mode, preset, rank by name: as COLUMNS
+    ("sft", "lora", "smollm2-135m", "-"): (0.0013, 16, 32.0, 2048, "bfloat16", 8, False),
+    ("sft", "lora", "smollm2-135m", "fast"): (0.0013, 16, 32.0, 2048, "bfloat16", 8, False),
+    ("sft", "lora", "smollm2-135m", "balanced"): (0.0013, 32, 64.0, 2048, "bfloat16", 8, False),
+    ("sft", "lora", "smollm2-135m", "quality"): (0.0013, 256, 512.0, 2048, "bfloat16", 4, False),
+    ("sft", "lora", "llama-3.2-1b", "-"): (0.00049, 16, 32.0, 2048, "bfloat16", 2, False),
+    ("sft", "lora", "smollm3-3b", "-"): (0.00049, 16, 32.0, 2048, "bfloat16", 1, False),
+    ("sft", "lora", "qwen2.5-3b", "-"): (0.0005, 16, 32.0, 2048, "bfloat16", 1, False),
+    ("sft", "lora", "llama-3.2-3b", "-"): (0.00036, 16, 32.0, 2048, "bfloat16", 1, False),
+    ("sft", "lora", "phi-4-mini-3.8b", "-"): (0.00036, 16, 32.0, 2048, "bfloat16", 1, False),
+    ("sft", "lora", "qwen3.5-4b", "-"): (0.00049, 16, 32.0, 2048, "bfloat16", 8, False),
+    ("sft", "lora", "mistral-7b", "-"): (0.00029, 16, 32.0, 2048, "bfloat16", 4, True),
+    ("sft", "lora", "qwen2.5-7b", "-"): (0.00048, 16, 32.0, 2048, "bfloat16", 2, True),
+    ("sft", "lora", "qwen2.5-7b", "fast"): (0.00048, 16, 32.0, 2048, "bfloat16", 2, True),
+    ("sft", "lora", "qwen2.5-7b", "balanced"): (0.00048, 32, 64.0, 2048, "bfloat16", 1, True),
+    ("sft", "lora", "qwen2.5-7b", "quality"): (0.00048, 256, 512.0, 2048, "bfloat16", 1, True),
+    ("sft", "lora", "llama-3.1-8b", "-"): (0.00029, 16, 32.0, 2048, "bfloat16", 2, True),
+    ("sft", "lora", "qwen2.5-14b", "-"): (0.00046, 16, 32.0, 2048, "bfloat16", 1, True),
+    ("sft", "lora", "mistral-small-24b", "-"): (0.00024, 16, 32.0, 2048, "bfloat16", 1, True),
+    ("sft", "lora", "qwen2.5-32b", "-"): (0.00046, 16, 32.0, 2048, "bfloat16", 1, True),
+}
+
+
+def resolved(preset, lora_preset=None, **settings):
+    config = TrainConfig(model=preset, lora_preset=lora_preset, **settings)
+    return resolve(config, alike(100, config.max_length), "cuda", PRESETS[preset].config, ROOM)
+
+
+@pytest.mark.parametrize("row", GOLDEN, ids=" ".join)
+def test_what_is_resolved_is_pinned(row):
+    method, mode, preset, name = row
+    recipe = resolved(preset, None if name == "-" else name)
+    assert (method, mode) == ("sft", "lora")
+    assert tuple(getattr(recipe, column) for column in COLUMNS) == GOLDEN[row]
+    assert recipe.batch_size == 8
+
+
+def test_every_computed_value_says_why():
+    recipe = resolved("qwen2.5-7b", "quality")
+    assert recipe.why["rank"] == "quality, by name"
+    for name in ("learning_rate", "alpha", "micro_batch", "activation_checkpointing", "dtype", "batch_size", "steps"):
+        assert recipe.why[name]
+    assert recipe.why["dtype"].startswith("auto")
+    set_by_user = resolved("qwen2.5-7b", rank=8, micro_batch=1, activation_checkpointing=True, dtype="float32")
+    assert not {"rank", "micro_batch", "activation_checkpointing", "dtype"} & set_by_user.why.keys()
+
+
+def test_every_preset_is_in_the_table():
+    assert {preset for _, _, preset, _ in GOLDEN} == PRESETS.keys()
