@@ -76,7 +76,7 @@ def trace(config: PreTrainedConfig, recipe: Recipe, lengths: list[int], *, card:
     batch = batch_of(lengths)
     with _without_numbers(card, recipe.dtype == "bfloat16"), FakeTensorMode(), ledger:
         _materialise(rail.model)
-        rail.separable = True
+        rail.separable, rail.computed = True, getattr(torch, recipe.dtype)
         rail.model.train()
         rail.parameters = {name: p for name, p in rail.model.named_parameters() if p.requires_grad}
         rail.optimizer = optimizers.build(rail.parameters, recipe)

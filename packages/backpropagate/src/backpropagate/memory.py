@@ -39,7 +39,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Load:
-    """One micro-batch: all its tokens, those that are learned, and those of its longest example (0: it has only one)."""
+    """One micro-batch: all its tokens, those that are learned, those of its longest example (0: the only one)."""
 
     tokens: int
     targets: int
