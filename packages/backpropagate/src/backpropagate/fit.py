@@ -69,7 +69,7 @@ def cut(config: TrainConfig, model: Architecture | None, rows: Rows, room: Room,
 
     Smaller micro-batches cost less time than computing layers twice, so they are tried first.
     """
-    if model is None or room.device not in ("cuda", "cpu"):
+    if model is None or config.mode != "lora" or room.device not in ("cuda", "cpu"):  # the formula is for LoRA
         micro = min(config.micro_batch or (1 if config.packing else batch), batch)
         return Cut(micro, bool(config.activation_checkpointing), None, None, _unknown(config))
     base = Setup(
