@@ -1,4 +1,4 @@
-"""Our side of sft_vs_trl.py: trains as the JSON argument says and prints what it measured."""
+"""Our side of sft_vs_trl.py and modes.py: trains as the JSON argument says and prints what it measured."""
 
 import json
 import sys
@@ -10,9 +10,8 @@ from bp_core.events import Stepped
 a = json.loads(sys.argv[1])
 events = []
 with tempfile.TemporaryDirectory() as folder:
-    trainer = Trainer(
-        a["model"], output=folder, backend="cpu", batch_size=a["batch"], max_length=a["length"], dtype=a["dtype"]
-    )
+    shape = {"batch_size": a["batch"], "max_length": a["length"], "dtype": a["dtype"]}
+    trainer = Trainer(a["model"], output=folder, backend="cpu", report_to="none", **shape | a.get("settings", {}))
     trainer.train(a["data"], steps=a["steps"], samples=a["samples"], watch=events.append)
 steps = [e for e in events if isinstance(e, Stepped)][a["warm_up"] :]
 print(

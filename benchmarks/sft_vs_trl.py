@@ -35,6 +35,10 @@ def measure(python: str, side: Path, arguments: dict) -> dict:
     return {"rate": rate, "peak": found["peak"], "losses": found["losses"]}
 
 
+def machine() -> dict[str, str]:
+    return {"processor": platform.processor() or platform.machine(), "system": platform.system()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, help="Alpaca rows: a JSON array; default: generated rows of their lengths")
@@ -89,9 +93,8 @@ def report(runs: dict[str, list[dict]], common: dict, out: Path | None) -> None:
             f" {peak[name] / 2**30:12.2f} {peak[name] / peak[theirs]:9.2f}"
         )
     if out:
-        machine = {"processor": platform.processor() or platform.machine(), "system": platform.system()}
         shape = {key: common[key] for key in ("batch", "length", "steps", "samples")}
-        value = {"machine": machine, "shape": shape, "rate": rate, "peak_bytes": peak, "runs": runs}
+        value = {"machine": machine(), "shape": shape, "rate": rate, "peak_bytes": peak, "runs": runs}
         out.write_text(json.dumps(value, indent=1) + "\n")
 
 

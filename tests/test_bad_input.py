@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import pytest
 
@@ -138,6 +139,16 @@ def test_settings_that_the_model_cannot_have_are_named_together(backprop, rows, 
     assert status == 1 and "CONFIG_VALUE_INVALID" in said
     for words in ("'qproj'", "down_proj, gate_proj", "the head", "rank is 300, but q_proj is 256 × 256"):
         assert words in said, words
+    assert list((tmp_path / "out").rglob("*")) == []
+
+
+def test_a_base_that_is_quantised_already(backprop, rows, tiny_llama, tmp_path):
+    base = shutil.copytree(tiny_llama, tmp_path / "base")
+    config = json.loads((base / "config.json").read_text()) | {"quantization_config": {"quant_method": "gptq"}}
+    (base / "config.json").write_text(json.dumps(config))
+    status, said = backprop(*train(rows, base, tmp_path / "out"))
+    said = " ".join(said.split())
+    assert status == 1 and "INPUT_MODEL_UNUSABLE" in said and "gptq" in said and "--mode qlora" in said
     assert list((tmp_path / "out").rglob("*")) == []
 
 

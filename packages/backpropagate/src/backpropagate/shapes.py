@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bp_core.config import ALL_LINEAR, FULL_LIMIT, STARTS_IN_BASE, TrainConfig
-from bp_core.errors import BadValue, ModelTooLarge
+from bp_core.errors import BadValue, ModelTooLarge, ModelUnusable
 from bp_export.weights import Weights
 
 from . import models
@@ -17,7 +17,11 @@ _EMBEDDINGS = ("embed", "wte", "wpe")
 
 
 def refuse_misfits(config: TrainConfig, base: Path) -> None:
-    """Raise BadValue that lists every setting that this base cannot be trained with; ModelTooLarge for mode full."""
+    """Raise BadValue that lists every setting that this base cannot be trained with.
+
+    Raises ModelUnusable for weights that are quantised already, ModelTooLarge for mode full.
+    """
+    _refuse_quantised(base)
     if config.mode == "full":
         _refuse_giants(base)
     problems = list(_misfits(config, base))
@@ -29,6 +33,16 @@ def parameters(base: Path) -> int:
     """How many numbers the weights are. Raises ModelUnusable."""
     weights = Weights(base)
     return sum(math.prod(weights.shape(name)) for name in weights.names())
+
+
+def _refuse_quantised(base: Path) -> None:
+    if stored := models.description(base).get("quantization_config"):
+        kind = stored.get("quant_method", "some format")
+        raise ModelUnusable(
+            f"its weights are stored quantised ({kind}), so nothing that is trained can be merged into them.",
+            where=str(base),
+            fix="Name the original model with 16-bit weights; --mode qlora quantises it as it is loaded.",
+        )
 
 
 def _refuse_giants(base: Path) -> None:
