@@ -76,6 +76,15 @@ def test_a_full_fine_tune_leaves_an_ordinary_model(full, tiny_llama, tmp_path):
         np.testing.assert_allclose(model(torch.tensor([WORDS])).logits[0].numpy(), expected, atol=1e-5)
 
 
+def test_left_open_the_number_format_keeps_trained_weights_in_float32_on_the_host(tiny_llama, rows, tmp_path):
+    tuned = trainer(tiny_llama, tmp_path / "out", mode="full", dtype="auto")
+    recipe = tuned.plan(rows).recipe
+    assert recipe.dtype == "auto" and "float32" in recipe.why["dtype"]
+    run = tuned.train(rows, steps=1, watch=quiet)
+    tuned.close()
+    assert AutoModelForCausalLM.from_pretrained(run.adapter).dtype == torch.float32
+
+
 def test_before_and_after_a_full_fine_tune_can_be_asked(full, tiny_llama, rows, tmp_path):
     tuned, run = full
     untrained = trainer(tiny_llama, tmp_path / "other").generate("Question 3?", limit=5)

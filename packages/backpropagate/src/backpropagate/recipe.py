@@ -54,7 +54,9 @@ def resolve(
     for name in [name for name, value in chosen.items() if value is None]:
         chosen[name], why[name] = defaults[name], reasons[name]
     chosen["micro_batch"] = min(chosen["micro_batch"], batch_size)
-    if config.dtype == "auto" and room.dtype != "auto":
+    if config.dtype == "auto" and config.mode == "full":
+        why["dtype"] = "auto: trained weights in float32 on the host, in bfloat16 on a card"
+    elif config.dtype == "auto" and room.dtype != "auto":
         chosen["dtype"], why["dtype"] = room.dtype, "auto: what this device multiplies fast"
     if config.backend == "auto":
         why["backend"] = f"auto: the first of {', '.join(_PREFERRED)} that runs here"
