@@ -53,7 +53,8 @@ def test_a_table_for_people(tiny_llama, capsys):
     assert "activations" in page and "GiB free" in page and "Time: not known yet" in page
 
 
-def test_a_plan_tells_what_the_run_then_shows_to_be_so(rows, tiny_llama, tmp_path):
+def test_a_plan_tells_what_the_run_then_shows_to_be_so(rows, tiny_llama, tmp_path, monkeypatch):
+    monkeypatch.setenv("BACKPROPAGATE_HOME", str(tmp_path / "home"))  # no pace of another test's run
     trainer = Trainer(str(tiny_llama), output=str(tmp_path / "out"), backend="cpu", dtype="float32")
     plan = trainer.plan(rows, steps=3)
     assert plan.preflight.fits and plan.preflight.seconds is None and plan.recipe.dtype == "float32"
