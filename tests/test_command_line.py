@@ -104,6 +104,6 @@ def test_train_and_export_print_json_for_scripts(rows, tiny_llama, tmp_path, cap
     ],
 )
 def test_the_learning_rate_follows_the_width_of_the_model(model, rate):
-    assert learning_rate(model, "lora")[0] == rate
+    assert learning_rate(model, TrainConfig())[0] == rate
     assert resolve(TrainConfig(), 20, "cpu", model).learning_rate == rate
     assert resolve(TrainConfig(learning_rate=1e-5), 20, "cpu", model).learning_rate == 1e-5

@@ -36,7 +36,7 @@ GOLDEN = {
 
 def resolved(preset, lora_preset=None, **settings):
     config = TrainConfig(model=preset, lora_preset=lora_preset, **settings)
-    return resolve(config, alike(100, config.max_length), "cuda", PRESETS[preset].config, ROOM)
+    return resolve(config, alike(100, config.length), "cuda", PRESETS[preset].config, ROOM)
 
 
 @pytest.mark.parametrize("row", GOLDEN, ids=" ".join)

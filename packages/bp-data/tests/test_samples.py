@@ -178,7 +178,7 @@ def test_what_is_detected_is_what_it_becomes(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*COMPARED, *RATED])
 def test_rows_to_compare_are_not_trained_on_as_examples(name: str, smol: ChatTokenizer) -> None:
-    with pytest.raises(MethodMismatch, match="answers to compare") as caught:
+    with pytest.raises(MethodMismatch, match="method sft learns from examples; this row is of") as caught:
         prepare(SAMPLES[name], smol, max_length=64)
     assert caught.value.where == where(name)
 

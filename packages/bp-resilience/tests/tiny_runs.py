@@ -40,7 +40,12 @@ class Step:
         self.targets = sum(sum(row) for row in rows)
         self.tokens = sum(len(row) for row in rows)
 
-    def split(self, micro_batch):
+        self.weight = 1 / self.targets
+
+    def mismatched(self, micro_batch):
+        return ()
+
+    def split(self, micro_batch, drift=0.0):
         for i in range(0, len(self.rows), micro_batch):
             part = self.rows[i : i + micro_batch]
             flat = [t for row in part for t in row]

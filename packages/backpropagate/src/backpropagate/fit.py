@@ -18,10 +18,14 @@ _ONE_BY_ONE = frozenset({"qwen3_5_text", "qwen3_5", "gpt_oss", "bloom"})
 
 @dataclass(frozen=True)
 class Rows:
-    """How large rows are: `tokens[k]` and `targets[k]` bound any k + 1 rows together."""
+    """How large rows are: `tokens[k]` and `targets[k]` bound any k + 1 rows together.
+
+    Where answers are rated, so many are `desirable`.
+    """
 
     tokens: tuple[int, ...]
     targets: tuple[int, ...]
+    desirable: int | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -52,10 +56,10 @@ class Cut:
     why: Mapping[str, str]
 
 
-def rows_of(sizes: Iterable[tuple[int, int]]) -> Rows:
+def rows_of(sizes: Iterable[tuple[int, int]], desirable: int | None = None) -> Rows:
     """`sizes`: tokens and targets of each row."""
-    tokens, targets = zip(*sizes, strict=True)
-    return Rows(tuple(accumulate(sorted(tokens, reverse=True))), tuple(accumulate(sorted(targets, reverse=True))))
+    tokens, targets = (tuple(accumulate(sorted(column, reverse=True))) for column in zip(*sizes, strict=True))
+    return Rows(tokens, targets, desirable)
 
 
 def alike(count: int, length: int) -> Rows:

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from bp_core.config import BATCH_SIZE, Recipe, TrainConfig
+from bp_core.config import BATCH_SIZE, PAIRED, Recipe, TrainConfig
 from bp_core.rail import Probe
 from bp_data import Prepared
+from bp_data.packing import pairs
 
 from . import models, pace
 from .architecture import architecture
@@ -75,7 +76,8 @@ def outlook(config: TrainConfig, memory: float | None) -> Outlook:
     else:
         backend = "cuda" if config.backend == "auto" else config.backend
         room, device = Room(backend, int(memory * GIB), "bfloat16"), f"{backend} with {memory:g} GiB free"
-    rows, room = alike(config.batch_size or BATCH_SIZE, config.max_length), _room(config, room)
+    length = config.length * (2 if config.method in PAIRED else 1)
+    rows, room = alike(config.batch_size or BATCH_SIZE, length), _room(config, room)
     recipe = resolve(config, rows, backend, model, room)
     expected = _preflight(config, recipe, model, (rows, room), download)
     remarks = (*models.remarks(_called(config.model, name), model), *expected.warnings())
@@ -108,10 +110,12 @@ def _called(wanted: str, name: str) -> str:
 
 
 def _rows(prepared: Prepared) -> Rows:
-    """Tokens and targets of each row, packed or not."""
+    """Tokens and targets of each row: an example, several packed ones, or the two of a pair."""
     examples = prepared.examples
+    packed = pairs(len(examples)) if prepared.report.method in PAIRED else prepared.packed
     lengths = examples.lengths
     targets = np.add.reduceat(np.asarray(examples.trained, dtype=np.int64), examples.ends - lengths)
-    if prepared.packed is None:
-        return rows_of(zip(lengths.tolist(), targets.tolist(), strict=True))
-    return rows_of((int(lengths[row].sum()), int(targets[row].sum())) for row in prepared.packed)
+    if packed is None:
+        rated = int(examples.desirable.sum()) if prepared.report.method == "kto" else None
+        return rows_of(zip(lengths.tolist(), targets.tolist(), strict=True), rated)
+    return rows_of((int(lengths[row].sum()), int(targets[row].sum())) for row in packed)

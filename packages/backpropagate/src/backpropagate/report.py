@@ -104,8 +104,13 @@ def _curve(events: Sequence[Mapping[str, Any]]) -> list[Block]:
         return []
     blocks: list[Block] = [Heading("Loss"), Picture("loss.svg", "Loss by step", loss_chart(train, evaluation))]
     if evaluation:
-        rows = [(str(step), _number(loss), _number(math.exp(min(loss, 700)))) for step, loss in evaluation]
-        blocks.append(Table(("evaluated after step", "loss", "perplexity"), rows))
+        of_tokens = any(event.get("perplexity") is not None for event in events)
+        columns = ("evaluated after step", "loss", *(["perplexity"] if of_tokens else []))
+        rows = [
+            (str(step), _number(loss), *([_number(math.exp(min(loss, 700)))] if of_tokens else []))
+            for step, loss in evaluation
+        ]
+        blocks.append(Table(columns, rows))
     return blocks
 
 

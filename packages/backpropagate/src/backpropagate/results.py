@@ -43,7 +43,8 @@ def show_plan(plan: Plan) -> None:
     """The resolved recipe, each computed value with its reason, and what it will need."""
     console = Console()
     console.print(_recipe(plan.recipe, f"Plan: {plan.base} on {plan.device}"))
-    console.print("data: " + ", ".join(f"{name} {value}" for name, value in plan.data.items() if name != "sha256"))
+    told = {name: value for name, value in plan.data.items() if name != "sha256" and (value == 0 or value)}
+    console.print("data: " + ", ".join(f"{name} {value}" for name, value in told.items()))
     _show_needs(plan.preflight, plan.remarks, console)
 
 
@@ -144,7 +145,8 @@ def _skipped(run: Run) -> str:
 
 def _evaluation(run: Run) -> str:
     which = "the last" if run.published_step == run.recipe.steps else "the best"
-    return f"loss {run.eval_loss:.4f}, perplexity {run.perplexity:.4g}; published is step {run.published_step}, {which}"
+    perplexity = "" if run.perplexity is None else f", perplexity {run.perplexity:.4g}"
+    return f"loss {run.eval_loss:.4f}{perplexity}; published is step {run.published_step}, {which}"
 
 
 def _curve(losses: tuple[float, ...], width: int = 24) -> str:

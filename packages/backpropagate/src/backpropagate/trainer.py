@@ -18,6 +18,7 @@ from bp_core.rail import Job, Rail
 from bp_data import ChatTokenizer, prepare
 from bp_data.files import Data, columns_in, lasting, require
 from bp_data.hold_out import hold_out
+from bp_data.traces import Limits
 from bp_export import Export
 from bp_resilience import Claim, Signals
 
@@ -148,7 +149,10 @@ class Trainer:
         base = models.locate(config.model, notify)
         refuse_misfits(config, base)
         self._tokenizer = ChatTokenizer.open(base)
-        settings: dict[str, Any] = {"max_length": config.max_length, "train_on": config.train_on, "on_progress": notify}
+        settings: dict[str, Any] = {"max_length": config.length, "train_on": config.train_on, "on_progress": notify}
+        settings |= {"method": config.method}
+        if config.reasoning_trace:
+            settings["traces"] = Limits(config.min_trace, config.max_trace)
         settings |= {"cache": home() / "cache" / "data", "columns": columns_in(config.columns)}
         prepared = prepare(data, self._tokenizer, samples=config.samples, **settings)
         held_out: Sequence[Example] = []
@@ -159,7 +163,7 @@ class Trainer:
             others = prepare(config.eval_data, self._tokenizer, **settings)
             held_out, evaluation = others.examples, {"evaluation_sha256": others.report.sha256}
         if config.packing:
-            prepared = prepared.packing(config.max_length)
+            prepared = prepared.packing(config.length)
         counts = prepared.report.as_dict() | evaluation | {"evaluation_examples": len(held_out)}
         plan = planned(config, prepared, Place(backend, probe, base), counts)
         return Work(plan, prepared, held_out, rail, self._tokenizer, trackers)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bp_core.config import Recipe
+from bp_core.config import PAIRED, Recipe
 from bp_core.errors import BackpropagateError, DiskFull, Interrupted, OutputUnusable
 from bp_core.events import Planned, Warned, Watch
 from bp_core.examples import Example
@@ -110,8 +110,9 @@ def _train(work: Work, run: RunFolder, watch: Watch, signals: Signals, card: str
     recipe = work.plan.recipe
     minutes = recipe.checkpoint_minutes
     keeper = Keeper(run.checkpoints, recipe.checkpoint_every, recipe.keep_checkpoints, minutes=minutes)
-    held_out = Batches(work.held_out, recipe.seed).take(len(work.held_out)) if work.held_out else None
-    batches = Batches(work.prepared.examples, recipe.seed, work.prepared.packed)
+    method = recipe.method
+    held_out = Batches(work.held_out, recipe.seed, method=method).whole() if work.held_out else None
+    batches = Batches(work.prepared.examples, recipe.seed, work.prepared.packed, method)
     around = Surroundings(held_out, nvml(card) if card else None, signals)
     return run_loop(work.rail, batches, recipe, keeper, watch, around), keeper
 
@@ -123,7 +124,8 @@ def _questions(work: Work) -> list[report.Question]:
     """
     if work.plan.recipe.mode == "full":
         return []
-    rows = [(example.tokens, list(example.trained).index(1)) for example in work.held_out]
+    good = work.held_out[:: 2 if work.plan.recipe.method in PAIRED else 1]
+    rows = [(example.tokens, list(example.trained).index(1)) for example in good if example.desirable]
     where = "held out" if rows else "from the training rows"
     rows = rows or [(sample.tokens, len(sample.prompt)) for sample in work.prepared.samples]
     return [

@@ -16,6 +16,7 @@ Mode = Literal["lora", "qlora", "lora-8bit", "full"]
 Init = Literal["default", "orthogonal", "pissa", "pissa_niter_16", "olora"]
 ExportFormat = Literal["lora", "merged", "gguf"]
 TrainOn = Literal["assistant", "last", "all"]
+Method = Literal["sft", "orpo", "simpo", "kto"]
 LoraPreset = Literal["fast", "balanced", "quality"]
 Quantization = Literal["f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m"]
 Severity = Literal["note", "warning", "error"]  # from the mildest
@@ -26,7 +27,13 @@ BATCH_SIZE = 8
 EVALUATIONS = 10
 FULL_LIMIT = 4_000_000_000  # parameters; beyond, weights, gradients and moments outgrow any single card of a person
 RANK = 16
+MAX_LENGTH, TRACE_LENGTH = 2048, 8192  # tokens of an example, without and with a reasoning trace
 
+PAIRED: tuple[Method, ...] = ("orpo", "simpo")  # methods that compare two answers
+# From the papers: arXiv:2403.07691 (ORPO), arXiv:2405.14734 (SimPO), arXiv:2402.01306 (KTO).
+RATES: dict[Method, float] = {"orpo": 8e-6, "simpo": 1e-6, "kto": 1e-6}
+BETAS: dict[Method, float] = {"orpo": 0.1, "simpo": 2.0, "kto": 0.1}
+GAMMA = 1.0
 LORA_RANKS: dict[LoraPreset, int] = {"fast": RANK, "balanced": 32, "quality": 256}
 ALL_LINEAR = "all-linear"
 
@@ -41,6 +48,24 @@ class TrainConfig:
     steps: Annotated[int | None, "Optimizer steps. Default: from --epochs."] = None
     epochs: Annotated[float | None, f"Passes over the data. Default: {EPOCHS:g}, unless --steps is given."] = None
     samples: Annotated[int | None, "Use only the first so many examples of the data."] = None
+    method: Annotated[
+        Method,
+        "sft: learn the answers. From pairs of a chosen and a rejected answer: orpo, simpo. From answers that are "
+        "rated good or bad: kto.",
+    ] = "sft"
+    beta: Annotated[
+        float | None,
+        "How much a preference counts. Default: "
+        + ", ".join(f"{method} {value:g}" for method, value in BETAS.items())
+        + ", as in the papers.",
+    ] = None
+    gamma: Annotated[float | None, f"SimPO's margin between the two answers. Default: {GAMMA:g}."] = None
+    desirable_weight: Annotated[float | None, "KTO's weight of good answers. Default: balances good and bad ones."] = (
+        None
+    )
+    undesirable_weight: Annotated[float | None, "KTO's weight of bad answers. Default: balances good and bad ones."] = (
+        None
+    )
     mode: Annotated[
         Mode,
         "lora: a small adapter beside frozen weights. qlora: the same, with the frozen weights in 4 bits; lora-8bit: "
@@ -71,7 +96,12 @@ class TrainConfig:
         "How the adapter starts. default: as if it were not there. orthogonal: the same with orthogonal factors. "
         "pissa, pissa_niter_16 (faster), olora: from the largest part of the base weights.",
     ] = "default"
-    learning_rate: Annotated[float | None, "Peak learning rate. Default: from the width of the model."] = None
+    learning_rate: Annotated[
+        float | None,
+        "Peak learning rate. Default: from the width of the model; of preference methods "
+        + ", ".join(f"{method} {value:g}" for method, value in RATES.items())
+        + ", as in the papers.",
+    ] = None
     batch_size: Annotated[
         int | None, f"Examples (packed: rows) per optimizer step. Default: {BATCH_SIZE}, or all if there are fewer."
     ] = None
@@ -84,7 +114,16 @@ class TrainConfig:
         bool | None,
         "Compute what is inside a layer again in the backward pass: less memory, slower. Default: when it is needed.",
     ] = None
-    max_length: Annotated[int, "Longest example in tokens; longer ones are cut at the end."] = 2048
+    max_length: Annotated[
+        int | None,
+        f"Longest example in tokens; longer ones are cut at the end. Default: {MAX_LENGTH}; with --reasoning-trace "
+        f"{TRACE_LENGTH}.",
+    ] = None
+    reasoning_trace: Annotated[
+        bool, "Learn to think first: only rows with a <think> … </think> of --min-trace to --max-trace tokens are used."
+    ] = False
+    min_trace: Annotated[int, "Shortest reasoning trace in tokens."] = 8
+    max_trace: Annotated[int, "Longest reasoning trace in tokens."] = 8192
     packing: Annotated[
         bool,
         "Let short examples share rows of max_length tokens, without seeing each other; batch_size and micro_batch then"
@@ -129,6 +168,11 @@ class TrainConfig:
         """The rank that is meant: the one that is set, that of the preset, or the default."""
         return self.rank or (LORA_RANKS.get(self.lora_preset, RANK) if self.lora_preset else RANK)
 
+    @property
+    def length(self) -> int:
+        """The greatest length that is meant."""
+        return self.max_length or (TRACE_LENGTH if self.reasoning_trace else MAX_LENGTH)
+
     def __post_init__(self) -> None:
         check(self, _TRAIN_RANGES, _IMPOSSIBLE)
 
@@ -155,7 +199,7 @@ class CheckConfig:
         str | None, "Also check what this model's tokenizer and chat template make of the rows. Default: no tokens."
     ] = None
     max_length: Annotated[
-        int | None, f"With --model: longest row in tokens. Default: {TrainConfig.max_length}, as in training."
+        int | None, f"With --model: longest row in tokens. Default: {MAX_LENGTH}, as in training."
     ] = None
     against: Annotated[str | None, "The held-out data: rows that are also there are found."] = None
     near: Annotated[bool, "Find near duplicates, too; takes about 2 KB of memory a row."] = True
@@ -203,6 +247,14 @@ class Recipe:
     max_temp: float = TrainConfig.max_temp
     cooldown: float = TrainConfig.cooldown
     disk_wait: float = TrainConfig.disk_wait
+    method: Method = TrainConfig.method
+    beta: float = 0.0
+    gamma: float = 0.0
+    desirable_weight: float = 0.0
+    undesirable_weight: float = 0.0
+    reasoning_trace: bool = TrainConfig.reasoning_trace
+    min_trace: int = TrainConfig.min_trace
+    max_trace: int = TrainConfig.max_trace
     mode: Mode = TrainConfig.mode
     rslora: bool = TrainConfig.rslora
     dora: bool = TrainConfig.dora
@@ -228,12 +280,50 @@ _Range = tuple[float, float]
 _Clash = tuple[tuple[str, ...], Callable[..., bool], str]
 
 
+def _only_for(methods: tuple[Method, ...], name: str) -> _Clash:
+    text = f"{name} is a setting of method {' and '.join(methods)}"
+    return ("method", name), lambda method, value: value is not None and method not in methods, text
+
+
+def _only_for_sft(name: str, what: str) -> _Clash:
+    text = f"{name} goes with method sft only: {what}"
+    return ("method", name), lambda method, value: method != "sft" and value != getattr(TrainConfig, name), text
+
+
+def _only_for_traces(name: str, default: int) -> _Clash:
+    text = f"{name} is set, but reasoning_trace is not"
+    return ("reasoning_trace", name), lambda traces, value: value != default and not traces, text
+
+
 def _only_for_adapters(name: str, default: object) -> _Clash:
     text = f"{name} is a setting of adapters, which mode full has none of"
     return ("mode", name), lambda mode, value: mode == "full" and value != default, text
 
 
 _IMPOSSIBLE: list[_Clash] = [
+    _only_for(("orpo", "simpo", "kto"), "beta"),
+    _only_for(("simpo",), "gamma"),
+    _only_for(("kto",), "desirable_weight"),
+    _only_for(("kto",), "undesirable_weight"),
+    _only_for_sft("packing", "preferences are computed row by row"),
+    _only_for_sft("train_on", "preferences are about the last answer"),
+    _only_for_sft("reasoning_trace", "of two answers one may be short"),
+    (
+        ("method", "mode"),
+        lambda method, mode: method != "sft" and mode == "full",
+        "preference methods (orpo, simpo, kto) train an adapter, not all weights: leave mode full out",
+    ),
+    (
+        ("method", "batch_size"),
+        lambda method, size: method == "kto" and size == 1,
+        "kto compares examples within a batch, so batch_size must be at least 2",
+    ),
+    *(_only_for_traces(name, getattr(TrainConfig, name)) for name in ("min_trace", "max_trace")),
+    (
+        ("min_trace", "max_trace"),
+        lambda low, high: low > high,
+        "min_trace is above max_trace, so that no trace would be left",
+    ),
     (
         ("init", "mode"),
         lambda init, mode: mode in QUANTIZED and init in STARTS_IN_BASE,
@@ -281,6 +371,12 @@ _TRAIN_RANGES: dict[str, _Range] = {
     "alpha": (1e-6, math.inf),
     "dropout": (0, 0.999),
     "learning_rate": (1e-12, 10),
+    "beta": (1e-9, math.inf),
+    "gamma": (0, math.inf),
+    "desirable_weight": (1e-9, math.inf),
+    "undesirable_weight": (1e-9, math.inf),
+    "min_trace": (0, math.inf),
+    "max_trace": _POSITIVE,
     "batch_size": _POSITIVE,
     "micro_batch": _POSITIVE,
     "max_length": (8, math.inf),

@@ -115,16 +115,20 @@ class Skipped(Event):
 
 @dataclass(frozen=True)
 class Evaluated(Event):
-    """Loss per target token of the held-out examples, and its exponential; `best` when none before was lower."""
+    """Mean loss of the held-out examples; `best` when none before was lower.
+
+    `perplexity` is the exponential of a loss per token, None for the losses of preference methods.
+    """
 
     loss: float
-    perplexity: float
+    perplexity: float | None
     targets: int
     best: bool
 
     def says(self) -> str:
         mark = ", the best so far" if self.best else ""
-        return f"Evaluation after step {self.step}: loss {self.loss:.4f}, perplexity {self.perplexity:.4g}{mark}."
+        perplexity = "" if self.perplexity is None else f", perplexity {self.perplexity:.4g}"
+        return f"Evaluation after step {self.step}: loss {self.loss:.4f}{perplexity}{mark}."
 
 
 @dataclass(frozen=True)

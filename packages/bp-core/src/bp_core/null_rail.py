@@ -64,6 +64,9 @@ class NullRail:
         count = sum(map(bool, batch.trained))
         return count * 2.0 / (1 + self.updates), count
 
+    def drift(self, batch: Batch) -> float:
+        return self.weight * len(batch.lengths)
+
     def logits(self, tokens: Sequence[int], *, adapter: bool = True) -> Any:
         size = max(tokens) + 1
         return [[self.weight * adapter if i == token else 0.0 for i in range(size)] for token in tokens]

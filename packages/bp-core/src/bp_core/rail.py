@@ -113,7 +113,11 @@ class Rail(Protocol):
         ...
 
     def evaluate(self, batch: Batch) -> tuple[float, int]:
-        """Summed loss and count over the trained tokens, no gradients."""
+        """Summed loss, and over how many it is summed (tokens, pairs or rated examples); no gradients."""
+        ...
+
+    def drift(self, batch: Batch) -> float:
+        """Sum over the examples of log p(answer) with the adapter less that without it; no gradients."""
         ...
 
     def logits(self, tokens: Sequence[int], *, adapter: bool = True) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from bp_core.examples import Batch
 from bp_core.rail import Job, Memory, Opened, Probe
 
 from . import adapter as adapters
-from . import host, quantized, relief
+from . import host, objectives, quantized, relief
 from . import model as models
 from . import optimizer as optimizers
 from ._errors import translated
@@ -41,6 +41,7 @@ class TorchRail:
         self.computed = torch.float32
         self.base_name = ""
         self.reliefs: list[str] = []
+        self.objective = objectives.Objective()
 
     def probe(self) -> Probe:
         if self.device.type == "cpu":
@@ -66,7 +67,7 @@ class TorchRail:
             quantized.settle(base)
             self.separable = models.separate(base)
             self.base_name = job.base_name or str(job.model)
-            self.reliefs = []
+            self.reliefs, self.objective = [], objectives.of(job.recipe)
             self.model = base
             if job.adapter:
                 self.model = adapters.read(base, job.adapter, trainable=job.recipe is not None)
@@ -90,12 +91,11 @@ class TorchRail:
     def accumulate(self, batch: Batch, weight: float) -> float:
         with translated():
             total = 0.0
-            for row in self._rows(batch):
-                for part in relief.pieces(row, self.reliefs):
-                    with relief.activations(self.reliefs):
-                        loss = self._loss(part)[0] * weight
-                    loss.backward()
-                    total += loss.item()
+            for part in self._parts(batch, self.reliefs):
+                with relief.activations(self.reliefs):
+                    loss = self._loss(part)[0] * weight
+                loss.backward()
+                total += loss.item()
             return total
 
     def update(self, learning_rate: float) -> float:
@@ -109,7 +109,8 @@ class TorchRail:
             return norm
 
     def relieve(self, level: int) -> str | None:
-        ways = [way for way in relief.ways(self._model()) if way not in self.reliefs]
+        able = relief.ways(self._model(), of_tokens=self.objective.method == "sft")
+        ways = [way for way in able if way not in self.reliefs]
         if not ways:
             return None
         self._relieve_by(ways[0])
@@ -129,10 +130,17 @@ class TorchRail:
         model.eval()
         try:
             with translated():
-                parts = [self._loss(part) for part in self._rows(batch)]
+                parts = [self._loss(part) for part in self._parts(batch, ())]
                 return sum(loss.item() for loss, _ in parts), sum(count for _, count in parts)
         finally:
             model.train(training)
+
+    @torch.no_grad()
+    def drift(self, batch: Batch) -> float:
+        with translated():
+            with self._reading(adapter=True):
+                now = self._scores(batch).sums
+            return (now - self._base_scores(batch).sums).sum().item()
 
     @torch.inference_mode()
     def logits(self, tokens: Sequence[int], *, adapter: bool = True) -> np.ndarray:
@@ -206,7 +214,34 @@ class TorchRail:
         return self.parameters | (adapters.frozen(model) if isinstance(model, PeftModel) else {})
 
     def _loss(self, batch: Batch) -> tuple[Tensor, int]:
-        """Summed cross-entropy over the trained tokens. Logits exist only where a target is."""
+        """The summed loss, and over how many tokens, pairs or rated examples it is summed."""
+        if self.objective.method == "sft":
+            losses = self._token_losses(batch)
+        elif self.objective.needs_base:
+            base = self._base_scores(batch)
+            desirable = torch.as_tensor(batch.desirable, device=self.device)
+            losses = self.objective.of_rated(self._scores(batch), base, desirable, batch.drift)
+        else:
+            losses = self.objective.of_pairs(self._scores(batch))
+        return losses.sum(), len(losses)
+
+    def _scores(self, batch: Batch) -> objectives.Scores:
+        """How likely the trained tokens of each example are."""
+        found = []
+        for row in self._rows(batch):
+            owners = np.repeat(np.arange(len(row.lengths)), row.lengths)[np.asarray(row.trained)]
+            places = torch.as_tensor(owners, device=self.device)
+            losses = self._token_losses(row)
+            sums = torch.zeros(len(row.lengths), device=self.device).index_add(0, places, -losses)
+            found.append((sums, torch.bincount(places, minlength=len(row.lengths))))
+        return objectives.Scores(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+
+    def _base_scores(self, batch: Batch) -> objectives.Scores:
+        with torch.no_grad(), self._reading(adapter=False):
+            return self._scores(batch)
+
+    def _token_losses(self, batch: Batch) -> Tensor:
+        """Cross-entropy of each trained token, float32. Logits exist only where a target is."""
         tokens = torch.as_tensor(np.asarray(batch.tokens, dtype=np.int64), device=self.device)
         targets = torch.as_tensor(np.flatnonzero(np.asarray(batch.trained)), device=self.device)
         lengths = np.asarray(batch.lengths)
@@ -219,10 +254,10 @@ class TorchRail:
                 logits_to_keep=targets - 1,
                 use_cache=False,
             ).logits[0]
-        return cross_entropy(logits.float(), tokens[targets], reduction="sum"), len(targets)
+        return cross_entropy(logits.float(), tokens[targets], reduction="none")
 
     def _relieve_by(self, way: str) -> None:
-        if way == relief.RECOMPUTE and way in relief.ways(self._model()):
+        if way == relief.RECOMPUTE and way in relief.ways(self._model(), of_tokens=True):
             relief.recompute_layers(self._model())
         self.reliefs.append(way)
 
@@ -233,6 +268,14 @@ class TorchRail:
     def _card(self) -> str:
         """The card's UUID as NVML knows it."""
         return f"GPU-{torch.cuda.get_device_properties(self.device).uuid}" if self.device.type == "cuda" else ""
+
+    def _parts(self, batch: Batch, reliefs: Collection[str]) -> Iterator[Batch]:
+        """What is computed at once. A comparison needs its examples whole, and together."""
+        if self.objective.method != "sft":
+            yield batch
+            return
+        for row in self._rows(batch):
+            yield from relief.pieces(row, reliefs)
 
     def _rows(self, batch: Batch) -> Iterator[Batch]:
         """The batch as it is, or one example at a time for models whose layers would leak between neighbours."""

@@ -23,12 +23,12 @@ PIECES = "a quarter of the targets at a time"
 SPILLS = sys.platform == "win32" or "microsoft" in platform.uname().release.lower()
 
 
-def ways(model: PreTrainedModel | PeftModel) -> list[str]:
-    """What this model on its device can do, cheapest first."""
+def ways(model: PreTrainedModel | PeftModel, *, of_tokens: bool) -> list[str]:
+    """What this model on its device can do, cheapest first. `of_tokens`: the loss is a sum over tokens."""
     able = {
         RECOMPUTE: _base(model).supports_gradient_checkpointing,
         OFFLOAD: model.device.type == "cuda",
-        PIECES: True,
+        PIECES: of_tokens,
     }
     return [way for way, can in able.items() if can]
 

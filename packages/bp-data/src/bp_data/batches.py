@@ -9,16 +9,18 @@ from typing import Any
 
 import numpy as np
 
+from bp_core.config import PAIRED, Method
 from bp_core.examples import Batch, Example
 
-from .packing import Rows
+from .packing import Rows, pairs
 
 
 @dataclass(frozen=True)
 class Step:
-    """The rows of one optimizer step: one example each, or several where they are packed."""
+    """The rows of one optimizer step: one example each, several where they are packed, two where they are compared."""
 
     rows: Sequence[Sequence[Example]]
+    method: Method = "sft"
 
     @property
     def targets(self) -> int:
@@ -28,7 +30,24 @@ class Step:
     def tokens(self) -> int:
         return sum(map(_tokens, self.rows))
 
-    def split(self, micro_batch: int) -> Iterator[Batch]:
+    @property
+    def weight(self) -> float:
+        """1 / what the loss is a mean over: trained tokens, or pairs or rated examples."""
+        return 1 / (self.targets if self.method == "sft" else len(self.rows))
+
+    def mismatched(self, micro_batch: int) -> Iterator[Batch]:
+        """For KTO: each prompt with the answer of the row before, none longer than the longest row. Else nothing."""
+        if self.method == "kto" and len(self.rows) > 1:
+            longest = max(map(_tokens, self.rows))
+            rows = [
+                [_mismatch(row[0], other[0], longest)] for row, other in zip(self.rows, self._turned(), strict=True)
+            ]
+            yield from Step(rows).split(micro_batch)
+
+    def _turned(self) -> list[Sequence[Example]]:
+        return [self.rows[-1], *self.rows[:-1]]
+
+    def split(self, micro_batch: int, drift: float = 0.0) -> Iterator[Batch]:
         """Micro-batches of at most so many rows, as few as can be, with as even a number of tokens as can be had.
 
         Longest row first, each to the micro-batch with the fewest tokens (Graham 1969, LPT), kept in order therein.
@@ -43,20 +62,23 @@ class Step:
             if len(parts[number]) < micro_batch:
                 heappush(open_parts, (size + sizes[index], number))
         for part in parts:
-            yield _batch([example for index in sorted(part) for example in self.rows[index]])
+            yield _batch([example for index in sorted(part) for example in self.rows[index]], drift)
 
 
 class Batches:
     """Rows without end, every epoch in an order of its own. `position` counts the rows taken so far.
 
-    A row is one example, or with `packed` the examples that it names.
+    A row is one example, or with `packed` the examples that it names; for methods that compare, two of them.
     """
 
-    def __init__(self, examples: Sequence[Example], seed: int, packed: Rows | None = None) -> None:
+    def __init__(
+        self, examples: Sequence[Example], seed: int, packed: Rows | None = None, method: Method = "sft"
+    ) -> None:
         assert examples, "there are no examples"
         self._examples = examples
-        self._packed = packed
-        self._rows = len(examples if packed is None else packed)
+        self._method = method
+        self._packed = pairs(len(examples)) if method in PAIRED else packed
+        self._rows = len(examples if self._packed is None else self._packed)
         self._seed = seed
         self._epoch = -1
         self._order: Any = ()
@@ -65,7 +87,12 @@ class Batches:
     def take(self, count: int) -> Step:
         """The next `count` rows; they may come from two epochs or more."""
         start, self.position = self.position, self.position + count
-        return Step([self._row(position) for position in range(start, self.position)])
+        return Step([self._row(position) for position in range(start, self.position)], self._method)
+
+    def whole(self) -> Step:
+        """All rows once, to evaluate on."""
+        self.seek(0)
+        return self.take(self._rows)
 
     def seek(self, position: int) -> None:
         """Go on as if `position` rows had been taken."""
@@ -90,9 +117,19 @@ def _tokens(row: Sequence[Example]) -> int:
     return sum(len(example.tokens) for example in row)
 
 
-def _batch(examples: Sequence[Example]) -> Batch:
+def _mismatch(prompted: Example, answering: Example, longest: int) -> Example:
+    """The prompt of one example with the answer of another."""
+    before, after = list(prompted.trained).index(1), list(answering.trained).index(1)
+    tokens = [*prompted.tokens[:before], *answering.tokens[after:]][:longest]
+    trained = [*prompted.trained[:before], *answering.trained[after:]][:longest]
+    return Example(tokens, bytes(trained))
+
+
+def _batch(examples: Sequence[Example], drift: float) -> Batch:
     return Batch(
         tokens=np.concatenate([np.asarray(example.tokens, dtype=np.int32) for example in examples]),
         trained=np.concatenate([np.frombuffer(bytes(example.trained), dtype=np.bool_) for example in examples]),
         lengths=np.array([len(example.tokens) for example in examples], dtype=np.int32),
+        desirable=np.array([example.desirable for example in examples], dtype=np.bool_),
+        drift=drift,
     )

@@ -12,10 +12,11 @@ from bp_core.examples import Example
 
 
 class Examples(Sequence[Example]):
-    """numpy arrays, perhaps on disk: tokens int32 [total], trained uint8 [total], ends int64 [examples]."""
+    """numpy arrays, perhaps on disk: tokens int32 [total], trained uint8 [total], ends int64 [examples], and
+    desirable uint8 [examples], which is 0 for answers that are rated bad."""
 
-    def __init__(self, tokens: Any, trained: Any, ends: Any) -> None:
-        self.tokens, self.trained, self.ends = tokens, trained, ends
+    def __init__(self, tokens: Any, trained: Any, ends: Any, desirable: Any) -> None:
+        self.tokens, self.trained, self.ends, self.desirable = tokens, trained, ends, desirable
 
     @property
     def lengths(self) -> Any:
@@ -39,13 +40,13 @@ class Examples(Sequence[Example]):
             return [self[i] for i in range(*index.indices(len(self)))]
         index = range(len(self))[index]
         part = slice(self.ends[index - 1] if index else 0, self.ends[index])
-        return Example(memoryview(self.tokens[part]), memoryview(self.trained[part]))
+        return Example(memoryview(self.tokens[part]), memoryview(self.trained[part]), bool(self.desirable[index]))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Examples):
             return NotImplemented
-        pairs = ((self.tokens, other.tokens), (self.trained, other.trained), (self.ends, other.ends))
-        return all(np.array_equal(mine, theirs) for mine, theirs in pairs)
+        names = ("tokens", "trained", "ends", "desirable")
+        return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in names)
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -54,17 +55,19 @@ class Collector:
     """Takes examples one by one and gives them back as Examples, in the same memory."""
 
     def __init__(self) -> None:
-        self._tokens, self._trained, self._ends = array("i"), bytearray(), array("q")
+        self._tokens, self._trained, self._ends, self._desirable = array("i"), bytearray(), array("q"), bytearray()
 
     def __len__(self) -> int:
         return len(self._ends)
 
-    def add(self, tokens: array[int], trained: bytes) -> None:
+    def add(self, tokens: array[int], trained: bytes, desirable: bool = True) -> None:
         self._tokens.extend(tokens)
         self._trained += trained
         self._ends.append(len(self._tokens))
+        self._desirable.append(desirable)
 
     def examples(self) -> Examples:
         """All of them. Nothing can be added afterwards: numpy holds the buffers."""
-        flat = ((self._tokens, np.int32), (self._trained, np.uint8), (self._ends, np.int64))
-        return Examples(*(np.frombuffer(buffer, dtype) for buffer, dtype in flat))
+        buffers: tuple[Any, ...] = (self._tokens, self._trained, self._ends, self._desirable)
+        kinds: tuple[Any, ...] = (np.int32, np.uint8, np.int64, np.uint8)
+        return Examples(*(np.frombuffer(buffer, kind) for buffer, kind in zip(buffers, kinds, strict=True)))

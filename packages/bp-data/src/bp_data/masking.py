@@ -58,11 +58,16 @@ def mask_preference(record: Preference, tokenizer: ChatTokenizer) -> tuple[Maske
     Raises TemplateUnusable, BadRow.
     """
     chosen, rejected = (mask(row, tokenizer) for row in demonstrations(record))
+    check_prompts(record, chosen, rejected)
+    return chosen, rejected
+
+
+def check_prompts(record: Preference, chosen: Masked, rejected: Masked) -> None:
+    """Raise TemplateUnusable if the two answers do not follow the same tokens."""
     common = min(chosen.prompt, rejected.prompt)
     if len(record.chosen) == len(record.rejected) == 1 and chosen.tokens[:common] != rejected.tokens[:common]:
         message = "the chat template writes the prompt differently before the chosen and the rejected answer."
         raise TemplateUnusable(message, where=record.where)
-    return chosen, rejected
 
 
 def mask_rated(record: Rated, tokenizer: ChatTokenizer) -> Masked:

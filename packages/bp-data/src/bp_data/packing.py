@@ -37,6 +37,11 @@ class Rows(Sequence[Sequence[int]]):
     __hash__ = None  # type: ignore[assignment]
 
 
+def pairs(examples: int) -> Rows:
+    """Two and two."""
+    return Rows(np.arange(examples), np.arange(2, examples + 1, 2))
+
+
 def pack(lengths: Any, capacity: int) -> Rows:
     """Best-fit decreasing: the longest example first, each into the fullest row that has room for it, or a new one.
 

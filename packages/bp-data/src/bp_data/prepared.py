@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from bp_core.config import Method
 from bp_core.contract import CONTRACT_FILE, Contract
 from bp_core.examples import Sample
 from bp_core.folders import write_json
@@ -17,7 +18,7 @@ from bp_core.folders import write_json
 from .examples import Examples
 from .packing import Rows, pack
 
-_ARRAYS = ("tokens", "trained", "ends")
+_ARRAYS = ("tokens", "trained", "ends", "desirable")
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,9 @@ class Report:
     `mixed` names the first row of each format but the most frequent. Of `truncated` rows `turns_cut` answers are not
     there as a whole, and `terminators_lost` of them without their end. `dropped` counts rows of which no target was
     left, `dropped_at` the first of them. `left_out` counts parts of answers that the template does not write.
-    `packed` is how many rows the examples share, 0 if each has its own.
+    `packed` is how many rows the examples share, 0 if each has its own. A pair of answers counts as one example;
+    `desirable` counts the good ones of rated answers. `traces` counts rows by what became of their reasoning traces,
+    and `opens_thought` says that the template itself opens the thought.
     """
 
     rows: int
@@ -45,6 +48,10 @@ class Report:
     left_out: int
     packed: int
     sha256: str
+    method: Method = "sft"
+    desirable: int | None = None
+    traces: dict[str, int] = dataclasses.field(default_factory=dict)
+    opens_thought: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

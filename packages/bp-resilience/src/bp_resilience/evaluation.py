@@ -15,6 +15,15 @@ from bp_core.rail import Rail
 from .checkpoints import State
 
 
+def drift_of(rail: Rail, examples: StepBatch, size: int) -> float:
+    """How far the adapter has moved from the base on answers that do not belong to their prompts; at least 0.
+
+    KTO's reference point z₀ (arXiv:2402.01306, section 4.1), over a whole step, so that its loss does not depend on how
+    the step is cut; 0 for other methods.
+    """
+    return max(0.0, sum(map(rail.drift, examples.mismatched(size))) * examples.weight)
+
+
 class Evaluation:
     """The held-out examples of a run. Without any, nothing is ever due."""
 
@@ -47,17 +56,17 @@ class Evaluation:
         return 0 < self._recipe.patience <= state.worse
 
     def _loss(self, examples: StepBatch, size: int, asked: Callable[[], bool]) -> float | None:
-        """Loss per target token, `size` examples at a time; None when a stop was asked for."""
+        """The mean loss, `size` rows at a time; None when a stop was asked for."""
         total = 0.0
-        for batch in examples.split(size):
+        for batch in examples.split(size, drift_of(self._rail, examples, size)):
             if asked():
                 return None
             total += self._rail.evaluate(batch)[0]
-        return total / examples.targets
+        return total * examples.weight
 
     def _counted(self, state: State, loss: float) -> State:
         best = math.isfinite(loss) and (state.best_loss is None or loss < state.best_loss)
-        perplexity = math.exp(min(loss, 700.0))
+        perplexity = math.exp(min(loss, 700.0)) if self._recipe.method == "sft" else None
         self._watch(Evaluated(state.step, loss, perplexity, self._targets, best))
         if best:
             return replace(state, evaluated=state.step, best_step=state.step, best_loss=loss, worse=0)

@@ -14,7 +14,7 @@ from bp_core.rail import Rail
 from . import disk
 from .checkpoints import Keeper, State
 from .clock import Clock, Pause
-from .evaluation import Evaluation
+from .evaluation import Evaluation, drift_of
 from .heat import Heat, Sensor
 from .memory import Room, Spill
 from .schedule import learning_rate
@@ -111,9 +111,10 @@ class _Loop:
         return self.room.after_spill(state) if self.spill.noticed(done) else state
 
     def _attempt(self, examples: StepBatch, state: State, rate: float) -> tuple[float, float]:
-        """Loss per target token and gradient norm of one try at a step. A loss that is not finite changes nothing."""
-        weight = 1 / examples.targets
-        loss = sum(self.rail.accumulate(batch, weight) for batch in examples.split(state.micro_batch))
+        """Mean loss and gradient norm of one try at a step. A loss that is not finite changes nothing."""
+        drift = drift_of(self.rail, examples, state.micro_batch)
+        parts = examples.split(state.micro_batch, drift)
+        loss = sum(self.rail.accumulate(batch, examples.weight) for batch in parts)
         if not math.isfinite(loss):
             self.rail.discard()
             return loss, math.nan

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from bp_core.config import CheckConfig, TrainConfig
+from bp_core.config import MAX_LENGTH, CheckConfig
 from bp_core.errors import BackpropagateError, FileEmpty, FileUnreadable, NoTarget, UnknownFormat
 
 from ..chat import ChatTokenizer
@@ -41,7 +41,7 @@ class Inspection:
         self.places, self.verdicts, self._keys = Places(), bytearray(), array("Q")
         self._formats: Counter[str] = Counter()
         self._lengths = Lengths()
-        self._tokens = Tokens(tokenizer, settings.max_length or TrainConfig.max_length) if tokenizer else None
+        self._tokens = Tokens(tokenizer, settings.max_length or MAX_LENGTH) if tokenizer else None
         self._unreadable = 0
         self._empty: FileEmpty | None = None
         self._format_places: dict[str, str] = {}
