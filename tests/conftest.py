@@ -1,6 +1,7 @@
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
 os.environ["BACKPROPAGATE_TRAIN_REPORT_TO"] = "none"  # a tracker costs a process a run; test_trackers.py asks for one
 
 import json
