@@ -16,7 +16,8 @@ from backpropagate.failures import exit_code_of
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "docs" / "data.md"
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", DATA, *sorted(ROOT.glob("packages/*/README.md"))]
+METHODS = ROOT / "docs" / "methods.md"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", DATA, METHODS, *sorted(ROOT.glob("packages/*/README.md"))]
 
 
 def blocks(page, language):
@@ -76,6 +77,15 @@ def test_the_data_page(tmp_path, monkeypatch, smollm2, capsys):
     assert written == {
         "fixed.jsonl", "fixed.changes.jsonl", "quickstart.train.jsonl", "quickstart.held-out.jsonl", "alpaca.jsonl",
     }  # fmt: skip
+
+
+def test_the_methods_page(monkeypatch, tiny_llama, capsys):
+    monkeypatch.chdir(ROOT)
+    lines = "".join(blocks(METHODS, "bash")).splitlines()
+    for line in lines:
+        words = [*shlex.split(line)[1:], "--model", str(tiny_llama), "--dry-run"]
+        assert exit_code_of(app, words) == 0, capsys.readouterr().err
+    assert len(lines) == 4
 
 
 def command_lines():
