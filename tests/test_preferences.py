@@ -5,6 +5,8 @@ import json
 import pytest
 
 from backpropagate import Trainer
+from backpropagate.fit import rows_of
+from backpropagate.recipe import preference
 from bp_core.config import TrainConfig
 from bp_core.errors import BadValue, MethodMismatch, NoTarget, TemplateUnusable
 from bp_data import ChatTokenizer, prepare
@@ -96,6 +98,15 @@ def test_equal_pairs_are_held_out_together_and_labels_stay(tiny_llama, tokenizer
     trainer = Trainer(str(tiny_llama), method="orpo", held_out=0.3, **SETTINGS)
     work = trainer._prepare(DATA["orpo"] * 2, trainer.config, quiet)
     assert len(work.held_out) % 4 == 0 and 0 < len(work.held_out) < 48
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "weights"), [(6, 6, (1, 1)), (4, 3, (1, 1)), (3, 12, (4, 1)), (9, 3, (1, 2.25))]
+)
+def test_kto_balances_good_and_bad_answers(good, bad, weights):
+    found = preference(TrainConfig(method="kto"), rows_of([(8, 4)] * (good + bad), good))
+    assert tuple(found[name][0] for name in ("desirable_weight", "undesirable_weight")) == weights
+    assert 1 <= weights[0] * good / (weights[1] * bad) <= 4 / 3 + 1e-12
 
 
 @pytest.mark.parametrize(
