@@ -14,7 +14,8 @@ from bp_core.contract import CONTRACT_FILE, Contract
 from bp_core.events import Event, Notify, Progress, Watch
 from bp_core.examples import Example
 from bp_core.folders import home, writable_folder
-from bp_core.rail import Job, Rail
+from bp_core.rail import Job, Probe, Rail
+from bp_core.team import agreed, launched, nothing
 from bp_data import ChatTokenizer, prepare
 from bp_data.files import Data, columns_in, lasting, require
 from bp_data.hold_out import hold_out
@@ -28,11 +29,14 @@ from .environment import versions
 from .plan import Plan
 from .planning import Place, planned
 from .recipe import choose_rail
+from .runs import RunFolder
 from .screen import Screen
 from .shapes import refuse_misfits
-from .training import Run, Work, carry_out, resumable
+from .together import following, joined, leaving, told
+from .training import Run, Work, carry_along, carry_out, resumable
 
 Check = Callable[[lock.Lock], None]
+Chosen = tuple[str, Rail, Probe]  # a rail's name, the rail, its device
 
 
 class Trainer:
@@ -53,7 +57,8 @@ class Trainer:
     def plan(self, data: Data, **settings: Any) -> Plan:
         """Resolve the recipe for `data` and say what training would do, without loading the model's weights."""
         with Screen() as screen:
-            return self._prepare(data, self._with(settings), screen.notify).plan
+            config = self._with(settings)
+            return self._prepare(data, config, screen.notify, choose_rail(config.backend)).plan
 
     def train(
         self,
@@ -72,31 +77,45 @@ class Trainer:
 
         `resume` goes on with the newest unfinished run, or the one whose id begins so; more steps than before extend
         it. Other data, model or settings are refused by name, unless `allow_changes`. `check` sees what would be
-        trained before anything is written, and may refuse by raising.
+        trained before anything is written, and may refuse by raising. Under a launcher every process calls this; rank 0
+        alone shows and writes anything.
         """
         config = self._with({"steps": steps, "epochs": epochs, "samples": samples})
-        screen: AbstractContextManager[Screen | None] = nullcontext() if watch else Screen()
+        quiet = watch is not None or launched().rank > 0
+        screen: AbstractContextManager[Screen | None] = nullcontext() if quiet else Screen()
         with Signals(at_once=True) as signals, screen as shown, ExitStack() as claims:
             notify = shown.notify if shown else _silent
-            output = writable_folder(Path(config.output).resolve())
-            run = runs.find(output, runs.NEWEST if resume is True else resume) if resume else None
-            if run:
-                claims.enter_context(Claim(run.path))
-            work = self._prepare(data, config, notify)
-            locked = _lock(work, config, data)
-            if check:
-                check(locked)
-            notes: list[str] = []
-            if run:
-                recipe, changes = runs.continued(run, work.plan.recipe, work.facts, allow_changes)
-                notes = [f"going on although {change}." for change in changes]
-                work = replace(work, plan=replace(work.plan, recipe=recipe))
-                run.write(recipe=dataclasses.asdict(recipe), facts=work.facts)
-            else:
-                run = runs.create(output, **_record(work, config, data))
-                claims.enter_context(Claim(run.path))
-            claims.enter_context(resumable(run))
-            replace(locked, run=run.id).write(run.path)
+            backend, rail, probe = choose_rail(config.backend)
+            team, probe = joined(rail, probe)
+            claims.enter_context(leaving(team))
+
+            def begin() -> tuple[Work, RunFolder, list[str]]:
+                output = writable_folder(Path(config.output).resolve())
+                run = runs.find(output, runs.NEWEST if resume is True else resume) if resume else None
+                if run:
+                    claims.enter_context(Claim(run.path))
+                work = self._prepare(data, config, notify, (backend, rail, probe))
+                locked = _lock(work, config, data)
+                if check:
+                    check(locked)
+                notes: list[str] = []
+                if run:
+                    recipe, changes = runs.continued(run, work.plan.recipe, work.facts, allow_changes)
+                    notes = [f"going on although {change}." for change in changes]
+                    work = replace(work, plan=replace(work.plan, recipe=recipe))
+                    run.write(recipe=dataclasses.asdict(recipe), facts=work.facts)
+                else:
+                    run = runs.create(output, **_record(work, config, data))
+                    claims.enter_context(Claim(run.path))
+                claims.enter_context(resumable(run))
+                replace(locked, run=run.id).write(run.path)
+                return work, run, notes
+
+            if team.rank:
+                return self._follow(data, config, (backend, rail, probe), signals)
+            work, run, notes = agreed(team, begin)
+            team.gather(told(work, str(run.path)))
+            agreed(team, nothing)  # the others have prepared the same
             self.close()
             result = carry_out(work, run, watch or (shown.showing(run.id) if shown else _silent), notes, signals)
             self._rail, self._untrained = work.rail, False
@@ -140,12 +159,23 @@ class Trainer:
         known(settings, TrainConfig)
         return dataclasses.replace(self.config, **{name: v for name, v in settings.items() if v is not None})
 
-    def _prepare(self, data: Data, config: TrainConfig, notify: Notify) -> Work:
+    def _follow(self, data: Data, config: TrainConfig, chosen: Chosen, signals: Signals) -> Run:
+        """`train` in a process that does not lead. It prepares after rank 0, and so finds what that one has cached."""
+        team = chosen[1].join()
+        agreed(team, nothing)
+        lead = team.gather(None)[0]
+        work = agreed(team, lambda: following(self._prepare(data, config, _silent, chosen), lead))
+        self.close()
+        result = carry_along(work, RunFolder(Path(lead["run"])), signals)
+        self._rail, self._untrained = work.rail, False
+        return result
+
+    def _prepare(self, data: Data, config: TrainConfig, notify: Notify, chosen: Chosen) -> Work:
         require(data)
         if config.eval_data:
             require(config.eval_data)
         trackers = reporting.chosen(config.report_to)
-        backend, rail, probe = choose_rail(config.backend)
+        backend, rail, probe = chosen
         base = models.locate(config.model, notify)
         refuse_misfits(config, base)
         self._tokenizer = ChatTokenizer.open(base)

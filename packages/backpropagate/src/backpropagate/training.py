@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bp_core.config import PAIRED, Recipe
 from bp_core.errors import BackpropagateError, DiskFull, Interrupted, OutputUnusable
-from bp_core.events import Planned, Warned, Watch
+from bp_core.events import Event, Planned, Warned, Watch
 from bp_core.examples import Example
 from bp_core.folders import sweep
-from bp_core.rail import Job, Rail
+from bp_core.rail import Job, Opened, Rail
+from bp_core.team import agreed, nothing
 from bp_data import Batches, ChatTokenizer, Prepared
 from bp_resilience import Keeper, Signals, State, Surroundings, nvml, read_events
 from bp_resilience import train as run_loop
@@ -53,6 +54,12 @@ class Run:
     def as_dict(self) -> dict[str, Any]:
         return {**dataclasses.asdict(self), "folder": str(self.folder), "adapter": str(self.adapter)}
 
+    @classmethod
+    def from_dict(cls, told: Mapping[str, Any]) -> Run:
+        """What `as_dict` made."""
+        places = {name: Path(told[name]) for name in ("folder", "adapter")}
+        return cls(**{**told, **places, "recipe": Recipe(**told["recipe"]), "losses": tuple(told["losses"])})
+
 
 @dataclass(frozen=True)
 class Work:
@@ -88,22 +95,41 @@ def carry_out(work: Work, run: RunFolder, watch: Watch, notes: Sequence[str], si
         run.write_samples(work.prepared.samples)
         run.write(preflight=work.plan.preflight.as_dict())
         record(Planned(0, work.plan.preflight.says()))
-        name = models.lasting_name(work.plan.base)
-        recipe = work.plan.recipe
-        opened = work.rail.open(Job(work.plan.base, recipe=recipe, dtype=recipe.dtype, base_name=name))
+        opened, team = _open(work), work.rail.join()
         run.write(status="running", error=None, opened=dataclasses.asdict(opened), counts=work.plan.data)
         for note in (*work.plan.remarks, *notes):
             record(Warned(0, note))
         signals.at_once = False  # from here on there is something to finish
         state, keeper = _train(work, run, record, signals, opened.card)
         step = _best(state, keeper, work.rail, record)
-        adapter = publish(work.rail, run, work.plan.base, work.prepared.contract, step, work.plan.recipe.mode)
+        contract, mode = work.prepared.contract, work.plan.recipe.mode
+        adapter = agreed(team, lambda: publish(work.rail, run, work.plan.base, contract, step, mode))
         result = _result(work, run, adapter, state, step)
         run.write(status="finished", **_summary(result))
         recording.finished()
+        team.gather(result.as_dict())
         record.remember()
         report.ask(run, _questions(work), lambda prompt, adapter: _answer(work, prompt, adapter), signals)
         return result
+
+
+def carry_along(work: Work, run: RunFolder, signals: Signals) -> Run:
+    """The part of a process that does not lead: it computes, writes nothing, and returns what rank 0 made of it."""
+
+    def silent(event: Event) -> None:
+        return None
+
+    opened, team = _open(work), work.rail.join()
+    signals.at_once = False
+    state, keeper = _train(work, run, silent, signals, opened.card)
+    _best(state, keeper, work.rail, silent)
+    agreed(team, nothing)  # published
+    return Run.from_dict(team.gather(None)[0])
+
+
+def _open(work: Work) -> Opened:
+    recipe, name = work.plan.recipe, models.lasting_name(work.plan.base)
+    return work.rail.open(Job(work.plan.base, recipe=recipe, dtype=recipe.dtype, base_name=name))
 
 
 def _train(work: Work, run: RunFolder, watch: Watch, signals: Signals, card: str) -> tuple[State, Keeper]:

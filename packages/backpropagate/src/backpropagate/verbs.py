@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bp_core.config import ExportConfig, TrainConfig
+from bp_core.team import launched
 
 from . import conversation, environment, results, runs
 from .adapters import adapter_in, export_adapter
@@ -16,6 +17,7 @@ from .demonstration import demonstrate
 from .planning import outlook
 from .screen import Screen
 from .trainer import Trainer
+from .training import Run
 
 
 def train(
@@ -23,12 +25,11 @@ def train(
 ) -> None:
     quiet_libraries()
     trainer = Trainer(**settings)
-    if dry_run:
+    if dry_run and _leads():
         plan = trainer.plan(data)
         results.print_json(plan.as_dict()) if json else results.show_plan(plan)
-        return
-    run = trainer.train(data, resume=resume or False, allow_changes=allow_changes)
-    results.print_json(run.as_dict()) if json else results.show_run(run)
+    if not dry_run:
+        _show(trainer.train(data, resume=resume or False, allow_changes=allow_changes), json)
 
 
 def resume(run_id: str, output: str, steps: int | None, *, allow_changes: bool, json: bool) -> None:
@@ -36,8 +37,7 @@ def resume(run_id: str, output: str, steps: int | None, *, allow_changes: bool, 
     found = runs.find(Path(output).resolve(), run_id)
     settings, data = runs.settings_of(found)
     trainer = Trainer(**settings | {"output": output})
-    run = trainer.train(data, steps=steps, resume=found.id, allow_changes=allow_changes)
-    results.print_json(run.as_dict()) if json else results.show_run(run)
+    _show(trainer.train(data, steps=steps, resume=found.id, allow_changes=allow_changes), json)
 
 
 def export(settings: Mapping[str, Any], adapter: str, *, json: bool) -> None:
@@ -72,6 +72,16 @@ def quickstart(output: Path, steps: int, backend: str) -> None:
 def info(*, json: bool) -> None:
     found = environment.describe()
     results.print_json(found) if json else environment.show(found)
+
+
+def _show(run: Run, json: bool) -> None:
+    if _leads():
+        results.print_json(run.as_dict()) if json else results.show_run(run)
+
+
+def _leads() -> bool:
+    """Of several processes that a launcher started one talks."""
+    return launched().rank == 0
 
 
 def quiet_libraries() -> None:

@@ -220,6 +220,20 @@ class ModelTooLarge(BackpropagateError):
     fix = "Train an adapter (--mode lora), or a model of up to 4 billion parameters."
 
 
+class PeerLost(BackpropagateError):
+    """Another process that trains the same run ended, or did not answer for half an hour."""
+
+    code = "RUNTIME_PEER_LOST"
+    fix = "See what the other processes said; then start all of them again with --resume."
+
+
+class PeersDiffer(BackpropagateError):
+    """The processes that a launcher started for one run do not have the same data, model or version."""
+
+    code = "CONFIG_PEERS_DIFFER"
+    fix = "Give all of them the same command line, and all machines the same files and versions."
+
+
 class Diverged(BackpropagateError):
     """The loss or the gradient was not a finite number in more steps than may be skipped."""
 

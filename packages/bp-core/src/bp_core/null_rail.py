@@ -10,6 +10,7 @@ from typing import Any
 from .errors import OutOfMemory
 from .examples import Batch
 from .rail import Job, Memory, Opened, Probe
+from .team import Alone, Team
 
 
 class NullRail:
@@ -18,7 +19,8 @@ class NullRail:
     Each of its `reliefs` makes room for one more.
     """
 
-    def __init__(self, capacity: int | None = None, reliefs: int = 0) -> None:
+    def __init__(self, capacity: int | None = None, reliefs: int = 0, team: Team | None = None) -> None:
+        self.team = team or Alone()
         self.capacity = capacity
         self.reliefs = reliefs
         self.updates = 0
@@ -28,6 +30,9 @@ class NullRail:
 
     def probe(self) -> Probe:
         return Probe(True, "null")
+
+    def join(self) -> Team:
+        return self.team
 
     def open(self, job: Job) -> Opened:
         self.updates, self.weight, self.gradient = 0, 0.0, 0.0
@@ -42,8 +47,8 @@ class NullRail:
         return weight * total
 
     def update(self, learning_rate: float) -> float:
-        norm = self.gradient
-        self.weight -= learning_rate * self.gradient
+        norm: float = sum(self.team.gather(self.gradient))
+        self.weight -= learning_rate * norm
         self.gradient = 0.0
         self.updates += 1
         self.log.append("update")

@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 from .config import DType, Mode, Recipe, TrainConfig
 from .errors import UnknownBackend
 from .examples import Batch
+from .team import Team
 
 GROUP = "backpropagate.rails"
 
@@ -84,6 +85,13 @@ class Rail(Protocol):
 
     def probe(self) -> Probe:
         """Whether this machine can run it. Cheap; never raises."""
+        ...
+
+    def join(self) -> Team:
+        """The processes that train together; the first call waits until all are there. Raises PeerLost.
+
+        In a team `update` first adds up everybody's gradients, and `restore` reads where rank 0 is.
+        """
         ...
 
     def open(self, job: Job) -> Opened:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -63,6 +64,13 @@ def restore(folder: Path, weights: Parameters, optimizer: torch.optim.AdamW) -> 
     torch.set_rng_state(random["cpu"])
     if "cuda" in random:
         torch.cuda.set_rng_state(random["cuda"])
+
+
+def tensors(weights: Parameters, optimizer: torch.optim.AdamW) -> Iterator[Tensor]:
+    """What `restore` reads, but for the random state."""
+    for parameter in weights.values():
+        yield parameter
+        yield from optimizer.state.get(parameter, {}).values()
 
 
 def _random_state() -> dict[str, Tensor]:

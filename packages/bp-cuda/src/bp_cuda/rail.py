@@ -6,6 +6,7 @@ import gc
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ from bp_core.config import QUANTIZED, DType
 from bp_core.errors import BackendUnavailable
 from bp_core.examples import Batch
 from bp_core.rail import Job, Memory, Opened, Probe
+from bp_core.team import Alone, Team, agreed, launched, nothing
 
 from . import adapter as adapters
-from . import host, objectives, quantized, relief
+from . import gradients, host, objectives, quantized, relief, team
 from . import model as models
 from . import optimizer as optimizers
 from ._errors import translated
@@ -42,17 +44,25 @@ class TorchRail:
         self.base_name = ""
         self.reliefs: list[str] = []
         self.objective = objectives.Objective()
+        self.team: Team = Alone()
+
+    def join(self) -> Team:
+        self.team = team.join(self.device)
+        return self.team
 
     def probe(self) -> Probe:
         if self.device.type == "cpu":
             host = psutil.virtual_memory()
-            return Probe(True, "cpu", total=host.total, free=host.available, dtype=self._auto())
+            free = host.available // launched().local_size  # shared by the processes that a launcher started here
+            return Probe(True, "cpu", total=host.total, free=free, dtype=self._auto())
         if not torch.cuda.is_available():
             built = torch.version.cuda is not None
             reason = "no NVIDIA driver or card was found" if built else "this torch was built without CUDA"
             return Probe(False, "cuda", reason)
-        free, total = torch.cuda.mem_get_info()
-        return Probe(True, torch.cuda.get_device_name(), total=total, free=free, dtype=self._auto())
+        if (number := self.device.index or 0) >= (found := torch.cuda.device_count()):
+            return Probe(False, "cuda", f"process {number} of this machine has no card; there are {found}")
+        free, total = torch.cuda.mem_get_info(self.device)
+        return Probe(True, torch.cuda.get_device_name(self.device), total=total, free=free, dtype=self._auto())
 
     def open(self, job: Job) -> Opened:
         probe = self.probe()
@@ -76,11 +86,14 @@ class TorchRail:
             elif job.recipe:
                 self.model = adapters.new(base, job.recipe)
             if job.recipe:
+                self.join()
                 torch.manual_seed(job.recipe.seed)
                 self.model.train()
                 self.parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
                 self.optimizer = optimizers.build(self.parameters, job.recipe)
                 self.max_grad_norm = job.recipe.max_grad_norm
+                gradients.same(self.team, self._kept().values())
+                self.gradients = gradients.Gradients(self.team, self.parameters)
                 if job.recipe.activation_checkpointing:
                     self._relieve_by(relief.RECOMPUTE)
         count = base.num_parameters()
@@ -101,10 +114,12 @@ class TorchRail:
     def update(self, learning_rate: float) -> float:
         assert self.optimizer, "open a job with a recipe first"
         with translated():
-            norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.max_grad_norm).item()
+            norm = self.gradients.clip(self.max_grad_norm)
+            gradients.same_chance(self.team, self.device)
             if math.isfinite(norm):
                 self.optimizer.param_groups[0]["lr"] = learning_rate
-                self.optimizer.step()
+                with gradients.once(self.team), translated():
+                    self.optimizer.step()
             self.optimizer.zero_grad()
             return norm
 
@@ -178,7 +193,10 @@ class TorchRail:
 
     def restore(self, folder: Path) -> None:
         assert self.optimizer, "open a job with a recipe first"
-        optimizers.restore(folder, self._kept(), self.optimizer)
+        read = partial(optimizers.restore, folder, self._kept(), self.optimizer)
+        agreed(self.team, read if self.team.rank == 0 else nothing)
+        gradients.same(self.team, optimizers.tensors(self._kept(), self.optimizer))
+        gradients.same_chance(self.team, self.device)
 
     def write_adapter(self, folder: Path) -> None:
         model = self._model()
@@ -316,4 +334,4 @@ class CudaRail(TorchRail):
     """`--backend cuda`."""
 
     def __init__(self) -> None:
-        super().__init__("cuda")
+        super().__init__(f"cuda:{launched().local_rank}")

@@ -8,10 +8,12 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bp_core.errors import CheckpointUnusable, DiskFull
 from bp_core.folders import damage, new_folder, sweep, writing
 from bp_core.rail import Rail
+from bp_core.team import led
 
 from .clock import Clock
 
@@ -47,6 +49,7 @@ class Keeper:
     """The checkpoints of one run: `<folder>/step-000100/`.
 
     One is due every `every` steps, after so many minutes, and at the end. The last `keep` and the best one are kept.
+    In a team all call it, and rank 0 alone touches the disk.
     """
 
     def __init__(
@@ -71,6 +74,11 @@ class Keeper:
 
     def save(self, state: State, rail: Rail) -> Path:
         """Write a checkpoint, then drop this run's older ones. Raises DiskFull with those before it intact."""
+        target = Path(led(rail.join(), lambda: str(self._write(state, rail))))
+        self._saved, self._saved_at = state.step, self._clock.now()
+        return target
+
+    def _write(self, state: State, rail: Rail) -> Path:
         target = self._place(state.step)
         self._look_for_room()
         if target.exists():
@@ -80,7 +88,6 @@ class Keeper:
             record = {_RUN: self.folder.resolve().parent.name, **dataclasses.asdict(state)}
             (draft / _STATE).write_text(json.dumps(record), encoding="utf-8")
         self._torn.discard(target)
-        self._saved, self._saved_at = state.step, self._clock.now()
         self._prune(state)
         return target
 
@@ -89,22 +96,30 @@ class Keeper:
 
         `warn` is told of each one that is passed over because it is torn or altered.
         """
+        found = led(rail.join(), lambda: self._newest(warn))
+        if found is None:
+            return None
+        name, values = found
+        state = State(**values)
+        rail.restore(self.folder / name)
+        self._saved = state.step
+        return state
+
+    def _newest(self, warn: Callable[[str], None]) -> tuple[str, dict[str, Any]] | None:
+        """Name and state of the newest whole checkpoint."""
         sweep(self.folder, "step-")
         for folder in self._newest_first():
-            if wrong := damage(folder):
-                warn(f"the checkpoint {folder.name} is passed over: {wrong}.")
-                self._torn.add(folder)
-                continue
-            state = self._read(folder)
-            rail.restore(folder)
-            self._saved = state.step
-            return state
+            wrong = damage(folder)
+            if wrong is None:
+                return folder.name, dataclasses.asdict(self._read(folder))
+            warn(f"the checkpoint {folder.name} is passed over: {wrong}.")
+            self._torn.add(folder)
         return None
 
     def restore_step(self, step: int, rail: Rail) -> bool:
         """Bring `rail` to the checkpoint of `step`; False, and nothing done, if it is not whole."""
         folder = self._place(step)
-        if damage(folder):
+        if not led(rail.join(), lambda: damage(folder) is None):
             return False
         rail.restore(folder)
         return True

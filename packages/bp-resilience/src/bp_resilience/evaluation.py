@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from itertools import islice
 
 from bp_core.config import Recipe
 from bp_core.errors import OutOfMemory
 from bp_core.events import Evaluated, EvaluationShrunk, Watch
-from bp_core.examples import StepBatch
+from bp_core.examples import Batch, StepBatch
 from bp_core.rail import Rail
+from bp_core.team import agreed
 
 from .checkpoints import State
+from .sharing import rounds
 
 
 def drift_of(rail: Rail, examples: StepBatch, size: int) -> float:
@@ -21,7 +25,10 @@ def drift_of(rail: Rail, examples: StepBatch, size: int) -> float:
     KTO's reference point z₀ (arXiv:2402.01306, section 4.1), over a whole step, so that its loss does not depend on how
     the step is cut; 0 for other methods.
     """
-    return max(0.0, sum(map(rail.drift, examples.mismatched(size))) * examples.weight)
+    team = rail.join()
+    mine = islice(examples.mismatched(size), team.rank, None, team.size)
+    part = agreed(team, lambda: sum(map(rail.drift, mine)))
+    return max(0.0, sum(team.gather(part)) * examples.weight)
 
 
 class Evaluation:
@@ -57,12 +64,15 @@ class Evaluation:
 
     def _loss(self, examples: StepBatch, size: int, asked: Callable[[], bool]) -> float | None:
         """The mean loss, `size` rows at a time; None when a stop was asked for."""
-        total = 0.0
-        for batch in examples.split(size, drift_of(self._rail, examples, size)):
+        total, team = 0.0, self._rail.join()
+        for batch in rounds(examples.split(size, drift_of(self._rail, examples, size)), team):
             if asked():
                 return None
-            total += self._rail.evaluate(batch)[0]
+            total += sum(team.gather(agreed(team, partial(self._sum, batch))))
         return total * examples.weight
+
+    def _sum(self, batch: Batch | None) -> float:
+        return self._rail.evaluate(batch)[0] if batch else 0.0
 
     def _counted(self, state: State, loss: float) -> State:
         best = math.isfinite(loss) and (state.best_loss is None or loss < state.best_loss)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from bp_core.config import Recipe
 from bp_core.errors import Diverged, Interrupted, OutOfMemory
 from bp_core.events import Checkpointed, Finished, Skipped, Started, Stepped, StoppedEarly, Warned, Watch
 from bp_core.examples import Batches, StepBatch
 from bp_core.rail import Rail
+from bp_core.team import agreed
 
 from . import disk
 from .checkpoints import Keeper, State
@@ -18,6 +20,7 @@ from .evaluation import Evaluation, drift_of
 from .heat import Heat, Sensor
 from .memory import Room, Spill
 from .schedule import learning_rate
+from .sharing import common_clock, hottest, share
 from .signals import Signals
 
 
@@ -38,6 +41,9 @@ def train(
 
     Raises OutOfMemory when one example at a time does not fit, Diverged after too many losses or gradients that are
     not finite, DiskFull when waiting for room did not help, and Interrupted after Ctrl-C, once a checkpoint is written.
+
+    In a team every process calls this, and all come to the same decisions: the clock is rank 0's, and what one of them
+    meets (a signal, heat, an exhausted memory) all act upon. Rank 0 alone writes.
     """
     around = around or Surroundings()
     with around.signals:
@@ -51,10 +57,11 @@ class _Loop:
         self, rail: Rail, batches: Batches, recipe: Recipe, keeper: Keeper, watch: Watch, around: Surroundings
     ) -> None:
         self.rail, self.batches, self.recipe, self.keeper, self.watch = rail, batches, recipe, keeper, watch
-        self.clock, self.signals = around.clock, around.signals
+        self.team, self.signals = rail.join(), around.signals
+        self.clock = common_clock(around.clock, self.team)
         self.pause = Pause(self.clock, watch, self._asked)
         self.evaluation = Evaluation(around.held_out, recipe, rail, watch)
-        self.heat = Heat(around.sensor, recipe.max_temp, recipe.cooldown)
+        self.heat = Heat(hottest(around.sensor, self.team), recipe.max_temp, recipe.cooldown)
         self.room, self.spill = Room(rail, watch), Spill()
         self.loss = math.nan
 
@@ -63,7 +70,7 @@ class _Loop:
         while True:
             if self.evaluation.due(state) and not self._asked():
                 state = self.evaluation.run(state, self._asked)
-            if self.keeper.due(state, self.recipe.steps) or (self._asked() and not self.keeper.has(state)):
+            if self._due(state) or (self._asked() and not self.keeper.has(state)):
                 self._checkpoint(state)
             if self._over(state):
                 return self._end(state)
@@ -108,13 +115,16 @@ class _Loop:
         counts = (examples.tokens, examples.targets, seconds)
         done = Stepped(state.step, loss, rate, norm, *counts, self.rail.memory(), self.heat.reading)
         self.watch(done)
-        return self.room.after_spill(state) if self.spill.noticed(done) else state
+        spilled = any(self.team.gather(self.spill.noticed(done)))
+        return self.room.after_spill(state) if spilled else state
 
     def _attempt(self, examples: StepBatch, state: State, rate: float) -> tuple[float, float]:
         """Mean loss and gradient norm of one try at a step. A loss that is not finite changes nothing."""
         drift = drift_of(self.rail, examples, state.micro_batch)
-        parts = examples.split(state.micro_batch, drift)
-        loss = sum(self.rail.accumulate(batch, examples.weight) for batch in parts)
+        split = partial(examples.split, drift=drift)
+        mine = share(split, self.recipe.batch_size, state.micro_batch, self.team)
+        part = agreed(self.team, lambda: sum(self.rail.accumulate(batch, examples.weight) for batch in mine))
+        loss: float = sum(self.team.gather(part))
         if not math.isfinite(loss):
             self.rail.discard()
             return loss, math.nan
@@ -141,6 +151,9 @@ class _Loop:
         folder = disk.patiently(write, 60 * self.recipe.disk_wait, state.step, self.pause)
         self.watch(Checkpointed(state.step, folder))
 
+    def _due(self, state: State) -> bool:
+        return bool(self.team.gather(self.keeper.due(state, self.recipe.steps))[0])
+
     def _over(self, state: State) -> bool:
         """Whether all is done: the last evaluation too, which a stop may have cut short."""
         if self.evaluation.due(state):
@@ -156,4 +169,4 @@ class _Loop:
         return state
 
     def _asked(self) -> bool:
-        return self.signals.asked
+        return any(self.team.gather(self.signals.asked))
