@@ -36,15 +36,15 @@ def leaving(team: Team) -> Iterator[None]:
         raise
 
 
-def told(work: Work, run: str) -> dict[str, Any]:
-    """What rank 0 tells the others of the run that it has begun."""
+def told(work: Work) -> dict[str, Any]:
+    """What rank 0 tells the others of the run that it is about to begin."""
     same = work.facts | {f"version of {name}": number for name, number in versions().items()}
-    return {"run": run, "recipe": dataclasses.asdict(work.plan.recipe), "same": same}
+    return {"recipe": dataclasses.asdict(work.plan.recipe), "same": same}
 
 
 def following(work: Work, lead: Mapping[str, Any]) -> Work:
     """The same work as rank 0's, by its recipe: what depends on free memory may have come out otherwise here."""
-    mine = told(work, lead["run"])["same"]
+    mine = told(work)["same"]
     other = [name for name, value in lead["same"].items() if mine[name] != value]
     if other:
         raise PeersDiffer(f"process {work.rail.join().rank} and process 0 differ in: {', '.join(other)}.")

@@ -58,7 +58,7 @@ class Trainer:
         """Resolve the recipe for `data` and say what training would do, without loading the model's weights."""
         with Screen() as screen:
             config = self._with(settings)
-            return self._prepare(data, config, screen.notify, choose_rail(config.backend)).plan
+            return self._prepare(data, config, screen.notify, _choose(data, config)).plan
 
     def train(
         self,
@@ -85,37 +85,37 @@ class Trainer:
         screen: AbstractContextManager[Screen | None] = nullcontext() if quiet else Screen()
         with Signals(at_once=True) as signals, screen as shown, ExitStack() as claims:
             notify = shown.notify if shown else _silent
-            backend, rail, probe = choose_rail(config.backend)
+            backend, rail, probe = _choose(data, config)
             team, probe = joined(rail, probe)
             claims.enter_context(leaving(team))
 
-            def begin() -> tuple[Work, RunFolder, list[str]]:
+            def begin() -> tuple[Work, RunFolder | None, list[str]]:
                 output = writable_folder(Path(config.output).resolve())
                 run = runs.find(output, runs.NEWEST if resume is True else resume) if resume else None
                 if run:
                     claims.enter_context(Claim(run.path))
                 work = self._prepare(data, config, notify, (backend, rail, probe))
-                locked = _lock(work, config, data)
                 if check:
-                    check(locked)
-                notes: list[str] = []
-                if run:
-                    recipe, changes = runs.continued(run, work.plan.recipe, work.facts, allow_changes)
-                    notes = [f"going on although {change}." for change in changes]
-                    work = replace(work, plan=replace(work.plan, recipe=recipe))
-                    run.write(recipe=dataclasses.asdict(recipe), facts=work.facts)
-                else:
-                    run = runs.create(output, **_record(work, config, data))
-                    claims.enter_context(Claim(run.path))
-                claims.enter_context(resumable(run))
-                replace(locked, run=run.id).write(run.path)
-                return work, run, notes
+                    check(_lock(work, config, data))
+                if run is None:
+                    return work, None, []
+                recipe, changes = runs.continued(run, work.plan.recipe, work.facts, allow_changes)
+                work = replace(work, plan=replace(work.plan, recipe=recipe))
+                return work, run, [f"going on although {change}." for change in changes]
 
             if team.rank:
                 return self._follow(data, config, (backend, rail, probe), signals)
             work, run, notes = agreed(team, begin)
-            team.gather(told(work, str(run.path)))
+            team.gather(told(work))
             agreed(team, nothing)  # the others have prepared the same
+            if run:
+                run.write(recipe=dataclasses.asdict(work.plan.recipe), facts=work.facts)
+            else:
+                run = runs.create(Path(config.output).resolve(), **_record(work, config, data))
+                claims.enter_context(Claim(run.path))
+            claims.enter_context(resumable(run))
+            replace(_lock(work, config, data), run=run.id).write(run.path)
+            team.gather(str(run.path))
             self.close()
             result = carry_out(work, run, watch or (shown.showing(run.id) if shown else _silent), notes, signals)
             self._rail, self._untrained = work.rail, False
@@ -165,17 +165,15 @@ class Trainer:
         agreed(team, nothing)
         lead = team.gather(None)[0]
         work = agreed(team, lambda: following(self._prepare(data, config, _silent, chosen), lead))
+        run = RunFolder(Path(team.gather(None)[0]))
         self.close()
-        result = carry_along(work, RunFolder(Path(lead["run"])), signals)
+        result = carry_along(work, run, signals)
         self._rail, self._untrained = work.rail, False
         return result
 
     def _prepare(self, data: Data, config: TrainConfig, notify: Notify, chosen: Chosen) -> Work:
-        require(data)
-        if config.eval_data:
-            require(config.eval_data)
-        trackers = reporting.chosen(config.report_to)
         backend, rail, probe = chosen
+        trackers = reporting.chosen(config.report_to)
         base = models.locate(config.model, notify)
         refuse_misfits(config, base)
         self._tokenizer = ChatTokenizer.open(base)
@@ -216,6 +214,15 @@ class Trainer:
             rail.open(job)
             self._rail, self._tokenizer, self._untrained = rail, ChatTokenizer.open(base), untrained
         return self._rail, self._tokenizer
+
+
+def _choose(data: Data, config: TrainConfig) -> Chosen:
+    """Where to train; looked at after what costs nothing to refuse, for it loads a framework."""
+    require(data)
+    if config.eval_data:
+        require(config.eval_data)
+    reporting.chosen(config.report_to)
+    return choose_rail(config.backend)
 
 
 def _record(work: Work, config: TrainConfig, data: Data) -> dict[str, Any]:
