@@ -49,3 +49,15 @@ def test_at_once_means_the_first_one_and_one_that_python_drops_still_counts():
         assert signals.asked
     with Signals(at_once=True) as signals, pytest.raises(KeyboardInterrupt):
         press()
+
+
+def test_what_a_launcher_passes_on_is_not_a_second_time(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with Signals() as signals:
+        press()
+        press()  # from the terminal, and from the launcher
+        assert signals.asked
+    monkeypatch.setattr("bp_resilience.signals._SECONDS_TO_RELAY", 0.0)
+    with Signals() as signals, pytest.raises(KeyboardInterrupt):
+        press()
+        press()

@@ -12,6 +12,7 @@ from typer.exceptions import TyperException
 
 from bp_core.errors import BackpropagateError, BadValue, Interrupted
 from bp_core.redact import redact
+from bp_core.team import launched
 
 
 def exit_code_of(app: Callable[..., Any], arguments: Sequence[str]) -> int:
@@ -25,7 +26,8 @@ def exit_code_of(app: Callable[..., Any], arguments: Sequence[str]) -> int:
         _say(BadValue(usage.format_message()))
         return BadValue.exit_code
     except BackpropagateError as error:
-        _say(error)
+        if launched().rank == 0 or not isinstance(error, Interrupted):  # which all of them are: one says so
+            _say(error)
         return error.exit_code
     except Exception as error:  # noqa: BLE001 - the border to the user
         _say_bug(error)

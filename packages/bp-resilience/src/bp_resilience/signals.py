@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any
+
+from bp_core.team import launched
+
+_SECONDS_TO_RELAY = 2.0
 
 
 class Signals:
@@ -21,6 +26,7 @@ class Signals:
         self.asked = False
         self.at_once = at_once
         self._depth = 0
+        self._asked_at = 0.0
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Signals:
@@ -39,9 +45,15 @@ class Signals:
                 signal.signal(number, handler)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        again, self.asked = self.asked, True
+        relayed = self._relayed()
+        again, self.asked = self.asked and not relayed, True
         if again:
             for other in self._previous:
                 signal.signal(other, signal.SIG_DFL)
         if again or self.at_once:
             raise KeyboardInterrupt
+
+    def _relayed(self) -> bool:
+        """Whether a signal is the one before again: launchers pass on what the terminal has sent to all by itself."""
+        before, self._asked_at = self._asked_at, time.monotonic()
+        return launched().size > 1 and self._asked_at - before < _SECONDS_TO_RELAY
