@@ -17,7 +17,9 @@ from backpropagate.failures import exit_code_of
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "docs" / "data.md"
 METHODS = ROOT / "docs" / "methods.md"
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", DATA, METHODS, *sorted(ROOT.glob("packages/*/README.md"))]
+SEVERAL = ROOT / "docs" / "several-gpus.md"
+READMES = sorted(ROOT.glob("packages/*/README.md"))
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", DATA, METHODS, SEVERAL, *READMES]
 
 
 def blocks(page, language):
@@ -92,7 +94,7 @@ def command_lines():
     for page in PAGES:
         for code in [*blocks(page, "bash"), *re.findall(r"`(backprop [^`]+)`", page.read_text(encoding="utf-8"))]:
             for line in code.splitlines():
-                if match := re.search(r"\bbackprop\b(.*)", line.split("#")[0]):
+                if match := re.search(r"(?:\bbackprop|-m backpropagate)\b(.*)", line.split("#")[0]):
                     yield pytest.param(shlex.split(match[1]), id=line[:60])
 
 
@@ -104,6 +106,18 @@ def test_command_lines_in_the_docs_exist(words):
     assert isinstance(command, typer.core.TyperCommand | typer.core.TyperGroup)
     known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
     assert {word for word in words if word.startswith("--")} <= known
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", blocks(SEVERAL, "bash")[0].splitlines(), ids=["accelerate", "torchrun"])
+def test_launching_two_processes(tmp_path, line, tiny_llama):
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    words = [*shlex.split(line.split("#")[0]), "--backend", "cpu", "--model", str(tiny_llama), "--steps", "2"]
+    words[0] = str(Path(sys.executable).parent / words[0])
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count('"Finished"') == 1 and done.stdout.count("peak memory") == 1
+    assert '"device": "2 × cpu"' in next(tmp_path.glob("output/runs/*/run.lock")).read_text(encoding="utf-8")
 
 
 def test_generated_pages_are_fresh():
