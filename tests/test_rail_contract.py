@@ -40,6 +40,11 @@ def test_probing_never_raises():
     assert all(isinstance(find(name).probe().available, bool) for name in rails())
 
 
+def test_without_a_launcher_a_rail_is_by_itself(rail):
+    team = rail.join()
+    assert (team.rank, team.size) == (0, 1) and team.gather("a word") == ["a word"]
+
+
 def test_accumulating_and_updating_lowers_the_loss(rail):
     total, count = rail.evaluate(batch())
     assert count == 13 and total > 0

@@ -6,20 +6,13 @@ import signal
 
 import pytest
 import torch
-from ranks import forked
+from ranks import Command, Killed, Looped, ShortOfMemory, Signalled, launch, long_words, silence
 from safetensors.torch import load_file
-from tiny_models import batch, recipe, save_tiny
+from tiny_models import save_tiny
 
 from backpropagate import Trainer
-from backpropagate.cli import app
-from backpropagate.failures import exit_code_of
-from bp_core.errors import Interrupted
-from bp_core.events import MemoryShrunk, Stepped
-from bp_core.examples import Example
-from bp_core.rail import Job
 from bp_cuda.rail import CpuRail, CudaRail
-from bp_data import Batches
-from bp_resilience import Keeper, read_events, train
+from bp_resilience import read_events
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked here")
 SETTINGS = dict(
@@ -55,11 +48,6 @@ def words(model, data, output, *more, **changes):
     return ["train", *given, *more]
 
 
-def command(*words_of_rank):
-    """The command line, which may differ from rank to rank."""
-    return lambda rank: exit_code_of(app, words_of_rank[rank % len(words_of_rank)])
-
-
 def events(output):
     (run,) = (output / "runs").iterdir()
     return list(read_events(run))
@@ -79,7 +67,7 @@ def assert_equal(one, two):
 
 def test_two_processes_do_what_one_does_and_one_of_them_writes(tiny_llama, data, tmp_path, one):
     lines = [words(tiny_llama, data, tmp_path / name, "--json") for name in ("two", "elsewhere")]
-    codes, said = forked(2, command(*lines), tmp_path / "said")
+    codes, said = launch(2, Command(lines), tmp_path / "said")
     assert codes == [0, 0], said
     assert json.loads(said[0][0])["losses"] == losses(tmp_path / "two") and "Started" in said[0][1]
     assert said[1] == ("", "") and not (tmp_path / "elsewhere").exists()
@@ -92,18 +80,11 @@ def test_two_processes_do_what_one_does_and_one_of_them_writes(tiny_llama, data,
 
 
 def test_killed_with_kill_9_and_resumed(tiny_llama, data, tmp_path, one):
-    def die(event):
-        if isinstance(event, Stepped) and event.step == 3:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def begin(rank):
-        trainer = Trainer(str(tiny_llama), output=str(tmp_path / "two"), **SETTINGS)
-        return exit_code_of(lambda **_: trainer.train(data, steps=STEPS, watch=die if rank == 0 else None) and 0, ["x"])
-
-    codes, said = forked(2, begin, tmp_path / "said")
+    settings = SETTINGS | {"output": str(tmp_path / "two")}
+    codes, said = launch(2, Killed(tiny_llama, data, settings, STEPS, at=3), tmp_path / "said")
     assert codes == [-signal.SIGKILL, 2] and "RUNTIME_PEER_LOST" in said[1][1]
     lines = [words(tiny_llama, data, tmp_path / name, "--resume") for name in ("two", "elsewhere")]
-    codes, said = forked(2, command(*lines), tmp_path / "said")
+    codes, said = launch(2, Command(lines), tmp_path / "said")
     assert codes == [0, 0], said
     assert_equal(one, tmp_path / "two")
     assert [event["step"] for event in events(tmp_path / "two") if event["event"] == "Started"] == [0, 2]
@@ -113,60 +94,25 @@ def test_other_data_in_one_process_is_refused_before_anything_is_written(tiny_ll
     other = tmp_path / "other.jsonl"
     other.write_text(data.read_text().replace("Question 3", "Question three"))
     lines = [words(tiny_llama, path, tmp_path / "two") for path in (data, other)]
-    codes, said = forked(2, command(*lines), tmp_path / "said")
+    codes, said = launch(2, Command(lines), tmp_path / "said")
     assert codes == [1, 1] and "process 1 and process 0 differ in: data" in said[0][1]
     assert not (tmp_path / "two" / "runs").exists()
 
 
 def test_what_rank_0_refuses_all_refuse(tiny_llama, data, tmp_path):
-    codes, said = forked(2, command(words(tiny_llama, data, tmp_path, "--resume", "x")), tmp_path / "said")
+    codes, said = launch(2, Command([words(tiny_llama, data, tmp_path, "--resume", "x")]), tmp_path / "said")
     assert codes == [2, 2] and all("STATE_NOTHING_TO_RESUME" in text for _, text in said)
 
 
 def test_a_plan_is_told_once(tiny_llama, data, tmp_path):
-    codes, said = forked(2, command(words(tiny_llama, data, tmp_path, "--dry-run", "--json")), tmp_path / "said")
+    codes, said = launch(2, Command([words(tiny_llama, data, tmp_path, "--dry-run", "--json")]), tmp_path / "said")
     assert codes == [0, 0] and json.loads(said[0][0])["recipe"]["steps"] == STEPS and said[1] == ("", "")
 
 
 def test_a_backend_that_trains_in_one_process_is_refused(tiny_llama, data, tmp_path):
-    codes, said = forked(2, command(words(tiny_llama, data, tmp_path, backend="null")), tmp_path / "said")
+    codes, said = launch(2, Command([words(tiny_llama, data, tmp_path, backend="null")]), tmp_path / "said")
     assert codes == [2, 2] and "this backend trains in one" in said[0][1]
     assert not (tmp_path / "runs").exists()
-
-
-def examples():
-    """Twelve short examples."""
-    found = batch(lengths=tuple(5 + n % 4 for n in range(12)))
-    ends = found.lengths.cumsum()
-    return [
-        Example(found.tokens[end - size : end], found.trained[end - size : end].tolist())
-        for end, size in zip(ends, found.lengths, strict=True)
-    ]
-
-
-class Looped:
-    """A run of the loop on a tiny model. Called it does its part, and returns 10 plus how often memory shrank."""
-
-    def __init__(self, folder, rail=CpuRail, **changes):
-        self.folder, self.rail, self.changes = folder, rail, changes
-
-    def __call__(self, rank=0):
-        settings = recipe(micro_batch=3, **self.changes)
-        rail = self.rail()
-        team = rail.join()
-        rail.open(Job(self.folder.parent / "model", recipe=settings, dtype=settings.dtype))
-        keeper = Keeper(self.folder / "checkpoints", every=2, keep=9)
-        events = []
-        try:
-            train(rail, Batches(examples(), seed=1), settings, keeper, events.append)
-        except Interrupted:
-            return 130
-        told = team.gather({name: value.double().sum().item() for name, value in rail.parameters.items()})
-        assert told[0] == told[-1]  # to the last bit
-        return 10 + sum(isinstance(event, MemoryShrunk) for event in events)
-
-    def weights(self):
-        return load_file(max((self.folder / "checkpoints").iterdir()) / "weights.safetensors")
 
 
 @pytest.fixture
@@ -174,7 +120,7 @@ def looped(tmp_path):
     save_tiny(tmp_path / "model")
 
     def run(name, **changes):
-        return Looped(tmp_path / name, **changes)
+        return Looped(tmp_path / name, changes.pop("rail", CpuRail), changes)
 
     return run
 
@@ -184,32 +130,11 @@ def assert_close(found, expected):
     assert max((found[name].float() - expected[name].float()).abs().max().item() for name in found) < 1e-5
 
 
-class ShortOfMemory(CpuRail):
-    """Where more than one example at a time is too much for process 1."""
-
-    def _loss(self, batch):
-        if self.team.rank == 1 and len(batch.lengths) > 1:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-        return super()._loss(batch)
-
-
-class Signalled(CpuRail):
-    """Where process 1 is asked to stop in the third step."""
-
-    done = 0
-
-    def update(self, learning_rate):
-        self.done += 1
-        if self.team.rank == 1 and self.done == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return super().update(learning_rate)
-
-
 @pytest.mark.parametrize("changes", [{"batch_size": 5}, {"batch_size": 1}, {"mode": "full", "learning_rate": 1e-3}])
 def test_the_same_weights_whoever_computed_them(looped, tmp_path, changes):
     looped("one", **changes)()
     two = looped("two", **changes)
-    codes, said = forked(2, two, tmp_path / "said")
+    codes, said = launch(2, two, tmp_path / "said")
     assert codes == [10, 10], said
     assert_close(two.weights(), looped("one").weights())
 
@@ -217,14 +142,14 @@ def test_the_same_weights_whoever_computed_them(looped, tmp_path, changes):
 def test_memory_that_runs_out_in_one_process_changes_nothing(looped, tmp_path):
     looped("one", batch_size=5)()
     two = looped("two", rail=ShortOfMemory, batch_size=5)
-    codes, said = forked(2, two, tmp_path / "said")
+    codes, said = launch(2, two, tmp_path / "said")
     assert codes == [11, 11], said
     assert_close(two.weights(), looped("one").weights())
 
 
 def test_a_signal_to_one_stops_both_and_one_can_go_on_alone(looped, tmp_path):
     looped("one")()
-    codes, said = forked(2, looped("two", rail=Signalled), tmp_path / "said")
+    codes, said = launch(2, looped("two", rail=Signalled), tmp_path / "said")
     assert codes == [130, 130], said
     assert looped("two").weights().keys() and (tmp_path / "two" / "checkpoints" / "step-000003").is_dir()
     looped("two")()
@@ -232,18 +157,28 @@ def test_a_signal_to_one_stops_both_and_one_can_go_on_alone(looped, tmp_path):
 
 
 def test_bfloat16_weights_are_rounded_alike_by_all(looped, tmp_path):
-    codes, said = forked(2, looped("two", mode="full", dtype="bfloat16"), tmp_path / "said")
+    codes, said = launch(2, looped("two", mode="full", dtype="bfloat16"), tmp_path / "said")
     assert codes == [10, 10], said
+
+
+def test_a_process_that_does_not_answer_is_given_up(tmp_path):
+    codes, said = launch(2, silence, tmp_path / "said")
+    assert codes == [4, 5], said
+
+
+def test_long_words_are_told_whole(tmp_path):
+    codes, said = launch(3, long_words, tmp_path / "said")
+    assert codes == [7, 7, 7], said
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two cards")
 def test_two_cards_do_what_one_does(tmp_path):
     save_tiny(tmp_path / "model")
-    looped = Looped(tmp_path / "one", CudaRail, batch_size=5)
-    forked(1, looped, tmp_path / "said")  # a process that has used a card cannot be forked
-    two = Looped(tmp_path / "two", CudaRail, batch_size=5)
-    codes, said = forked(2, two, tmp_path / "said")
+    looped = Looped(tmp_path / "one", CudaRail, {"batch_size": 5})
+    launch(1, looped, tmp_path / "said")  # a process that has used a card cannot be forked
+    two = Looped(tmp_path / "two", CudaRail, {"batch_size": 5})
+    codes, said = launch(2, two, tmp_path / "said")
     assert codes == [10, 10], said
     found, expected = two.weights(), looped.weights()
     assert max((found[name] - expected[name]).abs().max().item() for name in found) < 1e-3

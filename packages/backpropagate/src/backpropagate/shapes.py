@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from bp_core.config import ALL_LINEAR, FULL_LIMIT, STARTS_IN_BASE, TrainConfig
+from bp_core.config import ALL_LINEAR, FULL_LIMIT, OFFLOAD_LIMIT, STARTS_IN_BASE, TrainConfig
 from bp_core.errors import BadValue, ModelTooLarge, ModelUnusable
 from bp_export.weights import Weights
 
@@ -23,7 +23,7 @@ def refuse_misfits(config: TrainConfig, base: Path) -> None:
     """
     _refuse_quantised(base)
     if config.mode == "full":
-        _refuse_giants(base)
+        _refuse_giants(base, config.full_ft_offload)
     problems = list(_misfits(config, base))
     if problems:
         raise BadValue("; ".join(problems) + ".")
@@ -45,10 +45,11 @@ def _refuse_quantised(base: Path) -> None:
         )
 
 
-def _refuse_giants(base: Path) -> None:
+def _refuse_giants(base: Path, offloaded: bool) -> None:
     count = parameters(base)
-    if count > FULL_LIMIT:
-        limit = f"mode full trains up to {FULL_LIMIT / 1e9:g} billion"
+    most = OFFLOAD_LIMIT if offloaded else FULL_LIMIT
+    if count > most:
+        limit = f"mode full trains up to {most / 1e9:g} billion" + (" with full_ft_offload" if offloaded else "")
         raise ModelTooLarge(f"the model has {count / 1e9:.1f} billion parameters; {limit}.", where=str(base))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from bp_core.config import ExportConfig, ExportFormat, Quantization, TrainConfig, known
 from bp_core.contract import CONTRACT_FILE, Contract
+from bp_core.errors import BadValue
 from bp_core.events import Event, Notify, Progress, Watch
 from bp_core.examples import Example
 from bp_core.folders import home, writable_folder
@@ -221,6 +222,8 @@ def _choose(data: Data, config: TrainConfig) -> Chosen:
     require(data)
     if config.eval_data:
         require(config.eval_data)
+    if config.full_ft_offload and launched().size > 1:
+        raise BadValue("full_ft_offload is for one process, and a launcher started several.")
     reporting.chosen(config.report_to)
     return choose_rail(config.backend)
 

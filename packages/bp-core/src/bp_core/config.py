@@ -26,6 +26,7 @@ EPOCHS = 3.0
 BATCH_SIZE = 8
 EVALUATIONS = 10
 FULL_LIMIT = 4_000_000_000  # parameters; beyond, weights, gradients and moments outgrow any single card of a person
+OFFLOAD_LIMIT = 8_500_000_000  # with all of that in the host's memory
 RANK = 16
 MAX_LENGTH, TRACE_LENGTH = 2048, 8192  # tokens of an example, without and with a reasoning trace
 
@@ -71,6 +72,11 @@ class TrainConfig:
         "lora: a small adapter beside frozen weights. qlora: the same, with the frozen weights in 4 bits; lora-8bit: "
         "in 8. full: all weights, of models up to 4 billion parameters.",
     ] = "lora"
+    full_ft_offload: Annotated[
+        bool,
+        "With mode full: keep weights, gradients and moments in the host's memory, 16 bytes a parameter, and bring the "
+        f"weights to the card layer by layer: slow, but for models up to {OFFLOAD_LIMIT / 1e9:g} billion parameters.",
+    ] = False
     lora_preset: Annotated[
         LoraPreset | None,
         f"The rank by name: {', '.join(f'{name} {rank}' for name, rank in LORA_RANKS.items())}. Default: none.",
@@ -256,6 +262,7 @@ class Recipe:
     min_trace: int = TrainConfig.min_trace
     max_trace: int = TrainConfig.max_trace
     mode: Mode = TrainConfig.mode
+    full_ft_offload: bool = TrainConfig.full_ft_offload
     rslora: bool = TrainConfig.rslora
     dora: bool = TrainConfig.dora
     target_modules: str = TrainConfig.target_modules
@@ -323,6 +330,11 @@ _IMPOSSIBLE: list[_Clash] = [
         ("min_trace", "max_trace"),
         lambda low, high: low > high,
         "min_trace is above max_trace, so that no trace would be left",
+    ),
+    (
+        ("full_ft_offload", "mode"),
+        lambda offload, mode: offload and mode != "full",
+        "full_ft_offload is for mode full; an adapter's base is frozen, and what is trained is small",
     ),
     (
         ("init", "mode"),

@@ -217,7 +217,7 @@ class ModelTooLarge(BackpropagateError):
     """A model has too many parameters to train all of them on one machine."""
 
     code = "RUNTIME_FULL_FT_MODEL_TOO_LARGE"
-    fix = "Train an adapter (--mode lora), or a model of up to 4 billion parameters."
+    fix = "Train an adapter (--mode lora), a smaller model, or up to 8.5 billion parameters with --full-ft-offload."
 
 
 class PeerLost(BackpropagateError):

@@ -15,6 +15,7 @@ from bp_core.errors import OutOfMemory, PeerLost
 from bp_core.team import Team, agreed
 
 from ._errors import translated
+from .offload import plain
 from .team import answered, broadcast
 
 _BUCKET = 1 << 23  # numbers that are sent at once
@@ -41,7 +42,7 @@ class Gradients:
 
     def _clip(self, limit: float) -> float:
         with translated():
-            return torch.nn.utils.clip_grad_norm_(self._parameters, limit).item()
+            return plain(torch.nn.utils.clip_grad_norm_(self._parameters, limit)).item()
 
     def _make_room(self) -> None:
         """A process that had no examples in this step has no gradients yet."""

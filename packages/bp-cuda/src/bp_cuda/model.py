@@ -11,7 +11,7 @@ from transformers.utils.logging import disable_progress_bar
 from bp_core.config import DType
 from bp_core.errors import ModelUnusable
 
-from . import attention
+from . import attention, offload
 
 _FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # Mean KL in nats between a row computed alone and in company: rounding stays below, a leak or an unknown kind of
@@ -75,7 +75,7 @@ def separate(model: PreTrainedModel) -> bool:
 
 def write(model: PreTrainedModel, folder: Path) -> None:
     """Write a whole model in Hugging Face's layout, in the number format that it was trained in."""
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, state_dict={name: offload.plain(value) for name, value in model.state_dict().items()})
 
 
 def number_formats(wanted: DType, device: torch.device, *, full: bool) -> tuple[torch.dtype, torch.dtype]:

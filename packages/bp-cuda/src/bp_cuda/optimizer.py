@@ -14,6 +14,7 @@ from torch.nn import Parameter
 from bp_core.config import Recipe
 from bp_core.errors import CheckpointUnusable
 
+from .offload import plain
 from .rounding import RoundingAdamW
 
 Parameters = dict[str, Parameter]
@@ -35,9 +36,9 @@ def build(parameters: Parameters, recipe: Recipe) -> torch.optim.AdamW:
 
 def save(folder: Path, weights: Parameters, optimizer: torch.optim.AdamW) -> None:
     """Write weights (trained ones, and those that were fixed by chance at the start), moments and the random state."""
-    save_file({name: parameter.detach() for name, parameter in weights.items()}, folder / "weights.safetensors")
+    save_file({name: plain(parameter) for name, parameter in weights.items()}, folder / "weights.safetensors")
     moments = {
-        f"{key}|{name}": value
+        f"{key}|{name}": plain(value)
         for name, parameter in weights.items()
         if parameter in optimizer.state
         for key, value in optimizer.state[parameter].items()
@@ -56,9 +57,9 @@ def restore(folder: Path, weights: Parameters, optimizer: torch.optim.AdamW) -> 
         if found.keys() != weights.keys():
             raise KeyError("it has other layers")
         for name, parameter in weights.items():
-            parameter.copy_(found[name])
+            plain(parameter).copy_(found[name])
             for key, value in optimizer.state.get(parameter, {}).items():
-                value.copy_(moments[f"{key}|{name}"])
+                plain(value).copy_(moments[f"{key}|{name}"])
     except (OSError, KeyError, RuntimeError, SafetensorError) as error:
         raise CheckpointUnusable(f"it does not fit this model ({error}).", where=str(folder)) from error
     torch.set_rng_state(random["cpu"])

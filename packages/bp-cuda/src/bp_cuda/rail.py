@@ -25,7 +25,7 @@ from bp_core.rail import Job, Memory, Opened, Probe
 from bp_core.team import Alone, Team, agreed, launched, nothing
 
 from . import adapter as adapters
-from . import gradients, host, objectives, quantized, relief, team
+from . import gradients, host, objectives, offload, quantized, relief, team
 from . import model as models
 from . import optimizer as optimizers
 from ._errors import translated
@@ -73,7 +73,11 @@ class TorchRail:
             mode = job.recipe.mode if job.recipe else job.mode
             full = job.recipe is not None and mode == "full"
             dtype, self.computed = models.number_formats(job.dtype, self.device, full=full)
-            base = models.load_base(job.model, dtype, self.device, quantized.config(mode, self.computed))
+            offloaded = full and job.recipe is not None and job.recipe.full_ft_offload
+            if offloaded:
+                dtype = torch.float32
+            place = torch.device("cpu") if offloaded else self.device
+            base = models.load_base(job.model, dtype, place, quantized.config(mode, self.computed))
             quantized.settle(base)
             self.separable = models.separate(base)
             self.base_name = job.base_name or str(job.model)
@@ -83,6 +87,8 @@ class TorchRail:
                 self.model = adapters.read(base, job.adapter, trainable=job.recipe is not None)
             elif full:
                 base.requires_grad_(True)
+                if offloaded:
+                    offload.shard(base, self.device, self.computed)
             elif job.recipe:
                 self.model = adapters.new(base, job.recipe)
             if job.recipe:

@@ -54,14 +54,23 @@ def join(device: torch.device) -> Team:
     here = launched()
     if here.size == 1:
         return Alone()
-    if not dist.is_initialized():
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
-        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        with answered():
-            dist.init_process_group(backend, timeout=_PATIENCE)
-        atexit.register(_leave)
+    connect(device)
     return Processes(here)
+
+
+def connect(device: torch.device) -> None:
+    """What torch.distributed needs before it does anything, also for a process by itself."""
+    if dist.is_initialized():
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    alone: dict[str, Any] = {}
+    if launched().size == 1:
+        alone = {"store": dist.HashStore(), "rank": 0, "world_size": 1}  # type: ignore[attr-defined]
+    with answered():
+        dist.init_process_group(backend, timeout=_PATIENCE, **alone)
+    atexit.register(_leave)
 
 
 def _leave() -> None:
