@@ -28,7 +28,8 @@ def drift_of(rail: Rail, examples: StepBatch, size: int) -> float:
     team = rail.join()
     mine = islice(examples.mismatched(size), team.rank, None, team.size)
     part = agreed(team, lambda: sum(map(rail.drift, mine)))
-    return max(0.0, sum(team.gather(part)) * examples.weight)
+    whole: float = sum(team.gather(part))
+    return max(0.0, whole * examples.weight)
 
 
 class Evaluation:
