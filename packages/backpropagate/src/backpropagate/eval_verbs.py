@@ -1,0 +1,66 @@
+"""The verbs that look at what came of a training: eval and compare."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bp_core.config import CompareConfig, EvalConfig
+from bp_core.errors import BadValue
+from bp_data import ChatTokenizer
+
+from . import comparison, held_out, judging, results
+from .commands import near
+from .evaluation import evaluate
+from .evaluation_report import show_comparison, show_evaluation
+from .held_out import Rows
+from .screen import Screen
+from .targets import Target, target
+from .verbs import quiet_libraries
+
+
+def evaluation(settings: Mapping[str, Any], name: str, data: str | None, columns: str, *, json: bool) -> None:
+    quiet_libraries()
+    config = EvalConfig(**settings)
+    held_out.check_data(data, columns)
+    with Screen() as screen:
+        subject = target(name, config.dtype, screen.notify)
+
+        def rows(tokenizer: ChatTokenizer) -> Rows:
+            if data is None:
+                return held_out.of_run(tokenizer, subject, config.samples, screen.notify)
+            return held_out.given(tokenizer, data, _reading(subject, columns), config.samples, screen.notify)
+
+        found = evaluate(subject, rows, config, screen.notify)
+    results.print_json(found.as_dict()) if json else show_evaluation(found)
+    judging.require(found.gates)
+
+
+def compare(
+    settings: Mapping[str, Any], name: str, prompts: Sequence[str], data: str | None, columns: str, *, json: bool
+) -> None:
+    quiet_libraries()
+    config = CompareConfig(**settings)
+    held_out.check_data(data, columns)
+    if prompts and data:
+        raise BadValue("prompts and data are both given: use one of them.")
+    with Screen() as screen:
+        subject = target(name, config.dtype, screen.notify)
+
+        def rows(tokenizer: ChatTokenizer) -> Rows:
+            if data is None:
+                return held_out.to_show(tokenizer, subject, screen.notify)
+            return held_out.given(tokenizer, data, _reading(subject, columns), None, screen.notify)
+
+        asked = comparison.prompts(prompts, subject) if prompts else comparison.rows_of(rows, config.answers)
+        found = comparison.compare(subject, asked, config, screen.notify)
+    results.print_json(found.as_dict()) if json else show_comparison(found)
+    for path in found.write(Path(config.output)) if config.output else []:
+        print(f"written: {near(path)}", file=sys.stderr)
+
+
+def _reading(subject: Target, columns: str) -> dict[str, Any]:
+    """How to read rows that are given: as the run read its own, but for the names of the columns."""
+    return {**subject.settings, "columns": columns}
