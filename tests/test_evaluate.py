@@ -207,6 +207,48 @@ def test_raw_text_has_a_loss_but_no_answers(tiny_llama, tmp_path, measured, back
     assert code == 1 and "no row has a question" in err
 
 
+def test_answers_stand_side_by_side_on_the_screen_and_in_a_page(run, place, tiny_llama, backprop, tmp_path):
+    trainer = Trainer(str(tiny_llama), output=str(place / "out"), **SETTINGS)
+    file = trainer.export("gguf", quantization="f16", notify=quiet).path
+    words = ["compare", run.id, *EVAL, "--file", file, "--max-tokens", 30]
+    code, out, err = backprop(*words, "--answers", 2, "--output", tmp_path / "page.md", "--json")
+    found = json.loads(out)
+    assert code == 0 and found["source"].startswith("held out of ") and len(found["questions"]) == 2
+    for question in found["questions"]:
+        assert list(question) == ["prompt", "base", "tuned", "exported", "in the data"]
+        assert question["exported"] == question["tuned"] != question["base"]
+        assert question["tuned"].split()[:4] == question["in the data"].split()[:4]
+    page, text = ((tmp_path / name).read_text() for name in ("page.html", "page.md"))
+    assert "| base | tuned | exported | in the data |" in text and page.count("<th>tuned</th>") == 2
+    assert "page.html" in err and "<script" not in page
+    code, _, err = backprop(*words, "--output", tmp_path / "page.md")
+    assert code == 1 and "INPUT_OUTPUT_UNUSABLE" in err and "load " not in err
+    code, _, err = backprop(*words[:-3], tmp_path / "page.md")
+    assert code == 1 and "INPUT_GGUF_UNUSABLE" in err
+
+
+def test_a_users_own_questions_are_asked_in_the_models_template(run, tiny_llama, backprop, tmp_path):
+    prompt = "<script>alert(1)</script> | `a` \x1b[31m"
+    words = ["compare", run.adapter, *EVAL, "--max-tokens", 4, "--prompt", "Question 3?", "--prompt", prompt]
+    code, out, _ = backprop(*words, "--output", tmp_path / "page.md")
+    assert code == 0 and "tuned" in out and "exported" not in out and "\x1b" not in out and "␛[31m" in out
+    assert "<script" not in (tmp_path / "page.html").read_text()
+    trainer = Trainer(str(tiny_llama), output=str(run.folder.parents[1]), **SETTINGS)
+    found = trainer.compare(["Question 3?", prompt], max_tokens=4, notify=quiet)
+    assert found.answers["tuned"][0] == trainer.generate("Question 3?", limit=4) == "The answer to question"
+    assert found.answers["base"][0] == trainer.generate("Question 3?", limit=4, adapter=False)
+    assert found.questions[0].text.endswith("Question 3?<|im_end|>\n<|im_start|>assistant\n")
+    trainer.close()
+    assert backprop(*words, "--data", run.folder)[0] == 1
+
+
+def test_a_model_as_it_came_has_one_column(tiny_llama, data, backprop):
+    code, out, _ = backprop("compare", tiny_llama, *EVAL, "--data", data, "--answers", 1, "--max-tokens", 2, "--json")
+    assert code == 0 and list(json.loads(out)["questions"][0]) == ["prompt", "base", "in the data"]
+    code, _, err = backprop("compare", tiny_llama, *EVAL)
+    assert code == 1 and "INPUT_NOTHING_TO_EVALUATE" in err
+
+
 def test_of_several_answers_the_last_is_asked_for():
     assert last_answer(Example((9,) * 8, bytes([0, 0, 1, 1, 0, 0, 1, 0]))) == (6, 7)
     assert last_answer(Example((9,) * 4, bytes([0, 0, 1, 1]))) == (2, 4)
