@@ -11,7 +11,15 @@ from typing import Annotated, Any
 
 import typer
 
-from bp_core.config import CheckConfig, CompareConfig, EvalConfig, ExportConfig, TrainConfig, TrainOn
+from bp_core.config import (
+    CheckConfig,
+    CompareConfig,
+    EvalConfig,
+    ExportConfig,
+    HarnessConfig,
+    TrainConfig,
+    TrainOn,
+)
 from bp_core.config import settings as settings_of
 
 from . import __version__
@@ -160,6 +168,18 @@ def compare(
 ) -> None:
     """Show the answers of the base, of what was trained, and of the exported file, side by side."""
     _eval_verbs().compare(settings, target, prompt or [], data, columns, json=json)
+
+
+@app.command(name="lm-eval")
+@with_options(HarnessConfig)
+def lm_eval(
+    settings: dict[str, Any],
+    target: Annotated[str, typer.Argument(help=_TARGET)],
+    tasks: Annotated[str, typer.Argument(help="Names of tasks, or YAML files that describe some, with commas.")],
+    json: Json = False,
+) -> None:
+    """Run tasks of lm-evaluation-harness; it is an extra: pip install "backpropagate[lm-eval]"."""
+    _eval_verbs().lm_eval(settings, target, tasks, json=json)
 
 
 @app.command()

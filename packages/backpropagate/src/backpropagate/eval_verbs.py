@@ -1,4 +1,4 @@
-"""The verbs that look at what came of a training: eval and compare."""
+"""The verbs that look at what came of a training: eval, compare, lm-eval."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bp_core.config import CompareConfig, EvalConfig
+from bp_core.config import CompareConfig, EvalConfig, HarnessConfig
 from bp_core.errors import BadValue
 from bp_data import ChatTokenizer
 
 from . import comparison, held_out, judging, results
 from .commands import near
 from .evaluation import evaluate
-from .evaluation_report import show_comparison, show_evaluation
+from .evaluation_report import show_comparison, show_evaluation, show_tasks
+from .harness import run_tasks
 from .held_out import Rows
 from .screen import Screen
 from .targets import Target, target
@@ -59,6 +60,14 @@ def compare(
     results.print_json(found.as_dict()) if json else show_comparison(found)
     for path in found.write(Path(config.output)) if config.output else []:
         print(f"written: {near(path)}", file=sys.stderr)
+
+
+def lm_eval(settings: Mapping[str, Any], name: str, tasks: str, *, json: bool) -> None:
+    quiet_libraries()
+    config = HarnessConfig(**settings)
+    with Screen() as screen:
+        found = run_tasks(target(name, config.dtype, screen.notify), tasks, config, screen.notify)
+    results.print_json(found.as_dict()) if json else show_tasks(found)
 
 
 def _reading(subject: Target, columns: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from bp_core.gates import OF_ANSWERS, OF_LOSS
 from .bootstrap import Interval
 from .comparison import Comparison
 from .evaluation import FEW, Compared, Evaluation
+from .harness import Harnessed
 from .results import visible
 
 _PROMPT = 300  # characters of a prompt on the screen: its end
@@ -40,6 +41,15 @@ def show_comparison(found: Comparison) -> None:
         for who, answer in zip(found.answers, answers, strict=True):
             table.add_row(f"[bold]{who}[/]", escape(visible(answer)))
         console.print(table)
+
+
+def show_tasks(found: Harnessed) -> None:
+    """What each task of lm-evaluation-harness gave."""
+    table = Table("task", "metric", escape(found.target), "standard error")
+    for task, metrics in found.tasks.items():
+        for name, (value, error) in metrics.items():
+            table.add_row(task, name, f"{value:.4g}", "" if error is None else f"± {error:.2g}")
+    Console(highlight=False).print(table)
 
 
 def _measures(found: Evaluation) -> Table:

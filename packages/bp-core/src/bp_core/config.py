@@ -266,6 +266,20 @@ class CompareConfig:
 
 
 @dataclass(frozen=True)
+class HarnessConfig:
+    """What a user may set for tasks of lm-evaluation-harness."""
+
+    samples: Annotated[int | None, "Use only the first so many rows of each task. Default: all."] = None
+    shots: Annotated[int | None, "Solved examples before each question. Default: what the task says."] = None
+    chat: Annotated[bool, "Ask in the model's chat template, as a user would; tasks are made for plain text."] = False
+    backend: Annotated[str, "Where to compute: auto, or the name of an installed rail."] = "auto"
+    dtype: Annotated[DType, "Number format of the weights. auto: bfloat16 where it is fast."] = "auto"
+
+    def __post_init__(self) -> None:
+        check(self, {"samples": _POSITIVE, "shots": (0, math.inf)})
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A resolved TrainConfig: nothing is None; 0 and "" mean never and nothing. `why` explains what was computed."""
 
