@@ -5,6 +5,7 @@ import math
 import shutil
 
 import pytest
+from safetensors.numpy import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from backpropagate import Trainer
@@ -45,7 +46,13 @@ def data(place):
 def run(place, data, tiny_llama):
     """Trained until it answers, three rows held out."""
     trainer = Trainer(
-        str(tiny_llama), output=str(place / "out"), learning_rate=8e-3, held_out=0.2, batch_size=4, **SETTINGS
+        str(tiny_llama),
+        output=str(place / "out"),
+        learning_rate=8e-3,
+        held_out=0.2,
+        eval_every=30,
+        batch_size=4,
+        **SETTINGS,
     )
     result = trainer.train(data, steps=30, watch=quiet)
     trainer.close()
@@ -138,25 +145,22 @@ def test_a_python_door(run, data, tiny_llama):
     assert alone.measures["loss"] == found.against.measures["loss"] and alone.source == "rows given directly"
 
 
-def test_another_run_is_compared_on_the_same_rows(run, data, tiny_llama, place, measured):
-    trainer = Trainer(str(tiny_llama), output=str(place / "short"), batch_size=4, **SETTINGS)
-    short = trainer.train(data, steps=1, watch=quiet)
-    trainer.close()
-    found = measured(short.id, "--against", run.adapter, "--data", data, "--answers", 0, "--samples", 6)
-    assert found["against"]["change"]["loss"]["low"] > 0 and found["against"]["name"] == str(run.adapter)
+def test_another_model_is_compared_on_the_same_rows(run, data, tiny_llama, measured):
+    found = measured(tiny_llama, "--against", run.id, "--data", data, "--answers", 0, "--samples", 6)
+    assert found["against"]["change"]["loss"]["low"] > 0 and found["against"]["name"] == run.id
 
 
-def test_a_model_trained_whole_is_measured_against_what_it_was(data, tiny_llama, place, measured):
-    trainer = Trainer(
-        str(tiny_llama), output=str(place / "full"), mode="full", learning_rate=2e-3, batch_size=4, **SETTINGS
-    )
-    full = trainer.train(data, steps=4, watch=quiet)
-    trainer.close()
-    words = ["--data", data, "--answers", 0, "--samples", 6]
-    found = measured(place / "full", "--against", "base", *words)
-    base = measured(tiny_llama, *words)
-    assert found["against"]["change"]["loss"]["high"] < 0
-    assert found["against"]["measures"] == base["measures"] and full.adapter.name == "model"
+def test_a_model_trained_whole_is_measured_against_what_it_was(data, tiny_llama, tmp_path, measured):
+    """As `--mode full` leaves it; only its last layer is another."""
+    shutil.copytree(tiny_llama, tmp_path / "model")
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    save_file(weights | {"model.norm.weight": weights["model.norm.weight"] * 0.5}, tmp_path / "model/model.safetensors")
+    origin = {"run": "20260101-000000-abcd", "base": str(tiny_llama), "step": 1, "mode": "full"}
+    (tmp_path / "model" / "run.json").write_text(json.dumps(origin))
+    words = ["--data", data, "--answers", 0, "--samples", 3]
+    found = measured(tmp_path, "--against", "base", *words)
+    assert found["against"]["change"]["loss"]["estimate"] != 0
+    assert found["against"]["measures"] == measured(tiny_llama, *words)["measures"]
 
 
 def test_changed_data_cannot_tell_what_was_held_out(run, data, backprop):
