@@ -253,6 +253,18 @@ def test_a_model_as_it_came_has_one_column(tiny_llama, data, backprop):
     assert code == 1 and "INPUT_NOTHING_TO_EVALUATE" in err
 
 
+def test_of_answers_that_are_compared_or_rated_the_good_ones_count(tiny_llama, tmp_path, measured):
+    pairs = [{"prompt": f"Question {n}?", "chosen": f"It is {n}.", "rejected": "No idea at all."} for n in range(3)]
+    good = [{"prompt": row["prompt"], "completion": row["chosen"]} for row in pairs]
+    rated = [row | {"label": True} for row in good] + [{"prompt": "Why?", "completion": "Go away.", "label": False}]
+    files = {"pairs": pairs, "good": good, "rated": rated}
+    losses = [
+        measured(tiny_llama, "--data", written(tmp_path / f"{name}.jsonl", rows), "--answers", 0)["measures"]
+        for name, rows in files.items()
+    ]
+    assert losses[0] == losses[1] == losses[2]
+
+
 def test_of_several_answers_the_last_is_asked_for():
     assert last_answer(Example((9,) * 8, bytes([0, 0, 1, 1, 0, 0, 1, 0]))) == (6, 7)
     assert last_answer(Example((9,) * 4, bytes([0, 0, 1, 1]))) == (2, 4)

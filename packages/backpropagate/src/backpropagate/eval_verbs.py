@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bp_core.config import CompareConfig, EvalConfig, HarnessConfig
+from bp_core.config import CompareConfig, EvalConfig, HarnessConfig, TrainConfig
 from bp_core.errors import BadValue
 from bp_data import ChatTokenizer
 
@@ -70,6 +71,6 @@ def lm_eval(settings: Mapping[str, Any], name: str, tasks: str, *, json: bool) -
     results.print_json(found.as_dict()) if json else show_tasks(found)
 
 
-def _reading(subject: Target, columns: str) -> dict[str, Any]:
+def _reading(subject: Target, columns: str) -> TrainConfig:
     """How to read rows that are given: as the run read its own, but for the names of the columns."""
-    return {**subject.settings, "columns": columns}
+    return replace(subject.settings, columns=columns)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from bp_core.config import QUANTIZED, DType, TrainConfig
+from bp_core.config import QUANTIZED, DType, TrainConfig, settings
 from bp_core.errors import AdapterUnusable, ModelNotFound, RunNotFound, TargetNotFound
 from bp_core.events import Notify
 from bp_core.rail import Job
@@ -33,9 +31,10 @@ class Target:
     run: RunFolder | None = None
 
     @property
-    def settings(self) -> Mapping[str, Any]:
-        """The settings of the run, none where there is none."""
-        return self.run.read().get("settings", {}) if self.run else {}
+    def settings(self) -> TrainConfig:
+        """The settings of the run, of whatever version that wrote them; the defaults where there is none."""
+        said = self.run.read().get("settings", {}) if self.run else {}
+        return TrainConfig(**{s.name: said[s.name] for s in settings(TrainConfig) if s.name in said})
 
 
 def target(name: str, dtype: DType, notify: Notify) -> Target:

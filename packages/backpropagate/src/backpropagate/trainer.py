@@ -138,12 +138,14 @@ class Trainer:
         known(settings, EvalConfig)
         config = EvalConfig(**self._computing() | settings)
         held_out.check_data(data, self.config.columns)
-        reading = dataclasses.asdict(self.config)
 
         def measured(notify: Notify) -> Evaluation:
             subject = targets.trained(self.adapter, self.config.model, config.dtype, notify)
             return evaluate(
-                subject, lambda reader: held_out.given(reader, data, reading, config.samples, notify), config, notify
+                subject,
+                lambda reader: held_out.given(reader, data, self.config, config.samples, notify),
+                config,
+                notify,
             )
 
         return self._shown(measured, notify)
