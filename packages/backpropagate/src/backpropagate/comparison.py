@@ -59,7 +59,8 @@ class Comparison:
 
     def _blocks(self) -> Iterator[Block]:
         yield Heading(f"Answers of {self.target}", 1)
-        yield f"{len(self.questions)} questions: {self.source}. Each answer is greedy: the likeliest token every time."
+        count = len(self.questions)
+        yield f"Questions: {count}, {self.source}. Each answer is greedy: the likeliest token every time."
         rows = zip(*self.answers.values(), strict=True)
         for number, (question, row) in enumerate(zip(self.questions, rows, strict=True), 1):
             yield Heading(f"Question {number}")
@@ -95,7 +96,7 @@ def prompts(texts: Sequence[str], subject: Target) -> Callable[[ChatTokenizer], 
 
     def asked(tokenizer: ChatTokenizer) -> Asked:
         tokens = [tokenizer.prompt([user(text)]) for text in texts]
-        return Asked("given", [Question(ids, tokenizer.decode(ids)) for ids in tokens], contract)
+        return Asked("asked directly", [Question(ids, tokenizer.decode(ids)) for ids in tokens], contract)
 
     return asked
 

@@ -34,7 +34,7 @@ def show_evaluation(found: Evaluation) -> None:
 def show_comparison(found: Comparison) -> None:
     """Each question with its answers beneath one another; the page that is written has them side by side."""
     console = Console(highlight=False)
-    console.print(f"{len(found.questions)} questions: {found.source}", soft_wrap=True)
+    console.print(f"questions: {len(found.questions)}, {found.source}", soft_wrap=True)
     for question, *answers in zip(found.questions, *found.answers.values(), strict=True):
         console.print(f"\n[dim]{escape(visible(question.text[-_PROMPT:].strip()))}[/]")
         table = Table(show_header=False, box=None, pad_edge=False)
