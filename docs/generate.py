@@ -16,7 +16,7 @@ from backpropagate.architecture import architecture
 from backpropagate.fit import Room, alike, cut
 from backpropagate.memory import GIB
 from backpropagate.presets import PRESETS
-from bp_core.config import CheckConfig, ExportConfig, TrainConfig, settings
+from bp_core.config import CheckConfig, CompareConfig, EvalConfig, ExportConfig, HarnessConfig, TrainConfig, settings
 from bp_core.errors import ERRORS
 from bp_data.check import KINDS
 from bp_data.formats import FORMATS
@@ -34,12 +34,13 @@ def cli() -> str:
 
 def config() -> str:
     parts = ["# Settings\n", "Each is a keyword of `Trainer`, an option of `backprop`, and an environment variable.\n"]
-    for verb, kind in (("train", TrainConfig), ("export", ExportConfig), ("data check", CheckConfig)):
+    verbs = {"train": TrainConfig, "export": ExportConfig, "eval": EvalConfig, "compare": CompareConfig}
+    for verb, kind in {**verbs, "lm-eval": HarnessConfig, "data check": CheckConfig}.items():
         parts.append(f"## {verb}\n")
         parts.append("| setting | default | environment variable | meaning |\n|---|---|---|---|")
         for field in settings(kind):
             default = "computed" if field.default is None else f"`{field.default}`"
-            variable = f"`BACKPROPAGATE_{verb.upper().replace(' ', '_')}_{field.name.upper()}`"
+            variable = f"`BACKPROPAGATE_{verb.upper().replace(' ', '_').replace('-', '_')}_{field.name.upper()}`"
             parts.append(f"| `{field.name}` | {default} | {variable} | {field.help} |")
         parts.append("")
     return "\n".join(parts).strip() + "\n"

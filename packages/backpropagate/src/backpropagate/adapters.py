@@ -116,13 +116,13 @@ def job_for(folder: Path, notify: Notify, dtype: DType = "auto") -> Job:
 def export_adapter(folder: Path, config: ExportConfig, notify: Notify) -> Export:
     """Export what was trained, and prove the result against it as PyTorch (or another rail) runs it in float32."""
     job = job_for(folder, notify, "float32")
-    base = _base_of(folder)
+    base = base_of(folder)
     settings: dict[str, Any] = {"name": model_name(Path(base)) if base and is_whole(folder) else None, "notify": notify}
     if config.format != "gguf":
         return _recorded(folder, export(job.adapter, job.model, config, **settings))
     notify(Progress("open the reference", 0, 0))
     samples = samples_of(folder, job.model)
-    mode = _origin(folder).get("mode", TrainConfig.mode)
+    mode = mode_of(folder)
     if mode in QUANTIZED:
         settings["losses"] = {QUANTIZED[mode]: loss_on_quantized(replace(job, mode=mode, dtype="auto"), samples)}
     with ExitStack() as stack:
@@ -131,9 +131,15 @@ def export_adapter(folder: Path, config: ExportConfig, notify: Notify) -> Export
         return _recorded(folder, export(job.adapter, job.model, config, **settings))
 
 
-def _base_of(folder: Path) -> str | None:
+def base_of(folder: Path) -> str | None:
     """What the run that made a folder calls its base; None for a folder from elsewhere."""
     return _origin(folder).get("base")
+
+
+def mode_of(folder: Path) -> Mode:
+    """How what lies in a folder was trained; for one from elsewhere the default."""
+    mode: Mode = _origin(folder).get("mode", TrainConfig.mode)
+    return mode
 
 
 def _folder_of(base: str | None, notify: Notify) -> Path | None:

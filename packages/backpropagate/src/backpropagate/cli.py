@@ -11,7 +11,15 @@ from typing import Annotated, Any
 
 import typer
 
-from bp_core.config import CheckConfig, ExportConfig, TrainConfig, TrainOn
+from bp_core.config import (
+    CheckConfig,
+    CompareConfig,
+    EvalConfig,
+    ExportConfig,
+    HarnessConfig,
+    TrainConfig,
+    TrainOn,
+)
 from bp_core.config import settings as settings_of
 
 from . import __version__
@@ -30,6 +38,8 @@ data_app = typer.Typer(help="Check a data file, look at it as the model will, sp
 app.add_typer(data_app, name="data")
 _EXTEND = "Extend it to so many steps; from there the learning rate is that of the longer run."
 _ALLOW = "Go on although data, model or settings changed."
+_TARGET = "A run's id, an output, adapter or model folder, or a model name."
+_DATA = "Rows with the right answers. Default: those that the run held out."
 RunName = Annotated[str, typer.Argument(help="Id, unique beginning of one, or run folder.")]
 Columns = Annotated[str, option(TrainConfig, "columns")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
@@ -131,6 +141,45 @@ def chat(
 ) -> None:
     """Talk to a trained model: the GGUF through llama.cpp, an adapter through its training backend."""
     _verbs().chat(target, prompt, system, max_tokens)
+
+
+@app.command(name="eval")
+@with_options(EvalConfig)
+def evaluate(
+    settings: dict[str, Any],
+    target: Annotated[str, typer.Argument(help=_TARGET)],
+    data: Annotated[str | None, typer.Option(help=_DATA)] = None,
+    columns: Columns = TrainConfig.columns,
+    json: Json = False,
+) -> None:
+    """Measure loss and answers on rows that were not trained on, with 95 % intervals; --gate makes it a test."""
+    _eval_verbs().evaluation(settings, target, data, columns, json=json)
+
+
+@app.command()
+@with_options(CompareConfig)
+def compare(
+    settings: dict[str, Any],
+    target: Annotated[str, typer.Argument(help=_TARGET)],
+    prompt: Annotated[list[str] | None, typer.Option(help="A message to answer; may be repeated.")] = None,
+    data: Annotated[str | None, typer.Option(help=f"{_DATA[:-1]}, or else some that it was trained on.")] = None,
+    columns: Columns = TrainConfig.columns,
+    json: Json = False,
+) -> None:
+    """Show the answers of the base, of what was trained, and of the exported file, side by side."""
+    _eval_verbs().compare(settings, target, prompt or [], data, columns, json=json)
+
+
+@app.command(name="lm-eval")
+@with_options(HarnessConfig)
+def lm_eval(
+    settings: dict[str, Any],
+    target: Annotated[str, typer.Argument(help=_TARGET)],
+    tasks: Annotated[str, typer.Argument(help="Names of tasks, or YAML files that describe some, with commas.")],
+    json: Json = False,
+) -> None:
+    """Run tasks of lm-evaluation-harness; it is an extra: pip install "backpropagate[lm-eval]"."""
+    _eval_verbs().lm_eval(settings, target, tasks, json=json)
 
 
 @app.command()
@@ -255,6 +304,10 @@ def convert(
 def _verbs() -> Any:
     """The module that does the work, loaded when a verb runs, so that --help stays quick."""
     return import_module(".verbs", __package__)
+
+
+def _eval_verbs() -> Any:
+    return import_module(".eval_verbs", __package__)
 
 
 def _ledger_verbs() -> Any:

@@ -71,12 +71,31 @@ def converse(speaker: Speaker, prompt: str | None, system: str | None, limit: in
 
 
 @contextmanager
-def _from_gguf(path: Path) -> Iterator[Speaker]:
+def gguf(path: Path) -> Iterator[tuple[Engine, GgufFacts]]:
+    """A .gguf file, open in llama.cpp, and what it says of itself. Raises FileMissing, GgufUnusable."""
+    if not path.is_file():
+        raise FileMissing("there is no such file.", where=str(path))
     facts = gguf_facts(path)
-    if not facts.template:
-        raise GgufUnusable("the file has no chat template, so it cannot be talked to.", where=str(path))
-    variables = {"bos_token": facts.bos_token, "eos_token": facts.eos_token}
     with Engine(path, context=min(_CONTEXT, facts.context_length)) as engine:
+        yield engine, facts
+
+
+def completed(
+    engine: Engine, facts: GgufFacts, text: str, limit: int, on_text: Callable[[str], None] | None = None
+) -> str:
+    """How the model goes on with a rendered text that ends where an answer begins."""
+    # A template that writes the first token itself must not get a second one.
+    written = bool(facts.bos_token) and text.startswith(facts.bos_token)
+    tokens = engine.tokenize(text, add_special=facts.add_bos and not written)
+    return engine.generate(tokens, limit, on_piece=on_text).text
+
+
+@contextmanager
+def _from_gguf(path: Path) -> Iterator[Speaker]:
+    with gguf(path) as (engine, facts):
+        if not facts.template:
+            raise GgufUnusable("the file has no chat template, so it cannot be talked to.", where=str(path))
+        variables = {"bos_token": facts.bos_token, "eos_token": facts.eos_token}
         yield _GgufSpeaker(engine, ChatTemplate(facts.template, variables), facts)
 
 
@@ -85,11 +104,9 @@ class _GgufSpeaker:
         self.engine, self.template, self.facts = engine, template, facts
 
     def answer(self, turns: list[Turn], limit: int, on_text: Callable[[str], None]) -> str:
-        text = self.template.render(turns, add_generation_prompt=True)
-        # A template that writes the first token itself must not get a second one.
-        written = bool(self.facts.bos_token) and text.startswith(self.facts.bos_token)
-        tokens = self.engine.tokenize(text, add_special=self.facts.add_bos and not written)
-        return self.engine.generate(tokens, limit, on_piece=on_text).text
+        return completed(
+            self.engine, self.facts, self.template.render(turns, add_generation_prompt=True), limit, on_text
+        )
 
 
 def _from_adapter(adapter: Path) -> tuple[Speaker, Rail]:

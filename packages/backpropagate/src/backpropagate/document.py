@@ -12,6 +12,7 @@ from bp_core.folders import new_file
 _STYLE = (
     "body{font:16px/1.5 sans-serif;max-width:46em;margin:2em auto;padding:0 1em;color:#222;background:#fff}"
     "table{border-collapse:collapse}td,th{border:1px solid #ddd;padding:.25em .6em;text-align:left;vertical-align:top}"
+    "td{white-space:pre-wrap}"
     "pre{background:#f5f5f5;padding:.6em;white-space:pre-wrap;overflow-wrap:anywhere}svg{max-width:100%}"
 )
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from bp_core.config import ExportConfig, ExportFormat, Quantization, TrainConfig, known
+from bp_core.config import CompareConfig, EvalConfig, ExportConfig, ExportFormat, Quantization, TrainConfig, known
 from bp_core.contract import CONTRACT_FILE, Contract
 from bp_core.errors import BadValue
 from bp_core.events import Event, Notify, Progress, Watch
@@ -24,9 +24,11 @@ from bp_data.traces import Limits
 from bp_export import Export
 from bp_resilience import Claim, Signals
 
-from . import lock, models, reporting, runs
+from . import comparison, held_out, lock, models, reporting, runs, targets
 from .adapters import adapter_in, export_adapter, is_whole, place, stop_ids
+from .comparison import Comparison, compare
 from .environment import versions
+from .evaluation import Evaluation, evaluate
 from .plan import Plan
 from .planning import Place, planned
 from .recipe import choose_rail
@@ -38,6 +40,7 @@ from .training import Run, Work, carry_along, carry_out, resumable
 
 Check = Callable[[lock.Lock], None]
 Chosen = tuple[str, Rail, Probe]  # a rail's name, the rail, its device
+Result = TypeVar("Result")
 
 
 class Trainer:
@@ -134,11 +137,7 @@ class Trainer:
         `notify` receives the progress, in place of the display. Raises NotProven when the file differs.
         """
         config = ExportConfig(format, quantization, output)
-        self.close()
-        if notify:
-            return export_adapter(adapter_in(self.adapter), config, notify)
-        with Screen() as screen:
-            return export_adapter(adapter_in(self.adapter), config, screen.notify)
+        return self._shown(lambda notify: export_adapter(adapter_in(self.adapter), config, notify), notify)
 
     def generate(self, prompt: str, *, limit: int = 256, adapter: bool = True) -> str:
         """The model's greedy answer to one user message, at most `limit` tokens; with or without what was trained."""
@@ -150,11 +149,58 @@ class Trainer:
         )
         return tokenizer.decode([token for token in made if token not in stop]).strip()
 
+    def evaluate(self, data: Data, *, notify: Notify | None = None, **settings: Any) -> Evaluation:
+        """Measure loss and answers on rows that were not trained on: of what was trained, or of the base as it is.
+
+        `settings` are the fields of EvalConfig; `against="base"` measures the base on the same rows, and the
+        difference. Gates are judged in `.gates`, and never raise. Raises BadValue, and the errors of reading the data.
+        """
+        known(settings, EvalConfig)
+        config = EvalConfig(**self._computing() | settings)
+        held_out.check_data(data, self.config.columns)
+
+        def measured(notify: Notify) -> Evaluation:
+            subject = targets.trained(self.adapter, self.config.model, config.dtype, notify)
+            return evaluate(
+                subject,
+                lambda reader: held_out.given(reader, data, self.config, config.samples, notify),
+                config,
+                notify,
+            )
+
+        return self._shown(measured, notify)
+
+    def compare(self, prompts: str | Sequence[str], *, notify: Notify | None = None, **settings: Any) -> Comparison:
+        """The answers of the base and of what was trained, and with `file="x.gguf"` of an export, side by side.
+
+        `settings` are the fields of CompareConfig; the result writes itself with `.write(path)`.
+        """
+        known(settings, CompareConfig)
+        config = CompareConfig(**self._computing() | settings)
+        texts = [prompts] if isinstance(prompts, str) else list(prompts)
+
+        def compared(notify: Notify) -> Comparison:
+            subject = targets.trained(self.adapter, self.config.model, config.dtype, notify)
+            return compare(subject, comparison.prompts(texts, subject), config, notify)
+
+        return self._shown(compared, notify)
+
     def close(self) -> None:
         """Let go of the model and its memory. The next call that needs it opens it again."""
         if self._rail:
             self._rail.close()
         self._rail = None
+
+    def _computing(self) -> dict[str, Any]:
+        return {"backend": self.config.backend, "dtype": self.config.dtype}
+
+    def _shown(self, work: Callable[[Notify], Result], notify: Notify | None) -> Result:
+        """The result of long work, its progress shown unless `notify` receives it. The open model makes room."""
+        self.close()
+        if notify:
+            return work(notify)
+        with Screen() as screen:
+            return work(screen.notify)
 
     def _with(self, settings: Mapping[str, Any]) -> TrainConfig:
         known(settings, TrainConfig)

@@ -25,6 +25,7 @@ from .adapters import publish, stop_ids
 from .commands import resume_command
 from .measuring import Measuring
 from .plan import Plan
+from .questions import last_answer, spoken
 from .recording import Recording
 from .runs import RunFolder
 
@@ -151,25 +152,24 @@ def _questions(work: Work) -> list[report.Question]:
     if work.plan.recipe.mode == "full":
         return []
     good = work.held_out[:: 2 if work.plan.recipe.method in PAIRED else 1]
-    rows = [(example.tokens, list(example.trained).index(1)) for example in good if example.desirable]
+    rows = [(example.tokens, *last_answer(example)) for example in good if example.desirable]
     where = "held out" if rows else "from the training rows"
-    rows = rows or [(sample.tokens, len(sample.prompt)) for sample in work.prepared.samples]
+    rows = rows or [(sample.tokens, len(sample.prompt), len(sample.tokens)) for sample in work.prepared.samples]
+    reading = work.tokenizer, work.prepared.contract
     return [
-        report.Question(where, tokens[:start], work.tokenizer.decode(tokens[:start]), _spoken(work, tokens[start:]))
-        for tokens, start in rows
+        report.Question(
+            where, tokens[:start], work.tokenizer.decode(tokens[:start]), spoken(tokens[start:end], *reading)
+        )
+        for tokens, start, end in rows
         if start > 1  # less is a text without a question
     ]
 
 
 def _answer(work: Work, prompt: Sequence[int], adapter: bool) -> str:
-    stop = stop_ids(work.tokenizer, work.prepared.contract)
-    return _spoken(work, work.rail.generate(prompt, limit=report.LIMIT, stop=stop, adapter=adapter))
-
-
-def _spoken(work: Work, tokens: Sequence[int]) -> str:
-    """An answer as text, without the tokens that end it."""
-    stop = stop_ids(work.tokenizer, work.prepared.contract)
-    return work.tokenizer.decode([token for token in tokens if token not in stop]).strip()
+    contract = work.prepared.contract
+    stop = stop_ids(work.tokenizer, contract)
+    made = work.rail.generate(prompt, limit=report.LIMIT, stop=stop, adapter=adapter)
+    return spoken(made, work.tokenizer, contract)
 
 
 def _best(state: State, keeper: Keeper, rail: Rail, watch: Watch) -> int:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from .errors import BadValue
+from .gates import OF_ANSWERS, gates_in
 
 DType = Literal["auto", "float32", "bfloat16"]
 Mode = Literal["lora", "qlora", "lora-8bit", "full"]
@@ -29,6 +31,7 @@ FULL_LIMIT = 4_000_000_000  # parameters; beyond, weights, gradients and moments
 OFFLOAD_LIMIT = 8_500_000_000  # with all of that in the host's memory
 RANK = 16
 MAX_LENGTH, TRACE_LENGTH = 2048, 8192  # tokens of an example, without and with a reasoning trace
+LONGEST_ANSWER = 512
 
 PAIRED: tuple[Method, ...] = ("orpo", "simpo")  # methods that compare two answers
 # From the papers: arXiv:2403.07691 (ORPO), arXiv:2405.14734 (SimPO), arXiv:2402.01306 (KTO).
@@ -216,6 +219,70 @@ class CheckConfig:
         check(self, {"max_length": _TRAIN_RANGES["max_length"]})
         if self.max_length is not None and self.model is None:
             raise BadValue("max_length counts tokens, and without a model there are none.", fix="Give --model too.")
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """What a user may set for an evaluation."""
+
+    against: Annotated[
+        str | None, "Another model on the same rows: base, or a run, folder or model name. Default: none."
+    ] = None
+    gate: Annotated[
+        str,
+        "Conditions that must hold, else the exit code is 2: 'loss<2.5,f1>=0.3'. With --against also on the "
+        "difference: 'loss_change<0'. Metrics: loss, perplexity, exact_match, f1, contains, regex.",
+    ] = ""
+    regex: Annotated[str | None, "A regular expression to look for in each answer. Default: none."] = None
+    answers: Annotated[int, "Write answers to so many of the rows, spread over the data; 0 for the loss alone."] = 16
+    max_tokens: Annotated[
+        int | None, f"Longest answer, in tokens. Default: twice the longest in the data, at most {LONGEST_ANSWER}."
+    ] = None
+    samples: Annotated[int | None, "Use only the first so many rows of the data. Default: all."] = None
+    backend: Annotated[str, "Where to compute: auto, or the name of an installed rail."] = "auto"
+    dtype: Annotated[DType, "Number format of the weights. auto: bfloat16 where it is fast."] = "auto"
+
+    def __post_init__(self) -> None:
+        check(self, _EVAL_RANGES, _EVAL_CLASHES)
+        gates = gates_in(self.gate)
+        problems = []
+        if self.against is None and any(gate.change for gate in gates):
+            problems.append("a gate is on a difference, but there is nothing to compare with: give --against")
+        if self.regex is None and any(gate.metric == "regex" for gate in gates):
+            problems.append("a gate is on regex, but there is no pattern: give --regex")
+        if not self.answers and any(gate.metric in OF_ANSWERS for gate in gates):
+            problems.append("a gate is on answers, but answers is 0")
+        if problems:
+            raise BadValue("; ".join(problems) + ".")
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """What a user may set for answers side by side."""
+
+    file: Annotated[str | None, "A .gguf file, whose answers are shown too. Default: none."] = None
+    output: Annotated[str | None, "Write the page here, as .md and .html. Default: only to the screen."] = None
+    answers: Annotated[int, "How many rows of the data to ask, spread over it."] = 4
+    max_tokens: Annotated[int, "Longest answer, in tokens."] = 128
+    backend: Annotated[str, "Where to compute: auto, or the name of an installed rail."] = "auto"
+    dtype: Annotated[DType, "Number format of the weights. auto: bfloat16 where it is fast."] = "auto"
+
+    def __post_init__(self) -> None:
+        check(self, {"answers": _POSITIVE, "max_tokens": _POSITIVE})
+
+
+@dataclass(frozen=True)
+class HarnessConfig:
+    """What a user may set for tasks of lm-evaluation-harness."""
+
+    samples: Annotated[int | None, "Use only the first so many rows of each task. Default: all."] = None
+    shots: Annotated[int | None, "Solved examples before each question. Default: what the task says."] = None
+    chat: Annotated[bool, "Ask in the model's chat template, as a user would; tasks are made for plain text."] = False
+    backend: Annotated[str, "Where to compute: auto, or the name of an installed rail."] = "auto"
+    dtype: Annotated[DType, "Number format of the weights. auto: bfloat16 where it is fast."] = "auto"
+
+    def __post_init__(self) -> None:
+        check(self, {"samples": _POSITIVE, "shots": (0, math.inf)})
 
 
 @dataclass(frozen=True)
@@ -407,6 +474,26 @@ _TRAIN_RANGES: dict[str, _Range] = {
     "cooldown": (0, math.inf),
     "disk_wait": (0, math.inf),
 }
+_EVAL_RANGES: dict[str, _Range] = {"answers": (0, math.inf), "max_tokens": _POSITIVE, "samples": _POSITIVE}
+_EVAL_CLASHES: list[_Clash] = [
+    *(
+        (
+            (name, "answers"),
+            lambda value, answers: value is not None and not answers,
+            f"{name} is about answers, but answers is 0",
+        )
+        for name in ("regex", "max_tokens")
+    ),
+    (("regex",), lambda pattern: pattern is not None and not _compiles(pattern), "regex is no regular expression"),
+]
+
+
+def _compiles(pattern: str) -> bool:
+    try:
+        re.compile(pattern)
+    except re.error:
+        return False
+    return True
 
 
 def settings(config: type) -> Iterator[Setting]:

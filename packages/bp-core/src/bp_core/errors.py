@@ -248,6 +248,27 @@ class NotProven(BackpropagateError):
     fix = "Read parity.json for what differs; please report it with the output of `backprop info`."
 
 
+class GateFailed(BackpropagateError):
+    """An evaluation was done, and what it measured does not satisfy the conditions that were set."""
+
+    code = "RUNTIME_GATE_FAILED"
+    fix = "Train longer or on better data, or set other limits in --gate."
+
+
+class NothingToEvaluate(BackpropagateError):
+    """There are no rows to evaluate on: none were named, and the run held none out, or they are not as they were."""
+
+    code = "INPUT_NOTHING_TO_EVALUATE"
+    fix = "Give rows with --data FILE, or train with --held-out 0.05."
+
+
+class TargetNotFound(BackpropagateError):
+    """A name is none of a run, a folder with an adapter or a model, and a model that can be had."""
+
+    code = "INPUT_TARGET_NOT_FOUND"
+    fix = "Name a run (`backprop list-runs`), a folder such as ./output, or a model such as smollm2-135m."
+
+
 class Interrupted(BackpropagateError):
     """The run was stopped by the user; its last checkpoint is complete."""
 
