@@ -16,7 +16,7 @@ from backpropagate.architecture import architecture
 from backpropagate.fit import Room, alike, cut
 from backpropagate.memory import GIB
 from backpropagate.presets import PRESETS
-from bp_core.config import CheckConfig, ExportConfig, TrainConfig, settings
+from bp_core.config import CheckConfig, ExportConfig, ServeConfig, TrainConfig, settings
 from bp_core.errors import ERRORS
 from bp_data.check import KINDS
 from bp_data.formats import FORMATS
@@ -34,7 +34,12 @@ def cli() -> str:
 
 def config() -> str:
     parts = ["# Settings\n", "Each is a keyword of `Trainer`, an option of `backprop`, and an environment variable.\n"]
-    for verb, kind in (("train", TrainConfig), ("export", ExportConfig), ("data check", CheckConfig)):
+    for verb, kind in (
+        ("train", TrainConfig),
+        ("export", ExportConfig),
+        ("serve", ServeConfig),
+        ("data check", CheckConfig),
+    ):
         parts.append(f"## {verb}\n")
         parts.append("| setting | default | environment variable | meaning |\n|---|---|---|---|")
         for field in settings(kind):

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bp_core.config import CheckConfig, ExportConfig, TrainConfig, TrainOn
+from bp_core.config import CheckConfig, ExportConfig, ServeConfig, TrainConfig, TrainOn
 from bp_core.config import settings as settings_of
 
 from . import __version__
@@ -28,6 +28,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Check a data file, look at it as the model will, split it, convert it.")
 app.add_typer(data_app, name="data")
+ollama_app = typer.Typer(help="Bring a GGUF to a running Ollama, list what it has, remove a model.")
+app.add_typer(ollama_app, name="ollama")
 _EXTEND = "Extend it to so many steps; from there the learning rate is that of the longer run."
 _ALLOW = "Go on although data, model or settings changed."
 RunName = Annotated[str, typer.Argument(help="Id, unique beginning of one, or run folder.")]
@@ -131,6 +133,17 @@ def chat(
 ) -> None:
     """Talk to a trained model: the GGUF through llama.cpp, an adapter through its training backend."""
     _verbs().chat(target, prompt, system, max_tokens)
+
+
+@app.command()
+@with_options(ServeConfig)
+def serve(
+    settings: dict[str, Any],
+    target: Annotated[str, typer.Argument(help="A .gguf file, an output folder, or a run whose export it was.")],
+    json: Json = False,
+) -> None:
+    """Serve a GGUF over HTTP as OpenAI does, to this machine only, until Ctrl-C."""
+    _verbs().serve(settings, target, json=json)
 
 
 @app.command()
@@ -252,6 +265,33 @@ def convert(
     _data_verbs().convert_file(file, to, output, columns)
 
 
+@ollama_app.command()
+@with_options(ExportConfig, "format", "quantization", "output", "ollama", "ollama_name")
+def register(
+    settings: dict[str, Any],
+    file: Annotated[str, typer.Argument(help="The .gguf file. A Modelfile beside it says how it is to run.")],
+    name: Annotated[str, typer.Argument(help="What Ollama shall call it.")],
+    json: Json = False,
+) -> None:
+    """Give Ollama a GGUF, and see that it behaves there as in its file."""
+    _ollama_verbs().register_file(settings, file, name, json=json)
+
+
+@ollama_app.command("list")
+def list_models(json: Json = False) -> None:
+    """List the models that Ollama has."""
+    _ollama_verbs().list_models(json=json)
+
+
+@ollama_app.command()
+def rm(
+    name: Annotated[str, typer.Argument(help="The model's name in Ollama.")],
+    json: Json = False,
+) -> None:
+    """Remove a model from Ollama; the file that it was made of stays."""
+    _ollama_verbs().remove(name, json=json)
+
+
 def _verbs() -> Any:
     """The module that does the work, loaded when a verb runs, so that --help stays quick."""
     return import_module(".verbs", __package__)
@@ -263,3 +303,7 @@ def _ledger_verbs() -> Any:
 
 def _data_verbs() -> Any:
     return import_module(".data_verbs", __package__)
+
+
+def _ollama_verbs() -> Any:
+    return import_module(".ollama_verbs", __package__)
