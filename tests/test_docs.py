@@ -16,8 +16,9 @@ from backpropagate.failures import exit_code_of
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "docs" / "data.md"
-METHODS = ROOT / "docs" / "methods.md"
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", DATA, METHODS, *sorted(ROOT.glob("packages/*/README.md"))]
+METHODS, OLLAMA = ROOT / "docs" / "methods.md", ROOT / "docs" / "ollama.md"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", DATA, METHODS, OLLAMA]
+PAGES += sorted(ROOT.glob("packages/*/README.md"))
 
 
 def blocks(page, language):

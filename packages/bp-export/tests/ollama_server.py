@@ -268,7 +268,7 @@ class _Handler(BaseHTTPRequestHandler):
     def chat(self):
         request = self.body()
         model = self.ollama.find(request["model"])
-        if request.get("_debug_render_only") and self.ollama.since(0, 11, 7):
+        if request.get("_debug_render_only") and self.ollama.since(0, 12):
             prompt, _ = self.ollama.prompt(model, request["messages"])
             self.reply(200, {"model": request["model"], "_debug_info": {"rendered_template": prompt}})
             return

@@ -114,6 +114,21 @@ def test_a_blob_is_sent_once_and_a_name_is_not_taken_silently(newest, tiny):
             server.remove(NAME)
 
 
+def test_a_version_that_cannot_show_its_prompt_is_taken_at_its_answer(tiny, tmp_path, monkeypatch):
+    for _ in running("0.9.0", tmp_path, monkeypatch):
+        seen = register(tiny, CONFIG).seen
+    assert seen.rendered is None and "cannot show the prompt" in seen.notes[0]
+
+
+def test_progress_is_told_in_bytes(newest, tiny):
+    seen = []
+    register(tiny, CONFIG, notify=seen.append)
+    for stage in ("compute the digest", "upload to Ollama"):
+        steps = [(step.done, step.total) for step in seen if step.stage == stage]
+        assert len(steps) > 4 and steps == sorted(steps) and steps[-1][0] == steps[-1][1] > tiny.stat().st_size
+    assert {"Ollama: parsing GGUF", "Ollama: success", "ask Ollama once"} <= {step.stage for step in seen}
+
+
 def test_an_answer_that_ends_neither_here_nor_there_is_told(newest, tiny):
     seen = register(tiny, CONFIG).seen
     assert not seen.ended and "in llama.cpp it does not either" in seen.notes[0]
@@ -165,10 +180,9 @@ def test_a_blob_that_is_not_what_its_name_says_is_refused(newest, tiny):
 
 
 def test_old_versions_get_only_templates_that_go_can_write(tmp_path, monkeypatch, tiny):
-    dated = Blob(GgufFile(tiny), guarded=True)
     monkeypatch.setattr("bp_export.ollama.blob.guard", lambda template: "{{ strftime_now('%d %b %Y') }}" + template)
     dated, file = Blob(GgufFile(tiny), guarded=True), tmp_path / "dated.gguf"
-    file.write_bytes(b"".join(dated.chunks()))
+    file.write_bytes(b"".join(dated.chunks("")))
     for _ in running("0.29.0", tmp_path, monkeypatch):
         with pytest.raises(OllamaTooOld, match=r"no exact form in Go.*0\.29\.0") as caught:
             register(file, CONFIG)
@@ -219,7 +233,7 @@ def test_what_cannot_become_a_model_is_refused_before_anything_is_sent(newest, t
 def test_the_remark_changes_the_template_only(tiny, tmp_path):
     before, guarded = GgufFile(tiny), tmp_path / "guarded.gguf"
     blob = Blob(before, guarded=True)
-    guarded.write_bytes(b"".join(blob.chunks()))
+    guarded.write_bytes(b"".join(blob.chunks("")))
     after = GgufFile(guarded)
     field = "tokenizer.chat_template"
     assert after.fields == before.fields | {field: guard(before.fields[field])}

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from bp_core.config import QUANTIZED, Recipe
@@ -122,7 +123,7 @@ def show_registered(done: Registered) -> None:
         ("in Ollama", f"{done.name}, {done.server} (version {done.version})"),
         ("upload", "done" if done.uploaded else "not needed, it was there"),
         ("prompts", rendered),
-        ("answer", visible(seen.answer)[:200] + ("" if seen.ended else " … (did not end)")),
+        ("answer", escape(visible(seen.answer)[:200]) + ("" if seen.ended else " … (did not end)")),
         ("next", f"ollama run {done.name}"),
     )
     console.print(table)

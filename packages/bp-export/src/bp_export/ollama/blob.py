@@ -7,6 +7,8 @@ import struct
 from collections.abc import Iterator
 from functools import cached_property
 
+from bp_core.events import Notify, Progress
+
 from ..gguf_file import GgufFile
 
 TEMPLATE_FIELD = "tokenizer.chat_template"
@@ -23,7 +25,8 @@ _SEEN_AS_ANOTHER = 100
 class Blob:
     """The bytes of an upload and their name. `guarded`: with the remark in its template; the file stays as it is."""
 
-    def __init__(self, gguf: GgufFile, *, guarded: bool) -> None:
+    def __init__(self, gguf: GgufFile, *, guarded: bool, notify: Notify | None = None) -> None:
+        self._notify = notify
         self._parts = [gguf.bytes()]
         template = gguf.fields.get(TEMPLATE_FIELD, "")
         if guarded and template:
@@ -34,14 +37,20 @@ class Blob:
     def digest(self) -> str:
         """Ollama's name for these bytes."""
         made = hashlib.sha256()
-        for chunk in self.chunks():
+        for chunk in self.chunks("compute the digest"):
             made.update(chunk)
         return f"sha256:{made.hexdigest()}"
 
-    def chunks(self) -> Iterator[bytes]:
+    def chunks(self, purpose: str) -> Iterator[bytes]:
+        """The bytes one after another, telling how far they are."""
+        done = 0
         for part in self._parts:
             for start in range(0, len(part), _CHUNK):
-                yield bytes(part[start : start + _CHUNK])
+                chunk = bytes(part[start : start + _CHUNK])
+                yield chunk
+                done += len(chunk)
+                if self._notify:
+                    self._notify(Progress(purpose, done, self.size))
 
 
 def guard(template: str) -> str:

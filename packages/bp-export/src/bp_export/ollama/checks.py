@@ -18,6 +18,7 @@ from .modelfile import Setup
 
 QUESTION = {"role": "user", "content": "Please tell me in one short sentence what you can do for me."}
 _LIMIT = 256  # tokens
+_ROOM = 1024  # tokens; more than any of the conversations
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,10 @@ class Checks:
         return True, []
 
     def _rendered(self, turns: Turns) -> str | None:
-        # A server that does not know the switch would answer; one token is enough then.
+        # Room for the whole conversation; and one token, for a server that does not know the switch and answers.
+        room = max(self.setup.parameters.get("num_ctx", 0), _ROOM)
         request = {"model": self.name, "messages": list(turns), "_debug_render_only": True}
-        told = self.server.chat({**request, "options": {"num_predict": 1}}).get("_debug_info")
+        told = self.server.chat({**request, "options": {"num_ctx": room, "num_predict": 1}}).get("_debug_info")
         return str(told["rendered_template"]) if told else None
 
     def _answer_ends(self) -> tuple[bool, str, list[str]]:

@@ -105,14 +105,14 @@ class Ollama:
         if last != "success":
             raise OllamaRegistrationFailed(f"Ollama broke off after {last!r}.", where=self.url)
 
-    def upload(self, blob: Blob, notify: Notify | None = None) -> bool:
+    def upload(self, blob: Blob) -> bool:
         """Bring a blob there, unless it is there already; False then. It is read as it is sent."""
         path = f"/api/blobs/{blob.digest}"
         with self._answer("HEAD", path, missing_is_fine=True) as response:
             if response.status_code == httpx.codes.OK:
                 return False
         headers = {"Content-Length": str(blob.size), "Content-Type": "application/octet-stream"}
-        with self._answer("POST", path, content=_told(blob, notify), headers=headers):
+        with self._answer("POST", path, content=blob.chunks("upload to Ollama"), headers=headers):
             return True
 
     def _json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -150,16 +150,6 @@ def _refusal(response: httpx.Response, url: str) -> OllamaModelMissing | OllamaR
     if response.status_code == httpx.codes.NOT_FOUND and "not found" in reason:
         return OllamaModelMissing(f"Ollama: {reason}", where=url)
     return OllamaRegistrationFailed(f"Ollama refused: {reason} (HTTP {response.status_code})", where=url)
-
-
-def _told(blob: Blob, notify: Notify | None) -> Iterator[bytes]:
-    """The blob's bytes, telling how many are on their way."""
-    sent = 0
-    for chunk in blob.chunks():
-        yield chunk
-        sent += len(chunk)
-        if notify:
-            notify(Progress("upload to Ollama", sent, blob.size))
 
 
 def _object(text: str) -> dict[str, Any]:

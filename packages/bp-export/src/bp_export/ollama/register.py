@@ -19,7 +19,7 @@ from bp_core.errors import (
     OllamaUnreachable,
     TemplateUnusable,
 )
-from bp_core.events import Notify, Progress
+from bp_core.events import Notify
 
 from ..chat import Chat
 from ..facts import GgufFacts, facts_of
@@ -111,10 +111,8 @@ class _Registration:
 
     def run(self, name: str) -> Registered:
         template = self._template()
-        if self.notify:
-            self.notify(Progress("compute the digest", 0, 0))
-        blob = Blob(self.gguf, guarded=template is None)
-        uploaded = self.server.upload(blob, self.notify)
+        blob = Blob(self.gguf, guarded=template is None, notify=self.notify)
+        uploaded = self.server.upload(blob)
         draft = f"{name if ':' in name.rpartition('/')[2] else name + ':latest'}-unchecked"
         try:
             self.server.create(self._request(draft, blob, template), self.notify)
