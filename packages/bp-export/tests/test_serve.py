@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 
+import numpy as np
 import pytest
 from gguf import GGUFWriter
 
@@ -96,6 +97,33 @@ def test_a_file_that_llama_cpp_refuses(tmp_path):
     writer.close()
     with pytest.raises(LlamaCppFailed, match=r"did not start.*strange"):
         LlamaServer(path, ServeConfig(port=0), gpu=False)
+
+
+def test_an_adapter_changes_the_model_while_it_runs(served, gguf_source, tmp_path):
+    path = tmp_path / "lora.gguf"
+    writer = GGUFWriter(path, "llama")
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", 2.0)
+    random = np.random.default_rng(0)
+    for name in ("a", "b"):
+        shape = (2, 576) if name == "a" else (576, 2)
+        writer.add_tensor(f"blk.0.attn_output.weight.lora_{name}", random.normal(size=shape).astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    config = ServeConfig(port=0, num_ctx=256, lora=str(path))
+    with LlamaServer(gguf_source, config, gpu=False) as server:
+        (adapter,) = json.loads(ask(server, "/lora-adapters")[2])
+        assert adapter["path"] == str(path) and adapter["scale"] == 1.0
+        assert answer_of(server) != answer_of(served)
+    with pytest.raises(FileMissing, match=r"none\.gguf"):
+        LlamaServer(gguf_source, ServeConfig(lora=str(tmp_path / "none.gguf")))
+
+
+def answer_of(server):
+    return json.loads(ask(server, "/v1/chat/completions", ASKED)[2])["choices"][0]["message"]["content"]
 
 
 def test_it_ends_with_whoever_started_it(gguf_source):

@@ -219,6 +219,7 @@ class ServeConfig:
     port: Annotated[int, "The port; 0 takes any free one."] = 8080
     name: Annotated[str | None, "The model's name in requests. Default: the file's."] = None
     num_ctx: Annotated[int, "Context of a conversation in tokens, up to the model's."] = NUM_CTX
+    lora: Annotated[str | None, "A GGUF adapter that changes the model while it runs. Default: none."] = None
     parallel: Annotated[int, "Conversations at the same time; each has its own context."] = 1
     api_key: Annotated[str | None, "A key that every request must bring; hide it in the variable. Default: none."] = (
         None

@@ -24,6 +24,7 @@ def parameters(asked: dict[str, Any]) -> Any:
     params.n_parallel = asked["parallel"]
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = asked["threads"]
     params.api_keys = [asked["api_key"]] if asked["api_key"] else []
+    params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(asked["lora"], 1.0)] if asked["lora"] else []
     params.cors_origins = asked["origins"]
     params.ui, params.use_jinja, params.endpoint_slots = False, True, False
     return params

@@ -35,8 +35,9 @@ class LlamaServer:
 
     def __init__(self, path: Path, config: ServeConfig | None = None, *, gpu: bool = True) -> None:
         config = config or ServeConfig()
-        if not path.is_file():
-            raise FileMissing("there is no such file.", where=str(path))
+        for file in (path, *([Path(config.lora)] if config.lora else [])):
+            if not file.is_file():
+                raise FileMissing("there is no such file.", where=str(file))
         if not (is_local(config.host) or config.open_to_network):
             message = f"{config.host} is not only this machine: everybody who reaches it could use the model."
             raise OpenToOthers(message)
@@ -133,6 +134,7 @@ def _request(path: Path, name: str, config: ServeConfig, gpu: bool) -> str:
         "parallel": config.parallel,
         "gpu_layers": _ALL_LAYERS if gpu else 0,
         "threads": threads(),
+        "lora": config.lora or "",
         "api_key": config.api_key or "",
         "origins": _NO_ORIGIN,
     }
