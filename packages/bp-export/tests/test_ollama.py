@@ -170,6 +170,10 @@ def test_where_nothing_listens_the_next_command_is_told(tiny, monkeypatch):
         with pytest.raises(OllamaUnreachable, match="no Ollama answers") as caught:
             register(tiny, CONFIG)
     assert "ollama serve" in caught.value.fix
+    for host in ("http://not an address:x", "ftp://127.0.0.1"):
+        monkeypatch.setenv("OLLAMA_HOST", host)
+        with pytest.raises(OllamaUnreachable):
+            register(tiny, CONFIG)
 
 
 def test_a_blob_that_is_not_what_its_name_says_is_refused(newest, tiny):
@@ -251,6 +255,8 @@ def test_a_model_of_plain_text_gets_the_bare_prompt(newest, tiny, tiny_llama, he
     done = register(file, CONFIG)
     assert (done.template, done.seen.rendered) == ("none", None)
     assert newest.models[f"{NAME}:latest"]["go"] == "{{ .Prompt }}"
+    with pytest.raises(BadValue, match="no place for a system message"):
+        register(file, dataclasses.replace(CONFIG, ollama_overwrite=True, system="Be brief."))
 
 
 def test_an_export_hands_over_with_its_contract_and_settings(newest, tiny, tiny_llama, tmp_path):

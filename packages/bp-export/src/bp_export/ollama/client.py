@@ -22,7 +22,9 @@ Version = tuple[int, ...]
 _PORTS = {"": 11434, "http": 80, "https": 443}  # Ollama's own default only where no scheme is named
 _ANYWHERE = ("0.0.0.0", "::")  # where a server listens, not where a client can go
 _CONNECT_SECONDS = 5.0
+_QUICK_SECONDS = 30.0  # for what only looks something up
 _ANSWER_SECONDS = 600.0  # loading a large model takes minutes
+_SLOW = ("/api/blobs/", "/api/create", "/api/chat")
 _DEVELOPMENT = (0, 0, 0)  # a server built from source says so; it is as new as its source
 
 
@@ -49,9 +51,11 @@ class Ollama:
     def __init__(self, host: str | None = None, *, patience: float | None = None) -> None:
         self.url = address(os.environ.get("OLLAMA_HOST", "") if host is None else host)
         self._patience = patience or _ANSWER_SECONDS
-        limits = httpx.Timeout(self._patience, connect=min(_CONNECT_SECONDS, self._patience))
-        # A proxy from the environment is for the outside, and would not find this machine's loopback.
-        self._client = httpx.Client(base_url=self.url, timeout=limits, trust_env=not _is_loopback(self.url))
+        try:
+            # A proxy from the environment is for the outside, and would not find this machine's loopback.
+            self._client = httpx.Client(base_url=self.url, trust_env=not _is_loopback(self.url))
+        except httpx.InvalidURL as error:
+            raise OllamaUnreachable(f"that is no address ({error}).", where=self.url) from error
 
     def __enter__(self) -> Self:
         return self
@@ -66,9 +70,8 @@ class Ollama:
         text = str(self._json("GET", "/api/version").get("version"))
         numbers = tuple(map(int, re.findall(r"\d+", text.split("-")[0])))
         if not numbers:
-            raise OllamaRegistrationFailed(
-                f"what answers there is not Ollama: its version is {text!r}.", where=self.url
-            )
+            message = f"what answers there is not Ollama: its version is {text!r}."
+            raise OllamaRegistrationFailed(message, where=self.url)
         return (1 << 16,) if numbers == _DEVELOPMENT else numbers
 
     def models(self) -> list[dict[str, Any]]:
@@ -127,15 +130,17 @@ class Ollama:
     def _answer(
         self, method: str, path: str, *, missing_is_fine: bool = False, **request: Any
     ) -> Iterator[httpx.Response]:
+        patience = self._patience if path.startswith(_SLOW) else min(_QUICK_SECONDS, self._patience)
+        limits = httpx.Timeout(patience, connect=min(_CONNECT_SECONDS, patience))
         try:
-            with self._client.stream(method, path, **request) as response:
+            with self._client.stream(method, path, timeout=limits, **request) as response:
                 if not response.is_success and not (missing_is_fine and response.status_code == httpx.codes.NOT_FOUND):
                     raise _refusal(response, self.url)
                 yield response
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol) as error:
             raise OllamaUnreachable(f"no Ollama answers there ({error}).", where=self.url) from error
         except httpx.TimeoutException as error:
-            message = f"Ollama did not answer {path} within {self._patience:g} s."
+            message = f"Ollama did not answer {path} within {patience:g} s."
             raise OllamaUnreachable(message, where=self.url) from error
         except httpx.HTTPError as error:
             raise OllamaRegistrationFailed(f"Ollama broke off the connection ({error}).", where=self.url) from error

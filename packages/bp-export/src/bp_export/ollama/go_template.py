@@ -7,8 +7,8 @@ texts are read off what the template renders; a template that does anything else
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
@@ -84,7 +84,7 @@ def go_template(facts: GgufFacts) -> str:
     chat, later = (Chat.of(facts, today) for today in _DAYS)
     pieces = _take_apart(chat)
     for turns in conversations():
-        wanted = _tried(lambda turns=turns: chat.prompt(turns))  # type: ignore[misc]
+        wanted = _tried(chat, turns)
         if wanted is None:
             continue  # a conversation that the template refuses
         if wanted != later.prompt(turns):
@@ -125,7 +125,7 @@ def _take_apart(chat: Chat) -> Pieces:
         (to_answer.removeprefix(after_user), after_answer),
         tail.removeprefix(after_user),
     )
-    written = _tried(lambda: chat.prompt([system, user, assistant, again]))
+    written = _tried(chat, [system, user, assistant, again])
     return pieces if written is None else _with_system(pieces, written)
 
 
@@ -134,15 +134,11 @@ def _with_system(pieces: Pieces, written: str) -> Pieces:
     if written.find(_SYSTEM) > written.find(_ASKED):
         _, _, before, after, _ = _between(written, _ASKED, _ANSWERED, _SYSTEM, _ASKED_AGAIN)
         around = before.removeprefix(pieces.assistant[1]).removeprefix(pieces.user[0]), after
-        return _replaced(pieces, around, "last")
+        return replace(pieces, system=around, place="last")
     before, after, *_ = _between(written, _SYSTEM, _ASKED)
     if after.endswith(pieces.user[0]):
-        return _replaced(pieces, (before, after.removesuffix(pieces.user[0])), "own")
-    return _replaced(pieces, (before, after), "first")
-
-
-def _replaced(pieces: Pieces, system: tuple[str, str], place: Place) -> Pieces:
-    return Pieces(pieces.opening, system, place, pieces.user, pieces.assistant, pieces.answer)
+        return replace(pieces, system=(before, after.removesuffix(pieces.user[0])), place="own")
+    return replace(pieces, system=(before, after), place="first")
 
 
 def _between(text: str, *marks: str) -> Sequence[str]:
@@ -162,10 +158,10 @@ def _common(*texts: str) -> str:
     return min(texts, key=len)[:length]
 
 
-def _tried(render: Callable[[], str]) -> str | None:
-    """What a template writes; None if it refuses the conversation."""
+def _tried(chat: Chat, turns: Turns) -> str | None:
+    """The prompt that a template writes; None if it refuses the conversation."""
     try:
-        return render()
+        return chat.prompt(turns)
     except TemplateUnusable:
         return None
 

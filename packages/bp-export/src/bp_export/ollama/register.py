@@ -87,14 +87,16 @@ def default_name(file: Path) -> str:
 
 
 def require_place_for(system: str, chat: Chat) -> None:
-    """Raise BadValue unless the chat template takes this system message, and a Modelfile can hold it."""
+    """Raise BadValue unless the chat template writes this system message, and a Modelfile can hold it."""
     if QUOTES in system:
         raise BadValue(f"a Modelfile cannot hold a text with {QUOTES} in it.", fix="Write it with other quotes.")
     try:
-        chat.prompt([{"role": "system", "content": system}, QUESTION])
-    except TemplateUnusable as error:
-        message = f"the model's chat template has no place for a system message ({error.message})"
-        raise BadValue(message, fix="Leave --system out.") from error
+        placed = system.strip() in chat.prompt([{"role": "system", "content": system}, QUESTION])
+    except TemplateUnusable:
+        placed = False
+    if not placed:
+        message = "the model's chat template has no place for a system message."
+        raise BadValue(message, fix="Leave --system out.")
 
 
 @dataclass(frozen=True)
