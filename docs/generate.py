@@ -16,7 +16,16 @@ from backpropagate.architecture import architecture
 from backpropagate.fit import Room, alike, cut
 from backpropagate.memory import GIB
 from backpropagate.presets import PRESETS
-from bp_core.config import CheckConfig, CompareConfig, EvalConfig, ExportConfig, HarnessConfig, TrainConfig, settings
+from bp_core.config import (
+    CheckConfig,
+    CompareConfig,
+    EvalConfig,
+    ExportConfig,
+    HarnessConfig,
+    ServeConfig,
+    TrainConfig,
+    settings,
+)
 from bp_core.errors import ERRORS
 from bp_data.check import KINDS
 from bp_data.formats import FORMATS
@@ -34,8 +43,9 @@ def cli() -> str:
 
 def config() -> str:
     parts = ["# Settings\n", "Each is a keyword of `Trainer`, an option of `backprop`, and an environment variable.\n"]
-    verbs = {"train": TrainConfig, "export": ExportConfig, "eval": EvalConfig, "compare": CompareConfig}
-    for verb, kind in {**verbs, "lm-eval": HarnessConfig, "data check": CheckConfig}.items():
+    verbs = {"train": TrainConfig, "export": ExportConfig, "serve": ServeConfig, "eval": EvalConfig}
+    verbs |= {"compare": CompareConfig, "lm-eval": HarnessConfig, "data check": CheckConfig}
+    for verb, kind in verbs.items():
         parts.append(f"## {verb}\n")
         parts.append("| setting | default | environment variable | meaning |\n|---|---|---|---|")
         for field in settings(kind):

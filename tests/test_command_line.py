@@ -4,17 +4,20 @@ import dataclasses
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from ollama_server import OllamaServer
 
 import backpropagate
 from backpropagate.cli import app
 from backpropagate.failures import exit_code_of
 from backpropagate.options import with_options
 from backpropagate.recipe import learning_rate, resolve
-from bp_core.config import ExportConfig, TrainConfig, settings
+from backpropagate.serving import model_file
+from bp_core.config import ExportConfig, ServeConfig, TrainConfig, settings
 
-HEAVY = ("torch", "transformers", "peft", "numpy", "pydantic", "tokenizers", "gguf", "huggingface_hub")
+HEAVY = ("torch", "transformers", "peft", "numpy", "pydantic", "tokenizers", "gguf", "huggingface_hub", "httpx")
 
 
 def loaded_by(code):
@@ -41,7 +44,7 @@ def test_public_names_are_these():
         backpropagate.Trainr  # noqa: B018
 
 
-@pytest.mark.parametrize(("verb", "config"), [("train", TrainConfig), ("export", ExportConfig)])
+@pytest.mark.parametrize(("verb", "config"), [("train", TrainConfig), ("export", ExportConfig), ("serve", ServeConfig)])
 def test_every_setting_is_an_option_with_its_help_and_variable(verb, config, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "400")
     assert exit_code_of(app, [verb, "--help"]) == 0
@@ -58,8 +61,8 @@ def test_options_and_environment_arrive_as_settings(monkeypatch):
         seen.update(settings, name=name)
 
     seen = {}
-    command(name="x", format="gguf", quantization="f16", output=None)
-    assert seen == {"name": "x", "format": "gguf", "quantization": "f16", "output": None}
+    command(name="x", **dataclasses.asdict(ExportConfig(quantization="f16")))
+    assert seen == {"name": "x", **dataclasses.asdict(ExportConfig(quantization="f16"))}
     assert {f.name for f in dataclasses.fields(ExportConfig)} < set(seen)
 
 
@@ -81,13 +84,20 @@ def test_version_and_info_are_data_on_stdout(capsys):
     assert "backend cpu" in capsys.readouterr().out
 
 
-def test_train_and_export_print_json_for_scripts(rows, tiny_llama, tmp_path, capsys):
+def test_train_and_export_print_json_for_scripts(rows, tiny_llama, tmp_path, capsys, monkeypatch):
     base = ["--model", str(tiny_llama), "--output", str(tmp_path / "out"), "--backend", "cpu", "--json"]
     assert exit_code_of(app, ["train", "--data", str(rows), "--steps", "2", *base]) == 0
     run = json.loads(capsys.readouterr().out)
     assert run["adapter"] == str(tmp_path / "out" / "lora") and len(run["losses"]) == 2
-    assert exit_code_of(app, ["export", str(tmp_path / "out"), "--quantization", "q8_0", "--json"]) == 0
+    export = ["export", str(tmp_path / "out"), "--quantization", "q8_0", "--ollama-name", "mine", "--json"]
+    monkeypatch.setattr("bp_export.ollama.checks._LIMIT", 16)  # the answers of a random model do not end
+    with OllamaServer("0.34.1", tmp_path) as ollama:
+        monkeypatch.setenv("OLLAMA_HOST", ollama.url)
+        assert exit_code_of(app, export) == 0
+        assert list(ollama.models) == ["mine:latest"]
     done = json.loads(capsys.readouterr().out)
+    assert done["ollama"]["seen"]["rendered"] and done["modelfile"].endswith("tiny-llama-q8_0.Modelfile")
+    assert model_file(run["folder"]) == model_file(str(tmp_path / "out")) == Path(done["path"])
     assert done["parity"]["proven"] and done["path"].endswith("tiny-llama-q8_0.gguf")
     assert exit_code_of(app, ["chat", done["path"], "--prompt", "Hi", "--max-tokens", "4"]) == 0
     assert capsys.readouterr().out.endswith("\n")

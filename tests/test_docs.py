@@ -16,10 +16,11 @@ from backpropagate.failures import exit_code_of
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "docs" / "data.md"
-METHODS = ROOT / "docs" / "methods.md"
-SEVERAL = ROOT / "docs" / "several-gpus.md"
+METHODS, OLLAMA, SEVERAL, EVALUATE = (
+    ROOT / "docs" / f"{name}.md" for name in ("methods", "ollama", "several-gpus", "evaluate")
+)
 READMES = sorted(ROOT.glob("packages/*/README.md"))
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", DATA, METHODS, SEVERAL, *READMES]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", DATA, METHODS, OLLAMA, SEVERAL, EVALUATE, *READMES]
 
 
 def blocks(page, language):

@@ -4,19 +4,19 @@ import importlib.util
 import json
 
 import datasets
-import lm_eval
 import pytest
-from lm_eval.models.huggingface import HFLM
-from lm_eval.tasks import TaskManager
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from backpropagate.cli import app
 from backpropagate.failures import exit_code_of
 from backpropagate.harness import _numbers
-from backpropagate.harness_model import RailModel
 from bp_core.rail import Job, find
 from bp_data import ChatTokenizer
 
+lm_eval = pytest.importorskip("lm_eval", reason="needs the group `harness`")
+HFLM = pytest.importorskip("lm_eval.models.huggingface").HFLM
+TaskManager = pytest.importorskip("lm_eval.tasks").TaskManager
+RailModel = pytest.importorskip("backpropagate.harness_model").RailModel
 ROWS = [
     {"q": "Question 1? The answer is", "choices": ["7", "14", "a cat sat"], "gold": 0},
     {"q": "Question 2? The answer is", "choices": ["7", "14 of course", "dogs"], "gold": 1},

@@ -31,7 +31,8 @@ def test_every_quantisation_is_exported_proven_and_loads(quantization, home, tin
     config = ExportConfig(quantization=quantization)
     seen = []
     done = export(home / "lora", tiny_llama, config, reference=llama_reference, samples=samples, notify=seen.append)
-    assert names(home) == ["lora", f"tiny-llama-{quantization}.gguf", f"tiny-llama-{quantization}.parity.json"]
+    file = f"tiny-llama-{quantization}"
+    assert names(home) == ["lora", f"{file}.Modelfile", f"{file}.gguf", f"{file}.parity.json"]
     assert done.path.name == f"tiny-llama-{quantization}.gguf"
     assert (done.format, done.quantization, done.bytes) == ("gguf", quantization, done.path.stat().st_size)
     assert done.parity.proven
@@ -78,7 +79,8 @@ def test_a_failed_proof_leaves_a_report_and_the_earlier_file(home, tiny_llama, l
     assert names(home) == ["lora", "tiny-llama-q8_0.failed.parity.json", "tiny-llama-q8_0.gguf"]
     assert caught.value.where == str(home / "tiny-llama-q8_0.failed.parity.json")
     export(home / "lora", tiny_llama, config, reference=llama_reference, samples=samples)
-    assert names(home) == ["lora", "tiny-llama-q8_0.gguf", "tiny-llama-q8_0.parity.json"]
+    file = "tiny-llama-q8_0"
+    assert names(home) == ["lora", f"{file}.Modelfile", f"{file}.gguf", f"{file}.parity.json"]
     assert gguf_facts(target).architecture == "llama"
 
 

@@ -8,6 +8,7 @@ import shutil
 import time
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,8 +119,9 @@ def export_adapter(folder: Path, config: ExportConfig, notify: Notify) -> Export
     job = job_for(folder, notify, "float32")
     base = base_of(folder)
     settings: dict[str, Any] = {"name": model_name(Path(base)) if base and is_whole(folder) else None, "notify": notify}
+    settings["written"] = partial(_record, folder)
     if config.format != "gguf":
-        return _recorded(folder, export(job.adapter, job.model, config, **settings))
+        return export(job.adapter, job.model, config, **settings)
     notify(Progress("open the reference", 0, 0))
     samples = samples_of(folder, job.model)
     mode = mode_of(folder)
@@ -128,7 +130,7 @@ def export_adapter(folder: Path, config: ExportConfig, notify: Notify) -> Export
     with ExitStack() as stack:
         settings["reference"] = reference(job, _folder_of(base, notify), stack)
         settings["samples"] = samples
-        return _recorded(folder, export(job.adapter, job.model, config, **settings))
+        return export(job.adapter, job.model, config, **settings)
 
 
 def base_of(folder: Path) -> str | None:
@@ -157,11 +159,10 @@ def run_of(adapter: Path) -> RunFolder | None:
     return next((RunFolder(place) for place in places if run_id == place.name and (place / RUN_FILE).is_file()), None)
 
 
-def _recorded(adapter: Path, done: Export) -> Export:
+def _record(adapter: Path, done: Export) -> None:
     """Note an export with the run that made the adapter, if it is there."""
     if run := run_of(adapter):
         record_export(run, done)
-    return done
 
 
 def samples_of(adapter: Path, base: Path) -> list[Sample]:

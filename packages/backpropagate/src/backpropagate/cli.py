@@ -17,6 +17,7 @@ from bp_core.config import (
     EvalConfig,
     ExportConfig,
     HarnessConfig,
+    ServeConfig,
     TrainConfig,
     TrainOn,
 )
@@ -36,6 +37,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Check a data file, look at it as the model will, split it, convert it.")
 app.add_typer(data_app, name="data")
+ollama_app = typer.Typer(help="Bring a GGUF to a running Ollama, list what it has, remove a model.")
+app.add_typer(ollama_app, name="ollama")
 _EXTEND = "Extend it to so many steps; from there the learning rate is that of the longer run."
 _ALLOW = "Go on although data, model or settings changed."
 _TARGET = "A run's id, an output, adapter or model folder, or a model name."
@@ -183,6 +186,17 @@ def lm_eval(
 
 
 @app.command()
+@with_options(ServeConfig)
+def serve(
+    settings: dict[str, Any],
+    target: Annotated[str, typer.Argument(help="A .gguf file, an output folder, or a run whose export it was.")],
+    json: Json = False,
+) -> None:
+    """Serve a GGUF over HTTP as OpenAI does, to this machine only, until Ctrl-C."""
+    _verbs().serve(settings, target, json=json)
+
+
+@app.command()
 def quickstart(
     output: Annotated[str, typer.Option(help="Folder for everything that is written.")] = "output",
     steps: Annotated[int, typer.Option(help="Optimizer steps.", min=1)] = 48,
@@ -301,6 +315,33 @@ def convert(
     _data_verbs().convert_file(file, to, output, columns)
 
 
+@ollama_app.command()
+@with_options(ExportConfig, "format", "quantization", "output", "ollama", "ollama_name")
+def register(
+    settings: dict[str, Any],
+    file: Annotated[str, typer.Argument(help="The .gguf file. A Modelfile beside it says how it is to run.")],
+    name: Annotated[str, typer.Argument(help="What Ollama shall call it.")],
+    json: Json = False,
+) -> None:
+    """Give Ollama a GGUF, and see that it behaves there as in its file."""
+    _ollama_verbs().register_file(settings, file, name, json=json)
+
+
+@ollama_app.command("list")
+def list_models(json: Json = False) -> None:
+    """List the models that Ollama has."""
+    _ollama_verbs().list_models(json=json)
+
+
+@ollama_app.command()
+def rm(
+    name: Annotated[str, typer.Argument(help="The model's name in Ollama.")],
+    json: Json = False,
+) -> None:
+    """Remove a model from Ollama; the file that it was made of stays."""
+    _ollama_verbs().remove(name, json=json)
+
+
 def _verbs() -> Any:
     """The module that does the work, loaded when a verb runs, so that --help stays quick."""
     return import_module(".verbs", __package__)
@@ -316,3 +357,7 @@ def _ledger_verbs() -> Any:
 
 def _data_verbs() -> Any:
     return import_module(".data_verbs", __package__)
+
+
+def _ollama_verbs() -> Any:
+    return import_module(".ollama_verbs", __package__)

@@ -30,6 +30,7 @@ _PACKAGES = (
     "safetensors",
     "gguf",
     "cyllama",
+    "xllamacpp",
     "numpy",
 )
 

@@ -8,10 +8,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from bp_core.config import QUANTIZED, Recipe
 from bp_export import Export, Parity
+from bp_export.ollama import Registered
 
 from .commands import command, near
 from .plan import Plan
@@ -107,6 +109,26 @@ def show_export(export: Export) -> None:
     if export.parity:
         show_parity(export.parity, console)
     console.print(_facts(("written", near(export.path)), ("size", gigabytes(export.bytes))))
+    if export.modelfile:
+        console.print(_facts(("Modelfile", near(export.modelfile))))
+    if export.ollama:
+        show_registered(export.ollama)
+
+
+def show_registered(done: Registered) -> None:
+    """What Ollama has now, and what was seen of it there."""
+    console, seen = Console(), done.seen
+    rendered = {True: "as trained", False: "other than trained", None: "not seen"}[seen.rendered]
+    table = _facts(
+        ("in Ollama", f"{done.name}, {done.server} (version {done.version})"),
+        ("upload", "done" if done.uploaded else "not needed, it was there"),
+        ("prompts", rendered),
+        ("answer", escape(visible(seen.answer)[:200]) + ("" if seen.ended else " … (did not end)")),
+        ("next", f"ollama run {done.name}"),
+    )
+    console.print(table)
+    for note in seen.notes:
+        console.print(f"[yellow]Note:[/] {note}", soft_wrap=True)
 
 
 def show_parity(parity: Parity, console: Console) -> None:

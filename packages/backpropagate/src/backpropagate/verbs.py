@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bp_core.config import ExportConfig, TrainConfig
+from bp_core.config import ExportConfig, ServeConfig, TrainConfig
 from bp_core.team import launched
 
-from . import conversation, environment, results, runs
+from . import conversation, environment, results, runs, serving
 from .adapters import adapter_in, export_adapter
 from .demonstration import demonstrate
 from .planning import outlook
@@ -47,7 +47,9 @@ def export(settings: Mapping[str, Any], adapter: str, *, json: bool) -> None:
         done = export_adapter(adapter_in(adapter), config, screen.notify)
     if json:
         parity = done.parity.as_dict() if done.parity else None
-        results.print_json({"path": done.path, "format": done.format, "bytes": done.bytes, "parity": parity})
+        told = {"path": done.path, "format": done.format, "bytes": done.bytes, "parity": parity}
+        registered = done.ollama.as_dict() if done.ollama else None
+        results.print_json(told | {"modelfile": done.modelfile, "ollama": registered})
     else:
         results.show_export(done)
 
@@ -56,6 +58,11 @@ def chat(target: str, prompt: str | None, system: str | None, max_tokens: int) -
     quiet_libraries()
     with conversation.speaker(target) as speaker:
         conversation.converse(speaker, prompt, system, max_tokens)
+
+
+def serve(settings: Mapping[str, Any], target: str, *, json: bool) -> None:
+    quiet_libraries()
+    serving.serve(target, ServeConfig(**settings), json=json)
 
 
 def estimate(settings: Mapping[str, Any], model: str, memory: float | None, *, json: bool) -> None:

@@ -32,6 +32,7 @@ OFFLOAD_LIMIT = 8_500_000_000  # with all of that in the host's memory
 RANK = 16
 MAX_LENGTH, TRACE_LENGTH = 2048, 8192  # tokens of an example, without and with a reasoning trace
 LONGEST_ANSWER = 512
+NUM_CTX = 8192
 
 PAIRED: tuple[Method, ...] = ("orpo", "simpo")  # methods that compare two answers
 # From the papers: arXiv:2403.07691 (ORPO), arXiv:2405.14734 (SimPO), arXiv:2402.01306 (KTO).
@@ -195,9 +196,47 @@ class ExportConfig:
     ] = "gguf"
     quantization: Annotated[Quantization, "Number format inside the GGUF."] = "q4_k_m"
     output: Annotated[str | None, "File or folder to write. Default: beside the adapter."] = None
+    ollama: Annotated[bool, "Register the GGUF with Ollama, too, and see that it behaves there."] = False
+    ollama_name: Annotated[
+        str | None, "What Ollama shall call it; asks for --ollama by itself. Default: the file's name."
+    ] = None
+    ollama_overwrite: Annotated[bool, "Replace a model of that name in Ollama."] = False
+    system: Annotated[
+        str | None, "System message for when a conversation has none, in Ollama and the Modelfile. Default: none."
+    ] = None
+    num_ctx: Annotated[
+        int | None,
+        f"Context in tokens, in Ollama and the Modelfile; more needs more memory. Default: the model's, to {NUM_CTX}.",
+    ] = None
+
+    @property
+    def registers(self) -> bool:
+        """Whether Ollama is wanted."""
+        return self.ollama or self.ollama_name is not None
 
     def __post_init__(self) -> None:
-        check(self, {})
+        check(self, {"num_ctx": _POSITIVE}, _NOT_GGUF)
+
+
+@dataclass(frozen=True)
+class ServeConfig:
+    """What a user may set for serving a model over HTTP."""
+
+    host: Annotated[str, "Where to listen. Any other address than this machine's own needs --open-to-network."] = (
+        "127.0.0.1"
+    )
+    port: Annotated[int, "The port; 0 takes any free one."] = 8080
+    name: Annotated[str | None, "The model's name in requests. Default: the file's."] = None
+    num_ctx: Annotated[int, "Context of a conversation in tokens, up to the model's."] = NUM_CTX
+    lora: Annotated[str | None, "A GGUF adapter that changes the model while it runs. Default: none."] = None
+    parallel: Annotated[int, "Conversations at the same time; each has its own context."] = 1
+    api_key: Annotated[str | None, "A key that every request must bring; hide it in the variable. Default: none."] = (
+        None
+    )
+    open_to_network: Annotated[bool, "Yes, let others use the model, whoever can reach this machine."] = False
+
+    def __post_init__(self) -> None:
+        check(self, {"port": (0, (1 << 16) - 1), "num_ctx": _POSITIVE, "parallel": (1, 256)})
 
 
 @dataclass(frozen=True)
@@ -440,6 +479,15 @@ _IMPOSSIBLE: list[_Clash] = [
         lambda init, dora: dora and init in STARTS_IN_BASE,
         "dora measures the length of the whole weight rows, so init must leave the base as it is (default, orthogonal)",
     ),
+]
+# What only a GGUF can have.
+_NOT_GGUF: list[_Clash] = [
+    (
+        (name, "format"),
+        lambda wanted, format: bool(wanted) and format != "gguf",
+        f"{name} is set, but only the format gguf has use for it",
+    )
+    for name in ("ollama", "ollama_name", "ollama_overwrite", "system", "num_ctx")
 ]
 _POSITIVE: _Range = (1, math.inf)
 _TRAIN_RANGES: dict[str, _Range] = {

@@ -206,6 +206,69 @@ class HubUnreachable(BackpropagateError):
     fix = "Check the network and HF_TOKEN, or use a local folder or the preset smollm2-135m."
 
 
+class OllamaUnreachable(BackpropagateError):
+    """No Ollama answers where one was looked for, or it did not answer in time."""
+
+    code = "DEP_OLLAMA_UNREACHABLE"
+    fix = "Start it (`ollama serve`, or the Ollama app), or set OLLAMA_HOST to where it runs."
+
+
+class OllamaTooOld(BackpropagateError):
+    """The Ollama that answers is too old for this model."""
+
+    code = "DEP_OLLAMA_TOO_OLD"
+    fix = "Install the newest Ollama from https://ollama.com/download."
+
+
+class OllamaRegistrationFailed(BackpropagateError):
+    """Ollama refused a file or a request, or broke off. Nothing was registered."""
+
+    code = "DEP_OLLAMA_REGISTRATION_FAILED"
+    fix = "Read what Ollama said, above and in its own log; `ollama create NAME -f FILE.Modelfile` does it by hand."
+
+
+class OllamaMismatch(BackpropagateError):
+    """A model in Ollama does not behave as in its file: another prompt, or no end. It did not get its name."""
+
+    code = "DEP_OLLAMA_MISMATCH"
+    fix = "Install the newest Ollama, and try without OLLAMA_GO_TEMPLATE; please report it if that does not help."
+
+
+class OllamaNameTaken(BackpropagateError):
+    """Ollama has a model of that name already."""
+
+    code = "INPUT_OLLAMA_NAME_TAKEN"
+    fix = "Choose another name, or replace it with --ollama-overwrite."
+
+
+class OllamaModelMissing(BackpropagateError):
+    """Ollama has no model of that name."""
+
+    code = "INPUT_OLLAMA_MODEL_NOT_FOUND"
+    fix = "`backprop ollama list` shows the names."
+
+
+class LlamaServerMissing(BackpropagateError):
+    """No llama-server is installed, and serving needs one."""
+
+    code = "DEP_LLAMA_SERVER_MISSING"
+    fix = 'Install it: pip install "bp-export[serve]".'
+
+
+class AddressUnusable(BackpropagateError):
+    """Nothing can listen at that address: the port is taken, or the address is not of this machine."""
+
+    code = "INPUT_ADDRESS_UNUSABLE"
+    fix = "Choose another --port, or 0 for any free one."
+
+
+class OpenToOthers(BackpropagateError):
+    """A model would be served to the whole network, to everybody who can reach this machine."""
+
+    code = "INPUT_HOST_NOT_LOCAL"
+    fix = "Leave --host out, or say that you mean it with --open-to-network; better with --api-key too."
+
+
 class OutOfMemory(BackpropagateError):
     """The device's memory is exhausted, also with one example at a time and with all that saves memory."""
 

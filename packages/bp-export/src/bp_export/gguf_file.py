@@ -43,12 +43,23 @@ class GgufFile:
         self.path = path
         self.fields: dict[str, Any] = {}
         self.tensors: dict[str, Tensor] = {}
+        self.spans: dict[str, tuple[int, int]] = {}  # where each field's value lies in the file, without its type
+        self.header = (0, 0)  # where the header ends, and where the tensors' data begins
         try:
             with path.open("rb") as file:
                 self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             self._read_header()
         except (struct.error, ValueError, KeyError, OverflowError) as error:
             raise GgufUnusable(f"this is not a complete GGUF file ({error}).", where=str(path)) from error
+
+    @property
+    def alignment(self) -> int:
+        """The tensors' data begins at a multiple of so many bytes."""
+        return int(self.fields.get("general.alignment", 32))
+
+    def bytes(self, start: int = 0, end: int | None = None) -> memoryview:
+        """A part of the file as it is."""
+        return memoryview(self._bytes)[start:end]
 
     def raw(self, name: str) -> np.ndarray:
         """The stored bytes of a tensor, as uint8 rows [..., bytes per row]."""
@@ -78,7 +89,9 @@ class GgufFile:
         for _ in range(fields):
             key, at = self._string(at)
             (kind,) = struct.unpack_from("<I", self._bytes, at)
-            self.fields[key], at = self._value(kind, at + 4)
+            start = at + 4
+            self.fields[key], at = self._value(kind, start)
+            self.spans[key] = start, at
         self._read_tensors(tensors, at)
 
     def _read_tensors(self, count: int, at: int) -> None:
@@ -91,8 +104,8 @@ class GgufFile:
             *reversed_shape, kind, offset = struct.unpack_from(f"<{dimensions}QIQ", self._bytes, at + 4)
             at += 4 + 8 * dimensions + 12
             found.append((name, GGMLQuantizationType(kind), tuple(reversed_shape[::-1]), offset))
-        alignment = int(self.fields.get("general.alignment", 32))
-        start = math.ceil(at / alignment) * alignment
+        start = math.ceil(at / self.alignment) * self.alignment
+        self.header = at, start
         for name, type_, shape, offset in found:
             self._add(Tensor(name, type_, shape, start + offset, _size(type_, shape)))
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bp_core import folders
@@ -15,10 +15,14 @@ from bp_core.events import Notify, Progress
 from bp_core.examples import Sample
 
 from . import adapter as lora
-from . import vocab
+from . import ollama, vocab
+from .chat import Chat
 from .convert import Converter
 from .engine import require_llama_cpp
+from .gguf_file import GgufFile
+from .hf_files import special_token
 from .merge import write_merged
+from .ollama import Registered
 from .parity import Parity
 from .places import require_free, require_space
 from .proof import Prover, Reference, Subject
@@ -31,7 +35,10 @@ _NO_ADAPTER = "Use --format merged for the whole model, or gguf."
 
 @dataclass(frozen=True)
 class Export:
-    """What was written. `parity` (also at `parity_path`), quantization and sha256 belong to GGUF files only."""
+    """What was written. What has a default belongs to GGUF files only.
+
+    `parity` is at `parity_path`, too; `modelfile` is for Ollama by hand; `ollama` is there if that was wanted.
+    """
 
     path: Path
     format: ExportFormat
@@ -40,6 +47,8 @@ class Export:
     sha256: str | None = None
     parity: Parity | None = None
     parity_path: Path | None = None
+    modelfile: Path | None = None
+    ollama: Registered | None = None
 
 
 def export(
@@ -52,20 +61,27 @@ def export(
     samples: Sequence[Sample] = (),
     losses: Mapping[str, float] | None = None,
     notify: Notify | None = None,
+    written: Callable[[Export], None] | None = None,
 ) -> Export:
     """Export the PEFT folder `adapter`, trained on the Hugging Face folder `base`; or `base`, if it was trained itself.
 
     `name` is what the model is called, by default after its folder. `reference` is a rail already opened on both in
     float32, `samples` rows to compare on; without them a GGUF is proven against its merged weights and on fixed texts.
-    `losses`, of other forms of the model on the same rows, are put beside those of the proof.
-    Raises NotProven, and the errors of each step; then nothing is left.
+    `losses`, of other forms of the model on the same rows, are put beside those of the proof. `written` is told of what
+    has got its name, before Ollama gets it. Raises NotProven, and the errors of each step; then nothing is left, except
+    that an error of Ollama's leaves the file.
     """
     if not base.is_dir():
         raise FileMissing("there is no such model folder.", where=str(base))
     name = name or model_name(base)
     target = _target(adapter or base, name, config)
     if config.format == "gguf":
-        return _Gguf(adapter, base, name, config.quantization, target, notify).run(reference, samples, losses or {})
+        done, origin = _Gguf(adapter, base, name, config, target, notify).run(reference, samples, losses or {})
+        if written:
+            written(done)
+        if not config.registers:
+            return done
+        return replace(done, ollama=ollama.register(done.path, config, origin=origin, notify=notify))
     if config.format == "lora":
         if adapter is None:
             raise AdapterUnusable("all weights were trained: there is no adapter.", where=str(base), fix=_NO_ADAPTER)
@@ -75,7 +91,10 @@ def export(
         write_merged(adapter, base, target, notify)
     else:
         _copy(base, target, notify)
-    return Export(target, config.format, _bytes(target))
+    done = Export(target, config.format, _bytes(target))
+    if written:
+        written(done)
+    return done
 
 
 @dataclass(frozen=True)
@@ -85,20 +104,35 @@ class _Gguf:
     adapter: Path | None
     base: Path
     name: str
-    quantization: Quantization
+    config: ExportConfig
     target: Path
     notify: Notify | None
 
-    def run(self, reference: Reference | None, samples: Sequence[Sample], losses: Mapping[str, float]) -> Export:
+    @property
+    def quantization(self) -> Quantization:
+        return self.config.quantization
+
+    def run(
+        self, reference: Reference | None, samples: Sequence[Sample], losses: Mapping[str, float]
+    ) -> tuple[Export, ollama.Origin]:
         require_llama_cpp()
+        if self.config.registers:
+            ollama.require_ollama(self.config, self.target)
         subject = Subject.open(self.adapter, self.base, reference=reference, samples=samples)
         words = vocab.read(self.base, subject.converter.vocabulary_size, subject.contract)
+        if self.config.system:
+            special = (special_token(self.base, name) or "" for name in ("bos_token", "eos_token"))
+            ollama.require_place_for(self.config.system, Chat(words.template, *special))
         prover = Prover(subject, self.quantization, self.notify, losses=dict(losses))
         require_space(self.target, round(subject.converter.size * (1 + _SHARE[self.quantization])))
         with folders.new_file(self.target) as draft:
             self._write_proven(subject.converter, words, prover, draft)
             digest, size = folders.digest(draft), draft.stat().st_size
-        return self._deliver(prover.parity(), digest, size)
+        done = self._deliver(prover.parity(), digest, size)
+        origin = ollama.Origin(subject.contract, self.base)
+        gguf = GgufFile(done.path)
+        setup = ollama.setup_of(gguf, origin).changed(self.config)
+        return replace(done, modelfile=ollama.write_modelfile(gguf, setup, done.path)), origin
 
     def _write_proven(self, converter: Converter, words: vocab.Vocabulary, prover: Prover, draft: Path) -> None:
         with folders.writing(self.target), tempfile.TemporaryDirectory(dir=draft.parent, prefix=".export-") as folder:

@@ -1,0 +1,180 @@
+"""Talking to Ollama over HTTP: where it is, what it says, and what its refusals mean."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from bp_core.errors import OllamaModelMissing, OllamaRegistrationFailed, OllamaUnreachable
+from bp_core.events import Notify, Progress
+
+from .blob import Blob
+
+Version = tuple[int, ...]
+_PORTS = {"": 11434, "http": 80, "https": 443}  # Ollama's own default only where no scheme is named
+_ANYWHERE = ("0.0.0.0", "::")  # where a server listens, not where a client can go
+_CONNECT_SECONDS = 5.0
+_QUICK_SECONDS = 30.0  # for what only looks something up
+_ANSWER_SECONDS = 600.0  # loading a large model takes minutes
+_SLOW = ("/api/blobs/", "/api/create", "/api/chat")
+_DEVELOPMENT = (0, 0, 0)  # a server built from source says so; it is as new as its source
+
+
+def address(host: str) -> str:
+    """The URL meant by OLLAMA_HOST: host, host:port, :port, an IPv6 address, with or without scheme and path."""
+    scheme, found, rest = host.strip().strip("\"'").strip().rpartition("://")
+    place, slash, path = rest.partition("/")
+    match = re.fullmatch(r"(\[.*\]|[^:]*)(?::(\d*))?", place)
+    name, port = (match[1], match[2]) if match else (place, None)
+    name = name.strip("[]")
+    if not name or name in _ANYWHERE:
+        name = "127.0.0.1"
+    number = int(port) if port and int(port) < 1 << 16 else _PORTS.get(scheme, _PORTS[""])
+    shown = f"[{name}]" if ":" in name else name
+    return f"{scheme if found else 'http'}://{shown}:{number}{slash}{path}".rstrip("/")
+
+
+class Ollama:
+    """A running Ollama: the one that OLLAMA_HOST names, or the local one. Use it with `with`.
+
+    Every verb may raise OllamaUnreachable and OllamaRegistrationFailed. `patience` is how long one answer may take.
+    """
+
+    def __init__(self, host: str | None = None, *, patience: float | None = None) -> None:
+        self.url = address(os.environ.get("OLLAMA_HOST", "") if host is None else host)
+        self._patience = patience or _ANSWER_SECONDS
+        try:
+            # A proxy from the environment is for the outside, and would not find this machine's loopback.
+            self._client = httpx.Client(base_url=self.url, trust_env=not _is_loopback(self.url))
+        except httpx.InvalidURL as error:
+            raise OllamaUnreachable(f"that is no address ({error}).", where=self.url) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._client.close()
+
+    def version(self) -> Version:
+        """The server's version, such as (0, 34, 1)."""
+        text = str(self._json("GET", "/api/version").get("version"))
+        numbers = tuple(map(int, re.findall(r"\d+", text.split("-")[0])))
+        if not numbers:
+            message = f"what answers there is not Ollama: its version is {text!r}."
+            raise OllamaRegistrationFailed(message, where=self.url)
+        return (1 << 16,) if numbers == _DEVELOPMENT else numbers
+
+    def models(self) -> list[dict[str, Any]]:
+        """What it has: name, size in bytes, digest, modified_at, …"""
+        return list(self._json("GET", "/api/tags").get("models") or [])
+
+    def has(self, name: str) -> bool:
+        return _full(name).lower() in {_full(str(model.get("name"))).lower() for model in self.models()}
+
+    def show(self, name: str) -> dict[str, Any]:
+        return self._json("POST", "/api/show", {"model": name})
+
+    def remove(self, name: str) -> None:
+        """Raises OllamaModelMissing."""
+        self._json("DELETE", "/api/delete", {"model": name})
+
+    def copy(self, source: str, target: str) -> None:
+        self._json("POST", "/api/copy", {"source": source, "destination": target})
+
+    def chat(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        return self._json("POST", "/api/chat", {"stream": False, **request})
+
+    def create(self, request: Mapping[str, Any], notify: Notify | None = None) -> None:
+        """Make a model of uploaded blobs. An error may come after a good beginning, and so may the end."""
+        last = ""
+        with self._answer("POST", "/api/create", json=dict(request)) as response:
+            for line in response.iter_lines():
+                told = _object(line) if line.strip() else {}
+                if "error" in told:
+                    raise OllamaRegistrationFailed(f"Ollama: {told['error']}", where=self.url)
+                last = str(told.get("status", last))
+                if notify:
+                    notify(Progress(f"Ollama: {last}", 0, 0))
+        if last != "success":
+            raise OllamaRegistrationFailed(f"Ollama broke off after {last!r}.", where=self.url)
+
+    def upload(self, blob: Blob) -> bool:
+        """Bring a blob there, unless it is there already; False then. It is read as it is sent."""
+        path = f"/api/blobs/{blob.digest}"
+        with self._answer("HEAD", path, missing_is_fine=True) as response:
+            if response.status_code == httpx.codes.OK:
+                return False
+        headers = {"Content-Length": str(blob.size), "Content-Type": "application/octet-stream"}
+        with self._answer("POST", path, content=blob.chunks("upload to Ollama"), headers=headers):
+            return True
+
+    def _json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        with self._answer(method, path, json=body) as response:
+            text = response.read().decode("utf-8", "replace")
+        told = _object(text) if text.strip() else {}
+        if "error" in told:
+            raise OllamaRegistrationFailed(f"Ollama: {told['error']}", where=self.url)
+        return told
+
+    @contextmanager
+    def _answer(
+        self, method: str, path: str, *, missing_is_fine: bool = False, **request: Any
+    ) -> Iterator[httpx.Response]:
+        patience = self._patience if path.startswith(_SLOW) else min(_QUICK_SECONDS, self._patience)
+        limits = httpx.Timeout(patience, connect=min(_CONNECT_SECONDS, patience))
+        try:
+            with self._client.stream(method, path, timeout=limits, **request) as response:
+                if not response.is_success and not (missing_is_fine and response.status_code == httpx.codes.NOT_FOUND):
+                    raise _refusal(response, self.url)
+                yield response
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol) as error:
+            raise OllamaUnreachable(f"no Ollama answers there ({error}).", where=self.url) from error
+        except httpx.TimeoutException as error:
+            message = f"Ollama did not answer {path} within {patience:g} s."
+            raise OllamaUnreachable(message, where=self.url) from error
+        except httpx.HTTPError as error:
+            raise OllamaRegistrationFailed(f"Ollama broke off the connection ({error}).", where=self.url) from error
+
+
+def _refusal(response: httpx.Response, url: str) -> OllamaModelMissing | OllamaRegistrationFailed:
+    text = response.read().decode("utf-8", "replace")
+    try:
+        reason = str(json.loads(text)["error"])
+    except (ValueError, KeyError, TypeError):
+        reason = text.strip()[:200] or response.reason_phrase
+    if response.status_code == httpx.codes.NOT_FOUND and "not found" in reason:
+        return OllamaModelMissing(f"Ollama: {reason}", where=url)
+    return OllamaRegistrationFailed(f"Ollama refused: {reason} (HTTP {response.status_code})", where=url)
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise OllamaRegistrationFailed(f"what answers is not Ollama: it said {text[:80]!r}.") from error
+    if not isinstance(value, dict):
+        raise OllamaRegistrationFailed(f"what answers is not Ollama: it said {text[:80]!r}.")
+    return value
+
+
+def _full(name: str) -> str:
+    """A name with its tag, which is `latest` when none is given."""
+    return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
+
+
+def _is_loopback(url: str) -> bool:
+    host = httpx.URL(url).host
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

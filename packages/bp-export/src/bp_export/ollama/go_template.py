@@ -1,0 +1,171 @@
+"""Jinja → the Go template that Ollama before 0.30 needs: taken apart with marked turns, and checked.
+
+A Go template cannot be had by translating Jinja, but most chat templates write each turn between fixed texts. Those
+texts are read off what the template renders; a template that does anything else is refused, never approximated.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Literal
+
+from bp_core.errors import TemplateUnusable
+
+from ..chat import Chat, Turns
+from ..facts import GgufFacts
+
+# Private characters: no template looks for them, none strips them.
+_SYSTEM, _ASKED, _ANSWERED, _ASKED_AGAIN = (f"\ue000{number}\ue001" for number in range(4))
+_DAYS = (datetime(2031, 1, 2), datetime(2032, 11, 30))
+_CONTENTS = (
+    "Hello",
+    "Two lines,\n\nand a {{ brace }} {% or %} more",
+    'Grüße, 你好 🙂 \\n "quoted" `code` <tag>',
+    "7",
+)
+Place = Literal["own", "first", "last"]  # a system message: a turn of its own, or inside the first or last user turn
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """The fixed texts of a chat template, without a first token that is added anyway.
+
+    `opening` begins a conversation without a system message; `system` stands around one, `user` and `assistant` around
+    their turns, `answer` opens the turn to write.
+    """
+
+    opening: str
+    system: tuple[str, str]
+    place: Place | None  # None: a system message is refused
+    user: tuple[str, str]
+    assistant: tuple[str, str]
+    answer: str
+
+    def render(self, turns: Turns) -> str:
+        """What the Go template writes: the same steps, in Python."""
+        system = "\n\n".join(turn["content"] for turn in turns if turn["role"] == "system")
+        head = system and self.place in ("own", "first")
+        text = f"{self.system[0]}{system}{self.system[1]}" if head else self.opening
+        for number, turn in enumerate(turns):
+            before, after = {"user": self.user, "assistant": self.assistant}.get(turn["role"], ("", ""))
+            if turn["role"] == "system":
+                continue
+            if turn["role"] == "user" and system and self.place == "first" and number == 1:
+                before = ""
+            if turn["role"] == "user" and system and self.place == "last" and number == len(turns) - 1:
+                before += f"{self.system[0]}{system}{self.system[1]}"
+            text += before + turn["content"] + after
+        return text + self.answer
+
+    def as_go(self) -> str:
+        """The Go template. It has no spare white space, since what stands in it is what is written."""
+        system = f"{_literal(self.system[0])}{{{{ $.System }}}}{_literal(self.system[1])}"
+        head, asked = _literal(self.opening), _literal(self.user[0])
+        if self.place in ("own", "first"):
+            head = f"{{{{ if .System }}}}{system}{{{{ else }}}}{head}{{{{ end }}}}"
+        if self.place == "first":
+            asked = f"{{{{ if not (and $.System (eq $i 1)) }}}}{asked}{{{{ end }}}}"
+        if self.place == "last":
+            asked += f"{{{{ if and $.System (eq (len (slice $.Messages $i)) 1) }}}}{system}{{{{ end }}}}"
+        return (
+            f"{head}{{{{ range $i, $m := .Messages }}}}"
+            f'{{{{ if eq $m.Role "user" }}}}{asked}{{{{ $m.Content }}}}{_literal(self.user[1])}'
+            f'{{{{ else if eq $m.Role "assistant" }}}}'
+            f"{_literal(self.assistant[0])}{{{{ $m.Content }}}}{_literal(self.assistant[1])}"
+            f"{{{{ end }}}}{{{{ end }}}}{_literal(self.answer)}"
+        )
+
+
+def go_template(facts: GgufFacts) -> str:
+    """The exact Go template of a GGUF's chat template. Raises TemplateUnusable if there is none."""
+    chat, later = (Chat.of(facts, today) for today in _DAYS)
+    pieces = _take_apart(chat)
+    for turns in conversations():
+        wanted = _tried(chat, turns)
+        if wanted is None:
+            continue  # a conversation that the template refuses
+        if wanted != later.prompt(turns):
+            raise TemplateUnusable("the chat template writes today's date, which a Go template cannot.")
+        if pieces.render(turns) != wanted:
+            raise TemplateUnusable("the chat template does more than write turns between fixed texts.")
+    return pieces.as_go()
+
+
+def conversations() -> list[Turns]:
+    """What a template is checked on: one to three questions, with and without a system message."""
+    roles = ["user", "assistant"] * 3
+    talks: list[Turns] = []
+    for count in (1, 3, 5):
+        for start in range(len(_CONTENTS)):
+            texts = [_CONTENTS[(start + place) % len(_CONTENTS)] for place in range(count)]
+            turns = [{"role": role, "content": text} for role, text in zip(roles, texts, strict=False)]
+            talks += [turns, [{"role": "system", "content": _CONTENTS[start]}, *turns]]
+    return talks
+
+
+def _take_apart(chat: Chat) -> Pieces:
+    """Read the fixed texts off conversations of marked turns."""
+    user, assistant = {"role": "user", "content": _ASKED}, {"role": "assistant", "content": _ANSWERED}
+    again, system = {"role": "user", "content": _ASKED_AGAIN}, {"role": "system", "content": _SYSTEM}
+    head, to_answer, to_user, tail = _between(chat.prompt([user, assistant, again]), _ASKED, _ANSWERED, _ASKED_AGAIN)
+    closed = _between(chat.render([user], answer=False), _ASKED)[1]
+    ended = _between(chat.render([user, assistant], answer=False), _ANSWERED)[1]
+    after_user, after_answer = _common(closed, to_answer, tail), _common(ended, to_user)
+    before_user = to_user.removeprefix(after_answer)
+    if not head.endswith(before_user):
+        raise TemplateUnusable("the chat template begins its first turn unlike the others.")
+    pieces = Pieces(
+        head.removesuffix(before_user),
+        ("", ""),
+        None,
+        (before_user, after_user),
+        (to_answer.removeprefix(after_user), after_answer),
+        tail.removeprefix(after_user),
+    )
+    written = _tried(chat, [system, user, assistant, again])
+    return pieces if written is None else _with_system(pieces, written)
+
+
+def _with_system(pieces: Pieces, written: str) -> Pieces:
+    """Find where a system message stands."""
+    if written.find(_SYSTEM) > written.find(_ASKED):
+        _, _, before, after, _ = _between(written, _ASKED, _ANSWERED, _SYSTEM, _ASKED_AGAIN)
+        around = before.removeprefix(pieces.assistant[1]).removeprefix(pieces.user[0]), after
+        return replace(pieces, system=around, place="last")
+    before, after, *_ = _between(written, _SYSTEM, _ASKED)
+    if after.endswith(pieces.user[0]):
+        return replace(pieces, system=(before, after.removesuffix(pieces.user[0])), place="own")
+    return replace(pieces, system=(before, after), place="first")
+
+
+def _between(text: str, *marks: str) -> Sequence[str]:
+    """The texts around the marks, which must stand in that order, each once."""
+    parts = []
+    for mark in marks:
+        if text.count(mark) != 1:
+            raise TemplateUnusable("the chat template does not write every turn once, in order.")
+        part, text = text.split(mark)
+        parts.append(part)
+    return [*parts, text]
+
+
+def _common(*texts: str) -> str:
+    """What all begin with."""
+    length = next((place for place, same in enumerate(zip(*texts, strict=False)) if len(set(same)) > 1), None)
+    return min(texts, key=len)[:length]
+
+
+def _tried(chat: Chat, turns: Turns) -> str | None:
+    """The prompt that a template writes; None if it refuses the conversation."""
+    try:
+        return chat.prompt(turns)
+    except TemplateUnusable:
+        return None
+
+
+def _literal(text: str) -> str:
+    """Fixed text in a Go template: as it is, or quoted where it could be read as an action."""
+    return f"{{{{ {json.dumps(text, ensure_ascii=False)} }}}}" if "{" in text else text
