@@ -81,6 +81,13 @@ def convert(tree, folder, pre, type_, *, no_mtp):
     return target
 
 
+def convert_lora(tree, base, adapter):
+    target = adapter / "reference.gguf"
+    sys.argv = ["convert", "--base", str(base), "--outfile", str(target), "--outtype", "f32", str(adapter)]
+    runpy.run_path(str(tree / "convert_lora_to_gguf.py"), run_name="__main__")
+    return target
+
+
 def main():
     tree = Path(sys.argv[1])
     sys.path.insert(0, str(tree))
@@ -90,6 +97,9 @@ def main():
         for name in tiny_families.FAMILIES:
             folder = tiny_families.save(name, Path(place, name))
             pre = prepare(name, folder)
+            if name in tiny_families.WITH_LORA:
+                adapter = tiny_families.save_adapter(folder, folder / "lora")
+                found[f"{name} lora"] = summary(convert_lora(tree, folder, adapter))
             types = TYPES if name in tiny_families.ALL_TYPES else TYPES[:1]
             for type_ in types:
                 path = convert(tree, folder, pre, type_, no_mtp=name.startswith("qwen3.5"))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 import transformers
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -19,6 +20,7 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 ALL_TYPES = ("llama31", "qwen3.5", "gemma3")  # compared with the reference in every number format
+WITH_LORA = ("llama31", "qwen3", "phi4-mini", "gemma3")  # as an adapter, too
 SIZE = 1024
 RUNS = range(12, 1, -1)
 COMMON = dict(
@@ -119,6 +121,27 @@ def save(name, folder, **options):
     save_tokenizer(tiny.cut, folder)
     if tiny.inside:
         _wrap(folder, *tiny.inside)
+    return folder
+
+
+def save_adapter(base, folder, *, only="", config=None, ranks=None, **more):
+    """A LoRA adapter in PEFT's layout on every linear layer inside the layers of `base`; `more` are other tensors."""
+    tensors = {}
+    with safe_open(base / "model.safetensors", "pt") as weights:
+        for name in weights.keys():  # noqa: SIM118 - it is no dict
+            if name.endswith("proj.weight") and only in name:
+                module, (out, into) = name.removesuffix(".weight"), weights.get_slice(name).get_shape()
+                rank = next((rank for part, rank in (ranks or {}).items() if part in name), 8)
+                for part, shape in (("A", (rank, into)), ("B", (out, rank))):
+                    key = f"base_model.model.{module}.lora_{part}.weight"
+                    tensors[key] = torch.from_numpy(weight(key, shape, 0.0))
+    folder.mkdir()
+    save_file(
+        tensors | {key: torch.from_numpy(value) for key, value in more.items()}, folder / "adapter_model.safetensors"
+    )
+    settings = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "base_model_name_or_path": str(base)} | (config or {})
+    settings["target_modules"] = sorted({key.split(".")[-3] for key in tensors if ".lora_A." in key})
+    (folder / "adapter_config.json").write_text(json.dumps(settings), encoding="utf-8")
     return folder
 
 

@@ -14,7 +14,7 @@ from .errors import BadValue
 DType = Literal["auto", "float32", "bfloat16"]
 Mode = Literal["lora", "qlora", "lora-8bit", "full"]
 Init = Literal["default", "orthogonal", "pissa", "pissa_niter_16", "olora"]
-ExportFormat = Literal["lora", "merged", "gguf"]
+ExportFormat = Literal["lora", "merged", "gguf", "gguf-lora"]
 TrainOn = Literal["assistant", "last", "all"]
 Method = Literal["sft", "orpo", "simpo", "kto"]
 LoraPreset = Literal["fast", "balanced", "quality"]
@@ -182,7 +182,9 @@ class ExportConfig:
     """What a user may set for an export."""
 
     format: Annotated[
-        ExportFormat, "lora: the adapter alone; merged: a Hugging Face folder; gguf: one file to run."
+        ExportFormat,
+        "lora: the adapter alone; merged: a Hugging Face folder; gguf: one file to run; gguf-lora: the adapter alone, "
+        "for llama.cpp and LM Studio.",
     ] = "gguf"
     quantization: Annotated[Quantization, "Number format inside the GGUF."] = "q4_k_m"
     output: Annotated[str | None, "File or folder to write. Default: beside the adapter."] = None

@@ -18,6 +18,7 @@ from . import adapter as lora
 from . import vocab
 from .convert import Converter
 from .engine import require_llama_cpp
+from .gguf_lora import LoraConverter
 from .merge import write_merged
 from .parity import Parity
 from .places import require_free, require_space
@@ -66,9 +67,11 @@ def export(
     target = _target(adapter or base, name, config)
     if config.format == "gguf":
         return _Gguf(adapter, base, name, config.quantization, target, notify).run(reference, samples, losses or {})
-    if config.format == "lora":
+    if config.format in ("lora", "gguf-lora"):
         if adapter is None:
             raise AdapterUnusable("all weights were trained: there is no adapter.", where=str(base), fix=_NO_ADAPTER)
+        if config.format == "gguf-lora":
+            return _export_gguf_lora(adapter, base, name, target, notify)
         lora.check_folder(adapter)
         _copy(adapter, target, notify)
     elif adapter:
@@ -131,6 +134,20 @@ class _Gguf:
         return Export(self.target, "gguf", size, self.quantization, digest, parity, report)
 
 
+def _export_gguf_lora(adapter: Path, base: Path, name: str, target: Path, notify: Notify | None) -> Export:
+    converter = LoraConverter(adapter, base)
+    require_space(target, _bytes(adapter))
+    with folders.new_file(target) as draft:
+        converter.write(draft, name)
+        parity = converter.check(draft, notify)
+        if not parity.proven:
+            raise NotProven(f"the adapter file changes other weights ({parity.failures}).", where=str(target))
+        digest, size = folders.digest(draft), draft.stat().st_size
+    report = target.with_suffix(".parity.json")
+    folders.write_json(report, {"file": target.name, "sha256": digest, "bytes": size, **parity.as_dict()})
+    return Export(target, "gguf-lora", size, None, digest, parity, report)
+
+
 def model_name(base: Path) -> str:
     """A model's name from its folder; a hub snapshot is called after its repository."""
     folder = base.resolve()
@@ -140,8 +157,9 @@ def model_name(base: Path) -> str:
 
 
 def _target(trained: Path, model: str, config: ExportConfig) -> Path:
-    gguf = config.format == "gguf"
-    name = f"{model}-{config.quantization}.gguf" if gguf else f"{model}-{config.format}"
+    gguf = config.format.startswith("gguf")
+    kind = config.quantization if config.format == "gguf" else "lora"
+    name = f"{model}-{kind}.gguf" if gguf else f"{model}-{config.format}"
     if config.output is None:
         return trained.resolve().parent / name
     output = Path(config.output)
