@@ -150,5 +150,6 @@ def test_the_real_model_from_end_to_end(tmp_path, smol, helpers):
     done = export(adapter, smol, ExportConfig(), reference=reference, samples=[sample])
     assert done.path.name == "smollm2-135m-q4_k_m.gguf"
     assert done.parity.types["Q5_0"] > done.parity.types["Q4_K"], "its rows are not multiples of 256"
+    assert done.parity.formats.startswith("q4_k_m on this model is 7") and "multiples of 256" in done.parity.formats
     with Engine(done.path, context=256, gpu=False) as engine:
         assert "Paris" in engine.generate(sample.prompt, 30).text

@@ -8,6 +8,7 @@ import shutil
 import time
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from bp_core.examples import Sample
 from bp_core.folders import damage, move, new_folder, write_json
 from bp_core.rail import Job, Rail
 from bp_data import ChatTokenizer
-from bp_export import Export, export
+from bp_export import Export, Parity, export, verify
 from bp_export.pipeline import model_name
 
 from . import models
@@ -129,6 +130,24 @@ def export_adapter(folder: Path, config: ExportConfig, notify: Notify) -> Export
         settings["reference"] = reference(job, _folder_of(base, notify), stack)
         settings["samples"] = samples
         return _recorded(folder, export(job.adapter, job.model, config, **settings))
+
+
+def verify_file(file: Path, trained: str | None, base: str | None, notify: Notify) -> Parity:
+    """Prove any GGUF against what was trained (an adapter, or a whole model) and its base; by itself without both.
+
+    Raises AdapterUnusable, ModelNotFound, and what `bp_export.verify` raises.
+    """
+    if trained is None and base is None:
+        return verify(file)
+    folder = adapter_in(trained) if trained else models.locate(str(base), notify)
+    before = None if is_whole(folder) else base
+    on_base = partial(Job, adapter=folder, dtype="float32")
+    job = on_base(models.locate(before, notify)) if before else job_for(folder, notify, "float32")
+    notify(Progress("open the reference", 0, 0))
+    with ExitStack() as stack:
+        truth = reference(job, _folder_of(_base_of(folder), notify), stack)
+        samples = samples_of(folder, job.model)
+        return verify(file, job.model, job.adapter, reference=truth, samples=samples, notify=notify)
 
 
 def _base_of(folder: Path) -> str | None:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from bp_core.config import ExportConfig, TrainConfig
+from bp_core.errors import NotProven
 
 from . import conversation, environment, results, runs
-from .adapters import adapter_in, export_adapter
+from .adapters import adapter_in, export_adapter, verify_file
 from .demonstration import demonstrate
 from .planning import outlook
 from .screen import Screen
@@ -50,6 +51,16 @@ def export(settings: Mapping[str, Any], adapter: str, *, json: bool) -> None:
         results.print_json({"path": done.path, "format": done.format, "bytes": done.bytes, "parity": parity})
     else:
         results.show_export(done)
+
+
+def verify(file: str, adapter: str | None, base: str | None, *, json: bool) -> None:
+    quiet_libraries()
+    with Screen() as screen:
+        parity = verify_file(Path(file), adapter, base, screen.notify)
+    results.print_json({"file": file, **parity.as_dict()}) if json else results.show_proof(parity)
+    if not parity.proven:
+        failed = ", ".join(check.name for check in parity.failures)
+        raise NotProven(f"these checks failed: {failed}.", where=file, fix="Export the model again from its adapter.")
 
 
 def chat(target: str, prompt: str | None, system: str | None, max_tokens: int) -> None:

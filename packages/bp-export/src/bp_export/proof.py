@@ -28,6 +28,7 @@ from .parity import Check, Parity
 
 FLOAT_KL, FLOAT_TOP1, WEAK_TOP1 = 1e-4, 0.995, 0.95
 GATES = {"bf16": 1e-3, "q8_0": 0.01, "q6_k": 0.02, "q5_k_m": 0.05, "q4_k_m": 0.12}
+COARSEST = 0.3  # of formats that we do not write
 CEILING = 4  # times the gate
 SMALL_MODEL = 1_000_000_000  # parameters; below, quantisation hurts more than it says about the file
 ROUNDING = 2**-11  # of a float16, relative
@@ -111,7 +112,7 @@ class Prover:
                 self._check_tensors(path)
                 self._float = [engine.logits(row.tokens) for row in self._rows]
         self._record_loss("merged", self._float)
-        if self.quantization == "f16":
+        if self.quantization in ("f16", "f32"):
             self.losses["final"] = self.losses["merged"]
             self._check_endings(path, facts)
 
@@ -235,7 +236,7 @@ class Prover:
             self._add(name, measured, [1 - limit, 1 + limit], passed=survived, note=note)
 
     def _judge_quantisation(self, divergence: Divergence, parameters: int) -> None:
-        gate = GATES[self.quantization]
+        gate = GATES.get(self.quantization, COARSEST)
         name = f"{self.quantization} divergence from f16"
         measured = {"divergence": divergence.mean, "first choices": divergence.top1}
         if divergence.mean <= gate:
