@@ -11,10 +11,11 @@ from reference import summary
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
-from bp_export import Engine, vocab
+from bp_core.errors import UnsupportedArchitecture
+from bp_export import Engine, families, vocab
 from bp_export.convert import Converter
 from bp_export.corpus import TEXTS
-from bp_export.merge import open_base
+from bp_export.merge import open_base, trained_weights
 
 REFERENCE = json.loads(Path(__file__).with_name("reference.json").read_text(encoding="utf-8"))
 TOKENS = [int(number) for number in np.random.default_rng(0).integers(300, 480, 100)]
@@ -79,3 +80,47 @@ def test_f16_computes_what_transformers_computes(name, made, tmp_path, helpers):
 
 def ids(tokenizer, text):
     return tokenizer.encode(text, add_special_tokens=False).ids
+
+
+def test_a_base_in_several_files_is_the_same(made, tmp_path):
+    single = summary(convert(made("smollm3"), "f16", tmp_path / "1.gguf"))
+    sharded = tiny_families.save("smollm3", tmp_path / "smollm3", max_shard_size="1MB")
+    assert len(list(sharded.glob("*.safetensors"))) > 2
+    assert summary(convert(sharded, "f16", tmp_path / "2.gguf"))["tensors"] == single["tensors"]
+
+
+@pytest.mark.parametrize("name", ["gemma3", "qwen3.5"])
+def test_an_adapter_of_the_text_part_fits_the_whole_model(name, made, tmp_path):
+    whole = made({"gemma3": "gemma3-4b", "qwen3.5": "qwen3.5-mtp"}[name])
+    adapter = tiny_families.save_adapter(made(name), tmp_path / "lora")
+    files = []
+    for base in (made(name), whole):
+        converter = Converter(trained_weights(adapter, base), base)
+        converter.write(tmp_path / "m.gguf", vocab.read(base, converter.vocabulary_size), "m")
+        files.append(summary(tmp_path / "m.gguf")["tensors"])
+    assert files[0] == files[1] != summary(convert(whole, "f16", tmp_path / "p.gguf"))["tensors"]
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("smollm3", {"no_rope_layers": [1, 1, 1, 1]}),
+        ("gemma2", {"query_pre_attn_scalar": 100}),
+        ("gemma3", {"layer_types": ["full_attention"] * 6}),
+        ("qwen3.5", {"layer_types": ["full_attention"] * 4}),
+        ("phi4-mini", {"rope_parameters": {"rope_type": "yarn"}}),
+        ("qwen3", {"use_sliding_window": True}),
+    ],
+)
+def test_what_llama_cpp_has_built_in_otherwise_is_refused(name, change):
+    tiny = tiny_families.FAMILIES[name]
+    config = tiny_families.COMMON | tiny.options | {"architectures": [f"{tiny.kind}ForCausalLM"]}
+    families.find(config)
+    with pytest.raises(UnsupportedArchitecture, match="not supported for"):
+        families.find(config | change)
+
+
+def test_an_unknown_architecture_names_the_known_ones():
+    with pytest.raises(UnsupportedArchitecture) as caught:
+        families.find({"architectures": ["GPTNeoXForCausalLM"]})
+    assert all(known in caught.value.message for known in families.FAMILIES)

@@ -108,12 +108,15 @@ class Trainer:
         quantization: Quantization = "q4_k_m",
         output: str | None = None,
         notify: Notify | None = None,
+        **settings: Any,
     ) -> Export:
         """Turn the trained adapter into a file to run, and prove that it behaves like what was trained.
 
-        `notify` receives the progress, in place of the display. Raises NotProven when the file differs.
+        `settings` are the other fields of ExportConfig, such as `overwrite=True`. `notify` receives the progress, in
+        place of the display. Raises NotProven when the file differs.
         """
-        config = ExportConfig(format, quantization, output)
+        known(settings, ExportConfig)
+        config = ExportConfig(format, quantization, output, **settings)
         self.close()
         if notify:
             return export_adapter(adapter_in(self.adapter), config, notify)

@@ -188,6 +188,7 @@ class ExportConfig:
     ] = "gguf"
     quantization: Annotated[Quantization, "Number format inside the GGUF."] = "q4_k_m"
     output: Annotated[str | None, "File or folder to write. Default: beside the adapter."] = None
+    overwrite: Annotated[bool, "Replace what an earlier export wrote there."] = False
 
     def __post_init__(self) -> None:
         check(self, {})
@@ -440,7 +441,9 @@ def _wrong_type(setting: Setting, value: object) -> str | None:
     options = [kind for kind in (get_args(setting.type) or (setting.type,))]
     words = options if get_origin(setting.type) is Literal else [word for kind in options for word in get_args(kind)]
     if words and value is not None:
-        return None if value in words else f"must be one of {', '.join(map(str, words))}"
+        near = difflib.get_close_matches(str(value), words, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return None if value in words else f"must be one of {', '.join(map(str, words))}{hint}"
     if value is None:
         return None if type(None) in options else "must have a value"
     if isinstance(value, bool) and bool not in options:

@@ -21,7 +21,7 @@ from .engine import require_llama_cpp
 from .gguf_lora import LoraConverter
 from .merge import write_merged
 from .parity import Parity
-from .places import require_free, require_space
+from .places import replacing, require_free, require_replaceable, require_space
 from .proof import Prover, Reference, Subject
 from .quantization import FILE_TYPES, quantize
 
@@ -65,20 +65,25 @@ def export(
         raise FileMissing("there is no such model folder.", where=str(base))
     name = name or model_name(base)
     target = _target(adapter or base, name, config)
+    require_replaceable(target, overwrite=config.overwrite)
     if config.format == "gguf":
         return _Gguf(adapter, base, name, config.quantization, target, notify).run(reference, samples, losses or {})
-    if config.format in ("lora", "gguf-lora"):
-        if adapter is None:
-            raise AdapterUnusable("all weights were trained: there is no adapter.", where=str(base), fix=_NO_ADAPTER)
-        if config.format == "gguf-lora":
-            return _export_gguf_lora(adapter, base, name, target, notify)
-        lora.check_folder(adapter)
-        _copy(adapter, target, notify)
-    elif adapter:
-        write_merged(adapter, base, target, notify)
-    else:
-        _copy(base, target, notify)
+    if config.format in ("lora", "gguf-lora") and adapter is None:
+        raise AdapterUnusable("all weights were trained: there is no adapter.", where=str(base), fix=_NO_ADAPTER)
+    if config.format == "gguf-lora" and adapter:
+        return _export_gguf_lora(adapter, base, name, target, notify)
+    with replacing(target):
+        _write_folder(adapter, base, config.format, target, notify)
     return Export(target, config.format, _bytes(target))
+
+
+def _write_folder(adapter: Path | None, base: Path, format: ExportFormat, target: Path, notify: Notify | None) -> None:
+    if adapter and format == "merged":
+        write_merged(adapter, base, target, notify)
+        return
+    if adapter:
+        lora.check_folder(adapter)
+    _copy(adapter or base, target, notify)
 
 
 @dataclass(frozen=True)
