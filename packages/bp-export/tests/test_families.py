@@ -50,7 +50,7 @@ def convert(folder, type_, target):
     return target
 
 
-@pytest.mark.parametrize("case", REFERENCE)
+@pytest.mark.parametrize("case", [case for case in REFERENCE if not case.endswith(" lora")])
 def test_the_same_as_llama_cpps_converter(case, made, tmp_path):
     name, type_ = case.split()
     ours, theirs = summary(convert(made(name), type_, tmp_path / "m.gguf")), REFERENCE[case]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -104,7 +105,8 @@ class _Verification:
             if self.notify:
                 self.notify(Progress("compare tensors", done, len(plan)))
         note = f"the largest error, in units of what its number format may cause, in {where}"
-        return Check("weights in the file", worst, 1.0, worst <= 1.0, note=note)
+        measured = worst if math.isfinite(worst) else "not comparable"
+        return Check("weights in the file", measured, 1.0, worst <= 1.0, note=note)
 
 
 def _telling(gguf: GgufFile) -> Mapping[str, Any]:
@@ -121,7 +123,7 @@ def _same(found: Any, wanted: Any, name: str) -> bool:
 
 def _error(found: np.ndarray, wanted: np.ndarray) -> float:
     if found.shape != wanted.shape or not np.isfinite(found).all():
-        return float("inf")
+        return math.inf
     size = float(np.sqrt(np.mean(np.square(wanted, dtype=np.float64))))
     return float(np.sqrt(np.mean(np.square(found - wanted, dtype=np.float64)))) / max(size, 1e-12)
 
