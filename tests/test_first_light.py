@@ -72,7 +72,7 @@ def test_peft_loads_the_adapter_with_the_trained_models_logits(trained, tiny_lla
 
 def test_the_exported_file_is_proven_and_answers(trained, tmp_path):
     tuned, _ = trained
-    done = tuned.export("gguf", quantization="q4_k_m", notify=quiet)
+    done = tuned.export("gguf", quantization="q4_k_m", overwrite=True, notify=quiet)
     assert done.path == tmp_path / "out" / "tiny-llama-q4_k_m.gguf" and done.parity.proven
     assert done.parity.compared_with == "model"
     assert set(done.parity.losses) == {"base", "adapter", "merged", "final"}
@@ -86,7 +86,7 @@ def test_the_exported_file_is_proven_and_answers(trained, tmp_path):
 
 
 def test_an_independent_llama_cpp_answers_from_the_file(trained):
-    done = trained[0].export("gguf", quantization="q4_k_m", notify=quiet)
+    done = trained[0].export("gguf", quantization="q4_k_m", overwrite=True, notify=quiet)
     code = """
 import json, sys, xllamacpp
 params = xllamacpp.CommonParams()

@@ -1,15 +1,15 @@
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from bp_core.errors import ModelUnusable, UnsupportedArchitecture
 from bp_core.folders import write_json
 from bp_export import Engine, gguf_facts
 from bp_export.convert import Converter, stored
-from bp_export.families import deinterleave, interleave
 from bp_export.gguf_file import GgufFile
 from bp_export.hf_files import read_json
+from bp_export.layout import deinterleave, interleave
 from bp_export.merge import open_base
 
 TOKENS = [1, 4093, 198, 19556, 905, 28, 451, 314, 253, 1028, 30, 2, 198, 1, 520, 9531, 198] * 6
@@ -22,15 +22,11 @@ ROPE3 = dict(
     rope_theta=10000.0,
 )
 VARIANTS = {
-    "llama3 rope": (LlamaForCausalLM, LlamaConfig, dict(rope_parameters=ROPE3)),
     "linear rope": (
         LlamaForCausalLM,
         LlamaConfig,
         dict(rope_parameters=dict(rope_type="linear", factor=4.0, rope_theta=10000.0)),
     ),
-    "biases": (LlamaForCausalLM, LlamaConfig, dict(attention_bias=True, mlp_bias=True)),
-    "wide heads": (LlamaForCausalLM, LlamaConfig, dict(head_dim=128, tie_word_embeddings=True)),
-    "qwen2 untied": (Qwen2ForCausalLM, Qwen2Config, dict(tie_word_embeddings=False, rope_theta=1e6)),
 }
 
 

@@ -67,7 +67,7 @@ def test_another_llama_cpp_loads_the_file(home, tiny_llama):
 def test_a_failed_proof_leaves_a_report_and_the_earlier_file(home, tiny_llama, llama_reference, samples, monkeypatch):
     target = home / "tiny-llama-q8_0.gguf"
     target.write_bytes(b"an earlier, good file")
-    config = ExportConfig(quantization="q8_0")
+    config = ExportConfig(quantization="q8_0", overwrite=True)
 
     class Other:
         def logits(self, tokens, *, adapter=True):
@@ -105,6 +105,26 @@ def test_the_other_formats(home, tiny_llama):
     assert copied.bytes > 100_000
     with pytest.raises(OutputUnusable):
         export(home / "lora", tiny_llama, ExportConfig(format="lora", output=str(home / "copy")))
+
+
+def test_what_is_there_is_replaced_only_if_asked(home, tiny_llama):
+    mine = home / "mine"
+    mine.mkdir()
+    for format, place in [("gguf", home / "m.gguf"), ("gguf-lora", home / "l.gguf"), ("merged", home / "merged")]:
+        settings = {"format": format, "quantization": "f16", "output": str(place)}
+        export(home / "lora", tiny_llama, ExportConfig(**settings))
+        before = place.stat().st_ino
+        with pytest.raises(OutputUnusable) as caught:
+            export(home / "lora", tiny_llama, ExportConfig(**settings))
+        assert "--overwrite" in caught.value.fix and place.stat().st_ino == before
+        assert export(home / "lora", tiny_llama, ExportConfig(**settings, overwrite=True)).path == place
+        assert place.stat().st_ino != before
+    with pytest.raises(OutputUnusable, match="not as an export wrote it"):
+        export(home / "lora", tiny_llama, ExportConfig(format="merged", output=str(mine), overwrite=True))
+    (home / "lora" / "adapter_config.json").unlink()
+    with pytest.raises(AdapterUnusable):
+        export(home / "lora", tiny_llama, ExportConfig(**settings, overwrite=True))
+    assert folders.damage(place) is None, "the earlier one came back"
 
 
 def test_where_a_gguf_goes(home, tiny_llama):
@@ -152,5 +172,6 @@ def test_the_real_model_from_end_to_end(tmp_path, smol, helpers):
     done = export(adapter, smol, ExportConfig(), reference=reference, samples=[sample])
     assert done.path.name == "smollm2-135m-q4_k_m.gguf"
     assert done.parity.types["Q5_0"] > done.parity.types["Q4_K"], "its rows are not multiples of 256"
+    assert done.parity.formats.startswith("q4_k_m on this model is 7") and "multiples of 256" in done.parity.formats
     with Engine(done.path, context=256, gpu=False) as engine:
         assert "Paris" in engine.generate(sample.prompt, 30).text

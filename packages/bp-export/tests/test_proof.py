@@ -167,7 +167,7 @@ def test_a_wrong_contract_fails(subject, good):
 
 
 def test_another_cut_of_the_text_fails(subject, tmp_path, helpers, monkeypatch):
-    monkeypatch.setattr("bp_export.vocab._PRE", {("Digits", "ByteLevel+regex"): "qwen2"})
+    monkeypatch.setattr("bp_export.cuts._BYTES", {("Digits", "ByteLevel+regex"): "qwen2"})
     gguf = helpers.write_gguf(subject.converter.source, subject.base, tmp_path / "m.gguf", contract=subject.contract)
     assert failures(prove_f16(subject, gguf)) == {"token ids"}
 

@@ -2,25 +2,16 @@ import json
 import shutil
 
 import pytest
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from bp_core.contract import Contract
 from bp_core.errors import ModelUnusable, UnsupportedArchitecture
 from bp_export import Engine, vocab
 from bp_export.corpus import TEXTS
-from bp_export.vocab import _CONTRACTIONS, _REST
 
 CUTS = {
     "smollm": [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)],
     "gpt-2": [pre_tokenizers.ByteLevel(add_prefix_space=False)],
-    "qwen2": [
-        pre_tokenizers.Split(Regex(rf"{_CONTRACTIONS}|\p{{N}}{_REST}"), "isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ],
-    "llama-bpe": [
-        pre_tokenizers.Split(Regex(rf"{_CONTRACTIONS}|\p{{N}}{{1,3}}{_REST}"), "isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ],
 }
 
 

@@ -20,7 +20,7 @@ from bp_core.examples import Sample
 from bp_core.folders import damage, move, new_folder, write_json
 from bp_core.rail import Job, Rail
 from bp_data import ChatTokenizer
-from bp_export import Export, export
+from bp_export import Export, Parity, export, verify
 from bp_export.pipeline import model_name
 
 from . import models
@@ -29,6 +29,7 @@ from .reference import loss_on_quantized, reference
 from .runs import RUN_FILE, RunFolder
 
 _ORIGIN = "run.json"
+_FINGERPRINT = "base_fingerprint"
 _ADAPTER, _MODEL = "lora", "model"  # under the output folder
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -40,6 +41,7 @@ _TOKENIZER_FILES = (
     "vocab.json",
     "merges.txt",
 )
+_OTHER_BASE = "Bring back the weights it was trained on: those here have changed, or are of another revision or size."
 # For adapters from elsewhere, which bring no rows of their own.
 _PROBES = (
     "Why is the sky blue on a clear day?",
@@ -61,6 +63,7 @@ def publish(rail: Rail, run: RunFolder, base: Path, contract: Contract, step: in
     """
     target = place(run.path.parent.parent, mode)
     origin = {"run": run.id, "base": models.lasting_name(base), "step": step, "mode": mode}
+    origin[_FINGERPRINT] = models.fingerprint(base)
     if damage(target) is None and _origin(target) == origin:
         return target
     ready = run.path / f"{target.name}.ready"  # whole, and about to get its place
@@ -99,19 +102,22 @@ def is_whole(folder: Path) -> bool:
     return (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file()
 
 
-def job_for(folder: Path, notify: Notify, dtype: DType = "auto") -> Job:
-    """What opens a trained folder: a whole model by itself, an adapter on its base.
+def job_for(folder: Path, notify: Notify, dtype: DType = "auto", base: str | None = None) -> Job:
+    """What opens a trained folder: a whole model by itself, an adapter on its base, or on `base` in its place.
 
-    Raises AdapterUnusable, ModelNotFound.
+    Raises AdapterUnusable, also for another base than it was trained on, and ModelNotFound.
     """
     if is_whole(folder):
         return Job(folder, dtype=dtype)
     path = folder / "adapter_config.json"
     try:
-        name = json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"]
+        name = base or json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"]
     except (ValueError, KeyError) as error:
         raise AdapterUnusable("it does not say which base model it belongs to.", where=str(path)) from error
-    return Job(models.locate(str(name), notify), adapter=folder, dtype=dtype)
+    model = models.locate(str(name), notify)
+    if _origin(folder).get(_FINGERPRINT) not in (None, models.fingerprint(model)):
+        raise AdapterUnusable(f"{name} is not the model it was trained on.", where=str(folder), fix=_OTHER_BASE)
+    return Job(model, adapter=folder, dtype=dtype)
 
 
 def export_adapter(folder: Path, config: ExportConfig, notify: Notify) -> Export:
@@ -131,6 +137,22 @@ def export_adapter(folder: Path, config: ExportConfig, notify: Notify) -> Export
         settings["reference"] = reference(job, _folder_of(base, notify), stack)
         settings["samples"] = samples
         return export(job.adapter, job.model, config, **settings)
+
+
+def verify_file(file: Path, trained: str | None, base: str | None, notify: Notify) -> Parity:
+    """Prove any GGUF against what was trained (an adapter, or a whole model) and its base; by itself without both.
+
+    Raises AdapterUnusable, ModelNotFound, and what `bp_export.verify` raises.
+    """
+    if trained is None and base is None:
+        return verify(file)
+    folder = adapter_in(trained) if trained else models.locate(str(base), notify)
+    job = job_for(folder, notify, "float32", base)
+    notify(Progress("open the reference", 0, 0))
+    with ExitStack() as stack:
+        truth = reference(job, _folder_of(base_of(folder), notify), stack)
+        samples = samples_of(folder, job.model)
+        return verify(file, job.model, job.adapter, reference=truth, samples=samples, notify=notify)
 
 
 def base_of(folder: Path) -> str | None:

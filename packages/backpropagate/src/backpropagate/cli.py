@@ -120,6 +120,21 @@ def export(
     _verbs().export(settings, adapter, json=json)
 
 
+@app.command()
+def verify(
+    file: Annotated[str, typer.Argument(help="The GGUF file, whoever made it.")],
+    adapter: Annotated[
+        str | None, typer.Option(help="What it should be: the adapter or model folder, or the output folder.")
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="The model it should be, or that --adapter was trained on. Default: as it says.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Prove that a GGUF is the model that was trained; exits with 2 if it is not."""
+    _verbs().verify(file, adapter, base, json=json)
+
+
 @app.command(name="estimate-vram")
 @with_options(TrainConfig, *_NOT_ESTIMATED)
 def estimate_vram(

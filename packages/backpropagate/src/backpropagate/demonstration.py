@@ -37,7 +37,7 @@ def demonstrate(output: Path, steps: int, backend: str) -> None:
         before = _ask("ask the untrained model", screen, lambda q: trainer.generate(q, limit=_LIMIT, adapter=False))
     trainer.close()
     run = trainer.train(DATA, steps=steps)
-    export = trainer.export("gguf", quantization="q4_k_m")
+    export = trainer.export("gguf", quantization="q4_k_m", overwrite=True)
     with Screen() as screen, speaker(str(export.path)) as model:
         after = _ask("ask the exported file", screen, lambda q: model.answer([user(q)], _LIMIT, _unheard))
     results.show_run(run)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 import sys
 import tempfile
 import traceback
@@ -23,7 +25,7 @@ def exit_code_of(app: Callable[..., Any], arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:  # in the moment before typer would turn it into that exit code, or after
         return _stopped()
     except TyperException as usage:
-        _say(BadValue(usage.format_message()))
+        _say(BadValue(_with_nearest(usage.format_message())))
         return BadValue.exit_code
     except BackpropagateError as error:
         if launched().rank == 0 or not isinstance(error, Interrupted):  # which all of them are: one says so
@@ -32,6 +34,14 @@ def exit_code_of(app: Callable[..., Any], arguments: Sequence[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the border to the user
         _say_bug(error)
         return 2
+
+
+def _with_nearest(message: str) -> str:
+    """A message about an unknown word, with the known one that was probably meant."""
+    before, found, known = message.partition(" is not one of ")
+    wrong = before.rsplit("'", 2)[1] if found and before.endswith("'") else ""
+    near = difflib.get_close_matches(wrong, re.findall(r"'([^']*)'", known), 1)
+    return f"{message} Did you mean {near[0]!r}?" if near else message
 
 
 def _stopped() -> int:

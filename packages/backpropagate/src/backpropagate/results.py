@@ -131,6 +131,20 @@ def show_registered(done: Registered) -> None:
         console.print(f"[yellow]Note:[/] {note}", soft_wrap=True)
 
 
+_TRUTHS = {
+    "model": "Compared with the trained model, run in float32.",
+    "tensors": "Compared with the merged weights, tensor by tensor; the trained model itself was not run.",
+    "nothing": "Compared with nothing: give --adapter, or --base, to know whether it is the trained model.",
+}
+
+
+def show_proof(parity: Parity) -> None:
+    """The result of `verify`, and what stood as truth."""
+    console = Console()
+    show_parity(parity, console)
+    console.print(_TRUTHS[parity.compared_with])
+
+
 def show_parity(parity: Parity, console: Console) -> None:
     """The checks of a proof, and the losses of the model on its way from base to file."""
     table = Table("check", "measured", "allowed", "", title="Proof", title_justify="left")
@@ -138,12 +152,11 @@ def show_parity(parity: Parity, console: Console) -> None:
         mark = "[yellow]![/]" if check.warning else "[green]✓[/]" if check.passed else "[red]✗[/]"
         table.add_row(check.name, _short(check.measured), _short(check.limit), f"{mark} {check.note}".rstrip())
     console.print(table)
-    losses = Table("loss on training rows", *(_LABELS[name] for name in parity.losses))
-    losses.add_row("nats per target", *(f"{loss:.3f}" for loss in parity.losses.values()))
-    console.print(losses)
-    total = sum(parity.types.values())
-    types = ", ".join(f"{count * 100 // total}% {name}" for name, count in parity.types.items())
-    console.print(f"number formats in the file, by tensor: {types}")
+    if parity.losses:
+        losses = Table("loss on training rows", *(_LABELS[name] for name in parity.losses))
+        losses.add_row("nats per target", *(f"{loss:.3f}" for loss in parity.losses.values()))
+        console.print(losses)
+    console.print(parity.formats)
 
 
 def show_answers(rows: Iterable[tuple[str, str, str]]) -> None:

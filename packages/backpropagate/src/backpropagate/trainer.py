@@ -135,8 +135,8 @@ class Trainer:
     ) -> Export:
         """Turn the trained adapter into a file to run, and prove that it behaves like what was trained.
 
-        `settings` are the other fields of ExportConfig, such as `ollama_name="my-model"`. `notify` receives the
-        progress, in place of the display. Raises NotProven when the file differs.
+        `settings` are the other fields of ExportConfig, such as `ollama_name="my-model"` or `overwrite=True`. `notify`
+        receives the progress, in place of the display. Raises NotProven when the file differs.
         """
         known(settings, ExportConfig)
         config = ExportConfig(format, quantization, output, **settings)

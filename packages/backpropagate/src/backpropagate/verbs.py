@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from bp_core.config import ExportConfig, ServeConfig, TrainConfig
+from bp_core.errors import NotProven
 from bp_core.team import launched
 
 from . import conversation, environment, results, runs, serving
-from .adapters import adapter_in, export_adapter
+from .adapters import adapter_in, export_adapter, verify_file
 from .demonstration import demonstrate
 from .planning import outlook
 from .screen import Screen
@@ -52,6 +53,16 @@ def export(settings: Mapping[str, Any], adapter: str, *, json: bool) -> None:
         results.print_json(told | {"modelfile": done.modelfile, "ollama": registered})
     else:
         results.show_export(done)
+
+
+def verify(file: str, adapter: str | None, base: str | None, *, json: bool) -> None:
+    quiet_libraries()
+    with Screen() as screen:
+        parity = verify_file(Path(file), adapter, base, screen.notify)
+    results.print_json({"file": file, **parity.as_dict()}) if json else results.show_proof(parity)
+    if not parity.proven:
+        failed = ", ".join(check.name for check in parity.failures)
+        raise NotProven(f"these checks failed: {failed}.", where=file, fix="Export the model again from its adapter.")
 
 
 def chat(target: str, prompt: str | None, system: str | None, max_tokens: int) -> None:

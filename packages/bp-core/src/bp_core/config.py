@@ -16,7 +16,7 @@ from .gates import OF_ANSWERS, gates_in
 DType = Literal["auto", "float32", "bfloat16"]
 Mode = Literal["lora", "qlora", "lora-8bit", "full"]
 Init = Literal["default", "orthogonal", "pissa", "pissa_niter_16", "olora"]
-ExportFormat = Literal["lora", "merged", "gguf"]
+ExportFormat = Literal["lora", "merged", "gguf", "gguf-lora"]
 TrainOn = Literal["assistant", "last", "all"]
 Method = Literal["sft", "orpo", "simpo", "kto"]
 LoraPreset = Literal["fast", "balanced", "quality"]
@@ -192,10 +192,13 @@ class ExportConfig:
     """What a user may set for an export."""
 
     format: Annotated[
-        ExportFormat, "lora: the adapter alone; merged: a Hugging Face folder; gguf: one file to run."
+        ExportFormat,
+        "lora: the adapter alone; merged: a Hugging Face folder; gguf: one file to run; gguf-lora: the adapter alone, "
+        "for llama.cpp and LM Studio.",
     ] = "gguf"
     quantization: Annotated[Quantization, "Number format inside the GGUF."] = "q4_k_m"
     output: Annotated[str | None, "File or folder to write. Default: beside the adapter."] = None
+    overwrite: Annotated[bool, "Replace what an earlier export wrote there."] = False
     ollama: Annotated[bool, "Register the GGUF with Ollama, too, and see that it behaves there."] = False
     ollama_name: Annotated[
         str | None, "What Ollama shall call it; asks for --ollama by itself. Default: the file's name."
@@ -585,7 +588,9 @@ def _wrong_type(setting: Setting, value: object) -> str | None:
     options = [kind for kind in (get_args(setting.type) or (setting.type,))]
     words = options if get_origin(setting.type) is Literal else [word for kind in options for word in get_args(kind)]
     if words and value is not None:
-        return None if value in words else f"must be one of {', '.join(map(str, words))}"
+        near = difflib.get_close_matches(str(value), words, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return None if value in words else f"must be one of {', '.join(map(str, words))}{hint}"
     if value is None:
         return None if type(None) in options else "must have a value"
     if isinstance(value, bool) and bool not in options:

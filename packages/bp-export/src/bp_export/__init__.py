@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .proof import Subject, prove
     from .quantization import quantize
     from .unpack import unpack_gguf
+    from .verification import verify
 
 __all__ = [
     "Engine",
@@ -27,6 +28,7 @@ __all__ = [
     "prove",
     "quantize",
     "unpack_gguf",
+    "verify",
     "write_merged",
 ]
 _HOMES = {
@@ -37,6 +39,7 @@ _HOMES = {
     **dict.fromkeys(("Subject", "prove"), "proof"),
     "quantize": "quantization",
     "unpack_gguf": "unpack",
+    "verify": "verification",
     "write_merged": "merge",
 }
 

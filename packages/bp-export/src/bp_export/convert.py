@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from gguf import MODEL_ARCH_NAMES, GGMLQuantizationType, GGUFWriter, LlamaFileType, RopeScalingType
+from gguf import MODEL_ARCH_NAMES, GGMLQuantizationType, GGUFWriter, LlamaFileType
 from gguf.constants import GGML_QUANT_SIZES
 from gguf.quants import quant_shape_to_byte_shape, quantize
 from gguf.tensor_mapping import get_tensor_name_map
@@ -19,7 +18,7 @@ from gguf.tensor_mapping import get_tensor_name_map
 from bp_core.errors import ModelUnusable, UnsupportedArchitecture
 from bp_core.events import Notify, Progress
 
-from . import families
+from . import families, rope
 from .families import Config, Family
 from .hf_files import read_json
 from .vocab import Vocabulary
@@ -36,8 +35,6 @@ _NUMPY = {
     GGMLQuantizationType.F16: np.dtype(np.float16),
     GGMLQuantizationType.BF16: np.dtype(ml_dtypes.bfloat16),
 }
-_ROPE_FACTORS = "rope_freqs.weight"
-_DERIVED = re.compile(r".*rotary_emb\.inv_freq|.*attn\.(masked_)?bias")  # buffers that some old files carry
 
 
 @dataclass(frozen=True)
@@ -61,11 +58,11 @@ class Converter:
     """One model on its way to GGUF: the plan is complete, and every refusal made, before the first byte is written."""
 
     def __init__(self, source: Source, folder: Path, type_: str = "f16") -> None:
-        self.config: Config = read_json(folder / "config.json")
-        self.family: Family = families.find(self.config)
-        self.source = source
-        self.type = type_
         try:
+            self.family, self.config = families.find(read_json(folder / "config.json"))
+            self.source = source
+            self.type = type_
+            self._tables = rope.tables(self.config)
             self.plan = list(self._plan())
             self._settings = _settings(self.config, self.family)
         except KeyError as error:
@@ -83,12 +80,10 @@ class Converter:
 
     def array(self, planned: Planned) -> np.ndarray:
         """The values of one planned tensor, in the order llama.cpp expects, not yet in their stored format."""
-        if planned.name == _ROPE_FACTORS:
-            return families.rope_factors(self.config)
-        values = self.source.array(planned.source)
-        if self.family.interleaved and (heads := _heads(planned.name, self.config)):
-            return families.interleave(values, heads)
-        return values
+        if planned.name in self._tables:
+            return self._tables[planned.name]
+        name = families.text_name(planned.source)
+        return self.family.arrange(name, self.source.array(planned.source), self.config).reshape(planned.shape)
 
     def write(self, target: Path, vocabulary: Vocabulary, name: str, notify: Notify | None = None) -> None:
         """Write the GGUF file. `name` is the model's name in it. Memory: about one tensor, in float32."""
@@ -109,29 +104,29 @@ class Converter:
             writer.close()
 
     def _plan(self) -> Iterator[Planned]:
+        for name, table in self._tables.items():
+            yield Planned(name, "", table.shape, GGMLQuantizationType.F32)
         names = get_tensor_name_map(_model_arch(self.family), self.config["num_hidden_layers"])
-        tied = bool(self.config.get("tie_word_embeddings"))
-        found = set()
+        wanted, tied = {"token_embd.weight", "output_norm.weight"}, self.config.get("tie_word_embeddings")
         for source in self.source.names():
-            if (tied and source == "lm_head.weight") or _DERIVED.fullmatch(source):
+            plain = families.text_name(source).replace("dt_bias", "dt_proj.bias")
+            if families.unused(plain) or (tied and plain == "lm_head.weight"):
                 continue
-            name = names.get_name(source, try_suffixes=(".weight", ".bias"))
+            name = names.get_name(plain, try_suffixes=(".weight", ".bias"))
             if name is None:
                 raise UnsupportedArchitecture(f"the tensor {source} has no place in a {self.family.architecture} GGUF.")
-            found.add(name)
+            wanted.discard(name)
             yield self._planned(name, source)
-        for name in ("token_embd.weight", "output_norm.weight", *(() if tied else ("output.weight",))):
-            if name not in found:
-                raise ModelUnusable(f"the weights lack what GGUF calls {name}.")
-        if families.rope(self.config)["rope_type"] == "llama3":
-            shape = (families.head_size(self.config) // 2,)
-            yield Planned(_ROPE_FACTORS, "", shape, GGMLQuantizationType.F32)
+        if wanted or (tied is False and "lm_head.weight" not in map(families.text_name, self.source.names())):
+            raise ModelUnusable(f"the weights lack what GGUF calls {', '.join(wanted) or 'output.weight'}.")
 
     def _planned(self, name: str, source: str) -> Planned:
         shape = self.source.shape(source)
+        if len(shape) == 3:  # a convolution over each channel alone
+            shape = (shape[0], shape[2])
         type_ = _TYPES[self.type][0]
-        if len(shape) == 1:
-            type_ = GGMLQuantizationType.F32  # norms and biases: small, and llama.cpp wants them exact
+        if len(shape) == 1 or name.endswith("ssm_conv1d.weight"):
+            type_ = GGMLQuantizationType.F32
         elif shape[-1] % GGML_QUANT_SIZES[type_][0]:
             type_ = GGMLQuantizationType.F16  # rows that are not made of whole blocks
         return Planned(name, source, shape, type_)
@@ -154,10 +149,9 @@ def _model_arch(family: Family) -> Any:
 
 
 def _settings(config: Config, family: Family) -> Mapping[str, Any]:
-    """The fields that every family has, by the name of the GGUFWriter method that adds them."""
-    rope = families.rope(config)
-    size = families.head_size(config)
-    values = {
+    """The fields of this model, by the name of the GGUFWriter method that adds them."""
+    size = rope.head_size(config)
+    return {
         "context_length": config["max_position_embeddings"],
         "embedding_length": config["hidden_size"],
         "block_count": config["num_hidden_layers"],
@@ -165,22 +159,13 @@ def _settings(config: Config, family: Family) -> Mapping[str, Any]:
         "head_count": config["num_attention_heads"],
         "head_count_kv": config.get("num_key_value_heads") or config["num_attention_heads"],
         "layer_norm_rms_eps": config["rms_norm_eps"],
-        "rope_freq_base": float(rope["rope_theta"]),
-        "rope_dimension_count": size,
+        "rope_freq_base": float(rope.rope(config)["rope_theta"]),
+        "rope_dimension_count": rope.rotated(config),
         "key_length": size,
         "value_length": size,
+        **rope.scaling(config),
+        **family.fields(config),
     }
-    if rope["rope_type"] == "linear":
-        values |= {"rope_scaling_type": RopeScalingType.LINEAR, "rope_scaling_factor": float(rope["factor"])}
-    return values
-
-
-def _heads(name: str, config: Config) -> int | None:
-    if ".attn_q." in name:
-        return int(config["num_attention_heads"])
-    if ".attn_k." in name:
-        return int(config.get("num_key_value_heads") or config["num_attention_heads"])
-    return None
 
 
 def stored(values: np.ndarray, planned: Planned) -> np.ndarray:

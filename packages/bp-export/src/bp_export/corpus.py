@@ -7,7 +7,8 @@ TEXTS = (
     '{"name": "Zoë", "tags": ["a", "b"], "n": null, "path": "C:\\\\temp\\\\new"}\r\n<p class="x">A&amp;B</p>',
     "  leading, trailing  \n\n \n   \t\t mixed   runs    of     white space \n\n\n",
     "Crème brûlée, naïve façade, Straße, Ærøskøbing, Łódź, İstanbul, smörgåsbord, ﬁne ligature, ÀÉÎÕÜ.",
-    "Быстрая лиса. Γειά σου Κόσμε. שלום עולם. مرحبا بالعالم. नमस्ते दुनिया. สวัสดีชาวโลก. გამარჯობა.",
+    "Быстрая лиса. Γειά σου Κόσμε. שלום עולם. مرحبا بالعالم. გამარჯობა.",
+    "नमस्ते दुनिया. สวัสดีชาวโลก.",  # with combining marks
     "你好,世界。今日はとても良い天気ですね!한국어 문장도 하나. 全角123ABC。",
     "🎉👩\u200d👩\u200d👧🇫🇷👍🏽 emoji, zero\u200bwidth, non\u00a0breaking, soft\u00adhyphen, \u2028line, ∑∫√≠≈, ←→↔.",
     "aaaaaaaaaaaaaaaaaaaaaaaa !!!!!!!!???...___---===+++ http://example.org/a_b-c?d=e&f=%20#g user@example.com #tag",

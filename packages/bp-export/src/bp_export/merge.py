@@ -17,6 +17,7 @@ from bp_core.events import Notify, Progress
 
 from . import adapter as lora
 from . import weights
+from .families import text_name
 from .hf_files import chat_template, read_json
 from .places import require_free, require_space
 from .weights import Source, Weights
@@ -35,8 +36,10 @@ class Merged:
 
     def __init__(self, base: Path, changes: Mapping[str, lora.Change]) -> None:
         self._base = open_base(base)
-        self._changes = dict(changes)
         self._names = list(self._base.names())
+        stored = {text_name(name): name for name in self._names}
+        # an adapter may have been trained on the text part of a model that also sees
+        self._changes = {stored.get(text_name(name), name): change for name, change in changes.items()}
         for name, change in self._changes.items():
             self._check(name, change, tied=bool(read_json(base / "config.json").get("tie_word_embeddings")))
 
@@ -59,7 +62,7 @@ class Merged:
             raise AdapterUnusable(f"it changes {name}, which the base model does not have.")
         if self.shape(name) != change.shape:
             raise AdapterUnusable(f"{name} is {change.shape} in the adapter and {self.shape(name)} in the base model.")
-        if tied and name in ("lm_head.weight", "model.embed_tokens.weight"):
+        if tied and text_name(name) in ("lm_head.weight", "model.embed_tokens.weight"):
             raise AdapterUnusable(f"it changes {name}, which the base model uses twice (tied embeddings).")
 
 

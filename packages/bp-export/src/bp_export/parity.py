@@ -46,6 +46,16 @@ class Parity:
     def warnings(self) -> list[Check]:
         return [check for check in self.checks if check.warning]
 
+    @property
+    def formats(self) -> str:
+        """The number formats in the file, by tensor, and why they are not what its name says, if so."""
+        matrices = {name: count for name, count in self.types.items() if name != "F32"}
+        total = sum(matrices.values())
+        shares = ", ".join(f"{count * 100 // total} % {name}" for name, count in matrices.items()) or "F32"
+        short = "_k" in self.quantization and not all("_K" in name for name in matrices)
+        why = ", because not all its rows are multiples of 256" if short else ""
+        return f"{self.quantization} on this model is {shares}, by tensor without norms{why}"
+
     def as_dict(self) -> dict[str, Any]:
         """For parity.json."""
-        return {"proven": self.proven, **dataclasses.asdict(self)}
+        return {"proven": self.proven, "formats": self.formats, **dataclasses.asdict(self)}

@@ -20,11 +20,12 @@ from .chat import Chat
 from .convert import Converter
 from .engine import require_llama_cpp
 from .gguf_file import GgufFile
+from .gguf_lora import LoraConverter
 from .hf_files import special_token
 from .merge import write_merged
 from .ollama import Registered
 from .parity import Parity
-from .places import require_free, require_space
+from .places import replacing, require_free, require_replaceable, require_space
 from .proof import Prover, Reference, Subject
 from .quantization import FILE_TYPES, quantize
 
@@ -75,26 +76,37 @@ def export(
         raise FileMissing("there is no such model folder.", where=str(base))
     name = name or model_name(base)
     target = _target(adapter or base, name, config)
+    require_replaceable(target, overwrite=config.overwrite)
     if config.format == "gguf":
         done, origin = _Gguf(adapter, base, name, config, target, notify).run(reference, samples, losses or {})
-        if written:
-            written(done)
-        if not config.registers:
-            return done
-        return replace(done, ollama=ollama.register(done.path, config, origin=origin, notify=notify))
-    if config.format == "lora":
-        if adapter is None:
-            raise AdapterUnusable("all weights were trained: there is no adapter.", where=str(base), fix=_NO_ADAPTER)
-        lora.check_folder(adapter)
-        _copy(adapter, target, notify)
-    elif adapter:
-        write_merged(adapter, base, target, notify)
     else:
-        _copy(base, target, notify)
-    done = Export(target, config.format, _bytes(target))
+        done, origin = _export_other(adapter, base, name, config, target, notify), None
     if written:
         written(done)
-    return done
+    if not config.registers:
+        return done
+    return replace(done, ollama=ollama.register(done.path, config, origin=origin, notify=notify))
+
+
+def _export_other(
+    adapter: Path | None, base: Path, name: str, config: ExportConfig, target: Path, notify: Notify | None
+) -> Export:
+    if config.format in ("lora", "gguf-lora") and adapter is None:
+        raise AdapterUnusable("all weights were trained: there is no adapter.", where=str(base), fix=_NO_ADAPTER)
+    if config.format == "gguf-lora" and adapter:
+        return _export_gguf_lora(adapter, base, name, target, notify)
+    with replacing(target):
+        _write_folder(adapter, base, config.format, target, notify)
+    return Export(target, config.format, _bytes(target))
+
+
+def _write_folder(adapter: Path | None, base: Path, format: ExportFormat, target: Path, notify: Notify | None) -> None:
+    if adapter and format == "merged":
+        write_merged(adapter, base, target, notify)
+        return
+    if adapter:
+        lora.check_folder(adapter)
+    _copy(adapter or base, target, notify)
 
 
 @dataclass(frozen=True)
@@ -165,6 +177,20 @@ class _Gguf:
         return Export(self.target, "gguf", size, self.quantization, digest, parity, report)
 
 
+def _export_gguf_lora(adapter: Path, base: Path, name: str, target: Path, notify: Notify | None) -> Export:
+    converter = LoraConverter(adapter, base)
+    require_space(target, _bytes(adapter))
+    with folders.new_file(target) as draft:
+        converter.write(draft, name)
+        parity = converter.check(draft, notify)
+        if not parity.proven:
+            raise NotProven(f"the adapter file changes other weights ({parity.failures}).", where=str(target))
+        digest, size = folders.digest(draft), draft.stat().st_size
+    report = target.with_suffix(".parity.json")
+    folders.write_json(report, {"file": target.name, "sha256": digest, "bytes": size, **parity.as_dict()})
+    return Export(target, "gguf-lora", size, None, digest, parity, report)
+
+
 def model_name(base: Path) -> str:
     """A model's name from its folder; a hub snapshot is called after its repository."""
     folder = base.resolve()
@@ -174,8 +200,9 @@ def model_name(base: Path) -> str:
 
 
 def _target(trained: Path, model: str, config: ExportConfig) -> Path:
-    gguf = config.format == "gguf"
-    name = f"{model}-{config.quantization}.gguf" if gguf else f"{model}-{config.format}"
+    gguf = config.format.startswith("gguf")
+    kind = config.quantization if config.format == "gguf" else "lora"
+    name = f"{model}-{kind}.gguf" if gguf else f"{model}-{config.format}"
     if config.output is None:
         return trained.resolve().parent / name
     output = Path(config.output)

@@ -4,9 +4,40 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from bp_core import folders
 from bp_core.errors import DiskFull, OutputUnusable
+
+_OVERWRITE = "Replace it with --overwrite, or choose another place with --output."
+
+
+def require_replaceable(target: Path, *, overwrite: bool) -> None:
+    """Raise OutputUnusable if something is at `target`, unless an export wrote it and it may be replaced."""
+    if not os.path.lexists(target):
+        return
+    if not overwrite:
+        raise OutputUnusable("something is here already.", where=str(target), fix=_OVERWRITE)
+    if target.is_dir() and (damage := folders.damage(target)):
+        raise OutputUnusable(f"this folder is not as an export wrote it: {damage}.", where=str(target))
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[None]:
+    """Write a folder inside, while the one that is there steps aside; it comes back if that fails."""
+    if not os.path.lexists(target):
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix=".replaced-", dir=target.parent) as place:
+        old = target.rename(Path(place, target.name))
+        try:
+            yield
+        except BaseException:
+            old.rename(target)
+            raise
 
 
 def require_free(target: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -44,3 +45,8 @@ def worst_error(stored: np.ndarray, wanted: np.ndarray) -> float:
     smallest = float(np.finfo(np.float16).tiny)
     error = np.abs(stored - wanted) / np.maximum(np.abs(wanted), smallest)
     return float(error.max(initial=0.0)) if np.isfinite(error).all() else math.inf
+
+
+def has_marks(text: str) -> bool:
+    """Whether a text has combining marks of its own, as Hindi and Thai have."""
+    return any(unicodedata.category(letter).startswith("M") for letter in text)

@@ -17,8 +17,8 @@ from bp_core.errors import GgufUnusable, UnsupportedArchitecture
 from bp_core.events import Notify, Progress
 
 from . import weights
-from .families import deinterleave
 from .gguf_file import GgufFile
+from .layout import deinterleave
 from .places import require_free, require_space
 
 _TOP = {

@@ -1,7 +1,8 @@
-"""tokenizer.json → the vocabulary fields of a GGUF. Byte-level BPE only; anything else is refused, not approximated."""
+"""tokenizer.json → the vocabulary fields of a GGUF: byte-level BPE and SentencePiece BPE; anything else is refused."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,28 +13,29 @@ from gguf import GGUFWriter, TokenType
 from bp_core.contract import Contract
 from bp_core.errors import ModelUnusable, UnsupportedArchitecture
 
+from . import cuts
 from .hf_files import chat_template, read_json, special_token
 
-_CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
-_REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-# How a tokenizer cuts text before merging → llama.cpp's name for it. The proof checks that both agree on real text.
-_PRE = {
-    ("Digits", "ByteLevel+regex"): "smollm",
-    ("ByteLevel+regex",): "gpt-2",
-    (rf"Split:{_CONTRACTIONS}|\p{{N}}{{1,3}}{_REST}", "ByteLevel"): "llama-bpe",
-    (rf"Split:{_CONTRACTIONS}|\p{{N}}{_REST}", "ByteLevel"): "qwen2",
-}
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
+# Added tokens that are meant as control tokens although not marked so; llama.cpp's own converter sees them like this.
+_LOOKS_SPECIAL = re.compile(r"<\|.*\|>|<｜.*｜>|<unused.*>|<pad>|<mask>|<2mass>|\[@BOS@\]", re.S)
 _ID_KEYS = {"bos": "bos_token", "unk": "unk_token", "pad": "pad_token"}
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What a GGUF must know to tokenise. `ids` has the special tokens by GGUF's names (bos, eos, eot, …)."""
+    """What a GGUF must know to tokenise. `ids` has the special tokens by GGUF's names (bos, eos, eot, …).
 
+    A byte-level vocabulary ("gpt2") has merges, one of SentencePiece ("llama") scores: the best one merges first.
+    """
+
+    model: str
     pre: str
     tokens: list[str]
     types: list[int]
     merges: list[str]
+    scores: list[float]
+    space_prefix: bool
     ids: Mapping[str, int]
     add_bos: bool
     add_eos: bool
@@ -41,16 +43,19 @@ class Vocabulary:
 
     def add_to(self, writer: GGUFWriter) -> None:
         """Write the fields tokenizer.ggml.* and the chat template."""
-        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_model(self.model)
         writer.add_tokenizer_pre(self.pre)
         writer.add_token_list(self.tokens)
         writer.add_token_types(self.types)
-        writer.add_token_merges(self.merges)
+        if self.scores:
+            writer.add_token_scores(self.scores)
+        else:
+            writer.add_token_merges(self.merges)
         for name, number in self.ids.items():
             getattr(writer, f"add_{name}_token_id")(number)
         writer.add_add_bos_token(self.add_bos)
         writer.add_add_eos_token(self.add_eos)
-        writer.add_add_space_prefix(False)
+        writer.add_add_space_prefix(self.space_prefix)
         if self.template:
             writer.add_chat_template(self.template)
 
@@ -62,43 +67,68 @@ def read(folder: Path, size: int, contract: Contract | None = None) -> Vocabular
     UnsupportedArchitecture.
     """
     tokenizer = read_json(folder / "tokenizer.json")
-    pre = _pre(tokenizer)
-    try:
-        tokens, types = _tokens(tokenizer, size)
-        merges = [_merge(pair) for pair in tokenizer["model"]["merges"]]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelUnusable(f"the tokenizer cannot be read ({error}).", where=str(folder / "tokenizer.json")) from error
     add_bos, add_eos = _added(tokenizer)
     if contract and contract.bos != "template":
         add_bos = contract.bos == "tokenizer"
     template = (contract.template if contract else "") or chat_template(folder)
-    ids = _special_ids(folder, tokens, contract)
-    return Vocabulary(pre, tokens, types, merges, ids, add_bos and "bos" in ids, add_eos and "eos" in ids, template)
+    try:
+        words = _words(tokenizer, size)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelUnusable(f"the tokenizer cannot be read ({error}).", where=str(folder / "tokenizer.json")) from error
+    ids = _special_ids(folder, words["tokens"], contract)
+    words |= {"add_bos": add_bos and "bos" in ids, "add_eos": add_eos and "eos" in ids}
+    return Vocabulary(**words, ids=ids, template=template)
 
 
-def _pre(tokenizer: Mapping[str, Any]) -> str:
+def lead(folder: Path) -> str:
+    """What must stand before a text so that the tokenizer and llama.cpp see it alike; "" almost always.
+
+    Where only the first piece of a text gets a space before it, that is the token that every prompt begins with.
+    """
+    tokenizer = read_json(folder / "tokenizer.json")
+    pieces = (tokenizer.get("model") or {}).get("byte_fallback")
+    first = bool(pieces) and cuts.space_prefix(tokenizer) == "first"
+    return (special_token(folder, "bos_token") or "") if first else ""
+
+
+def _words(tokenizer: Mapping[str, Any], size: int) -> dict[str, Any]:
     model = tokenizer.get("model") or {}
-    if model.get("type") != "BPE" or model.get("byte_fallback"):
-        raise UnsupportedArchitecture("its tokenizer is not byte-level BPE; only that is supported.")
-    normalizer = tokenizer.get("normalizer") or {}
-    if normalizer.get("type", "NFC") != "NFC":
-        raise UnsupportedArchitecture(f"its tokenizer rewrites text with {normalizer['type']}, which is not supported.")
-    steps = tokenizer.get("pre_tokenizer") or {}
-    cut = tuple(_step(step) for step in steps.get("pretokenizers", [steps]))
-    if cut not in _PRE:
-        raise UnsupportedArchitecture(f"its tokenizer cuts text in an unknown way: {' then '.join(cut)[:200]}")
-    return _PRE[cut]
+    if model.get("type") != "BPE":
+        raise UnsupportedArchitecture(f"its tokenizer is of type {model.get('type')}; only BPE is supported.")
+    pieces = bool(model.get("byte_fallback"))
+    space = cuts.space_prefix(tokenizer) if pieces else "nowhere"
+    pre = "default" if pieces else cuts.byte_level(tokenizer)
+    tokens, types = _tokens(tokenizer, size)
+    merges = [_merge(pair) for pair in model["merges"]]
+    scores = _scores(tokens, types, merges) if pieces else []
+    if pieces:
+        tokens = [
+            text.replace("▁", " ") if type_ == TokenType.USER_DEFINED else text
+            for text, type_ in zip(tokens, types, strict=True)
+        ]
+    # llama.cpp puts its space after every special token too: after the first one, "first" means nowhere
+    return {
+        "model": "llama" if pieces else "gpt2",
+        "pre": pre,
+        "tokens": tokens,
+        "types": types,
+        "merges": merges,
+        "scores": scores,
+        "space_prefix": space == "always",
+    }
 
 
-def _step(step: Mapping[str, Any]) -> str:
-    kind = str(step.get("type"))
-    if kind == "Split" and step.get("behavior") == "Isolated" and not step.get("invert"):
-        return f"Split:{(step.get('pattern') or {}).get('Regex')}"
-    if kind == "ByteLevel" and not step.get("add_prefix_space"):
-        return "ByteLevel+regex" if step.get("use_regex", True) else "ByteLevel"
-    if kind == "Digits" and step.get("individual_digits"):
-        return "Digits"
-    return f"{kind}?"
+def _scores(tokens: list[str], types: list[int], merges: list[str]) -> list[float]:
+    """SentencePiece's score of a piece: minus its place in the order of merging; pieces that no merge makes follow."""
+    made = dict.fromkeys("".join(merge.split(" ", 1)) for merge in merges)
+    normal = dict.fromkeys(text for text, type_ in zip(tokens, types, strict=True) if type_ == TokenType.NORMAL)
+    ordered = dict.fromkeys([*(text for text in made if text in normal), *normal])
+    places = {text: place for place, text in enumerate(ordered)}
+    outside = {TokenType.CONTROL: -1000.0, TokenType.USER_DEFINED: -1000.0, TokenType.UNUSED: -10000.0}
+    return [
+        -float(places[text]) if type_ == TokenType.NORMAL else outside.get(TokenType(type_), 0.0)
+        for text, type_ in zip(tokens, types, strict=True)
+    ]
 
 
 def _tokens(tokenizer: Mapping[str, Any], size: int) -> tuple[list[str], list[int]]:
@@ -111,10 +141,19 @@ def _tokens(tokenizer: Mapping[str, Any], size: int) -> tuple[list[str], list[in
         if not 0 <= number < size:
             raise ValueError(f"the token {text!r} has id {number}, the model has {size} rows")
         tokens[number] = text
-        types[number] = int(TokenType.NORMAL)
-        if text in added:
-            types[number] = int(TokenType.CONTROL if added[text]["special"] else TokenType.USER_DEFINED)
+        types[number] = int(_type(text, added.get(text), tokenizer["model"]))
     return tokens, types
+
+
+def _type(text: str, added: Mapping[str, Any] | None, model: Mapping[str, Any]) -> TokenType:
+    if added:
+        control = added["special"] or _LOOKS_SPECIAL.fullmatch(text)
+        return TokenType.CONTROL if control else TokenType.USER_DEFINED
+    if not model.get("byte_fallback"):
+        return TokenType.NORMAL
+    if text == model.get("unk_token"):
+        return TokenType.UNKNOWN
+    return TokenType.BYTE if _BYTE.fullmatch(text) else TokenType.NORMAL
 
 
 def _merge(pair: str | list[str]) -> str:

@@ -1,0 +1,90 @@
+"""Rotary embeddings: where a config.json says what, and the tables and fields that llama.cpp wants for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from gguf import RopeScalingType
+
+Config = Mapping[str, Any]
+
+
+def rope(config: Config) -> dict[str, Any]:
+    """The rotary settings, wherever this version of transformers wrote them: always with rope_theta and rope_type.
+
+    Of a model with two kinds of layers those of full attention.
+    """
+    values = _written(config)
+    values = dict(values.get("full_attention") or values)
+    for name in ("partial_rotary_factor", "original_max_position_embeddings"):
+        if name in config:
+            values.setdefault(name, config[name])
+    values.setdefault("rope_theta", config.get("rope_theta", 10000.0))
+    values.setdefault("rope_type", values.get("type", "default"))
+    return values
+
+
+def kind(config: Config) -> str:
+    """The type of the rotary embedding, by its newest name."""
+    name = str(rope(config)["rope_type"])
+    return "longrope" if name == "su" else name
+
+
+def local_theta(config: Config) -> float:
+    """The base of the sliding-window layers of Gemma 3."""
+    written = _written(config).get("sliding_attention") or {}
+    return float(written.get("rope_theta") or config.get("rope_local_base_freq") or 10000.0)
+
+
+def rotated(config: Config) -> int:
+    """How many values of a head are rotated."""
+    return int(head_size(config) * rope(config).get("partial_rotary_factor", 1.0))
+
+
+def head_size(config: Config) -> int:
+    return int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
+
+
+def scaling(config: Config) -> dict[str, Any]:
+    """Fields of a linear scaling, by the name of the GGUFWriter method that adds them."""
+    values = rope(config)
+    if kind(config) != "linear":
+        return {}
+    return {"rope_scaling_type": RopeScalingType.LINEAR, "rope_scaling_factor": float(values["factor"])}
+
+
+def long_attention_factor(config: Config) -> float:
+    """LongRoPE's factor on attention (arXiv:2402.13753, as Phi uses it)."""
+    original = rope(config)["original_max_position_embeddings"]
+    stretch = config["max_position_embeddings"] / original
+    return math.sqrt(1 + math.log(stretch) / math.log(original)) if stretch > 1 else 1.0
+
+
+def tables(config: Config) -> dict[str, np.ndarray]:
+    """The divisors of the rotary frequencies, float32 [rotated / 2], by their name in GGUF; none for plain rope."""
+    values = rope(config)
+    if kind(config) == "llama3":
+        return {"rope_freqs.weight": _llama3(config)}
+    if kind(config) == "longrope":
+        names = {"rope_factors_long.weight": "long_factor", "rope_factors_short.weight": "short_factor"}
+        return {name: np.array(values[key], np.float32) for name, key in names.items()}
+    return {}
+
+
+def _llama3(config: Config) -> np.ndarray:
+    """Long wavelengths are divided by `factor`, short ones kept, those between blended (Llama 3.1 reference code)."""
+    values, size = rope(config), rotated(config)
+    wavelength = 2 * math.pi * values["rope_theta"] ** (np.arange(0, size, 2, dtype=np.float64) / size)
+    turns = values["original_max_position_embeddings"] / wavelength
+    low, high = values["low_freq_factor"], values["high_freq_factor"]
+    keep = np.clip((turns - low) / (high - low), 0, 1)
+    factors: np.ndarray = 1 / ((1 - keep) / values["factor"] + keep)
+    return factors.astype(np.float32)
+
+
+def _written(config: Config) -> Mapping[str, Any]:
+    value: Mapping[str, Any] = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    return value

@@ -1,0 +1,174 @@
+"""`verify` on good files, and on files with a fault put in: with the trained model, and with weights only."""
+
+import dataclasses
+import json
+
+import pytest
+import tiny_families
+
+from bp_core.config import ExportConfig
+from bp_core.contract import Contract
+from bp_core.folders import write_json
+from bp_export import adapter as lora
+from bp_export import export, quantize, verify
+from bp_export.convert import Converter
+from bp_export.hf_files import read_json
+from bp_export.merge import Merged, open_base
+from bp_export.vocab import read as read_vocabulary
+
+CONTRACT = Contract(tiny_families.TEMPLATE, "none", (4,), ("<|im_end|>",))
+
+
+class Changed:
+    """A source with something wrong in it."""
+
+    def __init__(self, source, part, change):
+        self.source, self.part, self.change = source, part, change
+
+    def __getattr__(self, name):
+        return getattr(self.source, name)
+
+    def array(self, name):
+        value = self.source.array(name)
+        return self.change(value) if self.part in name else value
+
+
+def scaled(base, adapter, factor):
+    return Merged(
+        base, {name: dataclasses.replace(d, scale=d.scale * factor) for name, d in lora.read(adapter).items()}
+    )
+
+
+def halves(rows):
+    """Undo beforehand what the converter will do to the four heads of q."""
+    pairs = rows.reshape(4, 32, 2, rows.shape[1])
+    return pairs.swapaxes(1, 2).reshape(rows.shape)
+
+
+def weights(change):
+    return lambda base, adapter: {"source": change(base, adapter)}
+
+
+def words(**change):
+    return lambda base, adapter: {"words": change}
+
+
+def settings(**change):
+    return lambda base, adapter: {"config": change}
+
+
+FAULTS = {
+    "adapter dropped": weights(lambda base, adapter: open_base(base)),
+    "merged twice": weights(lambda base, adapter: scaled(base, adapter, 2)),
+    "wrong alpha": weights(lambda base, adapter: scaled(base, adapter, 8**-0.5)),
+    "swapped q/k permutation": weights(lambda base, adapter: Changed(scaled(base, adapter, 1), "q_proj", halves)),
+    "wrong rope": settings(rope_parameters={"rope_type": "default", "rope_theta": 1e6}),
+    "double BOS": words(add_bos=True),
+    "wrong template": words(template="{{ messages }}"),
+    "missing terminator": words(ids={"bos": 1, "eos": 2}),
+    "one flipped tensor": weights(
+        lambda base, adapter: Changed(scaled(base, adapter, 1), "layers.1.mlp.up_proj", lambda value: value[::-1])
+    ),
+}
+CAUGHT_BY = {
+    "adapter dropped": ("weights in the file", "training survived in the f16 file"),
+    "merged twice": ("weights in the file", "training survived in the f16 file"),
+    "wrong alpha": ("weights in the file", "training survived in the f16 file"),
+    "swapped q/k permutation": ("weights in the file", "f16 divergence"),
+    "wrong rope": ("fields of the file", "f16 divergence"),
+    "double BOS": ("fields of the file", "f16 adds a first token"),
+    "wrong template": ("fields of the file", "f16 chat template"),
+    "missing terminator": ("fields of the file", "f16 end of turn"),
+    "one flipped tensor": ("weights in the file", "f16 divergence"),
+}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return tiny_families.save("smollm2", tmp_path_factory.mktemp("b") / "smollm2")
+
+
+@pytest.fixture(scope="module")
+def adapter(base, tmp_path_factory):
+    folder = tiny_families.save_adapter(base, tmp_path_factory.mktemp("a") / "lora", config={"lora_alpha": 8})
+    write_json(folder / "contract.json", CONTRACT.as_dict())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reference(base, adapter, helpers):
+    return helpers.Reference(base, adapter)
+
+
+def write(base, adapter, target, type_="f16", *, source=None, words=None, config=None):
+    """A GGUF as `export` makes it, with whatever is wrong."""
+    folder = base
+    if config:
+        folder = target.with_suffix(".base")
+        folder.mkdir()
+        write_json(folder / "config.json", read_json(base / "config.json") | config)
+    converter = Converter(source or scaled(base, adapter, 1), folder, type_)
+    found = read_vocabulary(base, converter.vocabulary_size, CONTRACT)
+    converter.write(target, dataclasses.replace(found, **words or {}), "m")
+    return target
+
+
+def failed(parity):
+    return [check.name for check in parity.failures]
+
+
+@pytest.mark.parametrize("type_", ["f32", "f16", "q8_0"])
+def test_a_good_file_passes_with_and_without_the_model(type_, base, adapter, reference, tmp_path):
+    file = write(base, adapter, tmp_path / "m.gguf", type_)
+    for known in (reference, None):
+        parity = verify(file, base, adapter, reference=known)
+        assert parity.proven, parity.failures
+        assert (parity.compared_with, parity.quantization) == ("model" if known else "tensors", type_)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_fault_fails(fault, base, adapter, reference, tmp_path):
+    file = write(base, adapter, tmp_path / "m.gguf", **FAULTS[fault](base, adapter))
+    without, with_model = CAUGHT_BY[fault]
+    assert without in failed(verify(file, base, adapter))
+    assert with_model in failed(verify(file, base, adapter, reference=reference))
+
+
+@pytest.mark.parametrize("fault", ["merged twice", "one flipped tensor"])
+def test_faults_in_a_quantised_file_fail(fault, base, adapter, tmp_path):
+    plain = write(base, adapter, tmp_path / "m.gguf", **FAULTS[fault](base, adapter))
+    quantize(plain, tmp_path / "q.gguf", "q4_k_m")
+    assert "weights in the file" in failed(verify(tmp_path / "q.gguf", base, adapter))
+
+
+@pytest.mark.parametrize("quantization", ["q6_k", "q4_k_m"])
+def test_a_good_quantised_file_passes(quantization, base, adapter, tmp_path):
+    quantize(write(base, adapter, tmp_path / "m.gguf"), tmp_path / "q.gguf", quantization)
+    parity = verify(tmp_path / "q.gguf", base, adapter)
+    assert parity.proven, parity.failures
+    assert next(check for check in parity.checks if check.name == "weights in the file").measured > 0.1
+
+
+def test_a_truncated_file_fails(base, adapter, tmp_path):
+    whole = write(base, adapter, tmp_path / "m.gguf").read_bytes()
+    for size in (len(whole) - 1000, 1000, 10, 0):
+        (tmp_path / "cut.gguf").write_bytes(whole[:size])
+        for source in ((base, adapter), ()):
+            assert failed(verify(tmp_path / "cut.gguf", *source)) == ["file is complete"]
+
+
+def test_without_its_source_a_file_is_checked_in_itself(base, adapter, tmp_path):
+    file = write(base, adapter, tmp_path / "m.gguf")
+    alone = verify(file)
+    assert (alone.proven, alone.compared_with, len(alone.warnings)) == (True, "nothing", 1)
+    done = export(adapter, base, ExportConfig(quantization="f16", output=str(tmp_path / "e.gguf")))
+    assert not verify(done.path).warnings
+    data = bytearray(done.path.read_bytes())
+    data[-1000] ^= 1
+    done.path.write_bytes(data)
+    assert failed(verify(done.path)) == ["as it was proven"]
+
+
+def test_the_report_can_be_written_as_json(base, adapter, tmp_path):
+    parity = verify(write(base, adapter, tmp_path / "m.gguf"), base, adapter)
+    assert json.loads(json.dumps(parity.as_dict()))["proven"] is True

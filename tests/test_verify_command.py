@@ -1,0 +1,67 @@
+import json
+import shutil
+
+import pytest
+import tiny_families
+
+from backpropagate.cli import app
+from backpropagate.failures import exit_code_of
+from backpropagate.models import fingerprint
+from bp_core.config import ExportConfig
+from bp_core.errors import BadValue
+from bp_core.folders import write_json
+from bp_export import export
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A base, an adapter on it, and what was exported of them."""
+    place = tmp_path_factory.mktemp("verify")
+    base = tiny_families.save("smollm2", place / "base")
+    adapter = tiny_families.save_adapter(base, place / "lora")
+    export(adapter, base, ExportConfig(quantization="f16"))
+    return place
+
+
+def verify(capsys, *words):
+    code = exit_code_of(app, ["verify", *map(str, words), "--json"])
+    return code, json.loads(capsys.readouterr().out)
+
+
+def test_a_file_is_proven_against_what_it_was_made_of(place, capsys):
+    code, found = verify(capsys, place / "base-f16.gguf", "--adapter", place / "lora")
+    assert (code, found["proven"], found["compared_with"]) == (0, True, "model")
+    code, found = verify(capsys, place / "base-f16.gguf", "--adapter", place / "lora", "--base", place / "base")
+    assert (code, found["proven"]) == (0, True)
+
+
+def test_what_it_is_not_is_noticed(place, capsys):
+    code, found = verify(capsys, place / "base-f16.gguf", "--base", place / "base")
+    failed = [check["name"] for check in found["checks"] if not check["passed"]]
+    assert (code, found["proven"]) == (2, False)
+    assert {"weights in the file", "f16 divergence"} <= set(failed)
+
+
+def test_alone_a_file_is_checked_in_itself(place, capsys):
+    code, found = verify(capsys, place / "base-f16.gguf")
+    assert (code, found["compared_with"]) == (0, "nothing")
+    assert [check["name"] for check in found["checks"]][-1] == "as it was proven"
+
+
+def test_another_base_than_it_was_trained_on_is_refused(place, tmp_path, capsys):
+    lora = shutil.copytree(place / "lora", tmp_path / "lora")
+    write_json(lora / "run.json", {"base_fingerprint": fingerprint(place / "base")})
+    words = ["export", str(lora), "--format", "gguf-lora"]
+    assert exit_code_of(app, words) == 0
+    write_json(lora / "run.json", {"base_fingerprint": "another"})
+    capsys.readouterr()
+    for again in ([*words, "--overwrite"], ["verify", str(place / "base-f16.gguf"), "--adapter", str(lora)]):
+        assert exit_code_of(app, again) == 1
+        assert "not the model it was trained on" in capsys.readouterr().err
+
+
+def test_an_unknown_format_names_the_nearest(place, capsys):
+    assert exit_code_of(app, ["export", str(place / "lora"), "--quantization", "q4km"]) == 1
+    assert "Did you mean 'q4_k_m'?" in capsys.readouterr().err
+    with pytest.raises(BadValue, match="did you mean q5_k_m"):
+        ExportConfig(quantization="q5_km")
