@@ -58,5 +58,15 @@ def test_every_computed_value_says_why():
     assert not {"rank", "micro_batch", "activation_checkpointing", "dtype"} & set_by_user.why.keys()
 
 
+def test_moments_are_kept_in_8_bits_where_all_weights_are_trained_on_a_card():
+    found = resolved("llama-3.2-1b", mode="full")
+    assert found.optimizer == "paged-adamw-8bit" and "moments" in found.why["optimizer"]
+    on_host = resolve(TrainConfig(mode="full"), 10, "cpu", PRESETS["llama-3.2-1b"].config)
+    assert on_host.optimizer == resolved("llama-3.2-1b").optimizer == "adamw"
+    assert on_host.why["optimizer"] == "the default"
+    as_set = resolved("llama-3.2-1b", mode="full", optimizer="adamw")
+    assert as_set.optimizer == "adamw" and "optimizer" not in as_set.why
+
+
 def test_every_preset_is_in_the_table():
     assert {preset for _, _, preset, _ in GOLDEN} == PRESETS.keys()

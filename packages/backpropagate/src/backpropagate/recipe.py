@@ -15,6 +15,7 @@ from bp_core.config import (
     GAMMA,
     PAIRED,
     RATES,
+    Optimizer,
     Recipe,
     TrainConfig,
 )
@@ -43,6 +44,7 @@ def resolve(
         "alpha": alpha(config),
         "learning_rate": learning_rate(model, config),
         "max_length": (config.length, "with reasoning_trace" if config.reasoning_trace else "the default"),
+        "optimizer": optimizer(config, backend),
         **preference(config, sizes),
         **_evaluation(config, steps),
     }
@@ -116,6 +118,15 @@ def learning_rate(model: Mapping[str, Any], config: TrainConfig) -> tuple[float,
         return 2e-4 * share, f"a common value{what}; the model does not tell its width"
     exponent = 0.0775 if str(model.get("model_type", "")).startswith("qwen") else 0.781
     return float(f"{5e-4 * share * (2000 / width) ** exponent:.2g}"), f"for a model {width} wide{what}"
+
+
+def optimizer(config: TrainConfig, backend: str) -> tuple[Optimizer, str]:
+    """What holds AdamW's moments, and why: those of an adapter are small, those of all weights are not."""
+    if config.optimizer:
+        return config.optimizer, "as set"
+    if config.mode == "full" and backend == "cuda":
+        return "paged-adamw-8bit", "mode full on a card: moments in 8 bits, which may move to the host"
+    return "adamw", "the default"
 
 
 def choose_rail(wanted: str) -> tuple[str, Rail, Probe]:

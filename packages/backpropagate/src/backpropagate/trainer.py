@@ -27,7 +27,7 @@ from .adapters import adapter_in, export_adapter, is_whole, place, stop_ids
 from .environment import versions
 from .plan import Plan
 from .planning import Place, planned
-from .recipe import choose_rail
+from .recipe import choose_rail, optimizer
 from .screen import Screen
 from .shapes import refuse_misfits
 from .training import Run, Work, carry_out, resumable
@@ -146,6 +146,7 @@ class Trainer:
             require(config.eval_data)
         trackers = reporting.chosen(config.report_to)
         backend, rail, probe = choose_rail(config.backend)
+        rail.check(replace(config, optimizer=optimizer(config, backend)[0]))
         base = models.locate(config.model, notify)
         refuse_misfits(config, base)
         self._tokenizer = ChatTokenizer.open(base)

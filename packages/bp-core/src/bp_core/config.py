@@ -13,6 +13,7 @@ from .errors import BadValue
 
 DType = Literal["auto", "float32", "bfloat16"]
 Mode = Literal["lora", "qlora", "lora-8bit", "full"]
+Optimizer = Literal["adamw", "adamw-8bit", "paged-adamw-8bit"]
 Init = Literal["default", "orthogonal", "pissa", "pissa_niter_16", "olora"]
 ExportFormat = Literal["lora", "merged", "gguf"]
 TrainOn = Literal["assistant", "last", "all"]
@@ -135,6 +136,11 @@ class TrainConfig:
     columns: Annotated[str, "Names of the data's columns, ours first: prompt=question,completion=reply."] = ""
     warmup_ratio: Annotated[float, "Share of the steps over which the learning rate rises."] = 0.05
     weight_decay: Annotated[float, "AdamW weight decay."] = 0.0
+    optimizer: Annotated[
+        Optimizer | None,
+        "How AdamW keeps its moments. adamw: 8 bytes a trained weight; adamw-8bit: 2, by bitsandbytes; "
+        "paged-adamw-8bit: 2, moved to the host when a card is full. Default: that for mode full on cuda, else adamw.",
+    ] = None
     max_grad_norm: Annotated[float, "Gradients are clipped to this norm."] = 1.0
     seed: Annotated[int, "Seed of the adapter's start and of the data order."] = 42
     dtype: Annotated[DType, "Number format of the base weights while training. auto: bfloat16 where it is fast."] = (
@@ -260,6 +266,7 @@ class Recipe:
     dora: bool = TrainConfig.dora
     target_modules: str = TrainConfig.target_modules
     init: Init = TrainConfig.init
+    optimizer: Optimizer = "adamw"
     why: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from .config import Recipe, TrainConfig
 from .errors import OutOfMemory
 from .examples import Batch
 from .rail import Job, Memory, Opened, Probe
@@ -28,6 +29,9 @@ class NullRail:
 
     def probe(self) -> Probe:
         return Probe(True, "null")
+
+    def check(self, settings: TrainConfig | Recipe) -> None:
+        return None
 
     def open(self, job: Job) -> Opened:
         self.updates, self.weight, self.gradient = 0, 0.0, 0.0

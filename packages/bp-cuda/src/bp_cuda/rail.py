@@ -17,13 +17,13 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import DynamicCache, PreTrainedModel
 
-from bp_core.config import QUANTIZED, DType
+from bp_core.config import QUANTIZED, DType, Recipe, TrainConfig
 from bp_core.errors import BackendUnavailable
 from bp_core.examples import Batch
 from bp_core.rail import Job, Memory, Opened, Probe
 
 from . import adapter as adapters
-from . import host, objectives, quantized, relief
+from . import host, needs, objectives, quantized, relief
 from . import model as models
 from . import optimizer as optimizers
 from ._errors import translated
@@ -35,7 +35,7 @@ class TorchRail:
     def __init__(self, device: str) -> None:
         self.device = torch.device(device)
         self.model: PreTrainedModel | PeftModel | None = None
-        self.optimizer: torch.optim.AdamW | None = None
+        self.optimizer: torch.optim.Optimizer | None = None
         self.parameters: optimizers.Parameters = {}
         self.max_grad_norm = math.inf
         self.computed = torch.float32
@@ -54,10 +54,15 @@ class TorchRail:
         free, total = torch.cuda.mem_get_info()
         return Probe(True, torch.cuda.get_device_name(), total=total, free=free, dtype=self._auto())
 
+    def check(self, settings: TrainConfig | Recipe) -> None:
+        needs.check(settings, self.device.type)
+
     def open(self, job: Job) -> Opened:
         probe = self.probe()
         if not probe.available:
             raise BackendUnavailable(f"backend {self.device.type} cannot run here: {probe.reason}.")
+        if job.recipe:
+            self.check(job.recipe)
         with translated():
             self.close()
             mode = job.recipe.mode if job.recipe else job.mode
