@@ -123,12 +123,18 @@ def export_adapter(folder: Path, config: ExportConfig, notify: Notify) -> Export
     notify(Progress("open the reference", 0, 0))
     samples = samples_of(folder, job.model)
     mode = _origin(folder).get("mode", TrainConfig.mode)
-    if mode in QUANTIZED:
+    if mode in QUANTIZED and not _leans_on_4_bits(folder):
         settings["losses"] = {QUANTIZED[mode]: loss_on_quantized(replace(job, mode=mode, dtype="auto"), samples)}
     with ExitStack() as stack:
         settings["reference"] = reference(job, _folder_of(base, notify), stack)
         settings["samples"] = samples
         return _recorded(folder, export(job.adapter, job.model, config, **settings))
+
+
+def _leans_on_4_bits(folder: Path) -> bool:
+    """Whether an adapter was started by loftq: what is written is right on the 16-bit weights only."""
+    run = run_of(folder)
+    return run is not None and run.read()["recipe"].get("init") == "loftq"
 
 
 def _base_of(folder: Path) -> str | None:

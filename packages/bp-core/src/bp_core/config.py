@@ -14,7 +14,7 @@ from .errors import BadValue
 DType = Literal["auto", "float32", "bfloat16"]
 Mode = Literal["lora", "qlora", "lora-8bit", "full"]
 Optimizer = Literal["adamw", "adamw-8bit", "paged-adamw-8bit"]
-Init = Literal["default", "orthogonal", "pissa", "pissa_niter_16", "olora"]
+Init = Literal["default", "orthogonal", "pissa", "pissa_niter_16", "olora", "loftq"]
 ExportFormat = Literal["lora", "merged", "gguf"]
 TrainOn = Literal["assistant", "last", "all"]
 Method = Literal["sft", "orpo", "simpo", "kto"]
@@ -95,7 +95,8 @@ class TrainConfig:
     init: Annotated[
         Init,
         "How the adapter starts. default: as if it were not there. orthogonal: the same with orthogonal factors. "
-        "pissa, pissa_niter_16 (faster), olora: from the largest part of the base weights.",
+        "pissa, pissa_niter_16 (faster), olora: from the largest part of the base weights. loftq, for mode qlora: from "
+        "what 4 bits lose of them.",
     ] = "default"
     learning_rate: Annotated[
         float | None,
@@ -280,7 +281,7 @@ class Setting:
     help: str
 
 
-STARTS_IN_BASE: tuple[Init, ...] = ("pissa", "pissa_niter_16", "olora")
+STARTS_IN_BASE: tuple[Init, ...] = ("pissa", "pissa_niter_16", "olora", "loftq")
 QUANTIZED: dict[Mode, str] = {"qlora": "nf4", "lora-8bit": "int8"}  # modes, and what they keep the base in
 _Range = tuple[float, float]
 # What does not go together: the settings, whether they clash, and why.
@@ -333,8 +334,13 @@ _IMPOSSIBLE: list[_Clash] = [
     ),
     (
         ("init", "mode"),
-        lambda init, mode: mode in QUANTIZED and init in STARTS_IN_BASE,
+        lambda init, mode: mode in QUANTIZED and init in STARTS_IN_BASE and init != "loftq",
         "init takes its start from weights in full precision, which modes qlora and lora-8bit do not keep",
+    ),
+    (
+        ("init", "mode"),
+        lambda init, mode: init == "loftq" and mode != "qlora",
+        "init loftq makes up for what 4 bits lose, which only mode qlora does",
     ),
     *(
         _only_for_adapters(name, getattr(TrainConfig, name))

@@ -79,7 +79,7 @@ class TorchRail:
             elif full:
                 base.requires_grad_(True)
             elif job.recipe:
-                self.model = adapters.new(base, job.recipe)
+                self.model = adapters.new(base, job.recipe, job.model)
             if job.recipe:
                 torch.manual_seed(job.recipe.seed)
                 self.model.train()
