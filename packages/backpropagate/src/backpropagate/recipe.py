@@ -15,7 +15,6 @@ from bp_core.config import (
     GAMMA,
     PAIRED,
     RATES,
-    Optimizer,
     Recipe,
     TrainConfig,
 )
@@ -23,7 +22,7 @@ from bp_core.errors import BackendUnavailable
 from bp_core.rail import Probe, Rail, find, rails
 
 from .architecture import architecture
-from .fit import Room, Rows, alike, cut
+from .fit import Room, Rows, alike, cut, optimizer
 
 # In this order `--backend auto` tries what is installed.
 _PREFERRED = ("cuda", "cpu")
@@ -118,15 +117,6 @@ def learning_rate(model: Mapping[str, Any], config: TrainConfig) -> tuple[float,
         return 2e-4 * share, f"a common value{what}; the model does not tell its width"
     exponent = 0.0775 if str(model.get("model_type", "")).startswith("qwen") else 0.781
     return float(f"{5e-4 * share * (2000 / width) ** exponent:.2g}"), f"for a model {width} wide{what}"
-
-
-def optimizer(config: TrainConfig, backend: str) -> tuple[Optimizer, str]:
-    """What holds AdamW's moments, and why: those of an adapter are small, those of all weights are not."""
-    if config.optimizer:
-        return config.optimizer, "as set"
-    if config.mode == "full" and backend == "cuda":
-        return "paged-adamw-8bit", "mode full on a card: moments in 8 bits, which may move to the host"
-    return "adamw", "the default"
 
 
 def choose_rail(wanted: str) -> tuple[str, Rail, Probe]:

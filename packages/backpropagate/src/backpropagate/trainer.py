@@ -25,9 +25,10 @@ from bp_resilience import Claim, Signals
 from . import lock, models, reporting, runs
 from .adapters import adapter_in, export_adapter, is_whole, place, stop_ids
 from .environment import versions
+from .fit import optimizer
 from .plan import Plan
 from .planning import Place, planned
-from .recipe import choose_rail, optimizer
+from .recipe import choose_rail
 from .screen import Screen
 from .shapes import refuse_misfits
 from .training import Run, Work, carry_out, resumable
