@@ -24,7 +24,7 @@ from backpropagate.fit import alike
 from backpropagate.memory import GIB, Load, Setup, estimate
 from backpropagate.presets import PRESETS
 from backpropagate.recipe import resolve
-from bp_core.config import TrainConfig
+from bp_core.config import FULL_LIMIT, TrainConfig
 
 RESULTS = Path(__file__).parent / "results" / "memory_grid.json"
 CARDS = (6, 8, 12, 16, 24, 32, 48, 80)  # GiB
@@ -41,7 +41,9 @@ class Cell:
     lengths: tuple[int, ...]
 
     def traced(self) -> int:
-        config = TrainConfig(rank=self.setup.rank, dropout=self.setup.dropout)
+        full = self.setup.mode == "full"
+        adapter = {} if full else {"rank": self.setup.rank, "dropout": self.setup.dropout}
+        config = TrainConfig(mode=self.setup.mode, optimizer=self.setup.optimizer, init=self.setup.init, **adapter)
         recipe = resolve(config, alike(8, sum(self.lengths)), self.setup.device, {})
         recipe = replace(recipe, dtype=self.setup.dtype, activation_checkpointing=self.setup.recompute)
         card = self.setup.device == "cuda"
@@ -64,17 +66,31 @@ class Cell:
 
 
 def cells(presets: list[str]) -> Iterator[Cell]:
-    """Ranks and lengths from small to large; every preset on a card, small ones on the host as well."""
+    """Modes, ranks and lengths; every preset on a card, small ones on the host as well.
+
+    Paged moments are traced as if they stayed on the card: where they lie is CUDA's business.
+    """
     for preset in presets:
+        shape = architecture(PRESETS[preset].config)
         for recompute in (False, True):
             card = Setup("cuda", "bfloat16", 16, recompute=recompute)
             yield Cell(preset, card, (1024,))
             yield Cell(preset, card, (8192,))
             yield Cell(preset, replace(card, rank=256, accumulating=True), (700, 300))
+            for mode in ("qlora", "lora-8bit"):
+                yield Cell(preset, replace(card, mode=mode), (1024,))
+                yield Cell(preset, replace(card, mode=mode, accumulating=True), (8192,))
+            if shape and shape.parameters <= FULL_LIMIT:
+                yield Cell(preset, replace(card, mode="full", optimizer="adamw-8bit"), (1024,))
+                yield Cell(preset, replace(card, mode="full", accumulating=True), (8192,))
             for dtype in ("bfloat16", "float32") if preset in _HOST else ():
                 host = replace(card, device="cpu", dtype=dtype)
                 yield Cell(preset, host, (512, 256, 256))
                 yield Cell(preset, replace(host, dropout=0.1, accumulating=True), (512,))
+                yield Cell(preset, replace(host, mode="qlora"), (512, 256, 256))
+                yield Cell(preset, replace(host, mode="lora-8bit"), (512, 256, 256))
+            for dtype in ("bfloat16", "float32", "auto") if preset in _HOST else ():
+                yield Cell(preset, replace(card, device="cpu", mode="full", dtype=dtype), (512, 256, 256))
 
 
 def main() -> int:
@@ -102,10 +118,10 @@ def _config(preset: str) -> PreTrainedConfig:
 
 
 def _line(row: dict[str, Any]) -> str:
-    how = f"{row['device']} {row['dtype']} rank {row['rank']}{' recompute' if row['recompute'] else ''}"
+    how = f"{row['mode']} {row['device']} {row['dtype']} rank {row['rank']}{' recompute' if row['recompute'] else ''}"
     tokens = "+".join(map(str, row["lengths"])) + (" twice" if row["accumulating"] else "")
     sizes = f"traced {row['traced'] / GIB:7.2f} GiB, estimated {row['estimated'] / GIB:7.2f}"
-    return f"{row['preset']:18} {how:36} {tokens:14} {sizes}, error {row['error']:+.1%}"
+    return f"{row['preset']:18} {how:44} {tokens:14} {sizes}, error {row['error']:+.1%}"
 
 
 if __name__ == "__main__":

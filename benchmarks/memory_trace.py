@@ -16,20 +16,29 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from bitsandbytes.functional import QuantState
+from bitsandbytes.nn import Linear4bit, Linear8bitLt
+from peft import PeftModel
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import Module, Parameter
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
-from transformers import AutoModelForCausalLM, PreTrainedConfig
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 
 from bp_core.config import Recipe
 from bp_core.examples import Batch
-from bp_cuda import adapter, attention, relief
+from bp_cuda import adapter, attention, quantized, relief
 from bp_cuda import optimizer as optimizers
 from bp_cuda.rail import CpuRail
 
+_FORMATS = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "auto": torch.float32,
+}  # auto: of a whole model, on the host
 _BLOCK = 512  # what PyTorch's caching allocator rounds to, in bytes
 
 
@@ -68,24 +77,33 @@ def trace(config: PreTrainedConfig, recipe: Recipe, lengths: list[int], *, card:
     """
     rail, ledger = CpuRail(), Ledger()
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, recipe.dtype))
-        model.requires_grad_(False)
-        attention.register()
-        model.set_attn_implementation(attention.NAME)
-        rail.model = adapter.new(model, recipe)
+        rail.model = _model(config, recipe)
     batch = batch_of(lengths)
     with _without_numbers(card, recipe.dtype == "bfloat16"), FakeTensorMode(), ledger:
         _materialise(rail.model)
-        rail.separable, rail.computed = True, getattr(torch, recipe.dtype)
+        rail.separable, rail.computed = True, torch.bfloat16 if recipe.dtype == "auto" else _FORMATS[recipe.dtype]
         rail.model.train()
         rail.parameters = {name: p for name, p in rail.model.named_parameters() if p.requires_grad}
         rail.optimizer = optimizers.build(rail.parameters, recipe)
         if recipe.activation_checkpointing:
             relief.recompute_layers(rail.model)
-        for _ in range(1 + twice):
-            rail.accumulate(batch, 1.0)
-        rail.update(1e-3)
+        for _ in range(1 + (recipe.mode == "full")):  # its first update makes room that the second step finds taken
+            for _ in range(1 + twice):
+                rail.accumulate(batch, 1.0)
+            rail.update(1e-3)
     return ledger.peak
+
+
+def _model(config: PreTrainedConfig, recipe: Recipe) -> PreTrainedModel | PeftModel:
+    """The model as the rail opens it, on no device."""
+    model = AutoModelForCausalLM.from_config(config, dtype=_FORMATS[recipe.dtype])
+    model.requires_grad_(recipe.mode == "full")
+    attention.register()
+    model.set_attn_implementation(attention.NAME)
+    if quantization := quantized.config(recipe.mode, _FORMATS[recipe.dtype]):
+        replace_with_bnb_linear(model, ["lm_head"], quantization)
+        model.is_loaded_in_4bit, model.is_loaded_in_8bit = quantization.load_in_4bit, quantization.load_in_8bit
+    return model if recipe.mode == "full" else adapter.new(model, recipe)
 
 
 def batch_of(lengths: list[int]) -> Batch:
@@ -103,13 +121,40 @@ def _materialise(model: Module) -> None:
             for name, tensor in group.items():
                 if tensor is not None:
                     if id(tensor) not in made:
-                        made[id(tensor)] = _like(tensor)
+                        made[id(tensor)] = _like(module, name, tensor)
                     group[name] = made[id(tensor)]  # type: ignore[assignment]
 
 
-def _like(tensor: torch.Tensor) -> torch.Tensor:
+def _like(module: Module, name: str, tensor: torch.Tensor) -> torch.Tensor:
+    if name == "weight" and isinstance(module, Linear4bit | Linear8bitLt):
+        return _quantised(module, tensor)
     new = torch.empty(tensor.shape, dtype=tensor.dtype)
     return Parameter(new, tensor.requires_grad) if isinstance(tensor, Parameter) else new
+
+
+def _quantised(module: Linear4bit | Linear8bitLt, tensor: torch.Tensor) -> Parameter:
+    """A weight as bitsandbytes keeps it."""
+    rows, columns = tensor.shape
+    if isinstance(module, Linear8bitLt):
+        module.state.CB, module.state.SCB = torch.empty(rows, columns, dtype=torch.int8), torch.empty(rows)
+        module.state.threshold = 0.0  # which columns stand out depends on numbers
+        return _marked(module.state.CB, CB=None, SCB=None)
+    blocks = tensor.numel() // 64
+    scales = QuantState(torch.empty(-(-blocks // 256)), code=torch.empty(256), blocksize=256, dtype=torch.float32)
+    state = QuantState(
+        torch.empty(blocks, dtype=torch.uint8), tensor.shape, torch.empty(16), 64, "nf4", module.compute_dtype,
+        torch.empty(()), scales,
+    )  # fmt: skip
+    packed = torch.empty(tensor.numel() // 2, 1, dtype=torch.uint8)
+    return _marked(packed, quant_state=state, bnb_quantized=True)
+
+
+def _marked(tensor: torch.Tensor, **marks: Any) -> Parameter:
+    """What bitsandbytes makes a class of its own of, which a fake tensor cannot be."""
+    weight = Parameter(tensor, requires_grad=False)
+    for name, value in marks.items():
+        setattr(weight, name, value)
+    return weight
 
 
 @contextmanager

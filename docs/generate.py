@@ -17,11 +17,13 @@ from backpropagate.fit import Room, alike, cut
 from backpropagate.memory import GIB
 from backpropagate.presets import PRESETS
 from bp_core.config import (
+    FULL_LIMIT,
     CheckConfig,
     CompareConfig,
     EvalConfig,
     ExportConfig,
     HarnessConfig,
+    Mode,
     ServeConfig,
     TrainConfig,
     settings,
@@ -30,6 +32,8 @@ from bp_core.errors import ERRORS
 from bp_data.check import KINDS
 from bp_data.formats import FORMATS
 
+MODES: tuple[Mode, ...] = ("qlora", "lora-8bit", "lora", "full")
+MODE_LENGTH = 1024
 CARDS = (6, 8, 12, 16, 24, 32, 48, 80)
 DOCS = Path(__file__).parent
 NOTE = "<!-- Written by docs/generate.py. Change the code, then run `uv run python docs/generate.py`. -->\n\n"
@@ -86,7 +90,39 @@ def memory() -> list[str]:
     for name, preset in PRESETS.items():
         cells = [" · ".join(_need(preset.config, length, twice) for twice in (False, True)) for length in lengths]
         parts.append(f"| `{name}` | " + " | ".join(cells) + " |")
-    return [*parts, "", "A preset without numbers has layers of a kind for which there is no formula yet."]
+    return [
+        *parts,
+        "",
+        "A preset without numbers has layers of a kind for which there is no formula yet.",
+        "",
+        *modes(),
+    ]
+
+
+def modes() -> list[str]:
+    """What the ways to train need of each preset, and so which a card of 16 GB can."""
+    parts = [
+        "## What a card of 16 GB can train\n",
+        f"GiB for one example of {MODE_LENGTH} tokens at once, as above, with activation checkpointing. **Bold**: 16",
+        "are enough. Mode full is given with `--optimizer paged-adamw-8bit`, its default on a card, whose moments are",
+        "counted as if they stayed there. The formulas agree with traces of the real training step; quantised kernels,",
+        "paged moments and 8-bit optimizer states were **not measured on a card**.\n",
+        f"| preset | {' | '.join(MODES)} |\n|---|" + "---|" * len(MODES),
+    ]
+    for name, preset in PRESETS.items():
+        parts.append(f"| `{name}` | " + " | ".join(_mode(preset.config, mode) for mode in MODES) + " |")
+    return [*parts, "", f"Mode full refuses models of more than {FULL_LIMIT / 1e9:g} billion parameters (–)."]
+
+
+def _mode(config: Mapping[str, Any], mode: Mode) -> str:
+    shape = architecture(config)
+    settings = TrainConfig(mode=mode, micro_batch=1, activation_checkpointing=True)
+    if not shape or not shape.known or (mode == "full" and shape.parameters > FULL_LIMIT):
+        return "–"
+    needed = cut(settings, shape, alike(1, MODE_LENGTH), Room("cuda", None, "bfloat16"), 1).estimate
+    assert needed
+    size = needed.total / GIB
+    return f"**{size:.1f}**" if size <= 16 else f"{size:.1f}"
 
 
 def _need(config: Mapping[str, Any], length: int, twice: bool) -> str:

@@ -155,3 +155,10 @@ def test_a_base_that_is_quantised_already(backprop, rows, tiny_llama, tmp_path):
 def test_pissa_needs_a_rank_that_every_layer_has(backprop, rows, tiny_llama, tmp_path):
     status, said = backprop(*train(rows, tiny_llama, tmp_path / "out"), "--init", "pissa", "--rank", 200)
     assert status == 1 and "k_proj is 128" in " ".join(said.split())
+
+
+def test_what_this_machine_cannot_do_is_refused_before_anything_is_loaded(backprop, rows, tmp_path):
+    status, said = backprop(*train(rows, "owner/not-downloaded", tmp_path / "out"), "--optimizer", "paged-adamw-8bit")
+    said = " ".join(said.split())
+    assert status == 1 and "CONFIG_VALUE_INVALID" in said and "there is no card: use adamw-8bit" in said
+    assert list((tmp_path / "out").rglob("*")) == []

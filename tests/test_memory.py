@@ -1,6 +1,7 @@
 """The memory estimate against the real training step: traced on fake tensors, and measured where it is run."""
 
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -11,8 +12,9 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import CONFIG_MAPPING, AutoConfig
 
 from backpropagate.architecture import KNOWN, architecture
-from backpropagate.memory import Load, Setup, estimate
+from backpropagate.memory import Load, Setup, estimate, weights
 from backpropagate.presets import PRESETS
+from bp_core.config import Mode
 from bp_core.rail import Job
 from bp_cuda.rail import CpuRail
 
@@ -30,11 +32,11 @@ SETUPS = [
 ]
 
 
-def error(family, setup, lengths=(300, 200)):
-    config = CONFIG_MAPPING[family](**SMALL)
+def error(family, setup, lengths=(300, 200), layers=8):
+    config = CONFIG_MAPPING[family](**SMALL | {"num_hidden_layers": layers})
     settings = recipe(
         rank=setup.rank, dropout=setup.dropout, dtype=setup.dtype, dora=setup.dora, target_modules=setup.targets,
-        activation_checkpointing=setup.recompute,
+        activation_checkpointing=setup.recompute, mode=setup.mode, optimizer=setup.optimizer, init=setup.init,
     )  # fmt: skip
     traced = trace(config, settings, list(lengths), card=setup.device == "cuda", twice=setup.accumulating)
     load = Load(sum(lengths), sum(lengths) - len(lengths))
@@ -44,6 +46,39 @@ def error(family, setup, lengths=(300, 200)):
 @pytest.mark.parametrize("family", sorted(KNOWN))
 def test_each_known_family_is_estimated_as_traced(family):
     assert -0.02 < error(family, CARD) < 0.05
+
+
+WAYS = [
+    replace(CARD, mode="qlora"),
+    replace(CARD, mode="lora-8bit", recompute=True, accumulating=True),
+    replace(CARD, mode="full", optimizer="adamw-8bit", accumulating=True),
+    replace(CARD, mode="full", recompute=True),
+    replace(CARD, mode="full", device="cpu", dtype="auto"),
+    replace(CARD, mode="full", device="cpu", dtype="float32"),
+    replace(CARD, init="pissa"),
+]
+
+
+@pytest.mark.parametrize("setup", WAYS, ids=lambda setup: f"{setup.mode} {setup.device} {setup.dtype} {setup.init}")
+def test_every_mode_is_estimated_as_traced(setup):
+    assert -0.02 < error("llama", setup, layers=3) < 0.1
+
+
+@pytest.mark.parametrize("mode", ["qlora", "lora-8bit"])
+def test_quantised_weights_take_what_is_said(mode, tiny_llama):
+    rail = CpuRail()
+    rail.open(Job(tiny_llama, recipe=recipe(mode=mode), dtype="bfloat16"))
+    base = rail.model.get_base_model()
+    tensors = [p for name, p in base.named_parameters() if "lora_" not in name]
+    for module in base.modules():
+        state = getattr(getattr(module, "weight", None), "quant_state", None)
+        tensors += [state.absmax, state.code, state.offset, state.state2.absmax, state.state2.code] if state else []
+        tensors += [module.state.SCB] if getattr(module, "state", None) and module.state.SCB is not None else []
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+    setup = Setup("cpu", "bfloat16", 4, mode=mode)
+    shape = architecture(AutoConfig.from_pretrained(tiny_llama).to_dict())
+    embedding = 2 * shape.embedding
+    assert weights(shape, setup) - embedding == pytest.approx(sum(storages.values()) - embedding, rel=0.005)
 
 
 @pytest.mark.parametrize("setup", SETUPS[1:])
@@ -78,11 +113,13 @@ def test_a_trace_is_what_the_real_step_allocates(tiny_llama):
 
 @given(
     tokens=st.integers(1, 10_000), more=st.integers(0, 10_000), rank=st.integers(1, 300), recompute=st.booleans(),
-    half=st.booleans(), accumulating=st.booleans(),
+    half=st.booleans(), accumulating=st.booleans(), mode=st.sampled_from(get_args(Mode)),
 )  # fmt: skip
-def test_more_never_needs_less(tokens, more, rank, recompute, half, accumulating):
+def test_more_never_needs_less(tokens, more, rank, recompute, half, accumulating, mode):
     shape = architecture(PRESETS["llama-3.2-1b"].config)
-    setup = Setup("cpu", "bfloat16" if half else "float32", rank, recompute=recompute, accumulating=accumulating)
+    setup = Setup(
+        "cpu", "bfloat16" if half else "float32", rank, recompute=recompute, accumulating=accumulating, mode=mode
+    )
     need = estimate(shape, setup, Load(tokens, tokens)).total
     assert need <= estimate(shape, setup, Load(tokens + more, tokens)).total
     assert need <= estimate(shape, setup, Load(tokens + more, tokens + more)).total

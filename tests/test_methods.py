@@ -23,6 +23,7 @@ METHODS = {
     "olora": dict(init="olora", learning_rate=1e-3),
     "named layers": dict(target_modules="q_proj,v_proj,down_proj"),
     "qlora": dict(mode="qlora"),
+    "loftq": dict(mode="qlora", init="loftq"),
     "8-bit base": dict(mode="lora-8bit"),
     "full": dict(mode="full", learning_rate=2e-3),
 }

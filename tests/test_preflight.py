@@ -31,6 +31,20 @@ def test_a_preset_is_estimated_for_a_card_that_is_not_here(estimated):
     assert needs == {"checkpoints", "adapter", "the base"}
 
 
+def test_each_mode_has_its_memory_and_its_disk(estimated):
+    found = {mode: estimated("llama-3.2-1b", "--memory", 24, "--mode", mode) for mode in ("lora", "qlora", "full")}
+    memory = {mode: one["preflight"]["memory"] for mode, one in found.items()}
+    needs = {mode: one["preflight"]["disks"][-1]["needs"] for mode, one in found.items()}
+    assert memory["qlora"]["weights"] < 0.45 * memory["lora"]["weights"]
+    assert memory["full"]["optimizer"] > 20 * memory["lora"]["optimizer"] and memory["full"]["adapter"] == 0
+    assert found["full"]["recipe"]["optimizer"] == "paged-adamw-8bit"
+    parameters = 1_235_814_400
+    assert needs["full"]["model"] == 2 * parameters
+    assert needs["full"]["checkpoints"] == pytest.approx(4 * (2 + 2 + 8 / 256) * parameters, rel=1e-6)
+    float_moments = estimated("llama-3.2-1b", "--memory", 24, "--mode", "full", "--optimizer", "adamw")
+    assert float_moments["preflight"]["memory"]["optimizer"] > 3 * memory["full"]["optimizer"]
+
+
 def test_what_does_not_fit_is_said_and_not_refused(estimated):
     found = estimated("llama-3.1-8b", "--memory", 8)
     assert found["preflight"]["fits"] is False

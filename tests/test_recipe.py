@@ -1,4 +1,6 @@
-"""The golden table: what is resolved for each method, rank and preset, on a card with 24 GiB free."""
+"""The golden table: what is resolved for each method, mode, rank and preset, on a card with 24 GiB free."""
+
+from typing import get_args
 
 import pytest
 
@@ -6,7 +8,7 @@ from backpropagate.fit import Room, alike
 from backpropagate.memory import GIB
 from backpropagate.presets import PRESETS
 from backpropagate.recipe import resolve
-from bp_core.config import TrainConfig
+from bp_core.config import Method, Mode, TrainConfig
 
 ROOM = Room("cuda", 24 * GIB, "bfloat16")
 COLUMNS = ("learning_rate", "rank", "alpha", "max_length", "dtype", "micro_batch", "activation_checkpointing")
@@ -31,6 +33,27 @@ GOLDEN = {
     ("sft", "lora", "qwen2.5-14b", "-"): (0.00046, 16, 32.0, 2048, "bfloat16", 1, True),
     ("sft", "lora", "mistral-small-24b", "-"): (0.00024, 16, 32.0, 2048, "bfloat16", 1, True),
     ("sft", "lora", "qwen2.5-32b", "-"): (0.00046, 16, 32.0, 2048, "bfloat16", 1, True),
+    ("sft", "qlora", "llama-3.2-1b", "-"): (0.00049, 16, 32.0, 2048, "bfloat16", 2, False),
+    ("sft", "qlora", "qwen2.5-7b", "-"): (0.00048, 16, 32.0, 2048, "bfloat16", 1, False),
+    ("sft", "qlora", "llama-3.1-8b", "-"): (0.00029, 16, 32.0, 2048, "bfloat16", 1, False),
+    ("sft", "qlora", "qwen2.5-14b", "-"): (0.00046, 16, 32.0, 2048, "bfloat16", 2, True),
+    ("sft", "qlora", "qwen2.5-32b", "-"): (0.00046, 16, 32.0, 2048, "bfloat16", 1, True),
+    ("sft", "lora-8bit", "llama-3.2-1b", "-"): (0.00049, 16, 32.0, 2048, "bfloat16", 2, False),
+    ("sft", "lora-8bit", "qwen2.5-7b", "-"): (0.00048, 16, 32.0, 2048, "bfloat16", 1, True),
+    ("sft", "lora-8bit", "llama-3.1-8b", "-"): (0.00029, 16, 32.0, 2048, "bfloat16", 2, True),
+    ("sft", "lora-8bit", "qwen2.5-14b", "-"): (0.00046, 16, 32.0, 2048, "bfloat16", 1, True),
+    ("sft", "lora-8bit", "qwen2.5-32b", "-"): (0.00046, 16, 32.0, 2048, "bfloat16", 1, True),
+    ("sft", "qlora", "qwen2.5-7b", "quality"): (0.00048, 256, 512.0, 2048, "bfloat16", 2, True),
+    ("sft", "full", "smollm2-135m", "-"): (0.00013, 16, 0.0, 2048, "auto", 8, False),
+    ("sft", "full", "llama-3.2-1b", "-"): (4.9e-05, 16, 0.0, 2048, "auto", 2, False),
+    ("sft", "full", "smollm3-3b", "-"): (4.9e-05, 16, 0.0, 2048, "auto", 1, True),
+    ("sft", "full", "phi-4-mini-3.8b", "-"): (3.6e-05, 16, 0.0, 2048, "auto", 1, True),
+    ("orpo", "lora", "llama-3.2-1b", "-"): (8e-06, 16, 32.0, 2048, "bfloat16", 2, False),
+    ("orpo", "qlora", "qwen2.5-7b", "-"): (8e-06, 16, 32.0, 2048, "bfloat16", 1, False),
+    ("simpo", "lora", "llama-3.2-1b", "-"): (1e-06, 16, 32.0, 2048, "bfloat16", 2, False),
+    ("simpo", "qlora", "qwen2.5-7b", "-"): (1e-06, 16, 32.0, 2048, "bfloat16", 1, False),
+    ("kto", "lora", "llama-3.2-1b", "-"): (1e-06, 16, 32.0, 2048, "bfloat16", 2, False),
+    ("kto", "qlora", "qwen2.5-7b", "-"): (1e-06, 16, 32.0, 2048, "bfloat16", 1, False),
 }
 
 
@@ -42,10 +65,10 @@ def resolved(preset, lora_preset=None, **settings):
 @pytest.mark.parametrize("row", GOLDEN, ids=" ".join)
 def test_what_is_resolved_is_pinned(row):
     method, mode, preset, name = row
-    recipe = resolved(preset, None if name == "-" else name)
-    assert (method, mode) == ("sft", "lora")
+    recipe = resolved(preset, None if name == "-" else name, method=method, mode=mode)
     assert tuple(getattr(recipe, column) for column in COLUMNS) == GOLDEN[row]
-    assert recipe.batch_size == 8
+    assert recipe.batch_size == 8  # so a step accumulates 8 ÷ micro_batch times
+    assert recipe.optimizer == ("paged-adamw-8bit" if mode == "full" else "adamw")
 
 
 def test_every_computed_value_says_why():
@@ -58,5 +81,16 @@ def test_every_computed_value_says_why():
     assert not {"rank", "micro_batch", "activation_checkpointing", "dtype"} & set_by_user.why.keys()
 
 
-def test_every_preset_is_in_the_table():
-    assert {preset for _, _, preset, _ in GOLDEN} == PRESETS.keys()
+def test_moments_are_kept_in_8_bits_where_all_weights_are_trained_on_a_card():
+    found = resolved("llama-3.2-1b", mode="full")
+    assert found.optimizer == "paged-adamw-8bit" and "moments" in found.why["optimizer"]
+    on_host = resolve(TrainConfig(mode="full"), 10, "cpu", PRESETS["llama-3.2-1b"].config)
+    assert on_host.optimizer == resolved("llama-3.2-1b").optimizer == "adamw"
+    assert on_host.why["optimizer"] == "the default"
+    as_set = resolved("llama-3.2-1b", mode="full", optimizer="adamw")
+    assert as_set.optimizer == "adamw" and "optimizer" not in as_set.why
+
+
+def test_every_preset_method_and_mode_is_in_the_table():
+    methods, modes, presets, _ = map(set, zip(*GOLDEN, strict=True))
+    assert (methods, modes, presets) == (set(get_args(Method)), set(get_args(Mode)), PRESETS.keys())

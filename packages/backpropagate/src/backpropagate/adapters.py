@@ -131,7 +131,7 @@ def export_adapter(folder: Path, config: ExportConfig, notify: Notify) -> Export
     notify(Progress("open the reference", 0, 0))
     samples = samples_of(folder, job.model)
     mode = mode_of(folder)
-    if mode in QUANTIZED:
+    if mode in QUANTIZED and not _leans_on_4_bits(folder):
         settings["losses"] = {QUANTIZED[mode]: loss_on_quantized(replace(job, mode=mode, dtype="auto"), samples)}
     with ExitStack() as stack:
         settings["reference"] = reference(job, _folder_of(base, notify), stack)
@@ -153,6 +153,12 @@ def verify_file(file: Path, trained: str | None, base: str | None, notify: Notif
         truth = reference(job, _folder_of(base_of(folder), notify), stack)
         samples = samples_of(folder, job.model)
         return verify(file, job.model, job.adapter, reference=truth, samples=samples, notify=notify)
+
+
+def _leans_on_4_bits(folder: Path) -> bool:
+    """Whether an adapter was started by loftq: what is written is right on the 16-bit weights only."""
+    run = run_of(folder)
+    return run is not None and run.read()["recipe"].get("init") == "loftq"
 
 
 def base_of(folder: Path) -> str | None:

@@ -77,6 +77,11 @@ class Architecture:
         return self.embedding * (1 if self.tied else 2) + self.layers * layer + self.hidden
 
     @property
+    def largest(self) -> int:
+        """Parameters of the largest weight."""
+        return max(self.embedding, *(linear.inputs * linear.outputs for linear in self.linears))
+
+    @property
     def embedding(self) -> int:
         """Parameters of the embedding, which are those of the head too if tied."""
         return self.vocabulary * self.hidden

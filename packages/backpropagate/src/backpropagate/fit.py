@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
-from bp_core.config import TrainConfig
+from bp_core.config import Optimizer, TrainConfig
 
 from .architecture import Architecture
-from .memory import GIB, Estimate, Load, Setup, estimate
+from .memory import GIB, Device, Estimate, Load, Setup, estimate
 
 # Families of which examples may not share a row; the rail computes them one by one.
 _ONE_BY_ONE = frozenset({"qwen3_5_text", "qwen3_5", "gpt_oss", "bloom"})
@@ -51,6 +51,7 @@ class Cut:
 
     micro_batch: int
     activation_checkpointing: bool
+    setup: Setup
     estimate: Estimate | None
     fits: bool | None
     why: Mapping[str, str]
@@ -73,27 +74,48 @@ def cut(config: TrainConfig, model: Architecture | None, rows: Rows, room: Room,
 
     Smaller micro-batches cost less time than computing layers twice, so they are tried first.
     """
-    if model is None or config.mode != "lora" or room.device not in ("cuda", "cpu"):  # the formula is for LoRA
+    base = _setup(config, room)
+    if model is None or config.full_ft_offload or room.device not in ("cuda", "cpu"):
         micro = min(config.micro_batch or (1 if config.packing else batch), batch)
-        return Cut(micro, bool(config.activation_checkpointing), None, None, _unknown(config))
-    base = Setup(
-        device="cuda" if room.device == "cuda" else "cpu",
-        dtype=room.dtype,
-        rank=config.lora_rank,
-        dropout=config.dropout,
-        targets=config.target_modules,
-        dora=config.dora,
-    )
+        return Cut(micro, bool(config.activation_checkpointing), base, None, None, _unknown(config))
     tried: list[Cut] = []
     for recompute, micro in _ways(config, batch):
         setup = dataclasses.replace(base, recompute=recompute, accumulating=micro < batch)
         needed = estimate(model, setup, rows.largest(1 if model.family in _ONE_BY_ONE else micro))
         fits = None if room.free is None else needed.total <= room.free
-        tried.append(Cut(micro, recompute, needed, fits, {}))
+        tried.append(Cut(micro, recompute, setup, needed, fits, {}))
         if fits is not False:
             break
     found = tried[-1]
     return dataclasses.replace(found, why=_why(config, found, tried, batch, room))
+
+
+def optimizer(config: TrainConfig, backend: str) -> tuple[Optimizer, str]:
+    """What holds AdamW's moments, and why: those of an adapter are small, those of all weights are not."""
+    if config.optimizer:
+        return config.optimizer, "as set"
+    if config.full_ft_offload:
+        return "adamw", "full_ft_offload keeps the moments on the host"
+    if config.mode == "full" and backend == "cuda":
+        return "paged-adamw-8bit", "mode full on a card: moments in 8 bits, which may move to the host"
+    return "adamw", "the default"
+
+
+def _setup(config: TrainConfig, room: Room) -> Setup:
+    """All weights, left to auto on the host, are float32, whatever is multiplied."""
+    device: Device = "cuda" if room.device == "cuda" else "cpu"
+    cast = config.mode == "full" and config.dtype == "auto" and device == "cpu" and room.dtype == "bfloat16"
+    return Setup(
+        device=device,
+        dtype="auto" if cast else room.dtype,
+        rank=config.lora_rank,
+        dropout=config.dropout,
+        targets=config.target_modules,
+        dora=config.dora,
+        mode=config.mode,
+        optimizer=optimizer(config, room.device)[0],
+        init=config.init,
+    )
 
 
 def _ways(config: TrainConfig, batch: int) -> Iterator[tuple[bool, int]]:

@@ -10,7 +10,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bp_core.config import ALL_LINEAR
+from bp_core.config import ALL_LINEAR, STARTS_IN_BASE, Init, Mode, Optimizer
 
 from .architecture import Architecture
 
@@ -35,6 +35,9 @@ class Setup:
     dora: bool = False
     recompute: bool = False
     accumulating: bool = False
+    mode: Mode = "lora"
+    optimizer: Optimizer = "adamw"
+    init: Init = "default"
 
 
 @dataclass(frozen=True)
@@ -74,29 +77,102 @@ class Estimate:
 
 def estimate(model: Architecture, setup: Setup, load: Load) -> Estimate:
     """The peak of a training step: at the logits, as the backward pass begins, or as it ends."""
+    return (_full if setup.mode == "full" else _adapter)(model, setup, load)
+
+
+def weights(model: Architecture, setup: Setup) -> int:
+    """Bytes of the base. bitsandbytes quantises the linears of the layers, not the head."""
+    width = _width(setup)
+    linears = [linear.inputs * linear.outputs for linear in model.linears] * model.layers
+    rest = width * (model.parameters - sum(linears))
+    if setup.mode == "qlora":  # 4 bits, a byte a 64 of them, a float32 a 256 of those, and a table of 256
+        return rest + sum(size // 2 + size // 64 + size // 4096 + 1024 for size in linears)
+    if setup.mode == "lora-8bit":  # a byte, and a float32 a row
+        return rest + sum(linears) + 4 * model.layers * sum(linear.outputs for linear in model.linears)
+    return rest + width * sum(linears)
+
+
+def _adapter(model: Architecture, setup: Setup, load: Load) -> Estimate:
     width = _width(setup)
     trainable = model.adapter(setup.rank, setup.targets)
     layer = load.tokens * saved(model, setup) + _scores(model, setup, load)
-    kept = model.layers * (load.tokens * width * model.hidden if setup.recompute else layer)
-    copies = 2 * trainable if width == 2 else 0  # autocast's, of the adapter
+    between = load.tokens * (width * model.hidden + _not_let_go(model, setup))
+    kept = model.layers * (between if setup.recompute else layer)
+    running = trainable * (2 if setup.init in STARTS_IN_BASE and setup.init != "loftq" else 1)
+    copies = 2 * running if width == 2 else 0  # autocast's, of the adapters
     again = layer + copies // model.layers if setup.recompute else 0
     held = kept + (0 if setup.recompute else copies)
     logits = 12 * load.targets * model.vocabulary  # float32: probabilities, and two gradients
     inside = load.tokens * _transient(model, width) + 2 * _scores(model, setup, load) + _row_lengths(model, setup)
+    inside += _unpacked(model, setup, load)
     gradients = 4 * trainable
     waiting = gradients if setup.accumulating else 0
     moments = [(waiting, held, logits), (waiting, held, again + inside)]
     moments += [(gradients, held // model.layers, again + inside)]
     at = max(moments, key=sum)
-    weights = width * model.parameters
+    return _sum(weights(model, setup), _adapters(trainable, setup), _moments(trainable, setup), at, setup)
+
+
+def _full(model: Architecture, setup: Setup, load: Load) -> Estimate:
+    """All weights are trained. The gradient of a tied embedding comes in two parts, as do those that are added up."""
+    width = _width(setup)
+    layer = load.tokens * _saved_whole(model, setup) + _scores(model, setup, load)
+    copies = 2 * (model.parameters - model.embedding * (not model.tied)) if _cast(setup) else 0  # autocast's
+    between = model.layers * load.tokens * width * model.hidden
+    kept = between if setup.recompute else model.layers * layer + copies
+    again = layer + copies // model.layers if setup.recompute else 0
+    head, logits = 8 * load.targets * model.hidden, load.targets * model.vocabulary
+    inside = again + load.tokens * _transient(model, width) + 2 * _scores(model, setup, load)
+    gradients, embedding = width * model.parameters, width * model.embedding
+    waiting = gradients if setup.accumulating else 0
+    parts = embedding * (model.tied + setup.accumulating)
+    moments = [(waiting, between + copies, 2 * logits)] if setup.recompute else []
+    moments += [(waiting, kept + head, 12 * logits), (waiting + embedding, kept, inside)]
+    moments += [(gradients, kept // model.layers, max(inside, parts)), (gradients, 0, _stepping(model, setup))]
+    optimizer = _moments(model.parameters, setup) + _room(model, setup)
+    return _sum(weights(model, setup), 0, optimizer, max(moments, key=sum), setup)
+
+
+def checkpoint(model: Architecture, setup: Setup) -> tuple[int, int]:
+    """Bytes of what is trained as it is written in the end, and of a checkpoint: that with AdamW's moments."""
+    if setup.mode == "full":
+        whole = _width(setup) * model.parameters
+        return whole, whole + _moments(model.parameters, setup)
+    trainable = model.adapter(setup.rank, setup.targets)
+    adapters = _adapters(trainable, setup)
+    return adapters, adapters + _moments(trainable, setup)
+
+
+def _adapters(trainable: int, setup: Setup) -> int:
+    """The adapter in float32, and for some starts the frozen one that goes with it."""
+    return 4 * trainable * (2 if setup.init in STARTS_IN_BASE else 1)
+
+
+def _sum(base: int, adapter: int, optimizer: int, at: tuple[int, int, int], setup: Setup) -> Estimate:
     slack = int(_SLACK * (at[1] + at[2]))
-    return Estimate(weights, 4 * trainable, 8 * trainable, *at, slack, int(_CONTEXT[setup.device]))
+    return Estimate(base, adapter, optimizer, *at, slack, int(_CONTEXT[setup.device]))
+
+
+def _moments(trained: int, setup: Setup) -> int:
+    """Of AdamW; those in 8 bits have a float32 a 256 of them. Paged ones are counted as if they stayed."""
+    return 8 * trained if setup.optimizer == "adamw" else 2 * trained + 8 * trained // 256
+
+
+def _stepping(model: Architecture, setup: Setup) -> int:
+    """What an update takes: on the host bitsandbytes unpacks a weight's moments into float32, and more."""
+    return 24 * model.largest if setup.device == "cpu" and setup.optimizer != "adamw" else 0
+
+
+def _room(model: Architecture, setup: Setup) -> int:
+    """What bfloat16 weights are updated in: three numbers of 4 bytes for a piece of 2^24."""
+    return 0 if _width(setup) == 4 else 12 * min(1 << 24, model.largest)
 
 
 def saved(model: Architecture, setup: Setup) -> int:
     """Bytes a token that one layer keeps for the backward pass."""
     plain = (_saved_half if _width(setup) == 2 else _saved_full)(model, setup)
     lengths = 2 * _width(setup) * sum(linear.outputs for linear in model.adapted(setup.targets))
+    plain += _kept_in_8_bit(model, setup)
     return plain + (lengths if setup.dora else 0)  # DoRA scales what the base and the adapter give apart
 
 
@@ -125,6 +201,45 @@ def _saved_full(model: Architecture, setup: Setup) -> int:
     return norms + attention + 12 * f + inputs + 4 * setup.rank * len(sizes) + _dropped(setup, sizes)
 
 
+def _saved_whole(model: Architecture, setup: Setup) -> int:
+    """Bytes a token that one layer keeps when its own weights are trained: also what its norms made."""
+    h, q, k, f = model.hidden, model.queries, model.keys, model.inner
+    if _cast(setup):
+        attention = 4 * q + 4 * k + (8 * q + 8 * k if model.normed_heads or model.fused else 0)
+        return 26 * h + 8 + attention + 4 * model.heads + 8 * f
+    if _width(setup) == 4:
+        attention = 8 * q + 8 * k + (8 * q + 8 * k if model.normed_heads or model.fused else 0)
+        return 24 * h + 8 + attention + 4 * model.heads + 16 * f
+    attention = 4 * q + 4 * k if setup.device == "cuda" else 8 * q + 8 * k + 2 * q
+    attention += 6 * q + 6 * k if model.normed_heads else 0
+    attention += 2 * q + 2 * k if model.fused and setup.device == "cuda" else 0
+    return 16 * h + 8 + attention + 4 * model.heads + 8 * f
+
+
+def _kept_in_8_bit(model: Architecture, setup: Setup) -> int:
+    """Inputs that bitsandbytes' 8-bit linears keep beside those that adapters keep; fitted to traces."""
+    if setup.mode != "lora-8bit":
+        return 0
+    adapted = {linear.source for linear in model.adapted(setup.targets)}
+    others = {linear.source: linear.inputs for linear in model.linears if linear.source not in adapted}
+    own = 19 * model.hidden // 2 + (2 * model.queries if setup.device == "cpu" else 0) if _width(setup) == 2 else 0
+    return own + _width(setup) * sum(others.values())
+
+
+def _not_let_go(model: Architecture, setup: Setup) -> int:
+    """Inputs of 8-bit linears, which bitsandbytes holds where activation checkpointing cannot reach them."""
+    kept = 2 * model.hidden + model.queries + model.inner
+    return _width(setup) * kept if setup.mode == "lora-8bit" else 0
+
+
+def _unpacked(model: Architecture, setup: Setup, load: Load) -> int:
+    """The largest quantised weight as it is multiplied; for 8 bits in float32, with what it is multiplied with."""
+    largest = max(linear.inputs * linear.outputs for linear in model.linears)
+    if setup.mode == "lora-8bit":
+        return 4 * largest + 4 * load.tokens * max(linear.outputs for linear in model.linears)
+    return _width(setup) * largest if setup.mode == "qlora" else 0
+
+
 def _dropped(setup: Setup, sizes: list[int]) -> int:
     """The masks of LoRA's dropout: a byte an element on a card, a number on the host."""
     return (0 if not setup.dropout else 1 if setup.device == "cuda" else 4) * sum(sizes)
@@ -149,4 +264,9 @@ def _row_lengths(model: Architecture, setup: Setup) -> int:
 
 
 def _width(setup: Setup) -> int:
-    return 4 if setup.dtype == "float32" else 2
+    return 4 if setup.dtype == "float32" or _cast(setup) else 2
+
+
+def _cast(setup: Setup) -> bool:
+    """Whether float32 weights are trained in bfloat16 products: all weights on the host, left to auto."""
+    return setup.mode == "full" and setup.device == "cpu" and setup.dtype == "auto"

@@ -13,7 +13,7 @@ from bp_core.config import Recipe
 
 from .architecture import Architecture
 from .fit import Cut
-from .memory import GIB, Estimate
+from .memory import GIB, Estimate, checkpoint
 from .quantity import duration, gigabytes
 
 # Bits a weight of a GGUF in q4_k_m, embeddings included; measured on exports of SmolLM2-135M and llama.cpp's tables.
@@ -93,9 +93,9 @@ def preflight(
     written: list[tuple[Path, str, int]] = []
     later: dict[str, int] = {}
     if model:
-        adapter = 4 * model.adapter(recipe.rank, recipe.target_modules)
-        written.append((Path(recipe.output), "checkpoints", (recipe.keep_checkpoints + 2) * 3 * adapter))
-        written.append((Path(recipe.output), "adapter", adapter))
+        trained, each = checkpoint(model, cut.setup)
+        written.append((Path(recipe.output), "checkpoints", (recipe.keep_checkpoints + 2) * each))
+        written.append((Path(recipe.output), "model" if recipe.mode == "full" else "adapter", trained))
         if download:
             written.append((download, "the base", 2 * model.parameters))
         small = int(model.parameters * _Q4_K_M_BITS / 8)

@@ -29,6 +29,7 @@ from .adapters import adapter_in, export_adapter, is_whole, place, stop_ids
 from .comparison import Comparison, compare
 from .environment import versions
 from .evaluation import Evaluation, evaluate
+from .fit import optimizer
 from .plan import Plan
 from .planning import Place, planned
 from .recipe import choose_rail
@@ -274,7 +275,9 @@ def _choose(data: Data, config: TrainConfig) -> Chosen:
     if config.full_ft_offload and launched().size > 1:
         raise BadValue("full_ft_offload is for one process, and a launcher started several.")
     reporting.chosen(config.report_to)
-    return choose_rail(config.backend)
+    backend, rail, probe = choose_rail(config.backend)
+    rail.check(replace(config, optimizer=optimizer(config, backend)[0]))
+    return backend, rail, probe
 
 
 def _record(work: Work, config: TrainConfig, data: Data) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from .gates import OF_ANSWERS, gates_in
 
 DType = Literal["auto", "float32", "bfloat16"]
 Mode = Literal["lora", "qlora", "lora-8bit", "full"]
-Init = Literal["default", "orthogonal", "pissa", "pissa_niter_16", "olora"]
+Optimizer = Literal["adamw", "adamw-8bit", "paged-adamw-8bit"]
+Init = Literal["default", "orthogonal", "pissa", "pissa_niter_16", "olora", "loftq"]
 ExportFormat = Literal["lora", "merged", "gguf", "gguf-lora"]
 TrainOn = Literal["assistant", "last", "all"]
 Method = Literal["sft", "orpo", "simpo", "kto"]
@@ -104,7 +105,8 @@ class TrainConfig:
     init: Annotated[
         Init,
         "How the adapter starts. default: as if it were not there. orthogonal: the same with orthogonal factors. "
-        "pissa, pissa_niter_16 (faster), olora: from the largest part of the base weights.",
+        "pissa, pissa_niter_16 (faster), olora: from the largest part of the base weights. loftq, for mode qlora: from "
+        "what 4 bits lose of them.",
     ] = "default"
     learning_rate: Annotated[
         float | None,
@@ -145,6 +147,11 @@ class TrainConfig:
     columns: Annotated[str, "Names of the data's columns, ours first: prompt=question,completion=reply."] = ""
     warmup_ratio: Annotated[float, "Share of the steps over which the learning rate rises."] = 0.05
     weight_decay: Annotated[float, "AdamW weight decay."] = 0.0
+    optimizer: Annotated[
+        Optimizer | None,
+        "How AdamW keeps its moments. adamw: 8 bytes a trained weight; adamw-8bit: 2, by bitsandbytes; "
+        "paged-adamw-8bit: 2, moved to the host when a card is full. Default: that for mode full on cuda, else adamw.",
+    ] = None
     max_grad_norm: Annotated[float, "Gradients are clipped to this norm."] = 1.0
     seed: Annotated[int, "Seed of the adapter's start and of the data order."] = 42
     dtype: Annotated[DType, "Number format of the base weights while training. auto: bfloat16 where it is fast."] = (
@@ -376,6 +383,7 @@ class Recipe:
     dora: bool = TrainConfig.dora
     target_modules: str = TrainConfig.target_modules
     init: Init = TrainConfig.init
+    optimizer: Optimizer = "adamw"
     why: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -389,7 +397,7 @@ class Setting:
     help: str
 
 
-STARTS_IN_BASE: tuple[Init, ...] = ("pissa", "pissa_niter_16", "olora")
+STARTS_IN_BASE: tuple[Init, ...] = ("pissa", "pissa_niter_16", "olora", "loftq")
 QUANTIZED: dict[Mode, str] = {"qlora": "nf4", "lora-8bit": "int8"}  # modes, and what they keep the base in
 _Range = tuple[float, float]
 # What does not go together: the settings, whether they clash, and why.
@@ -441,14 +449,24 @@ _IMPOSSIBLE: list[_Clash] = [
         "min_trace is above max_trace, so that no trace would be left",
     ),
     (
+        ("full_ft_offload", "optimizer"),
+        lambda offloaded, optimizer: offloaded and optimizer not in (None, "adamw"),
+        "full_ft_offload keeps the moments on the host, where optimizer must be adamw",
+    ),
+    (
         ("full_ft_offload", "mode"),
         lambda offload, mode: offload and mode != "full",
         "full_ft_offload is for mode full; an adapter's base is frozen, and what is trained is small",
     ),
     (
         ("init", "mode"),
-        lambda init, mode: mode in QUANTIZED and init in STARTS_IN_BASE,
+        lambda init, mode: mode in QUANTIZED and init in STARTS_IN_BASE and init != "loftq",
         "init takes its start from weights in full precision, which modes qlora and lora-8bit do not keep",
+    ),
+    (
+        ("init", "mode"),
+        lambda init, mode: init == "loftq" and mode != "qlora",
+        "init loftq makes up for what 4 bits lose, which only mode qlora does",
     ),
     *(
         _only_for_adapters(name, getattr(TrainConfig, name))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from .config import Recipe, TrainConfig
 from .errors import OutOfMemory
 from .examples import Batch
 from .rail import Job, Memory, Opened, Probe
@@ -33,6 +34,9 @@ class NullRail:
 
     def join(self) -> Team:
         return self.team
+
+    def check(self, settings: TrainConfig | Recipe) -> None:
+        return None
 
     def open(self, job: Job) -> Opened:
         self.updates, self.weight, self.gradient = 0, 0.0, 0.0

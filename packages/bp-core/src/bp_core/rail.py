@@ -94,6 +94,10 @@ class Rail(Protocol):
         """
         ...
 
+    def check(self, settings: TrainConfig | Recipe) -> None:
+        """Raise BadValue or PackageMissing for what this machine cannot do of `settings`. Cheap: nothing is loaded."""
+        ...
+
     def open(self, job: Job) -> Opened:
         """Load the base, attach the adapter, build the optimizer."""
         ...

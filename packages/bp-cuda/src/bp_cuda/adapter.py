@@ -3,6 +3,9 @@
 pissa and olora take a part B₀A₀ of the weights into the adapter. Here the base stays as it is: a second, frozen adapter
 of −B₀A₀ runs beside the trained one. It is the same sum, the written adapter is a plain LoRA of twice the rank
 ([B, −B₀] [A; A₀], as PEFT converts it), and the base alone is still the base.
+
+loftq starts from B₀A₀ ≈ W − Q, what the 4-bit base Q lost. Q + BA is trained without the counterpart; what is written
+carries it, so on the 16-bit weights it is W + BA − B₀A₀: what was learned, and not what was made up for twice.
 """
 
 from __future__ import annotations
@@ -10,8 +13,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,13 +29,13 @@ from transformers import PreTrainedModel
 from bp_core.config import ALL_LINEAR, STARTS_IN_BASE, Init, Recipe
 from bp_core.errors import AdapterUnusable
 
-from . import start
+from . import lost, start
 
 _TRAINED, _START = "default", "start"
 
 
-def new(model: PreTrainedModel, recipe: Recipe) -> PeftModel:
-    """A fresh LoRA adapter in float32."""
+def new(model: PreTrainedModel, recipe: Recipe, folder: Path | None = None) -> PeftModel:
+    """A fresh LoRA adapter in float32. `folder`: where the base's weights are, for loftq."""
     torch.manual_seed(recipe.seed)
     names = recipe.target_modules
     config = LoraConfig(
@@ -47,9 +51,12 @@ def new(model: PreTrainedModel, recipe: Recipe) -> PeftModel:
         adapted = get_peft_model(model, config)
         if recipe.init in STARTS_IN_BASE:
             adapted.add_adapter(_START, dataclasses.replace(config, lora_dropout=0.0))
-            adapted.base_model.set_adapter([_TRAINED, _START])
-    if recipe.init != "default":
-        _begin(adapted, recipe.init)
+            adapted.base_model.set_adapter([_TRAINED] if recipe.init == "loftq" else [_TRAINED, _START])
+    if recipe.init == "loftq":
+        assert folder, "loftq needs the weights as they were"
+        _begin(adapted, partial(lost.pair, lost.originals(folder)))
+    elif recipe.init != "default":
+        _begin(adapted, lambda name, layer: _pair(layer, recipe.init))
     _freeze_start(adapted)
     return adapted
 
@@ -94,9 +101,9 @@ def write(model: PeftModel, folder: Path, base_name: str) -> None:
 
 
 @torch.no_grad()
-def _begin(model: PeftModel, init: Init) -> None:
-    for layer in _layers(model):
-        a, b = _pair(layer, init)
+def _begin(model: PeftModel, pair: Callable[[str, LoraLayer], start.Pair]) -> None:
+    for name, layer in _layers(model):
+        a, b = pair(name, layer)
         layer.lora_A[_TRAINED].weight.copy_(a)
         layer.lora_B[_TRAINED].weight.copy_(b)
         if _START in layer.lora_A:
@@ -112,8 +119,10 @@ def _pair(layer: LoraLayer, init: Init) -> start.Pair:
     return start.from_weight(init, weight.T if layer.fan_in_fan_out else weight, rank, layer.scaling[_TRAINED])
 
 
-def _layers(model: PeftModel) -> list[LoraLayer]:
-    return [module for module in model.modules() if isinstance(module, LoraLayer)]
+def _layers(model: PeftModel) -> list[tuple[str, LoraLayer]]:
+    """By their names in the base."""
+    base = model.get_base_model()
+    return [(name, module) for name, module in base.named_modules() if isinstance(module, LoraLayer)]
 
 
 def _freeze_start(model: PeftModel) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import Parameter
+from torch.optim import Optimizer
 
 from bp_core.config import Recipe
 from bp_core.errors import CheckpointUnusable
@@ -20,8 +23,10 @@ from .rounding import RoundingAdamW
 Parameters = dict[str, Parameter]
 
 
-def build(parameters: Parameters, recipe: Recipe) -> torch.optim.AdamW:
+def build(parameters: Parameters, recipe: Recipe) -> Optimizer:
     """AdamW (Loshchilov and Hutter 2019) whose moments exist before the first step, so that no step allocates."""
+    if recipe.optimizer != "adamw":
+        return _eight_bit(parameters, recipe)
     rounded = any(parameter.dtype == torch.bfloat16 for parameter in parameters.values())
     kind = RoundingAdamW if rounded else torch.optim.AdamW
     optimizer = kind(parameters.values(), weight_decay=recipe.weight_decay, fused=True)
@@ -34,21 +39,28 @@ def build(parameters: Parameters, recipe: Recipe) -> torch.optim.AdamW:
     return optimizer
 
 
-def save(folder: Path, weights: Parameters, optimizer: torch.optim.AdamW) -> None:
+def _eight_bit(parameters: Parameters, recipe: Recipe) -> Optimizer:
+    kind = import_module(".eight_bit", __package__).EightBitAdamW
+    paged = recipe.optimizer == "paged-adamw-8bit"
+    optimizer: Optimizer = kind(parameters.values(), weight_decay=recipe.weight_decay, is_paged=paged)
+    optimizer.allocate()  # type: ignore[attr-defined]
+    return optimizer
+
+
+def save(folder: Path, weights: Parameters, optimizer: Optimizer) -> None:
     """Write weights (trained ones, and those that were fixed by chance at the start), moments and the random state."""
     save_file({name: plain(parameter) for name, parameter in weights.items()}, folder / "weights.safetensors")
     moments = {
-        f"{key}|{name}": plain(value)
+        f"{key}|{name}": plain(torch.as_tensor(value))
         for name, parameter in weights.items()
-        if parameter in optimizer.state
-        for key, value in optimizer.state[parameter].items()
+        for key, value in _state(optimizer, parameter).items()
     }
     save_file(moments, folder / "optimizer.safetensors")
     save_file(_random_state(), folder / "random.safetensors")
 
 
 @torch.no_grad()
-def restore(folder: Path, weights: Parameters, optimizer: torch.optim.AdamW) -> None:
+def restore(folder: Path, weights: Parameters, optimizer: Optimizer) -> None:
     """Read back what `save` wrote. Raises CheckpointUnusable when it belongs to another model."""
     try:
         found = load_file(folder / "weights.safetensors")
@@ -58,8 +70,8 @@ def restore(folder: Path, weights: Parameters, optimizer: torch.optim.AdamW) -> 
             raise KeyError("it has other layers")
         for name, parameter in weights.items():
             plain(parameter).copy_(found[name])
-            for key, value in optimizer.state.get(parameter, {}).items():
-                plain(value).copy_(moments[f"{key}|{name}"])
+            for key, value in _state(optimizer, parameter).items():
+                _bring_back(optimizer.state[parameter], key, value, moments[f"{key}|{name}"])
     except (OSError, KeyError, RuntimeError, SafetensorError) as error:
         raise CheckpointUnusable(f"it does not fit this model ({error}).", where=str(folder)) from error
     torch.set_rng_state(random["cpu"])
@@ -67,11 +79,39 @@ def restore(folder: Path, weights: Parameters, optimizer: torch.optim.AdamW) -> 
         torch.cuda.set_rng_state(random["cuda"])
 
 
-def tensors(weights: Parameters, optimizer: torch.optim.AdamW) -> Iterator[Tensor]:
-    """What `restore` reads, but for the random state."""
+def tensors(weights: Parameters, optimizer: Optimizer) -> Iterator[Tensor]:
+    """What `restore` reads, but for the random state and the counts."""
     for parameter in weights.values():
         yield parameter
-        yield from optimizer.state.get(parameter, {}).values()
+        yield from (value for value in _state(optimizer, parameter).values() if isinstance(value, Tensor))
+
+
+def counts(weights: Parameters, optimizer: Optimizer) -> dict[str, dict[str, int]]:
+    """What `restore` reads that is no tensor: bitsandbytes counts its steps so."""
+    states = {name: _state(optimizer, parameter) for name, parameter in weights.items()}
+    return {name: {key: n for key, n in state.items() if isinstance(n, int)} for name, state in states.items()}
+
+
+def set_counts(weights: Parameters, optimizer: Optimizer, counted: dict[str, dict[str, int]]) -> None:
+    """Take over what `counts` said."""
+    for name, found in counted.items():
+        if found:
+            optimizer.state[weights[name]].update(found)
+
+
+def _state(optimizer: Optimizer, parameter: Parameter) -> dict[str, Any]:
+    """What changes from step to step; bitsandbytes' tables of 8-bit values do not."""
+    state = optimizer.state.get(parameter, {})
+    return {key: value for key, value in state.items() if not key.startswith("qmap")}
+
+
+def _bring_back(state: dict[str, Any], key: str, value: Tensor | int, saved: Tensor) -> None:
+    if isinstance(value, int):
+        state[key] = int(saved)
+    elif value.dtype != saved.dtype:
+        raise KeyError("it was made by another optimizer")
+    else:
+        plain(value).copy_(saved)
 
 
 def _random_state() -> dict[str, Tensor]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from importlib.util import find_spec
 
 import torch
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from bp_core.config import QUANTIZED, Mode
-from bp_core.errors import PackageMissing
+
+from . import needs
 
 
 def config(mode: Mode, computed: torch.dtype) -> BitsAndBytesConfig | None:
@@ -19,9 +19,7 @@ def config(mode: Mode, computed: torch.dtype) -> BitsAndBytesConfig | None:
     """
     if mode not in QUANTIZED:
         return None
-    if find_spec("bitsandbytes") is None:
-        fix = 'Install it: pip install "bp-cuda[quant]"; or train with --mode lora.'
-        raise PackageMissing(f"mode {mode} needs bitsandbytes.", fix=fix)
+    needs.require(f"mode {mode}", "bitsandbytes", "--mode lora")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells of every cast, in every layer
     if mode == "lora-8bit":
         return BitsAndBytesConfig(load_in_8bit=True)

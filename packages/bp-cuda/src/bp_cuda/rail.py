@@ -18,14 +18,14 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import DynamicCache, PreTrainedModel
 
-from bp_core.config import QUANTIZED, DType
+from bp_core.config import QUANTIZED, DType, Recipe, TrainConfig
 from bp_core.errors import BackendUnavailable
 from bp_core.examples import Batch
 from bp_core.rail import Job, Memory, Opened, Probe
 from bp_core.team import Alone, Team, agreed, launched, nothing
 
 from . import adapter as adapters
-from . import gradients, host, objectives, offload, quantized, relief, team
+from . import gradients, host, needs, objectives, offload, quantized, relief, team
 from . import model as models
 from . import optimizer as optimizers
 from ._errors import translated
@@ -37,7 +37,7 @@ class TorchRail:
     def __init__(self, device: str) -> None:
         self.device = torch.device(device)
         self.model: PreTrainedModel | PeftModel | None = None
-        self.optimizer: torch.optim.AdamW | None = None
+        self.optimizer: torch.optim.Optimizer | None = None
         self.parameters: optimizers.Parameters = {}
         self.max_grad_norm = math.inf
         self.computed = torch.float32
@@ -64,10 +64,15 @@ class TorchRail:
         free, total = torch.cuda.mem_get_info(self.device)
         return Probe(True, torch.cuda.get_device_name(self.device), total=total, free=free, dtype=self._auto())
 
+    def check(self, settings: TrainConfig | Recipe) -> None:
+        needs.check(settings, self.device.type)
+
     def open(self, job: Job) -> Opened:
         probe = self.probe()
         if not probe.available:
             raise BackendUnavailable(f"backend {self.device.type} cannot run here: {probe.reason}.")
+        if job.recipe:
+            self.check(job.recipe)
         with translated():
             self.close()
             mode = job.recipe.mode if job.recipe else job.mode
@@ -90,7 +95,7 @@ class TorchRail:
                 if offloaded:
                     offload.shard(base, self.device, self.computed)
             elif job.recipe:
-                self.model = adapters.new(base, job.recipe)
+                self.model = adapters.new(base, job.recipe, job.model)
             if job.recipe:
                 self.join()
                 torch.manual_seed(job.recipe.seed)
@@ -202,6 +207,8 @@ class TorchRail:
         read = partial(optimizers.restore, folder, self._kept(), self.optimizer)
         agreed(self.team, read if self.team.rank == 0 else nothing)
         gradients.same(self.team, optimizers.tensors(self._kept(), self.optimizer))
+        counted = self.team.gather(optimizers.counts(self._kept(), self.optimizer))[0]
+        optimizers.set_counts(self._kept(), self.optimizer, counted)
         gradients.same_chance(self.team, self.device)
 
     def write_adapter(self, folder: Path) -> None:

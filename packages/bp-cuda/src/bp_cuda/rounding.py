@@ -6,7 +6,7 @@ Rounded at random, in proportion to the distance, it arrives on average (stochas
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,41 +14,53 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 
 _LOW = 1 << 16  # the bits of a float32 that a bfloat16 lacks
+# Numbers that are computed at once, in 192 MiB of float32. 8-bit moments have a scale for each 256 of them.
+_PIECE = 1 << 24
+
+
+class Workspace:
+    """Room to update bfloat16 weights in float32, a piece of one at a time."""
+
+    def __init__(self, parameters: Sequence[Tensor]) -> None:
+        size, device = min(_PIECE, max(p.numel() for p in parameters)), parameters[0].device
+        self._value, self._gradient = (torch.empty(size, device=device) for _ in range(2))
+        self._noise = torch.empty(size, dtype=torch.int32, device=device)
+
+    def pieces(self, parameter: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Where a piece lies, its value and its gradient. The value is written back, rounded, as the next is taken."""
+        assert parameter.grad is not None
+        values, gradients = parameter.view(-1), parameter.grad.reshape(-1)
+        for begin in range(0, len(values), len(self._value)):
+            where = slice(begin, min(begin + len(self._value), len(values)))
+            size = where.stop - begin
+            value = self._value[:size].copy_(values[where])
+            yield where, value, self._gradient[:size].copy_(gradients[where])
+            values[where].copy_(round_by_chance(value, self._noise[:size]))
 
 
 class RoundingAdamW(torch.optim.AdamW):
-    """As torch's AdamW with float32 moments. Its workspace has the size of the largest weight."""
+    """As torch's AdamW with float32 moments."""
 
-    _space: tuple[Tensor, Tensor, Tensor] | None = None
+    _space: Workspace | None = None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         assert closure is None
         for group in self.param_groups:
+            self._space = self._space or Workspace(group["params"])
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._one(parameter, group)
+                    self._one(parameter, group, self._space)
 
-    def _one(self, parameter: Tensor, group: dict[str, Any]) -> None:
-        assert parameter.grad is not None
-        value, gradient, noise = (part[: parameter.numel()].view_as(parameter) for part in self._workspace())
-        value.copy_(parameter)
-        gradient.copy_(parameter.grad)
+    def _one(self, parameter: Tensor, group: dict[str, Any], space: Workspace) -> None:
         state = self.state[parameter]
-        adamw(
-            [value], [gradient], [state["exp_avg"]], [state["exp_avg_sq"]], [], [state["step"]],
-            fused=True, amsgrad=False, maximize=False, beta1=group["betas"][0], beta2=group["betas"][1],
-            lr=group["lr"], weight_decay=group["weight_decay"], eps=group["eps"],
-        )  # fmt: skip
-        parameter.copy_(round_by_chance(value, noise))
-
-    def _workspace(self) -> tuple[Tensor, Tensor, Tensor]:
-        if self._space is None:
-            parameters = [parameter for group in self.param_groups for parameter in group["params"]]
-            largest, device = max(parameter.numel() for parameter in parameters), parameters[0].device
-            value, gradient = (torch.empty(largest, device=device) for _ in range(2))
-            self._space = value, gradient, torch.empty(largest, dtype=torch.int32, device=device)
-        return self._space
+        for where, value, gradient in space.pieces(parameter):
+            adamw(
+                [value], [gradient], [state["exp_avg"].view(-1)[where]], [state["exp_avg_sq"].view(-1)[where]], [],
+                [state["step"].clone()], fused=True, amsgrad=False, maximize=False, beta1=group["betas"][0],
+                beta2=group["betas"][1], lr=group["lr"], weight_decay=group["weight_decay"], eps=group["eps"],
+            )  # fmt: skip
+        state["step"] += 1
 
 
 def round_by_chance(value: Tensor, noise: Tensor) -> Tensor:
