@@ -91,6 +91,21 @@ def test_the_methods_page(monkeypatch, tiny_llama, capsys):
     assert len(lines) == 4
 
 
+def test_the_evaluating_page(tmp_path, monkeypatch, tiny_llama, capsys):
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    more = {
+        "train": ["--model", str(tiny_llama), "--steps", "8", "--learning-rate", "5e-3"],
+        "eval": ["--answers", "1"],
+    }
+    for line in "".join(blocks(EVALUATE, "bash")).splitlines():
+        words = shlex.split(line)[1:]
+        assert exit_code_of(app, words + more.get(words[0], ["--answers", "1", "--max-tokens", "8"])) == 0, line
+    (code,) = blocks(EVALUATE, "python")
+    run(code.replace('"smollm2-135m"', repr(str(tiny_llama))), tmp_path, monkeypatch)
+    assert capsys.readouterr().out.endswith("True\n") and (tmp_path / "answers.html").is_file()
+
+
 def command_lines():
     for page in PAGES:
         for code in [*blocks(page, "bash"), *re.findall(r"`(backprop [^`]+)`", page.read_text(encoding="utf-8"))]:

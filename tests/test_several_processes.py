@@ -182,3 +182,20 @@ def test_two_cards_do_what_one_does(tmp_path):
     assert codes == [10, 10], said
     found, expected = two.weights(), looped.weights()
     assert max((found[name] - expected[name]).abs().max().item() for name in found) < 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["kto", "orpo"])
+def test_preferences_are_learned_by_two_as_by_one(method, tiny_llama, tmp_path):
+    """KTO's reference point and ORPO's pairs are those of the whole step, whoever computes which part of it."""
+    data = tmp_path / "data.jsonl"
+    rows = [{"prompt": f"Question {n}?", "completion": f"Answer {n}" + "!" * (n % 3)} for n in range(12)]
+    for n, row in enumerate(rows):
+        row |= {"label": n % 3 == 0} if method == "kto" else {"chosen": row.pop("completion"), "rejected": "No idea."}
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    changes = {"method": method, "output": str(tmp_path / "one")}
+    Trainer(str(tiny_llama), **SETTINGS | changes).train(data, steps=STEPS, watch=lambda event: None)
+    lines = [words(tiny_llama, data, tmp_path / "two", method=method, output=tmp_path / "two")]
+    codes, said = launch(2, Command(lines), tmp_path / "said")
+    assert codes == [0, 0], said
+    assert_equal(tmp_path / "one", tmp_path / "two")
