@@ -32,6 +32,7 @@ from bp_core.config import Recipe
 from bp_core.examples import Batch
 from bp_cuda import adapter, attention, quantized, relief
 from bp_cuda import optimizer as optimizers
+from bp_cuda.gradients import Gradients
 from bp_cuda.rail import CpuRail
 
 _FORMATS = {
@@ -85,6 +86,7 @@ def trace(config: PreTrainedConfig, recipe: Recipe, lengths: list[int], *, card:
         rail.model.train()
         rail.parameters = {name: p for name, p in rail.model.named_parameters() if p.requires_grad}
         rail.optimizer = optimizers.build(rail.parameters, recipe)
+        rail.gradients = Gradients(rail.team, rail.parameters)
         if recipe.activation_checkpointing:
             relief.recompute_layers(rail.model)
         for _ in range(1 + (recipe.mode == "full")):  # its first update makes room that the second step finds taken

@@ -211,6 +211,7 @@ def test_raw_text_has_a_loss_but_no_answers(tiny_llama, tmp_path, measured, back
     assert code == 1 and "no row has a question" in err
 
 
+@pytest.mark.slow
 def test_answers_stand_side_by_side_on_the_screen_and_in_a_page(run, place, tiny_llama, backprop, tmp_path):
     trainer = Trainer(str(tiny_llama), output=str(place / "out"), **SETTINGS)
     file = trainer.export("gguf", quantization="f16", notify=quiet).path

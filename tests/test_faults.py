@@ -13,7 +13,7 @@ CAMPAIGN = Path(__file__).parent / "campaign.py"
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the campaign forks")
 @pytest.mark.parametrize(
     "part",
-    ["kills", "processes", *(pytest.param(p, marks=pytest.mark.slow) for p in ("memory", "disk", "damage", "stops"))],
+    ["kills", *(pytest.param(p, marks=pytest.mark.slow) for p in ("processes", "memory", "disk", "damage", "stops"))],
 )
 def test_faults_are_survived(part, home, smollm2):
     words = [sys.executable, str(CAMPAIGN), "--small", "--only", part]

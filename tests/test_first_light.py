@@ -163,6 +163,7 @@ def weights(output):
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 on Windows")
+@pytest.mark.slow
 def test_killed_and_resumed_ends_with_the_same_bytes(tiny_llama, rows, tmp_path):
     whole = subprocess.run(
         [*BACKPROP, *arguments(tiny_llama, rows, tmp_path / "whole"), "--json"], capture_output=True, text=True

@@ -226,6 +226,7 @@ def test_with_no_runs_at_all(backprop):
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 on Windows")
+@pytest.mark.slow
 def test_a_killed_run_shows_as_interrupted_until_it_is_resumed(backprop, rows, tiny_llama, tmp_path):
     words = [sys.executable, "-c", "from backpropagate.cli import main; main()", "train", "--data", str(rows)]
     words += ["--model", str(tiny_llama), "--output", str(tmp_path / "out"), "--steps", "30", "--checkpoint-every", "1"]

@@ -41,7 +41,7 @@ def trainer(model, output, **changes):
     return Trainer(str(model), output=str(output), **SETTINGS | changes)
 
 
-QUICK = ("dora", "qlora", "full")  # the others take their time in the slow tier
+QUICK = ("qlora",)  # the others take their time in the slow tier
 EACH = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in METHODS]
 
 

@@ -7,6 +7,7 @@ import pytest
 from backpropagate import Trainer
 from backpropagate.fit import rows_of
 from backpropagate.recipe import preference
+from backpropagate.trainer import _choose
 from bp_core.config import TrainConfig
 from bp_core.errors import BadValue, MethodMismatch, NoTarget, TemplateUnusable
 from bp_data import ChatTokenizer, prepare
@@ -91,12 +92,12 @@ def test_mismatched_rows_have_each_prompt_with_the_answer_before(tokenizer):
 
 def test_equal_pairs_are_held_out_together_and_labels_stay(tiny_llama, tokenizer):
     trainer = Trainer(str(tiny_llama), method="kto", held_out=0.3, **SETTINGS)
-    work = trainer._prepare(DATA["kto"], trainer.config, quiet)
+    work = _prepared(trainer, DATA["kto"])
     both = [*work.prepared.examples, *work.held_out]
     found = {tokenizer.decode(list(example.tokens)): example.desirable for example in both}
     assert all(good == ("!" not in text) for text, good in found.items()) and len(found) == 12
     trainer = Trainer(str(tiny_llama), method="orpo", held_out=0.3, **SETTINGS)
-    work = trainer._prepare(DATA["orpo"] * 2, trainer.config, quiet)
+    work = _prepared(trainer, DATA["orpo"] * 2)
     assert len(work.held_out) % 4 == 0 and 0 < len(work.held_out) < 48
 
 
@@ -192,6 +193,10 @@ def test_a_thought_opened_twice_or_left_out_is_refused(with_template):
     without = with_template(("message['content']", "message['content'].split('</think>')[-1]"))
     with pytest.raises(TemplateUnusable, match="leaves out the reasoning"):
         prepare([thinking(1)], without, max_length=64, traces=Limits(2, 40))
+
+
+def _prepared(trainer, data):
+    return trainer._prepare(data, trainer.config, quiet, _choose(data, trainer.config))
 
 
 def _row(example):

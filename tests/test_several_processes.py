@@ -79,6 +79,7 @@ def test_two_processes_do_what_one_does_and_one_of_them_writes(tiny_llama, data,
     assert recipes[0] == recipes[1] and records[0]["eval_loss"] == pytest.approx(records[1]["eval_loss"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_killed_with_kill_9_and_resumed(tiny_llama, data, tmp_path, one):
     settings = SETTINGS | {"output": str(tmp_path / "two")}
     codes, said = launch(2, Killed(tiny_llama, data, settings, STEPS, at=3), tmp_path / "said")
@@ -90,6 +91,7 @@ def test_killed_with_kill_9_and_resumed(tiny_llama, data, tmp_path, one):
     assert [event["step"] for event in events(tmp_path / "two") if event["event"] == "Started"] == [0, 2]
 
 
+@pytest.mark.slow
 def test_other_data_in_one_process_is_refused_before_anything_is_written(tiny_llama, data, tmp_path):
     other = tmp_path / "other.jsonl"
     other.write_text(data.read_text().replace("Question 3", "Question three"))
@@ -161,6 +163,7 @@ def test_bfloat16_weights_are_rounded_alike_by_all(looped, tmp_path):
     assert codes == [10, 10], said
 
 
+@pytest.mark.slow
 def test_a_process_that_does_not_answer_is_given_up(tmp_path):
     codes, said = launch(2, silence, tmp_path / "said")
     assert codes == [4, 5], said

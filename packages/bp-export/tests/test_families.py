@@ -15,6 +15,7 @@ from bp_core.errors import UnsupportedArchitecture
 from bp_export import Engine, families, vocab
 from bp_export.convert import Converter
 from bp_export.corpus import TEXTS
+from bp_export.facts import gguf_facts
 from bp_export.merge import open_base, trained_weights
 
 REFERENCE = json.loads(Path(__file__).with_name("reference.json").read_text(encoding="utf-8"))
@@ -124,3 +125,11 @@ def test_an_unknown_architecture_names_the_known_ones():
     with pytest.raises(UnsupportedArchitecture) as caught:
         families.find({"architectures": ["GPTNeoXForCausalLM"]})
     assert all(known in caught.value.message for known in families.FAMILIES)
+
+
+def test_a_context_is_exact_up_to_where_other_rope_factors_begin(made, tmp_path):
+    facts = {
+        name: gguf_facts(convert(made(name), "f16", tmp_path / f"{name}.gguf")) for name in ("phi4-mini", "llama31")
+    }
+    assert facts["phi4-mini"].exact_context == 256 < facts["phi4-mini"].context_length
+    assert facts["llama31"].exact_context == facts["llama31"].context_length

@@ -45,7 +45,7 @@ func main() {
 def facts(name, *, add_bos=True):
     bos, eos, _ = TOKENS[name]
     template = (TEMPLATES / f"{name}.jinja").read_text(encoding="utf-8")
-    return GgufFacts(name, "llama", 1, 512, template, 0, bos, 1, eos, add_bos and name != "smollm2", {})
+    return GgufFacts(name, "llama", 1, 512, template, 0, bos, 1, eos, add_bos and name != "smollm2", {}, 512)
 
 
 def pairs(found):
@@ -95,7 +95,7 @@ def test_real_go_writes_them_too(tmp_path):
     ],
 )
 def test_what_go_cannot_write_is_refused(template, reason):
-    found = GgufFacts("x", "llama", 1, 512, template, 0, "<s>", 1, "</s>", True, {})
+    found = GgufFacts("x", "llama", 1, 512, template, 0, "<s>", 1, "</s>", True, {}, 512)
     with pytest.raises(TemplateUnusable, match=reason):
         go_template(found)
 

@@ -270,7 +270,7 @@ def test_an_export_hands_over_with_its_contract_and_settings(newest, tiny, tiny_
     newest.faults["/api/version"] = {"version": "0.5.1"}
     before = done.path.stat().st_mtime_ns
     with pytest.raises(OllamaTooOld):
-        export(None, tmp_path / "base", config)
+        export(None, tmp_path / "base", dataclasses.replace(config, overwrite=True))
     assert done.path.stat().st_mtime_ns == before, "refused before any work"
 
 

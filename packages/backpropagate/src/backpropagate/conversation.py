@@ -76,7 +76,7 @@ def gguf(path: Path) -> Iterator[tuple[Engine, GgufFacts]]:
     if not path.is_file():
         raise FileMissing("there is no such file.", where=str(path))
     facts = gguf_facts(path)
-    with Engine(path, context=min(_CONTEXT, facts.context_length)) as engine:
+    with Engine(path, context=min(_CONTEXT, facts.exact_context)) as engine:
         yield engine, facts
 
 

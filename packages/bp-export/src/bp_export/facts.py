@@ -15,7 +15,9 @@ from .gguf_file import GgufFile
 class GgufFacts:
     """Name, shape and words of a GGUF model. `bos` and `eos` are token ids, their texts stand beside them.
 
-    `types` counts the tensors by number format: what the file really holds, whatever its name says.
+    `types` counts the tensors by number format: what the file really holds, whatever its name says. Up to
+    `exact_context` tokens it computes what was trained: with longrope (Phi-4) llama.cpp takes the factors of long texts
+    for short ones too, once its context is longer than the original one.
     """
 
     name: str
@@ -29,6 +31,7 @@ class GgufFacts:
     eos_token: str
     add_bos: bool
     types: Mapping[str, int]
+    exact_context: int
 
 
 def gguf_facts(path: Path) -> GgufFacts:
@@ -41,12 +44,14 @@ def facts_of(gguf: GgufFile) -> GgufFacts:
     architecture = gguf.field("general.architecture")
     tokens = gguf.field("tokenizer.ggml.tokens")
     bos, eos = (gguf.fields.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos"))
+    context = gguf.field(f"{architecture}.context_length")
+    original = gguf.fields.get(f"{architecture}.rope.scaling.original_context_length", context)
     types = Counter(tensor.type.name for tensor in gguf.tensors.values())
     return GgufFacts(
         name=gguf.fields.get("general.name", gguf.path.stem),
         architecture=architecture,
         parameters=sum(math.prod(tensor.shape) for tensor in gguf.tensors.values()),
-        context_length=gguf.field(f"{architecture}.context_length"),
+        context_length=context,
         template=gguf.fields.get("tokenizer.chat_template", ""),
         bos=bos,
         bos_token=_text(tokens, bos),
@@ -54,6 +59,7 @@ def facts_of(gguf: GgufFile) -> GgufFacts:
         eos_token=_text(tokens, eos),
         add_bos=gguf.fields.get("tokenizer.ggml.add_bos_token", False),
         types=dict(types.most_common()),
+        exact_context=original if "rope_factors_long.weight" in gguf.tensors else context,
     )
 
 

@@ -26,11 +26,12 @@ from .merge import write_merged
 from .ollama import Registered
 from .parity import Parity
 from .places import replacing, require_free, require_replaceable, require_space
-from .proof import Prover, Reference, Subject
+from .proof import SURVIVED, Prover, Reference, Subject
 from .quantization import FILE_TYPES, quantize
 
 # A final file is at most this share of the f16 one, which must fit on the disk beside it.
 _SHARE = {"f16": 0.0, "bf16": 1.0, "q8_0": 0.54, "q6_k": 0.54, "q5_k_m": 0.5, "q4_k_m": 0.45}
+_FINER = "Too little was learned for so few bits: use a finer --quantization (q5_k_m, q6_k, q8_0), or train more."
 _NO_ADAPTER = "Use --format merged for the whole model, or gguf."
 
 
@@ -168,7 +169,8 @@ class _Gguf:
         report = self.target.with_suffix(".failed.parity.json")
         folders.write_json(report, parity.as_dict())
         failed = "; ".join(f"{check.name}: {check.measured}" for check in parity.failures)
-        raise NotProven(f"the file is not the model that was trained ({failed}).", where=str(report))
+        fix = _FINER if [check.name for check in parity.failures] == [SURVIVED] else NotProven.fix
+        raise NotProven(f"the file is not the model that was trained ({failed}).", where=str(report), fix=fix)
 
     def _deliver(self, parity: Parity, digest: str, size: int) -> Export:
         report = self.target.with_suffix(".parity.json")

@@ -33,6 +33,7 @@ CEILING = 4  # times the gate
 SMALL_MODEL = 1_000_000_000  # parameters; below, quantisation hurts more than it says about the file
 ROUNDING = 2**-11  # of a float16, relative
 GENERATIONS, GENERATED = 3, 128
+SURVIVED = "training survived in the final file"
 _MARKS = (
     "llama.cpp cuts words of this vocabulary at combining marks, so Hindi or Thai is tokenised otherwise than trained"
 )
@@ -132,7 +133,7 @@ class Prover:
         self._record_loss("final", logits)
         self._judge_quantisation(divergence, facts.parameters)
         if self._truth:
-            self._judge_strength("training survived in the final file", strength, divergence.mean)
+            self._judge_strength(SURVIVED, strength, divergence.mean)
         self._check_endings(path, facts)
 
     def _structure(self, label: str, path: Path) -> GgufFacts | None:

@@ -125,12 +125,13 @@ def is_local(host: str) -> bool:
 
 def _request(path: Path, name: str, config: ServeConfig, gpu: bool) -> str:
     facts = gguf_facts(path)
+    most = facts.exact_context if config.num_ctx == ServeConfig.num_ctx else facts.context_length
     asked = {
         "path": str(path),
         "name": name,
         "host": config.host,
         "port": config.port,
-        "context": min(config.num_ctx, facts.context_length) * config.parallel,
+        "context": min(config.num_ctx, most) * config.parallel,
         "parallel": config.parallel,
         "gpu_layers": _ALL_LAYERS if gpu else 0,
         "threads": threads(),

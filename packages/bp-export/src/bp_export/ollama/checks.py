@@ -101,7 +101,7 @@ class Checks:
     def _ends_in_llama_cpp(self) -> bool | None:
         text = Chat.of(self.facts).prompt(self._with_system([QUESTION])) if self.facts.template else QUESTION["content"]
         try:
-            with Engine(self.file, context=min(self.facts.context_length, 4 * _LIMIT)) as engine:
+            with Engine(self.file, context=min(self.facts.exact_context, 4 * _LIMIT)) as engine:
                 return engine.generate(engine.tokenize(text, add_special=self.facts.add_bos), _LIMIT).stopped
         except LlamaCppMissing:
             return None

@@ -64,7 +64,7 @@ def setup_of(gguf: GgufFile, origin: Origin) -> Setup:
     """What a file and its origin say."""
     facts = facts_of(gguf)
     sampling = read_json(origin.base / "generation_config.json", optional=True) if origin.base else {}
-    parameters: dict[str, Any] = {"num_ctx": min(facts.context_length, NUM_CTX)}
+    parameters: dict[str, Any] = {"num_ctx": min(facts.exact_context, NUM_CTX)}
     # Ollama's own default punishes repetition, which changes what a model says; nobody trained it so.
     parameters["repeat_penalty"] = 1.0
     parameters |= {
