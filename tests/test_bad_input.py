@@ -53,6 +53,16 @@ def test_a_file_that_is_not_there(backprop, tiny_llama, tmp_path):
     assert status == 1 and "INPUT_FILE_NOT_FOUND" in said and "nowhere.jsonl" in said
 
 
+@pytest.mark.parametrize(
+    ("mode", "found"), [("full", "only mode lora has"), ("lora", "compute capability 8.9 or more, and there is none")]
+)
+def test_float8_where_it_cannot_be_is_refused_before_anything_is_loaded(mode, found, backprop, rows, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "llama", "hidden_size": 64}')
+    status, said = backprop(*train(rows, tmp_path / "model", tmp_path / "out"), "--fp8", "--mode", mode)
+    assert status == 1 and found in said and list((tmp_path / "out").rglob("*")) == []
+
+
 @pytest.mark.parametrize("name", ["no-such-model", "./nowhere", "a/b/c"])
 def test_an_unknown_model(name, backprop, rows, tmp_path):
     status, said = backprop(*train(rows, name, tmp_path / "out"))

@@ -74,6 +74,13 @@ def test_a_preset_names_a_rank():
     TrainConfig(init="orthogonal", rank=6, dora=True)
 
 
+def test_float8_products_need_a_frozen_16_bit_base():
+    for mode in ("full", "qlora", "lora-8bit"):
+        with pytest.raises(BadValue, match="only mode lora has"):
+            TrainConfig(fp8=True, mode=mode)
+    TrainConfig(fp8=True, dora=True, init="orthogonal")
+
+
 def test_starts_from_the_base_need_it_in_full_precision():
     for mode in ("qlora", "lora-8bit"):
         with pytest.raises(BadValue, match="full precision"):

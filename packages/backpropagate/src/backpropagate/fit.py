@@ -75,7 +75,7 @@ def cut(config: TrainConfig, model: Architecture | None, rows: Rows, room: Room,
     Smaller micro-batches cost less time than computing layers twice, so they are tried first.
     """
     base = _setup(config, room)
-    if model is None or config.full_ft_offload or room.device not in ("cuda", "cpu"):
+    if model is None or config.full_ft_offload or config.fp8 or room.device not in ("cuda", "cpu"):
         micro = min(config.micro_batch or (1 if config.packing else batch), batch)
         return Cut(micro, bool(config.activation_checkpointing), base, None, None, _unknown(config))
     tried: list[Cut] = []

@@ -30,6 +30,7 @@ BATCH_SIZE = 8
 EVALUATIONS = 10
 FULL_LIMIT = 4_000_000_000  # parameters; beyond, weights, gradients and moments outgrow any single card of a person
 OFFLOAD_LIMIT = 8_500_000_000  # with all of that in the host's memory
+FP8_CARD = (8, 9)  # compute capability: the first that multiplies in float8
 RANK = 16
 MAX_LENGTH, TRACE_LENGTH = 2048, 8192  # tokens of an example, without and with a reasoning trace
 LONGEST_ANSWER = 512
@@ -81,6 +82,11 @@ class TrainConfig:
         bool,
         "With mode full: keep weights, gradients and moments in the host's memory, 16 bytes a parameter, and bring the "
         f"weights to the card layer by layer: slow, but for models up to {OFFLOAD_LIMIT / 1e9:g} billion parameters.",
+    ] = False
+    fp8: Annotated[
+        bool,
+        "With mode lora: multiply with the frozen weights in float8, by torchao; the adapter stays as it is. Needs a "
+        f"card of compute capability {FP8_CARD[0]}.{FP8_CARD[1]} or more.",
     ] = False
     lora_preset: Annotated[
         LoraPreset | None,
@@ -379,6 +385,7 @@ class Recipe:
     max_trace: int = TrainConfig.max_trace
     mode: Mode = TrainConfig.mode
     full_ft_offload: bool = TrainConfig.full_ft_offload
+    fp8: bool = TrainConfig.fp8
     rslora: bool = TrainConfig.rslora
     dora: bool = TrainConfig.dora
     target_modules: str = TrainConfig.target_modules
@@ -457,6 +464,11 @@ _IMPOSSIBLE: list[_Clash] = [
         ("full_ft_offload", "mode"),
         lambda offload, mode: offload and mode != "full",
         "full_ft_offload is for mode full; an adapter's base is frozen, and what is trained is small",
+    ),
+    (
+        ("fp8", "mode"),
+        lambda fp8, mode: fp8 and mode != "lora",
+        "fp8 multiplies with frozen 16-bit weights, which only mode lora has: leave fp8 or the mode out",
     ),
     (
         ("init", "mode"),

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import DynamicCache, PreTrainedModel
 
-from bp_core.config import QUANTIZED, DType, Recipe, TrainConfig
+from bp_core.config import FP8_CARD, QUANTIZED, DType, Recipe, TrainConfig
 from bp_core.errors import BackendUnavailable
 from bp_core.examples import Batch
 from bp_core.rail import Job, Memory, Opened, Probe
@@ -33,6 +34,8 @@ from ._errors import translated
 
 class TorchRail:
     """One model on one device. Adapters are float32; products are bfloat16 where that is fast (autocast)."""
+
+    emulates_float8 = False  # for tests: float8 products on the CPU, rounded as a card does
 
     def __init__(self, device: str) -> None:
         self.device = torch.device(device)
@@ -65,7 +68,7 @@ class TorchRail:
         return Probe(True, torch.cuda.get_device_name(self.device), total=total, free=free, dtype=self._auto())
 
     def check(self, settings: TrainConfig | Recipe) -> None:
-        needs.check(settings, self.device.type)
+        needs.check(settings, self.device.type, self._capability())
 
     def open(self, job: Job) -> Opened:
         probe = self.probe()
@@ -85,6 +88,7 @@ class TorchRail:
             base = models.load_base(job.model, dtype, place, quantized.config(mode, self.computed))
             quantized.settle(base)
             self.separable = models.separate(base)
+            float8 = self._in_float8(base, job.recipe)
             self.base_name = job.base_name or str(job.model)
             self.reliefs, self.objective = [], objectives.of(job.recipe)
             self.model = base
@@ -109,7 +113,7 @@ class TorchRail:
                     self._relieve_by(relief.RECOMPUTE)
         count = base.num_parameters()
         trainable = sum(parameter.numel() for parameter in self.parameters.values())
-        number_format = QUANTIZED.get(mode) or str(dtype).removeprefix("torch.")
+        number_format = float8 or QUANTIZED.get(mode) or str(dtype).removeprefix("torch.")
         return Opened(count - trainable, trainable, probe.device, number_format, card=self._card())
 
     def accumulate(self, batch: Batch, weight: float) -> float:
@@ -299,6 +303,20 @@ class TorchRail:
     def _card(self) -> str:
         """The card's UUID as NVML knows it."""
         return f"GPU-{torch.cuda.get_device_properties(self.device).uuid}" if self.device.type == "cuda" else ""
+
+    def _in_float8(self, base: PreTrainedModel, recipe: Recipe | None) -> str | None:
+        """Let the base multiply in float8 if the recipe asks for it, and say so."""
+        if recipe is None or not recipe.fp8:
+            return None
+        import_module(".float8", __package__).convert(base, emulate=self.emulates_float8)
+        return "float8"
+
+    def _capability(self) -> needs.Capability | None:
+        """The card's compute capability."""
+        if self.emulates_float8:
+            return FP8_CARD
+        found = self.device.type == "cuda" and torch.cuda.is_available()
+        return torch.cuda.get_device_capability(self.device) if found else None
 
     def _parts(self, batch: Batch, reliefs: Collection[str]) -> Iterator[Batch]:
         """What is computed at once. A comparison needs its examples whole, and together."""
