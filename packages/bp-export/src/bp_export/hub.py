@@ -114,4 +114,5 @@ def _ours(error: BaseException, repo: str, token: str) -> BackpropagateError:
 
 def _without_addresses(text: str) -> str:
     """Addresses to upload to are signed: who has one can write there."""
+    text = re.sub(r" For more information check: \S+", ":", text)
     return re.sub(r"https?://\S+", lambda match: match[0].split("?")[0], text)
