@@ -24,6 +24,7 @@ from bp_core.config import (
     ExportConfig,
     HarnessConfig,
     Mode,
+    PushConfig,
     ServeConfig,
     TrainConfig,
     settings,
@@ -48,7 +49,7 @@ def cli() -> str:
 def config() -> str:
     parts = ["# Settings\n", "Each is a keyword of `Trainer`, an option of `backprop`, and an environment variable.\n"]
     verbs = {"train": TrainConfig, "export": ExportConfig, "serve": ServeConfig, "eval": EvalConfig}
-    verbs |= {"compare": CompareConfig, "lm-eval": HarnessConfig, "data check": CheckConfig}
+    verbs |= {"compare": CompareConfig, "lm-eval": HarnessConfig, "push": PushConfig, "data check": CheckConfig}
     for verb, kind in verbs.items():
         parts.append(f"## {verb}\n")
         parts.append("| setting | default | environment variable | meaning |\n|---|---|---|---|")

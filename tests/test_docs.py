@@ -16,11 +16,11 @@ from backpropagate.failures import exit_code_of
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "docs" / "data.md"
-METHODS, OLLAMA, SEVERAL, EVALUATE = (
-    ROOT / "docs" / f"{name}.md" for name in ("methods", "ollama", "several-gpus", "evaluate")
+METHODS, OLLAMA, SEVERAL, EVALUATE, SHARING = (
+    ROOT / "docs" / f"{name}.md" for name in ("methods", "ollama", "several-gpus", "evaluate", "sharing")
 )
 READMES = sorted(ROOT.glob("packages/*/README.md"))
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", DATA, METHODS, OLLAMA, SEVERAL, EVALUATE, *READMES]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", DATA, METHODS, OLLAMA, SEVERAL, EVALUATE, SHARING, *READMES]
 
 
 def blocks(page, language):

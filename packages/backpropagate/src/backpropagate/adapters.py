@@ -31,7 +31,7 @@ from .runs import RUN_FILE, RunFolder
 _ORIGIN = "run.json"
 _FINGERPRINT = "base_fingerprint"
 _ADAPTER, _MODEL = "lora", "model"  # under the output folder
-_TOKENIZER_FILES = (
+TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -70,7 +70,7 @@ def publish(rail: Rail, run: RunFolder, base: Path, contract: Contract, step: in
     shutil.rmtree(ready, ignore_errors=True)
     with new_folder(ready) as draft:
         (rail.write_model if mode == "full" else rail.write_adapter)(draft)
-        for name in _TOKENIZER_FILES:
+        for name in TOKENIZER_FILES:
             if (base / name).is_file():
                 shutil.copyfile(base / name, draft / name)
         write_json(draft / CONTRACT_FILE, contract.as_dict())

@@ -17,6 +17,7 @@ from bp_core.config import (
     EvalConfig,
     ExportConfig,
     HarnessConfig,
+    PushConfig,
     ServeConfig,
     TrainConfig,
     TrainOn,
@@ -213,6 +214,19 @@ def serve(
 
 
 @app.command()
+@with_options(PushConfig)
+def push(
+    settings: dict[str, Any],
+    path: Annotated[str, typer.Argument(help="A .gguf file, an adapter or model folder, or an output folder.")],
+    repo: Annotated[str, typer.Option(help="Where to: owner/name. It is made if it is not there.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the files and the card, and send nothing.")] = False,
+    json: Json = False,
+) -> None:
+    """Upload what was trained to the Hugging Face hub, with a card. The token: HF_TOKEN, or `hf auth login`."""
+    _push_verbs().push(settings, path, repo, dry_run=dry_run, json=json)
+
+
+@app.command()
 def quickstart(
     output: Annotated[str, typer.Option(help="Folder for everything that is written.")] = "output",
     steps: Annotated[int, typer.Option(help="Optimizer steps.", min=1)] = 48,
@@ -365,6 +379,10 @@ def _verbs() -> Any:
 
 def _eval_verbs() -> Any:
     return import_module(".eval_verbs", __package__)
+
+
+def _push_verbs() -> Any:
+    return import_module(".push_verbs", __package__)
 
 
 def _ledger_verbs() -> Any:

@@ -39,6 +39,7 @@ class Code:
 
     label: str
     text: str
+    language: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,9 @@ def _markdown(block: Block) -> str:
         case Table(head, rows):
             lines = [head, ["---"] * len(head), *rows]
             return "\n".join("| " + " | ".join(_plain(cell) for cell in line) + " |" for line in lines)
-        case Code(label, text):
+        case Code(label, text, language):
             fence = "`" * max(3, 1 + _longest_run(text))
-            return f"{_plain(label)}\n\n{fence}\n{text}\n{fence}"
+            return f"{_plain(label)}\n\n{fence}{language}\n{text}\n{fence}"
         case Picture(file, label, _):
             return f"![{_plain(label)}]({file})"
     return _plain(block)

@@ -23,8 +23,8 @@ from .architecture import KNOWN, architecture
 from .presets import PRESETS, Preset, meant, of_hub_id
 
 DEFAULT = "smollm2-135m"
-# Weights once, as safetensors; whatever else a tokenizer or a converter may want.
-_WANTED = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt", "*.tiktoken"]
+# Weights once, as safetensors; whatever else a tokenizer or a converter may want; the page that names the licence.
+_WANTED = ["README.md", "*.json", "*.safetensors", "*.model", "*.jinja", "*.txt", "*.tiktoken"]
 _SAMPLES, _SAMPLE = 64, 1 << 16
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
@@ -143,6 +143,15 @@ def fingerprint(folder: Path) -> str:
     for name in ("config.json", "tokenizer.json"):
         found.update((folder / name).read_bytes() if (folder / name).is_file() else b"")
     return found.hexdigest()
+
+
+def hub_id(name: str) -> str | None:
+    """What the hub calls a model that is named by preset, folder or hub id; None for one that only this machine has."""
+    folder = Path(name).expanduser()
+    if preset := PRESETS.get(folder.name if folder.parent == _store() else name):
+        return preset.hub_id
+    lasting = lasting_name(folder.resolve()) if folder.is_absolute() else name
+    return lasting if _HUB_ID.fullmatch(lasting) else None
 
 
 def lasting_name(folder: Path) -> str:

@@ -29,7 +29,7 @@ LIMIT = 64  # tokens of an answer
 _ANSWERS_FILE = "answers.json"
 _PROMPTS = 3
 _SHARE = 0.05  # of the training's time that answers may take; the first prompt is always answered
-_SHOWN = 1200  # characters of a prompt: its end, where the question is
+SHOWN = 1200  # characters of a prompt: its end, where the question is
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ def write(run: RunFolder) -> Path:
     blocks: list[Block] = [
         Heading(f"Run {run.id}", 1),
         *_overview(lock, run.read(), records.summed(run)[0]),
-        *_curve(events),
+        *curve(events),
         *_notes(events),
-        *_answers(run.path / _ANSWERS_FILE),
+        *_answers(answers_of(run)),
         *_exports(records.exports_of(run)),
         *_recipe(lock),
         *_surroundings(lock),
@@ -90,7 +90,7 @@ def _overview(lock: Lock, record: Mapping[str, Any], summary: Summary) -> list[B
         ("base model", str(lock.settings["model"])),
         ("data", f"{lock.data or 'rows given in Python'}: {data}"),
         ("steps", f"{summary.step} of {summary.steps}"),
-        ("loss", " → ".join(_number(loss) for loss in (summary.first_loss, summary.last_loss))),
+        ("loss", " → ".join(number_text(loss) for loss in (summary.first_loss, summary.last_loss))),
         ("time in steps", f"{summary.seconds:.1f} s" + (f", {speed:.0f} tokens/s" if speed else "")),
         ("peak memory", gigabytes(summary.peak_memory)),
         ("device", str(lock.hardware["device"])),
@@ -98,7 +98,8 @@ def _overview(lock: Lock, record: Mapping[str, Any], summary: Summary) -> list[B
     return [Table(("", ""), rows)]
 
 
-def _curve(events: Sequence[Mapping[str, Any]]) -> list[Block]:
+def curve(events: Sequence[Mapping[str, Any]]) -> list[Block]:
+    """The losses as a picture, and those on rows that were held out as a table. Nothing where no step was made."""
     train, evaluation = _losses(events, Stepped.__name__), _losses(events, Evaluated.__name__)
     if not train:
         return []
@@ -107,7 +108,7 @@ def _curve(events: Sequence[Mapping[str, Any]]) -> list[Block]:
         of_tokens = any(event.get("perplexity") is not None for event in events)
         columns = ("evaluated after step", "loss", *(["perplexity"] if of_tokens else []))
         rows = [
-            (str(step), _number(loss), *([_number(math.exp(min(loss, 700)))] if of_tokens else []))
+            (str(step), number_text(loss), *([number_text(math.exp(min(loss, 700)))] if of_tokens else []))
             for step, loss in evaluation
         ]
         blocks.append(Table(columns, rows))
@@ -130,11 +131,16 @@ def _notes(events: Sequence[Mapping[str, Any]]) -> list[Block]:
     return [Heading("What happened"), Table(("at", ""), told)] if told else []
 
 
-def _answers(path: Path) -> list[Block]:
-    answers = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+def answers_of(run: RunFolder) -> list[dict[str, str]]:
+    """What was kept by `ask`."""
+    path = run.path / _ANSWERS_FILE
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+
+
+def _answers(answers: Sequence[Mapping[str, str]]) -> list[Block]:
     blocks: list[Block] = [Heading("Before and after")] if answers else []
     for number, answer in enumerate(answers, 1):
-        blocks.append(Code(f"Prompt {number}, {answer['where']}:", answer["text"][-_SHOWN:]))
+        blocks.append(Code(f"Prompt {number}, {answer['where']}:", answer["text"][-SHOWN:]))
         blocks.append(
             Table(("before", "after", "in the data"), [(answer["before"], answer["after"], answer["expected"])])
         )
@@ -160,5 +166,6 @@ def _surroundings(lock: Lock) -> list[Block]:
     return [Heading("Machine and versions"), Table(("", ""), [(k, str(v)) for k, v in facts.items() if v]), again]
 
 
-def _number(value: float | None) -> str:
+def number_text(value: float | None) -> str:
+    """A loss in a few characters."""
     return "not measured" if value is None else f"{value:.4g}"

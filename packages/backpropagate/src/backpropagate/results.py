@@ -150,7 +150,7 @@ def show_parity(parity: Parity, console: Console) -> None:
     table = Table("check", "measured", "allowed", "", title="Proof", title_justify="left")
     for check in parity.checks:
         mark = "[yellow]![/]" if check.warning else "[green]✓[/]" if check.passed else "[red]✗[/]"
-        table.add_row(check.name, _short(check.measured), _short(check.limit), f"{mark} {check.note}".rstrip())
+        table.add_row(check.name, short(check.measured), short(check.limit), f"{mark} {check.note}".rstrip())
     console.print(table)
     if parity.losses:
         losses = Table("loss on training rows", *(_LABELS[name] for name in parity.losses))
@@ -192,11 +192,12 @@ def _curve(losses: tuple[float, ...], width: int = 24) -> str:
     return "".join("▁▂▃▄▅▆▇█"[round(7 * (mean - low) / ((high - low) or 1))] for mean in means)
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A measured value in a few characters."""
     if isinstance(value, float):
         return f"{value:.3g}"
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_short(item)}" for name, item in value.items())
+        return ", ".join(f"{name} {short(item)}" for name, item in value.items())
     if isinstance(value, list | tuple):
-        return " to ".join(_short(item) for item in value)
+        return " to ".join(short(item) for item in value)
     return "" if value is None else str(value)

@@ -9,7 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bp_core.config import CompareConfig, EvalConfig, ExportConfig, ExportFormat, Quantization, TrainConfig, known
+from bp_core.config import (
+    CompareConfig,
+    EvalConfig,
+    ExportConfig,
+    ExportFormat,
+    PushConfig,
+    Quantization,
+    TrainConfig,
+    known,
+)
 from bp_core.contract import CONTRACT_FILE, Contract
 from bp_core.errors import BadValue
 from bp_core.events import Event, Notify, Progress, Watch
@@ -22,9 +31,10 @@ from bp_data.files import Data, columns_in, lasting, require
 from bp_data.hold_out import hold_out
 from bp_data.traces import Limits
 from bp_export import Export
+from bp_export.hub import Pushed
 from bp_resilience import Claim, Signals
 
-from . import comparison, held_out, lock, models, reporting, runs, targets
+from . import comparison, held_out, lock, models, pushing, reporting, runs, targets
 from .adapters import adapter_in, export_adapter, is_whole, place, stop_ids
 from .comparison import Comparison, compare
 from .environment import versions
@@ -142,6 +152,15 @@ class Trainer:
         known(settings, ExportConfig)
         config = ExportConfig(format, quantization, output, **settings)
         return self._shown(lambda notify: export_adapter(adapter_in(self.adapter), config, notify), notify)
+
+    def push(self, repo: str, **settings: Any) -> Pushed:
+        """Upload what was trained to the model repository `repo` (owner/name) of the Hugging Face hub, with a card.
+
+        `settings` are the fields of PushConfig, such as `private=True` or `gguf=True`. The token comes from HF_TOKEN or
+        huggingface_hub's own file. Raises HubTokenMissing, and what `bp_export.hub.push` raises.
+        """
+        known(settings, PushConfig)
+        return pushing.prepare(self.adapter, repo, PushConfig(**settings)).push()
 
     def generate(self, prompt: str, *, limit: int = 256, adapter: bool = True) -> str:
         """The model's greedy answer to one user message, at most `limit` tokens; with or without what was trained."""

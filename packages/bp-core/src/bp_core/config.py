@@ -256,6 +256,21 @@ class ServeConfig:
 
 
 @dataclass(frozen=True)
+class PushConfig:
+    """What a user may set for an upload to the Hugging Face hub."""
+
+    private: Annotated[bool, "Only you and your organisation may see it. A repository that is public is refused."] = (
+        False
+    )
+    gguf: Annotated[bool, "Upload the GGUF files that were exported of it, too."] = False
+    samples: Annotated[bool, "Show answers before and after, with their prompts from the data, in the card."] = True
+    base: Annotated[str | None, "The base's hub id, if it was trained from a folder. Default: as the run says."] = None
+
+    def __post_init__(self) -> None:
+        check(self, {})
+
+
+@dataclass(frozen=True)
 class CheckConfig:
     """What a user may set for the check of a data file."""
 

@@ -206,6 +206,48 @@ class HubUnreachable(BackpropagateError):
     fix = "Check the network and HF_TOKEN, or use a local folder or the preset smollm2-135m."
 
 
+class HubTokenMissing(BackpropagateError):
+    """An upload needs a token of the Hugging Face hub, and there is none in HF_TOKEN or in huggingface_hub's file."""
+
+    code = "INPUT_HUB_TOKEN_MISSING"
+    fix = "Make one with write access at https://huggingface.co/settings/tokens; then `hf auth login`, or set HF_TOKEN."
+
+
+class HubTokenRefused(BackpropagateError):
+    """The hub does not accept the token, or the token may not write to this repository."""
+
+    code = "INPUT_HUB_TOKEN_REFUSED"
+    fix = "See with `hf auth whoami` whose it is; it must have write access to that owner's repositories."
+
+
+class HubRepositoryMissing(BackpropagateError):
+    """The hub has no such repository or owner, or hides it from this token."""
+
+    code = "INPUT_HUB_REPOSITORY_NOT_FOUND"
+    fix = "Check the owner in --repo owner/name; `hf auth whoami` shows your name and your organisations."
+
+
+class HubRepositoryPublic(BackpropagateError):
+    """An upload was to be private, but the repository is there already, and everybody can see it. Nothing was sent."""
+
+    code = "INPUT_HUB_REPOSITORY_PUBLIC"
+    fix = "Choose another name, make that repository private on its settings page, or leave --private out."
+
+
+class HubConflict(BackpropagateError):
+    """Somebody else changed the repository at the same time. Nothing of it was changed by this upload."""
+
+    code = "DEP_HUB_CONFLICT"
+    fix = "Give the same command again; files that arrived are not sent again."
+
+
+class HubUploadFailed(BackpropagateError):
+    """The hub refused an upload, or broke off. What is visible in the repository did not change."""
+
+    code = "DEP_HUB_UPLOAD_FAILED"
+    fix = "Read what the hub said, above; the same command goes on, and does not send again what arrived whole."
+
+
 class OllamaUnreachable(BackpropagateError):
     """No Ollama answers where one was looked for, or it did not answer in time."""
 
