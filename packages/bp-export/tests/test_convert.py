@@ -1,12 +1,15 @@
+import ml_dtypes
 import numpy as np
 import pytest
 import torch
+from gguf import GGMLQuantizationType
+from gguf.quants import quantize
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from bp_core.errors import ModelUnusable, UnsupportedArchitecture
 from bp_core.folders import write_json
-from bp_export import Engine, gguf_facts
-from bp_export.convert import Converter, stored
+from bp_export import Engine, convert, gguf_facts
+from bp_export.convert import Converter, Planned, stored
 from bp_export.gguf_file import GgufFile
 from bp_export.hf_files import read_json
 from bp_export.layout import deinterleave, interleave
@@ -113,3 +116,25 @@ def test_values_that_float16_cannot_hold_are_an_error(tmp_path, tiny_llama):
     planned = next(planned for planned in converter.plan if "ffn_up" in planned.name)
     with pytest.raises(ModelUnusable, match="float16"):
         stored(converter.array(planned), planned)
+
+
+@pytest.mark.parametrize("type_", ["F32", "F16", "BF16", "Q8_0"])
+@pytest.mark.parametrize("kind", [np.float32, np.float16, ml_dtypes.bfloat16])
+def test_a_tensor_packed_in_parts_is_the_tensor_packed_whole(type_, kind, monkeypatch):
+    values = np.random.default_rng(0).standard_normal((37, 96)).astype(kind)
+    planned = Planned("m.weight", "m.weight", values.shape, GGMLQuantizationType[type_])
+    whole = stored(values, planned)
+    monkeypatch.setattr(convert, "_AT_ONCE", 500)  # five rows, and two at the end
+    assert (
+        stored(values, planned).tobytes()
+        == whole.tobytes()
+        == quantize(values.astype(np.float32), planned.type).tobytes()
+    )
+
+
+def test_values_too_large_for_f16_are_found_in_any_part(monkeypatch):
+    values = np.zeros((37, 96), np.float32)
+    values[36, 95] = 1e6
+    monkeypatch.setattr(convert, "_AT_ONCE", 500)
+    with pytest.raises(ModelUnusable, match="float16 cannot hold"):
+        stored(values, Planned("m.weight", "m.weight", values.shape, GGMLQuantizationType.F16))

@@ -1,5 +1,7 @@
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -11,6 +13,7 @@ from bp_core import folders
 from bp_core.config import ExportConfig
 from bp_core.errors import AdapterUnusable, DiskFull, FileMissing, NotProven, OutputUnusable
 from bp_export import Engine, export, gguf_facts, places
+from bp_export.gguf_file import GgufFile
 from bp_export.pipeline import model_name
 
 
@@ -43,6 +46,10 @@ def test_every_quantisation_is_exported_proven_and_loads(quantization, home, tin
     stages = list(dict.fromkeys(progress.stage for progress in seen))
     assert stages[:2] == ["convert", "prove f16"]
     assert all(0 < progress.done <= progress.total for progress in seen)
+    for stage in {"convert", "quantize"} & set(stages):
+        told = [(progress.done, progress.total) for progress in seen if progress.stage == stage]
+        assert told[-1] == (len(GgufFile(done.path).tensors),) * 2, "a step for each tensor"
+    assert {progress.done for progress in seen if progress.stage == "convert"} == set(range(1, told[-1][1] + 1))
 
 
 def test_another_llama_cpp_loads_the_file(home, tiny_llama):
@@ -93,6 +100,37 @@ def test_an_interruption_leaves_nothing(stage, home, tiny_llama, llama_reference
     with pytest.raises(KeyboardInterrupt):
         export(home / "lora", tiny_llama, ExportConfig(), reference=llama_reference, samples=samples, notify=stop)
     assert names(home) == ["lora"]
+
+
+EXPORT = """
+    import signal, sys
+    from pathlib import Path
+    from bp_core.config import ExportConfig
+    from bp_export import export
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs tests in the background ignores it
+    lora, base = map(Path, sys.argv[1:3])
+    export(lora, base, ExportConfig(format=sys.argv[3]), notify=lambda progress: print(progress.stage, flush=True))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows cannot send SIGINT to one process")
+@pytest.mark.parametrize("format, stage", [("gguf", "convert"), ("gguf", "quantize"), ("merged", "merge")])
+def test_ctrl_c_in_the_terminal_leaves_nothing(format, stage, home, tiny_llama, tmp_path_factory):
+    scratch = tmp_path_factory.mktemp("scratch")
+    command = [sys.executable, "-c", textwrap.dedent(EXPORT), str(home / "lora"), str(tiny_llama), format]
+    pipe, environment = subprocess.PIPE, {**os.environ, "TMPDIR": str(scratch)}
+    child = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment, start_new_session=True)
+    with child:
+        while (line := child.stdout.readline()) and line.strip() != stage:
+            pass
+        assert names(home) != ["lora"], "a draft is under way"
+        os.killpg(child.pid, signal.SIGINT)  # llama.cpp's process gets it, too
+        _, said = child.communicate(timeout=60)
+    assert child.returncode == -signal.SIGINT, said
+    assert (names(home), names(scratch)) == (["lora"], [])
+    with pytest.raises(ProcessLookupError):
+        os.killpg(child.pid, 0)
 
 
 def test_the_other_formats(home, tiny_llama):

@@ -35,6 +35,7 @@ _NUMPY = {
     GGMLQuantizationType.F16: np.dtype(np.float16),
     GGMLQuantizationType.BF16: np.dtype(ml_dtypes.bfloat16),
 }
+_AT_ONCE = 1 << 20  # values packed at once: the float32 copies of a large embedding would fill the memory
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Converter:
         return self.family.arrange(name, self.source.array(planned.source), self.config).reshape(planned.shape)
 
     def write(self, target: Path, vocabulary: Vocabulary, name: str, notify: Notify | None = None) -> None:
-        """Write the GGUF file. `name` is the model's name in it. Memory: about one tensor, in float32."""
+        """Write the GGUF file. `name` is the model's name in it. Memory: about one tensor."""
         writer = GGUFWriter(target, self.family.architecture)
         try:
             self._add_fields(writer, vocabulary, name)
@@ -171,18 +172,23 @@ def _settings(config: Config, family: Family) -> Mapping[str, Any]:
 def stored(values: np.ndarray, planned: Planned) -> np.ndarray:
     """The values in their stored format. Raises ModelUnusable if that cannot hold them."""
     shape, dtype = planned.stored
-    if planned.type in _NUMPY:
-        packed = np.ascontiguousarray(values, dtype) if values.dtype == dtype else _cast(values, dtype, planned)
-    else:
-        packed = quantize(values.astype(np.float32), planned.type)
-    assert packed.shape == shape, f"{planned.name}: {packed.shape} is not {shape}"
+    assert values.shape == planned.shape, f"{planned.name}: {values.shape} is not {planned.shape}"
+    if values.dtype == dtype:
+        return np.ascontiguousarray(values)
+    packed = np.empty(shape, dtype)
+    rows = max(1, _AT_ONCE // max(1, values[:1].size))
+    for start in range(0, len(values), rows):
+        packed[start : start + rows] = _packed(values[start : start + rows], planned)
     return packed
 
 
-def _cast(values: np.ndarray, dtype: np.dtype[Any], planned: Planned) -> np.ndarray:
+def _packed(values: np.ndarray, planned: Planned) -> np.ndarray:
+    if planned.type not in _NUMPY:
+        packed: np.ndarray = quantize(values.astype(np.float32), planned.type)
+        return packed
     with np.errstate(over="ignore"):
-        cast = np.ascontiguousarray(values.astype(dtype))
-    if dtype == np.float16 and not np.isfinite(cast).all():
+        cast = values.astype(_NUMPY[planned.type])
+    if cast.dtype == np.float16 and not np.isfinite(cast).all():
         raise ModelUnusable(
             f"{planned.source} has values that float16 cannot hold.", fix="Export with --format merged."
         )
