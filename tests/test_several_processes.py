@@ -198,7 +198,7 @@ def test_preferences_are_learned_by_two_as_by_one(method, tiny_llama, tmp_path):
     data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     changes = {"method": method, "output": str(tmp_path / "one")}
     Trainer(str(tiny_llama), **SETTINGS | changes).train(data, steps=STEPS, watch=lambda event: None)
-    lines = [words(tiny_llama, data, tmp_path / "two", method=method, output=tmp_path / "two")]
+    lines = [words(tiny_llama, data, tmp_path / "two", method=method)]
     codes, said = launch(2, Command(lines), tmp_path / "said")
     assert codes == [0, 0], said
     assert_equal(tmp_path / "one", tmp_path / "two")
