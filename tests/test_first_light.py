@@ -85,6 +85,7 @@ def test_the_exported_file_is_proven_and_answers(trained, tmp_path):
     assert answer == "".join(said)
 
 
+@pytest.mark.slow
 def test_an_independent_llama_cpp_answers_from_the_file(trained):
     done = trained[0].export("gguf", quantization="q4_k_m", overwrite=True, notify=quiet)
     code = """

@@ -192,6 +192,7 @@ def test_a_lost_or_damaged_ledger_is_rebuilt_from_the_folders(train, backprop, o
     assert aside.read_bytes() == b"\0" * 5000
 
 
+@pytest.mark.slow
 def test_exports_are_noted_with_the_run(train, backprop, tmp_path):
     run = train(backend="cpu")
     code, out, err = backprop("export", tmp_path / "out", "--quantization", "q8_0", "--json")

@@ -53,6 +53,7 @@ def test_a_step_over_all_rows_is_the_same_packed_or_not(model, rows, tmp_path, r
     np.testing.assert_allclose(packed.losses, plain.losses, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_packed_run_cut_off_and_resumed_ends_with_the_same_bytes(tiny_llama, rows, tmp_path):
     class Cut(Exception):
         pass

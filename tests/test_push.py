@@ -20,7 +20,7 @@ from backpropagate.failures import exit_code_of
 from backpropagate.parcel import parcel
 from bp_core.config import PushConfig
 
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")]
 GGUF = "tiny-llama-f16.gguf"
 
 

@@ -135,6 +135,7 @@ def test_a_run_alive_elsewhere_is_not_taken_over(tiny_llama, rows, tmp_path):
         trainer(tiny_llama, tmp_path).train(rows, steps=5, resume=True, watch=quiet)
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_extended_by_more_steps_only(tiny_llama, rows, tmp_path, backprop):
     run = trainer(tiny_llama, tmp_path).train(rows, steps=3, watch=quiet)
     first = weights(tmp_path)

@@ -202,6 +202,7 @@ def test_what_is_missing_or_damaged(home, tiny_llama):
     assert names(home) == ["lora"]
 
 
+@pytest.mark.slow
 def test_the_real_model_from_end_to_end(tmp_path, smol, helpers):
     adapter = helpers.save_adapter(smol, tmp_path / "lora", strength=0.01, targets=["q_proj", "v_proj", "down_proj"])
     reference = helpers.Reference(smol, adapter)

@@ -133,6 +133,7 @@ def test_an_adapter_that_changes_nothing_is_no_reason_to_fail(tiny_llama, tmp_pa
     assert "too little" in next(check for check in parity.warnings if "survived" in check.name).note
 
 
+@pytest.mark.slow
 def test_a_model_that_was_trained_whole_is_compared_with_itself_and_with_its_base(
     tiny_llama, llama_adapter, tmp_path, samples, helpers
 ):
@@ -220,6 +221,7 @@ class Ending:
         return [5, *stop[:1]]
 
 
+@pytest.mark.slow
 def test_endless_answers_fail_only_if_the_trained_model_ends_its_own(subject, good, llama_reference, asking):
     subject = dataclasses.replace(subject, samples=asking)
     before = llama_reference.generated
