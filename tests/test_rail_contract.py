@@ -67,6 +67,14 @@ def test_discarded_gradients_leave_no_trace(rail, tmp_path):
     assert fresh.update(1e-2) == pytest.approx(with_discard, rel=1e-6)
 
 
+def test_an_adapter_that_has_learned_nothing_has_not_drifted(rail):
+    assert rail.drift(batch()) == pytest.approx(0.0, abs=1e-4)
+    for _ in range(3):
+        rail.accumulate(batch(), 0.05)
+        rail.update(1e-2)
+    assert abs(rail.drift(batch())) > 1e-3
+
+
 def test_needing_less_memory_changes_no_loss_and_comes_to_an_end(rail):
     before = rail.evaluate(batch())
     level = 1

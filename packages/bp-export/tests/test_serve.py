@@ -12,11 +12,15 @@ import urllib.request
 
 import numpy as np
 import pytest
+import tiny_families
 from gguf import GGUFWriter
 
 from bp_core.config import ServeConfig
 from bp_core.errors import AddressUnusable, FileMissing, LlamaCppFailed, OpenToOthers
-from bp_export.serve import LlamaServer, is_local
+from bp_export import vocab
+from bp_export.convert import Converter
+from bp_export.merge import open_base
+from bp_export.serve import LlamaServer, _request, is_local
 
 ASKED = {"messages": [{"role": "user", "content": "Say hi"}], "max_tokens": 8, "temperature": 0}
 
@@ -145,3 +149,16 @@ def test_it_ends_with_whoever_started_it(gguf_source):
             return
         time.sleep(0.1)
     pytest.fail("the server lives on")
+
+
+def test_the_context_is_exact_unless_more_is_asked_for(made_phi):
+    asked = [json.loads(_request(made_phi, "phi", ServeConfig(num_ctx=n), gpu=False))["context"] for n in (None, 400)]
+    assert asked == [256, 400]
+
+
+@pytest.fixture
+def made_phi(tmp_path):
+    folder = tiny_families.save("phi4-mini", tmp_path / "phi")
+    converter = Converter(open_base(folder), folder, "f16")
+    converter.write(tmp_path / "phi.gguf", vocab.read(folder, converter.vocabulary_size), "phi")
+    return tmp_path / "phi.gguf"

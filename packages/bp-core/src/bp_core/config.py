@@ -141,7 +141,7 @@ class TrainConfig:
         bool, "Learn to think first: only rows with a <think> … </think> of --min-trace to --max-trace tokens are used."
     ] = False
     min_trace: Annotated[int, "Shortest reasoning trace in tokens."] = 8
-    max_trace: Annotated[int, "Longest reasoning trace in tokens."] = 8192
+    max_trace: Annotated[int, "Longest reasoning trace in tokens."] = TRACE_LENGTH
     packing: Annotated[
         bool,
         "Let short examples share rows of max_length tokens, without seeing each other; batch_size and micro_batch then"
@@ -243,7 +243,7 @@ class ServeConfig:
     )
     port: Annotated[int, "The port; 0 takes any free one."] = 8080
     name: Annotated[str | None, "The model's name in requests. Default: the file's."] = None
-    num_ctx: Annotated[int, "Context of a conversation in tokens, up to the model's."] = NUM_CTX
+    num_ctx: Annotated[int | None, f"Context of a conversation in tokens. Default: the model's, to {NUM_CTX}."] = None
     lora: Annotated[str | None, "A GGUF adapter that changes the model while it runs. Default: none."] = None
     parallel: Annotated[int, "Conversations at the same time; each has its own context."] = 1
     api_key: Annotated[str | None, "A key that every request must bring; hide it in the variable. Default: none."] = (
@@ -291,6 +291,10 @@ class CheckConfig:
             raise BadValue("max_length counts tokens, and without a model there are none.", fix="Give --model too.")
 
 
+_Backend = Annotated[str, "Where to compute: auto, or the name of an installed rail."]
+_Format = Annotated[DType, "Number format of the weights. auto: bfloat16 where it is fast."]
+
+
 @dataclass(frozen=True)
 class EvalConfig:
     """What a user may set for an evaluation."""
@@ -309,8 +313,8 @@ class EvalConfig:
         int | None, f"Longest answer, in tokens. Default: twice the longest in the data, at most {LONGEST_ANSWER}."
     ] = None
     samples: Annotated[int | None, "Use only the first so many rows of the data. Default: all."] = None
-    backend: Annotated[str, "Where to compute: auto, or the name of an installed rail."] = "auto"
-    dtype: Annotated[DType, "Number format of the weights. auto: bfloat16 where it is fast."] = "auto"
+    backend: _Backend = TrainConfig.backend
+    dtype: _Format = TrainConfig.dtype
 
     def __post_init__(self) -> None:
         check(self, _EVAL_RANGES, _EVAL_CLASHES)
@@ -334,8 +338,8 @@ class CompareConfig:
     output: Annotated[str | None, "Write the page here, as .md and .html. Default: only to the screen."] = None
     answers: Annotated[int, "How many rows of the data to ask, spread over it."] = 4
     max_tokens: Annotated[int, "Longest answer, in tokens."] = 128
-    backend: Annotated[str, "Where to compute: auto, or the name of an installed rail."] = "auto"
-    dtype: Annotated[DType, "Number format of the weights. auto: bfloat16 where it is fast."] = "auto"
+    backend: _Backend = TrainConfig.backend
+    dtype: _Format = TrainConfig.dtype
 
     def __post_init__(self) -> None:
         check(self, {"answers": _POSITIVE, "max_tokens": _POSITIVE})
@@ -348,8 +352,8 @@ class HarnessConfig:
     samples: Annotated[int | None, "Use only the first so many rows of each task. Default: all."] = None
     shots: Annotated[int | None, "Solved examples before each question. Default: what the task says."] = None
     chat: Annotated[bool, "Ask in the model's chat template, as a user would; tasks are made for plain text."] = False
-    backend: Annotated[str, "Where to compute: auto, or the name of an installed rail."] = "auto"
-    dtype: Annotated[DType, "Number format of the weights. auto: bfloat16 where it is fast."] = "auto"
+    backend: _Backend = TrainConfig.backend
+    dtype: _Format = TrainConfig.dtype
 
     def __post_init__(self) -> None:
         check(self, {"samples": _POSITIVE, "shots": (0, math.inf)})

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from bp_core.config import ServeConfig
+from bp_core.config import NUM_CTX, ServeConfig
 from bp_core.errors import AddressUnusable, FileMissing, LlamaCppFailed, LlamaServerMissing, OpenToOthers
 
 from .engine import threads
@@ -125,13 +125,13 @@ def is_local(host: str) -> bool:
 
 def _request(path: Path, name: str, config: ServeConfig, gpu: bool) -> str:
     facts = gguf_facts(path)
-    most = facts.exact_context if config.num_ctx == ServeConfig.num_ctx else facts.context_length
+    context = min(config.num_ctx, facts.context_length) if config.num_ctx else min(NUM_CTX, facts.exact_context)
     asked = {
         "path": str(path),
         "name": name,
         "host": config.host,
         "port": config.port,
-        "context": min(config.num_ctx, most) * config.parallel,
+        "context": context * config.parallel,
         "parallel": config.parallel,
         "gpu_layers": _ALL_LAYERS if gpu else 0,
         "threads": threads(),
