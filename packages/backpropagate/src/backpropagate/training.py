@@ -35,7 +35,7 @@ class Run:
     """A finished training run. `losses` are per target token, one a step that was not skipped; memory in bytes.
 
     `published_step` is the step whose adapter was published: the best one where there was evaluation, else the last.
-    `eval_loss` and `perplexity` are of that step.
+    `eval_loss`, `perplexity` and `accuracy` are of that step.
     """
 
     id: str
@@ -51,6 +51,7 @@ class Run:
     published_step: int
     eval_loss: float | None
     perplexity: float | None
+    accuracy: float | None  # of preferences, as `Evaluated` has it
 
     def as_dict(self) -> dict[str, Any]:
         return {**dataclasses.asdict(self), "folder": str(self.folder), "adapter": str(self.adapter)}
@@ -201,12 +202,14 @@ def _result(work: Work, run: RunFolder, adapter: Path, state: State, step: int) 
         published_step=step,
         eval_loss=looks[-1]["loss"] if looks else None,
         perplexity=looks[-1]["perplexity"] if looks else None,
+        accuracy=looks[-1].get("accuracy") if looks else None,
     )
 
 
 def _summary(run: Run) -> dict[str, Any]:
     """What the record keeps of a result."""
-    kept = ("seconds", "peak_memory", "tokens", "targets", "skipped", "published_step", "eval_loss", "perplexity")
+    kept = [*("seconds", "peak_memory", "tokens", "targets", "skipped", "published_step")]
+    kept += ("eval_loss", "perplexity", "accuracy")
     return {"loss": run.losses[-1] if run.losses else None, **{name: getattr(run, name) for name in kept}}
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from .errors import BadValue
-from .gates import OF_ANSWERS, gates_in
+from .gates import METRICS, OF_ANSWERS, gates_in
 
 DType = Literal["auto", "float32", "bfloat16"]
 Mode = Literal["lora", "qlora", "lora-8bit", "full"]
@@ -305,7 +305,7 @@ class EvalConfig:
     gate: Annotated[
         str,
         "Conditions that must hold, else the exit code is 2: 'loss<2.5,f1>=0.3'. With --against also on the "
-        "difference: 'loss_change<0'. Metrics: loss, perplexity, exact_match, f1, contains, regex.",
+        "difference: 'loss_change<0'. Metrics: " + ", ".join(METRICS) + ".",
     ] = ""
     regex: Annotated[str | None, "A regular expression to look for in each answer. Default: none."] = None
     answers: Annotated[int, "Write answers to so many of the rows, spread over the data; 0 for the loss alone."] = 16

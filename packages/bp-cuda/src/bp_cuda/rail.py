@@ -22,7 +22,7 @@ from transformers import DynamicCache, PreTrainedModel
 from bp_core.config import FP8_CARD, QUANTIZED, DType, Recipe, TrainConfig
 from bp_core.errors import BackendUnavailable
 from bp_core.examples import Batch
-from bp_core.rail import Job, Memory, Opened, Probe
+from bp_core.rail import Job, Measured, Memory, Opened, Probe
 from bp_core.team import Alone, Team, agreed, launched, nothing
 
 from . import adapter as adapters
@@ -121,7 +121,7 @@ class TorchRail:
             total = 0.0
             for part in self._parts(batch, self.reliefs):
                 with relief.activations(self.reliefs):
-                    loss = self._loss(part)[0] * weight
+                    loss = self._losses(part)[0].sum() * weight
                 loss.backward()
                 total += loss.item()
             return total
@@ -154,14 +154,15 @@ class TorchRail:
             torch.cuda.empty_cache()
 
     @torch.no_grad()
-    def evaluate(self, batch: Batch) -> tuple[float, int]:
+    def evaluate(self, batch: Batch) -> Measured:
         model = self._model()
         training = model.training
         model.eval()
         try:
             with translated():
-                parts = [self._loss(part) for part in self._parts(batch, ())]
-                return sum(loss.item() for loss, _ in parts), sum(count for _, count in parts)
+                parts = [self._losses(part) for part in self._parts(batch, ())]
+                losses, margins = (torch.cat(found) for found in zip(*parts, strict=True))
+                return Measured(losses.sum().item(), len(losses), int((margins > 0).sum()))
         finally:
             model.train(training)
 
@@ -248,17 +249,16 @@ class TorchRail:
         model = self._model()
         return self.parameters | (adapters.frozen(model) if isinstance(model, PeftModel) else {})
 
-    def _loss(self, batch: Batch) -> tuple[Tensor, int]:
-        """The summed loss, and over how many tokens, pairs or rated examples it is summed."""
+    def _losses(self, batch: Batch) -> objectives.Losses:
+        """Of the tokens, pairs or rated examples."""
         if self.objective.method == "sft":
             losses = self._token_losses(batch)
-        elif self.objective.needs_base:
+            return losses, losses[:0]
+        if self.objective.needs_base:
             base = self._base_scores(batch)
             desirable = torch.as_tensor(batch.desirable, device=self.device)
-            losses = self.objective.of_rated(self._scores(batch), base, desirable, batch.drift)
-        else:
-            losses = self.objective.of_pairs(self._scores(batch))
-        return losses.sum(), len(losses)
+            return self.objective.of_rated(self._scores(batch), base, desirable, batch.drift)
+        return self.objective.of_pairs(self._scores(batch))
 
     def _scores(self, batch: Batch) -> objectives.Scores:
         """How likely the trained tokens of each example are."""

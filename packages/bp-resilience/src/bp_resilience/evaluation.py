@@ -12,7 +12,7 @@ from bp_core.config import Recipe
 from bp_core.errors import OutOfMemory
 from bp_core.events import Evaluated, EvaluationShrunk, Watch
 from bp_core.examples import Batch, StepBatch
-from bp_core.rail import Rail
+from bp_core.rail import Measured, Rail
 from bp_core.team import agreed
 
 from .checkpoints import State
@@ -50,7 +50,7 @@ class Evaluation:
         assert self._examples is not None
         while True:
             try:
-                loss = self._loss(self._examples, state.eval_batch, asked)
+                found = self._measure(self._examples, state.eval_batch, asked)
                 break
             except (OutOfMemory, MemoryError):
                 self._rail.discard()
@@ -58,27 +58,30 @@ class Evaluation:
                     raise
                 state = replace(state, eval_batch=state.eval_batch // 2)
                 self._watch(EvaluationShrunk(state.step, state.eval_batch))
-        return state if loss is None else self._counted(state, loss)
+        return state if found is None else self._counted(state, *found)
 
     def patience_over(self, state: State) -> bool:
         return 0 < self._recipe.patience <= state.worse
 
-    def _loss(self, examples: StepBatch, size: int, asked: Callable[[], bool]) -> float | None:
-        """The mean loss, `size` rows at a time; None when a stop was asked for."""
-        total, team = 0.0, self._rail.join()
+    def _measure(self, examples: StepBatch, size: int, asked: Callable[[], bool]) -> tuple[float, float] | None:
+        """The mean loss and the share that is right, `size` rows at a time; None when a stop was asked for."""
+        total, right, team = 0.0, 0, self._rail.join()
         for batch in rounds(examples.split(size, drift_of(self._rail, examples, size)), team):
             if asked():
                 return None
-            total += sum(team.gather(agreed(team, partial(self._sum, batch))))
-        return total * examples.weight
+            for found in team.gather(agreed(team, partial(self._sums, batch))):
+                total, right = total + found[0], right + found[1]
+        return total * examples.weight, right * examples.weight
 
-    def _sum(self, batch: Batch | None) -> float:
-        return self._rail.evaluate(batch)[0] if batch else 0.0
+    def _sums(self, batch: Batch | None) -> tuple[float, int]:
+        found = self._rail.evaluate(batch) if batch else Measured(0.0, 0)
+        return found.loss, found.right
 
-    def _counted(self, state: State, loss: float) -> State:
+    def _counted(self, state: State, loss: float, share: float) -> State:
         best = math.isfinite(loss) and (state.best_loss is None or loss < state.best_loss)
-        perplexity = math.exp(min(loss, 700.0)) if self._recipe.method == "sft" else None
-        self._watch(Evaluated(state.step, loss, perplexity, self._targets, best))
+        of_tokens = self._recipe.method == "sft"
+        perplexity = math.exp(min(loss, 700.0)) if of_tokens else None
+        self._watch(Evaluated(state.step, loss, perplexity, self._targets, best, None if of_tokens else share))
         if best:
             return replace(state, evaluated=state.step, best_step=state.step, best_loss=loss, worse=0)
         return replace(state, evaluated=state.step, worse=state.worse + 1)
