@@ -75,7 +75,7 @@ def cut(config: TrainConfig, model: Architecture | None, rows: Rows, room: Room,
     Smaller micro-batches cost less time than computing layers twice, so they are tried first.
     """
     base = _setup(config, room)
-    if model is None or config.full_ft_offload or config.fp8 or room.device not in ("cuda", "cpu"):
+    if model is None or config.full_ft_offload or _other_kernels(config) or room.device not in ("cuda", "cpu"):
         micro = min(config.micro_batch or (1 if config.packing else batch), batch)
         return Cut(micro, bool(config.activation_checkpointing), base, None, None, _unknown(config))
     tried: list[Cut] = []
@@ -88,6 +88,11 @@ def cut(config: TrainConfig, model: Architecture | None, rows: Rows, room: Room,
             break
     found = tried[-1]
     return dataclasses.replace(found, why=_why(config, found, tried, batch, room))
+
+
+def _other_kernels(config: TrainConfig) -> bool:
+    """Whether something computes of which the formula does not know what it keeps."""
+    return config.fp8 or config.liger or config.unsloth
 
 
 def optimizer(config: TrainConfig, backend: str) -> tuple[Optimizer, str]:
@@ -115,6 +120,7 @@ def _setup(config: TrainConfig, room: Room) -> Setup:
         mode=config.mode,
         optimizer=optimizer(config, room.device)[0],
         init=config.init,
+        attention=config.attention,
     )
 
 

@@ -15,6 +15,7 @@ from .gates import METRICS, OF_ANSWERS, gates_in
 
 DType = Literal["auto", "float32", "bfloat16"]
 Mode = Literal["lora", "qlora", "lora-8bit", "full"]
+Attention = Literal["auto", "sdpa", "eager", "flash-attention-2"]
 Optimizer = Literal["adamw", "adamw-8bit", "paged-adamw-8bit"]
 Init = Literal["default", "orthogonal", "pissa", "pissa_niter_16", "olora", "loftq"]
 ExportFormat = Literal["lora", "merged", "gguf", "gguf-lora"]
@@ -30,6 +31,7 @@ BATCH_SIZE = 8
 EVALUATIONS = 10
 FULL_LIMIT = 4_000_000_000  # parameters; beyond, weights, gradients and moments outgrow any single card of a person
 OFFLOAD_LIMIT = 8_500_000_000  # with all of that in the host's memory
+FLASH_CARD = (8, 0)  # compute capability: the first that flash-attention 2 runs on
 FP8_CARD = (8, 9)  # compute capability: the first that multiplies in float8
 RANK = 16
 MAX_LENGTH, TRACE_LENGTH = 2048, 8192  # tokens of an example, without and with a reasoning trace
@@ -87,6 +89,20 @@ class TrainConfig:
         bool,
         "With mode lora: multiply with the frozen weights in float8, by torchao; the adapter stays as it is. Needs a "
         f"card of compute capability {FP8_CARD[0]}.{FP8_CARD[1]} or more.",
+    ] = False
+    attention: Annotated[
+        Attention,
+        "What computes attention. auto: torch's own (sdpa), or what else the model has. sdpa, eager (plain products: "
+        "slow, with all weights in memory), flash-attention-2 (a package, and a card of compute capability "
+        f"{FLASH_CARD[0]}.{FLASH_CARD[1]} or more): that one, or the run is refused.",
+    ] = "auto"
+    liger: Annotated[
+        bool, "Compute norms and MLPs by Liger's kernels. A package, for NVIDIA cards and the families that it knows."
+    ] = False
+    unsloth: Annotated[
+        bool,
+        "Let Unsloth load the model and compute it, attention too. A package of its own environment, for NVIDIA cards; "
+        "with modes lora and qlora.",
     ] = False
     lora_preset: Annotated[
         LoraPreset | None,
@@ -405,6 +421,9 @@ class Recipe:
     mode: Mode = TrainConfig.mode
     full_ft_offload: bool = TrainConfig.full_ft_offload
     fp8: bool = TrainConfig.fp8
+    attention: Attention = TrainConfig.attention
+    liger: bool = TrainConfig.liger
+    unsloth: bool = TrainConfig.unsloth
     rslora: bool = TrainConfig.rslora
     dora: bool = TrainConfig.dora
     target_modules: str = TrainConfig.target_modules
@@ -450,6 +469,11 @@ def _only_for_adapters(name: str, default: object) -> _Clash:
     return ("mode", name), lambda mode, value: mode == "full" and value != default, text
 
 
+def _not_with_unsloth(name: str, default: object) -> _Clash:
+    text = f"unsloth computes the model its own way, so {name} cannot be set"
+    return ("unsloth", name), lambda unsloth, value: unsloth and value != default, text
+
+
 _IMPOSSIBLE: list[_Clash] = [
     _only_for(("orpo", "simpo", "kto"), "beta"),
     _only_for(("simpo",), "gamma"),
@@ -488,6 +512,17 @@ _IMPOSSIBLE: list[_Clash] = [
         ("fp8", "mode"),
         lambda fp8, mode: fp8 and mode != "lora",
         "fp8 multiplies with frozen 16-bit weights, which only mode lora has: leave fp8 or the mode out",
+    ),
+    *(_not_with_unsloth(name, getattr(TrainConfig, name)) for name in ("attention", "liger", "fp8", "dora", "init")),
+    (
+        ("unsloth", "mode"),
+        lambda unsloth, mode: unsloth and mode not in ("lora", "qlora"),
+        "unsloth goes with modes lora and qlora",
+    ),
+    (
+        ("attention", "dtype"),
+        lambda attention, dtype: attention == "flash-attention-2" and dtype == "float32",
+        "attention flash-attention-2 computes in 16 bits, so dtype cannot be float32",
     ),
     (
         ("init", "mode"),

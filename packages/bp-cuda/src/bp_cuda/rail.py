@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,14 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import DynamicCache, PreTrainedModel
 
-from bp_core.config import FP8_CARD, QUANTIZED, DType, Recipe, TrainConfig
+from bp_core.config import FP8_CARD, DType, Recipe, TrainConfig
 from bp_core.errors import BackendUnavailable
 from bp_core.examples import Batch
 from bp_core.rail import Job, Measured, Memory, Opened, Probe
 from bp_core.team import Alone, Team, agreed, launched, nothing
 
 from . import adapter as adapters
-from . import gradients, host, needs, objectives, offload, quantized, relief, team
+from . import attention, gradients, host, needs, objectives, opening, relief, team
 from . import model as models
 from . import optimizer as optimizers
 from ._errors import translated
@@ -78,43 +77,29 @@ class TorchRail:
             self.check(job.recipe)
         with translated():
             self.close()
-            mode = job.recipe.mode if job.recipe else job.mode
-            full = job.recipe is not None and mode == "full"
-            dtype, self.computed = models.number_formats(job.dtype, self.device, full=full)
-            offloaded = full and job.recipe is not None and job.recipe.full_ft_offload
-            if offloaded:
-                dtype = torch.float32
-            place = torch.device("cpu") if offloaded else self.device
-            base = models.load_base(job.model, dtype, place, quantized.config(mode, self.computed))
-            quantized.settle(base)
-            self.separable = models.separate(base)
-            float8 = self._in_float8(base, job.recipe)
-            self.base_name = job.base_name or str(job.model)
-            self.reliefs, self.objective = [], objectives.of(job.recipe)
-            self.model = base
-            if job.adapter:
-                self.model = adapters.read(base, job.adapter, trainable=job.recipe is not None)
-            elif full:
-                base.requires_grad_(True)
-                if offloaded:
-                    offload.shard(base, self.device, self.computed)
-            elif job.recipe:
-                self.model = adapters.new(base, job.recipe, job.model)
             if job.recipe:
                 self.join()
-                torch.manual_seed(job.recipe.seed)
-                self.model.train()
-                self.parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
-                self.optimizer = optimizers.build(self.parameters, job.recipe)
-                self.max_grad_norm = job.recipe.max_grad_norm
-                gradients.same(self.team, self._kept().values())
-                self.gradients = gradients.Gradients(self.team, self.parameters)
-                if job.recipe.activation_checkpointing:
-                    self._relieve_by(relief.RECOMPUTE)
-        count = base.num_parameters()
+            found = opening.load(job, self.device, emulate_float8=self.emulates_float8)
+            self.model, self.separable, self.computed = found.model, found.separable, found.computed
+            self.base_name = job.base_name or str(job.model)
+            self.reliefs, self.objective = [], objectives.of(job.recipe)
+            if job.recipe:
+                self._prepare(job.recipe)
+        count = found.base.num_parameters()
         trainable = sum(parameter.numel() for parameter in self.parameters.values())
-        number_format = float8 or QUANTIZED.get(mode) or str(dtype).removeprefix("torch.")
-        return Opened(count - trainable, trainable, probe.device, number_format, card=self._card())
+        return Opened(count - trainable, trainable, probe.device, found.format, card=self._card())
+
+    def _prepare(self, recipe: Recipe) -> None:
+        """Be ready to train, with the same numbers in every process."""
+        torch.manual_seed(recipe.seed)
+        model = self._model().train()
+        self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self.optimizer = optimizers.build(self.parameters, recipe)
+        self.max_grad_norm = recipe.max_grad_norm
+        gradients.same(self.team, self._kept().values())
+        self.gradients = gradients.Gradients(self.team, self.parameters)
+        if recipe.activation_checkpointing:
+            self._relieve_by(relief.RECOMPUTE)
 
     def accumulate(self, batch: Batch, weight: float) -> float:
         with translated():
@@ -285,10 +270,12 @@ class TorchRail:
             logits = self._model()(
                 input_ids=tokens[None],
                 position_ids=torch.as_tensor(positions, device=self.device)[None],
-                cu_seq_lens_q=[0, *np.cumsum(lengths).tolist()] if len(lengths) > 1 else None,
+                **attention.borders(self._model().config._attn_implementation, lengths, self.device),
                 logits_to_keep=targets - 1,
                 use_cache=False,
             ).logits[0]
+        if len(logits) != len(targets):  # Unsloth computes all, whatever is asked for
+            logits = logits[targets - 1]
         return cross_entropy(logits.float(), tokens[targets], reduction="none")
 
     def _relieve_by(self, way: str) -> None:
@@ -303,13 +290,6 @@ class TorchRail:
     def _card(self) -> str:
         """The card's UUID as NVML knows it."""
         return f"GPU-{torch.cuda.get_device_properties(self.device).uuid}" if self.device.type == "cuda" else ""
-
-    def _in_float8(self, base: PreTrainedModel, recipe: Recipe | None) -> str | None:
-        """Let the base multiply in float8 if the recipe asks for it, and say so."""
-        if recipe is None or not recipe.fp8:
-            return None
-        import_module(".float8", __package__).convert(base, emulate=self.emulates_float8)
-        return "float8"
 
     def _capability(self) -> needs.Capability | None:
         """The card's compute capability."""
