@@ -29,6 +29,7 @@ from bp_core.examples import Example
 from bp_core.rail import Job
 from bp_cuda import team
 from bp_cuda.rail import CpuRail
+from bp_cuda.sharding import together
 from bp_data import Batches
 from bp_resilience import Keeper, train
 
@@ -135,7 +136,8 @@ class Looped:
             train(rail, Batches(examples(), seed=1), settings, keeper, events.append)
         except Interrupted:
             return 130
-        told = rail.join().gather({name: value.double().sum().item() for name, value in rail.parameters.items()})
+        whole = {name: together(value) for name, value in rail.parameters.items()}
+        told = rail.join().gather({name: value.double().sum().item() for name, value in whole.items()})
         assert told[0] == told[-1]  # to the last bit
         return 10 + sum(isinstance(event, MemoryShrunk) for event in events)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
 from bp_core.config import Optimizer, TrainConfig
+from bp_core.team import launched
 
 from .architecture import Architecture
 from .memory import GIB, Device, Estimate, Load, Setup, estimate
@@ -92,7 +94,16 @@ def cut(config: TrainConfig, model: Architecture | None, rows: Rows, room: Room,
 
 def _other_kernels(config: TrainConfig) -> bool:
     """Whether something computes of which the formula does not know what it keeps."""
-    return config.fp8 or config.liger or config.unsloth
+    return bool(config.fp8 or config.liger or config.unsloth or sharing(config)[0])
+
+
+def sharing(config: TrainConfig) -> tuple[bool, str]:
+    """Whether processes share the weights out, and why; accelerate's launcher can ask for it too."""
+    if config.shard is not None:
+        return config.shard, "as set"
+    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true") and launched().size > 1:
+        return True, "accelerate was launched with --use_fsdp"
+    return False, "the default"
 
 
 def optimizer(config: TrainConfig, backend: str) -> tuple[Optimizer, str]:
@@ -101,6 +112,8 @@ def optimizer(config: TrainConfig, backend: str) -> tuple[Optimizer, str]:
         return config.optimizer, "as set"
     if config.full_ft_offload:
         return "adamw", "full_ft_offload keeps the moments on the host"
+    if config.mode == "full" and sharing(config)[0]:
+        return "adamw", "shard: every process has a share of the moments"
     if config.mode == "full" and backend == "cuda":
         return "paged-adamw-8bit", "mode full on a card: moments in 8 bits, which may move to the host"
     return "adamw", "the default"

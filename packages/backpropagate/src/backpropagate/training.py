@@ -105,6 +105,8 @@ def carry_out(work: Work, run: RunFolder, watch: Watch, notes: Sequence[str], si
         state, keeper = _train(work, run, record, signals, opened.card)
         step = _best(state, keeper, work.rail, record)
         contract, mode = work.prepared.contract, work.plan.recipe.mode
+        if team.size > 1:
+            work.rail.collect()
         adapter = agreed(team, lambda: publish(work.rail, run, work.plan.base, contract, step, mode))
         result = _result(work, run, adapter, state, step)
         run.write(status="finished", **_summary(result))
@@ -125,6 +127,7 @@ def carry_along(work: Work, run: RunFolder, signals: Signals) -> Run:
     signals.at_once = False
     state, keeper = _train(work, run, silent, signals, opened.card)
     _best(state, keeper, work.rail, silent)
+    work.rail.collect()
     agreed(team, nothing)  # published
     return Run.from_dict(team.gather(None)[0])
 
@@ -148,9 +151,11 @@ def _train(work: Work, run: RunFolder, watch: Watch, signals: Signals, card: str
 def _questions(work: Work) -> list[report.Question]:
     """Prompts for the report with the answers in the data: held-out ones where there are some.
 
-    None after a full fine-tune: the model as it was before cannot be asked any more.
+    None after a full fine-tune: the model as it was before cannot be asked any more; nor where other processes, which
+    would have to take part, have a share of the weights.
     """
-    if work.plan.recipe.mode == "full":
+    recipe = work.plan.recipe
+    if recipe.mode == "full" or recipe.shared_out:
         return []
     good = work.held_out[:: 2 if work.plan.recipe.method in PAIRED else 1]
     rows = [(example.tokens, *last_answer(example)) for example in good if example.desirable]

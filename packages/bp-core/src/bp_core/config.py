@@ -85,6 +85,11 @@ class TrainConfig:
         "With mode full: keep weights, gradients and moments in the host's memory, 16 bytes a parameter, and bring the "
         f"weights to the card layer by layer: slow, but for models up to {OFFLOAD_LIMIT / 1e9:g} billion parameters.",
     ] = False
+    shard: Annotated[
+        bool | None,
+        "With several processes: each keeps a share of the weights in place of all (PyTorch's FSDP2); modes lora and "
+        "full. Default: when accelerate was launched with --use_fsdp.",
+    ] = None
     fp8: Annotated[
         bool,
         "With mode lora: multiply with the frozen weights in float8, by torchao; the adapter stays as it is. Needs a "
@@ -420,6 +425,7 @@ class Recipe:
     max_trace: int = TrainConfig.max_trace
     mode: Mode = TrainConfig.mode
     full_ft_offload: bool = TrainConfig.full_ft_offload
+    shard: bool = False
     fp8: bool = TrainConfig.fp8
     attention: Attention = TrainConfig.attention
     liger: bool = TrainConfig.liger
@@ -430,6 +436,11 @@ class Recipe:
     init: Init = TrainConfig.init
     optimizer: Optimizer = "adamw"
     why: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def shared_out(self) -> bool:
+        """Whether several processes hold the weights together, so that all must take part in every pass."""
+        return self.shard or self.full_ft_offload
 
 
 @dataclass(frozen=True)
@@ -507,6 +518,23 @@ _IMPOSSIBLE: list[_Clash] = [
         ("full_ft_offload", "mode"),
         lambda offload, mode: offload and mode != "full",
         "full_ft_offload is for mode full; an adapter's base is frozen, and what is trained is small",
+    ),
+    *(
+        (
+            ("shard", name),
+            lambda shard, value, no=no: bool(shard) and no(value),
+            f"shard shares out weights as they are trained or frozen, which {why}",
+        )
+        for name, no, why in (
+            ("mode", lambda mode: mode in QUANTIZED, "modes qlora and lora-8bit keep in another form"),
+            ("fp8", bool, "fp8 multiplies its own way"),
+            ("unsloth", bool, "unsloth holds whole"),
+        )
+    ),
+    (
+        ("shard", "mode", "optimizer"),
+        lambda shard, mode, name: bool(shard) and mode == "full" and name not in (None, "adamw"),
+        "shard with mode full shares out AdamW's moments too, so optimizer must be adamw",
     ),
     (
         ("fp8", "mode"),

@@ -94,6 +94,9 @@ class NullRail:
             on_token(token)  # type: ignore[misc]
         return tokens
 
+    def collect(self) -> None:
+        return None
+
     def save(self, folder: Path) -> None:
         state = {"updates": self.updates, "weight": self.weight}
         (folder / "null.json").write_text(json.dumps(state), encoding="utf-8")

@@ -163,6 +163,10 @@ class Rail(Protocol):
         """Greedy continuation of one prompt, up to `limit` tokens or the first of `stop`, which is included."""
         ...
 
+    def collect(self) -> None:
+        """Every process of a team calls this before rank 0 saves or writes, which needs what the others hold."""
+        ...
+
     def save(self, folder: Path) -> None:
         """Write adapter, optimizer and random state: everything that resume needs."""
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from transformers.utils.logging import disable_progress_bar
 from bp_core.config import Attention, DType
 from bp_core.errors import ModelUnusable
 
-from . import attention, offload
+from . import attention
 
 _FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # Mean KL in nats between a row computed alone and in company: rounding stays below, a leak or an unknown kind of
@@ -113,9 +113,15 @@ def _use(model: PreTrainedModel, implementation: str, wanted: Attention) -> None
         raise ModelUnusable(f"{type(model).__name__} has no attention {wanted}.", fix=fix)
 
 
-def write(model: PreTrainedModel, folder: Path) -> None:
-    """Write a whole model in Hugging Face's layout, in the number format that it was trained in."""
-    model.save_pretrained(folder, state_dict={name: offload.plain(value) for name, value in model.state_dict().items()})
+def write(model: PreTrainedModel, folder: Path, whole: Mapping[str, Tensor]) -> None:
+    """Write a whole model in Hugging Face's layout, in the number format that it was trained in.
+
+    `whole` has all numbers of its parameters, each under one name; tied ones have several.
+    """
+    first = {id(parameter): name for name, parameter in model.named_parameters()}
+    named = model.named_parameters(remove_duplicate=False)
+    weights = {name: whole[first[id(parameter)]] for name, parameter in named}
+    model.save_pretrained(folder, state_dict=dict(model.state_dict()) | weights)
 
 
 def number_formats(wanted: DType, device: torch.device, *, full: bool) -> tuple[torch.dtype, torch.dtype]:

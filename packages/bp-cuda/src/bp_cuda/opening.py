@@ -14,12 +14,13 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from bp_core.config import QUANTIZED, Recipe
-from bp_core.errors import BackendUnavailable
+from bp_core.errors import BackendUnavailable, ModelUnusable
 from bp_core.rail import Job
+from bp_core.team import launched
 
 from . import adapter as adapters
 from . import model as models
-from . import offload, quantized
+from . import quantized, sharding
 
 
 @dataclass(frozen=True)
@@ -43,16 +44,18 @@ def load(job: Job, device: torch.device, *, emulate_float8: bool = False) -> Loa
     mode = recipe.mode if recipe else job.mode
     full = recipe is not None and mode == "full"
     dtype, computed = models.number_formats(job.dtype, device, full=full)
-    if recipe and recipe.full_ft_offload:
+    shared = recipe is not None and (recipe.full_ft_offload or (recipe.shard and launched().size > 1))
+    if shared and full:
         dtype = torch.float32
-    base = _base(job, dtype, computed, device)
+    base = _base(job, dtype, computed, torch.device("cpu") if shared else device)
     separable = models.separate(base, recipe.attention if recipe else "auto")
     float8 = _kernels(base, recipe, emulate_float8)
     model = _trained(base, job)
-    if recipe and recipe.full_ft_offload:
-        offload.shard(base, device, computed)
     number_format = float8 or QUANTIZED.get(mode) or str(dtype).removeprefix("torch.")
-    return Loaded(base, model, separable, computed, number_format)
+    found = Loaded(base, model, separable, computed, number_format)
+    if recipe and shared:
+        _share_out(found, recipe, device)
+    return found
 
 
 def _base(job: Job, dtype: torch.dtype, computed: torch.dtype, device: torch.device) -> PreTrainedModel:
@@ -60,9 +63,8 @@ def _base(job: Job, dtype: torch.dtype, computed: torch.dtype, device: torch.dev
     if recipe and recipe.unsloth:
         made: PreTrainedModel = _optional("by_unsloth").load(job.model, recipe, dtype, device)
         return made
-    place = torch.device("cpu") if recipe and recipe.full_ft_offload else device
     mode = recipe.mode if recipe else job.mode
-    base = models.load_base(job.model, dtype, place, quantized.config(mode, computed))
+    base = models.load_base(job.model, dtype, device, quantized.config(mode, computed))
     quantized.settle(base)
     return base
 
@@ -91,6 +93,17 @@ def _trained(base: PreTrainedModel, job: Job) -> PreTrainedModel | PeftModel:
         adapted: PeftModel = _optional("by_unsloth").adapt(base, recipe)
         return adapted
     return adapters.new(base, recipe, job.model)
+
+
+def _share_out(found: Loaded, recipe: Recipe, device: torch.device) -> None:
+    """Over the processes, or between card and host. An adapter is small, and stays whole in each."""
+    if not found.separable and launched().size > 1:
+        message = "its examples are computed one at a time, so that processes could not make equally many passes."
+        raise ModelUnusable(message, where=type(found.base).__name__, fix="Leave shard and full_ft_offload out.")
+    full = recipe.mode == "full"
+    whole = [] if full else [p for name, p in found.model.named_parameters() if "lora_" in name]
+    computed = found.computed if full else None
+    sharding.shard(found.base, device, computed=computed, on_host=recipe.full_ft_offload, whole=whole)
 
 
 def _optional(name: str) -> ModuleType:

@@ -25,7 +25,7 @@ from bp_core.rail import Job, Measured, Memory, Opened, Probe
 from bp_core.team import Alone, Team, agreed, launched, nothing
 
 from . import adapter as adapters
-from . import attention, gradients, host, needs, objectives, opening, relief, team
+from . import attention, gradients, host, needs, objectives, opening, relief, sharding, team
 from . import model as models
 from . import optimizer as optimizers
 from ._errors import translated
@@ -47,6 +47,8 @@ class TorchRail:
         self.reliefs: list[str] = []
         self.objective = objectives.Objective()
         self.team: Team = Alone()
+        self.shared_out = False  # over several processes
+        self.collected: optimizers.Contents | None = None
 
     def join(self) -> Team:
         self.team = team.join(self.device)
@@ -96,13 +98,14 @@ class TorchRail:
         self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self.optimizer = optimizers.build(self.parameters, recipe)
         self.max_grad_norm = recipe.max_grad_norm
+        self.shared_out = recipe.shared_out and self.team.size > 1
         gradients.same(self.team, self._kept().values())
         self.gradients = gradients.Gradients(self.team, self.parameters)
         if recipe.activation_checkpointing:
             self._relieve_by(relief.RECOMPUTE)
 
     def accumulate(self, batch: Batch, weight: float) -> float:
-        with translated():
+        with self._passing(), translated():
             total = 0.0
             for part in self._parts(batch, self.reliefs):
                 with relief.activations(self.reliefs):
@@ -124,6 +127,8 @@ class TorchRail:
             return norm
 
     def relieve(self, level: int) -> str | None:
+        if self.shared_out:
+            return None  # memory that runs out ends a run whose processes compute together
         able = relief.ways(self._model(), of_tokens=self.objective.method == "sft")
         ways = [way for way in able if way not in self.reliefs]
         if not ways:
@@ -144,7 +149,7 @@ class TorchRail:
         training = model.training
         model.eval()
         try:
-            with translated():
+            with self._passing(), translated():
                 parts = [self._losses(part) for part in self._parts(batch, ())]
                 losses, margins = (torch.cat(found) for found in zip(*parts, strict=True))
                 return Measured(losses.sum().item(), len(losses), int((margins > 0).sum()))
@@ -153,7 +158,7 @@ class TorchRail:
 
     @torch.no_grad()
     def drift(self, batch: Batch) -> float:
-        with translated():
+        with self._passing(), translated():
             with self._reading(adapter=True):
                 now = self._scores(batch).sums
             return (now - self._base_scores(batch).sums).sum().item()
@@ -187,15 +192,25 @@ class TorchRail:
                     on_token(made[-1])
         return made
 
-    def save(self, folder: Path) -> None:
+    def collect(self) -> None:
         assert self.optimizer, "open a job with a recipe first"
+        if self.shared_out and not isinstance(self.model, PeftModel):
+            with self._passing(), translated():
+                self.collected = optimizers.contents(self._kept(), self.optimizer, kept=self.team.rank == 0)
+
+    def save(self, folder: Path) -> None:
         with translated():
-            optimizers.save(folder, self._kept(), self.optimizer)
+            optimizers.save(folder, self._contents())
+        self.collected = None
 
     def restore(self, folder: Path) -> None:
         assert self.optimizer, "open a job with a recipe first"
-        read = partial(optimizers.restore, folder, self._kept(), self.optimizer)
-        agreed(self.team, read if self.team.rank == 0 else nothing)
+        leads, kept = self.team.rank == 0, self._kept()
+        if self.shared_out and not isinstance(self.model, PeftModel):
+            found = agreed(self.team, partial(optimizers.read, folder, kept) if leads else nothing)
+            optimizers.receive(found, kept, self.optimizer)
+        else:
+            agreed(self.team, partial(optimizers.restore, folder, kept, self.optimizer) if leads else nothing)
         gradients.same(self.team, optimizers.tensors(self._kept(), self.optimizer))
         counted = self.team.gather(optimizers.counts(self._kept(), self.optimizer))[0]
         optimizers.set_counts(self._kept(), self.optimizer, counted)
@@ -209,7 +224,8 @@ class TorchRail:
     def write_model(self, folder: Path) -> None:
         model = self._model()
         assert isinstance(model, PreTrainedModel), "an adapter was trained, not the model"
-        models.write(model, folder)
+        models.write(model, folder, self._contents().weights)
+        self.collected = None
 
     def memory(self) -> Memory:
         if self.device.type == "cuda":
@@ -228,6 +244,15 @@ class TorchRail:
     def _model(self) -> PreTrainedModel | PeftModel:
         assert self.model is not None, "open a job first"
         return self.model
+
+    def _contents(self) -> optimizers.Contents:
+        """What was collected, or where nothing is shared out, what is here."""
+        assert self.optimizer, "open a job with a recipe first"
+        return self.collected or optimizers.contents(self._kept(), self.optimizer)
+
+    def _passing(self) -> AbstractContextManager[Any]:
+        """Whether all processes take part in each pass."""
+        return sharding.passing(self.team) if self.shared_out else nullcontext()
 
     def _kept(self) -> optimizers.Parameters:
         """What a checkpoint holds of the model."""

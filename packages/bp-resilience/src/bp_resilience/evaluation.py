@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 
 from bp_core.config import Recipe
 from bp_core.errors import OutOfMemory
@@ -19,15 +18,15 @@ from .checkpoints import State
 from .sharing import rounds
 
 
-def drift_of(rail: Rail, examples: StepBatch, size: int) -> float:
+def drift_of(rail: Rail, examples: StepBatch, size: int, *, even: bool = False) -> float:
     """How far the adapter has moved from the base on answers that do not belong to their prompts; at least 0.
 
     KTO's reference point z₀ (arXiv:2402.01306, section 4.1), over a whole step, so that its loss does not depend on how
-    the step is cut; 0 for other methods.
+    the step is cut; 0 for other methods. `even`: every process measures as often as the others.
     """
     team = rail.join()
-    mine = islice(examples.mismatched(size), team.rank, None, team.size)
-    part = agreed(team, lambda: sum(map(rail.drift, mine)))
+    mine = rounds(examples.mismatched(size), team)
+    part = agreed(team, lambda: sum(rail.drift(batch) * counts for batch, counts in mine if counts or even))
     whole: float = sum(team.gather(part))
     return max(0.0, whole * examples.weight)
 
@@ -66,11 +65,13 @@ class Evaluation:
     def _measure(self, examples: StepBatch, size: int, asked: Callable[[], bool]) -> tuple[float, float] | None:
         """The mean loss and the share that is right, `size` rows at a time; None when a stop was asked for."""
         total, right, team = 0.0, 0, self._rail.join()
-        for batch in rounds(examples.split(size, drift_of(self._rail, examples, size)), team):
+        even = self._recipe.shared_out
+        for batch, counts in rounds(examples.split(size, drift_of(self._rail, examples, size, even=even)), team):
             if asked():
                 return None
-            for found in team.gather(agreed(team, partial(self._sums, batch))):
-                total, right = total + found[0], right + found[1]
+            found = agreed(team, partial(self._sums, batch if counts or even else None))
+            for loss, hits in team.gather(found if counts else (0.0, 0)):
+                total, right = total + loss, right + hits
         return total * examples.weight, right * examples.weight
 
     def _sums(self, batch: Batch | None) -> tuple[float, int]:
