@@ -3,6 +3,7 @@
 The server computes nothing itself, or autograd's threads would be missing in its children.
 """
 
+import json
 import multiprocessing
 import os
 import signal
@@ -29,7 +30,7 @@ from bp_core.examples import Example
 from bp_core.rail import Job
 from bp_cuda import team
 from bp_cuda.rail import CpuRail
-from bp_cuda.sharding import together
+from bp_cuda.sharding import plain, together
 from bp_data import Batches
 from bp_resilience import Keeper, train
 
@@ -146,6 +147,22 @@ class Looped:
         return load_file(max((self.folder / "checkpoints").iterdir()) / "weights.safetensors")
 
 
+@dataclass
+class Held:
+    """What a process holds of a model: bytes of weights and of moments, written to a file."""
+
+    folder: Path
+    changes: dict = field(default_factory=dict)
+
+    def __call__(self, rank=0):
+        rail = CpuRail()
+        rail.open(Job(self.folder / "model", recipe=recipe(**self.changes), dtype="float32"))
+        moments = [value for state in rail.optimizer.state.values() for value in state.values()]
+        found = [sum(plain(value).nbytes for value in part) for part in (rail.model.parameters(), moments)]
+        (self.folder / f"held-{rank}.json").write_text(json.dumps(found))
+        return 0
+
+
 def examples():
     """Twelve short examples."""
     found = batch(lengths=tuple(5 + n % 4 for n in range(12)))
@@ -159,10 +176,10 @@ def examples():
 class ShortOfMemory(CpuRail):
     """Where more than one example at a time is too much for process 1."""
 
-    def _loss(self, batch, *more):
+    def _losses(self, batch, *more):
         if self.team.rank == 1 and len(batch.lengths) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return super()._loss(batch, *more)
+        return super()._losses(batch, *more)
 
 
 class Signalled(CpuRail):
