@@ -231,7 +231,7 @@ class Trainer:
     def _keep(self, work: Work, result: Run) -> Run:
         """Leave what was trained open, unless all processes must take part to ask it."""
         self._rail, self._untrained = work.rail, False
-        if work.plan.recipe.shared_out:
+        if work.plan.recipe.shared_out and launched().size > 1:
             self.close()
         return result
 
