@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bp_core import folders
 from bp_core.config import ExportConfig, ExportFormat, Quantization
-from bp_core.errors import AdapterUnusable, FileMissing, NotProven, OutputUnusable
+from bp_core.errors import AdapterUnusable, BackpropagateError, FileMissing, NotProven, OutputUnusable
 from bp_core.events import Notify, Progress
 from bp_core.examples import Sample
 
@@ -86,7 +86,11 @@ def export(
         written(done)
     if not config.registers:
         return done
-    return replace(done, ollama=ollama.register(done.path, config, origin=origin, notify=notify))
+    try:
+        return replace(done, ollama=ollama.register(done.path, config, origin=origin, notify=notify))
+    except BackpropagateError as error:
+        error.kept = str(done.path)
+        raise
 
 
 def _export_other(
