@@ -142,7 +142,7 @@ def errors() -> str:
         "# Errors\n",
         "Every error has a stable code. Exit status: 1 you can fix it (INPUT, CONFIG),",
         "2 the run or a dependency failed (DEP, RUNTIME, STATE),",
-        f"{PARTLY_DONE} the error came after a part was done, which stands (a GGUF that Ollama refuses), 130 interrupted.\n",
+        f"{PARTLY_DONE} a part was done before the error, and stands (a GGUF that Ollama refuses), 130 interrupted.\n",
         "| code | exit | what happened | what to do |\n|---|---|---|---|",
     ]
     for code, kind in sorted(ERRORS.items()):
