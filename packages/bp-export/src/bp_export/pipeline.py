@@ -100,8 +100,8 @@ def _export_other(
         raise AdapterUnusable("all weights were trained: there is no adapter.", where=str(base), fix=_NO_ADAPTER)
     if config.format == "gguf-lora" and adapter:
         return _export_gguf_lora(adapter, base, name, target, notify)
-    with replacing(target):
-        _write_folder(adapter, base, config.format, target, notify)
+    with replacing(target) as place:
+        _write_folder(adapter, base, config.format, place, notify)
     return Export(target, config.format, _bytes(target))
 
 
