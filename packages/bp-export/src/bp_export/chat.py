@@ -17,6 +17,7 @@ from bp_core.errors import TemplateUnusable
 from .facts import GgufFacts
 
 Turns = Sequence[Mapping[str, str]]
+Tools = Sequence[Mapping[str, Any]] | None  # as OpenAI writes them
 # What a template can raise besides jinja's own errors: it computes with the turns' values.
 _RENDERING = (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError)
 
@@ -60,18 +61,18 @@ class Chat:
         added = facts.bos_token if facts.add_bos else ""
         return cls(facts.template, facts.bos_token, facts.eos_token, added=added, today=today)
 
-    def render(self, turns: Turns, *, answer: bool = True) -> str:
+    def render(self, turns: Turns, *, answer: bool = True, tools: Tools = None) -> str:
         """The conversation as text; `answer` opens the assistant's next turn. Raises TemplateUnusable."""
         try:
             return self._compiled.render(
-                messages=list(turns), tools=None, add_generation_prompt=answer, **self._special
+                messages=list(turns), tools=tools, add_generation_prompt=answer, **self._special
             )
         except _RENDERING as error:
             raise TemplateUnusable(f"the chat template refuses the conversation: {error}") from error
 
-    def prompt(self, turns: Turns) -> str:
+    def prompt(self, turns: Turns, tools: Tools = None) -> str:
         """What goes before the answer, without a first token that is added anyway."""
-        return self.render(turns).removeprefix(self.added)
+        return self.render(turns, tools=tools).removeprefix(self.added)
 
 
 def _refuse(message: str) -> NoReturn:

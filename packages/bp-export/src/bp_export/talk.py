@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,17 @@ import httpx
 from bp_core.config import ServeConfig
 from bp_core.errors import GgufUnusable, LlamaCppFailed
 
+from .chat import Tools, Turns
 from .facts import gguf_facts
 from .serve import LlamaServer
 
-Turns = Sequence[Mapping[str, str]]
 _SHORTER = "Start over with /new, or serve the file with more: backprop serve FILE --num-ctx 16384"
 _ONE_EACH = httpx.Limits(max_keepalive_connections=0)  # the server hangs up on a user who thinks for seconds
 _LIMITS = httpx.Timeout(None, connect=5.0)  # a large model on a small machine reads a long text for minutes
 
 
 class Talk:
-    """A client of a server of our own: `answer(turns, limit, on_text)`."""
+    """A client of a server of our own: `answer(turns, limit, on_text)`, `prompt(turns)`."""
 
     def __init__(self, client: httpx.Client) -> None:
         self._client = client
@@ -40,19 +40,31 @@ class Talk:
                     told.append(piece)
                     on_text(piece)
         except httpx.HTTPError as error:
-            raise LlamaCppFailed(f"llama-server went away: {error}") from error
+            raise _gone(error) from error
         return "".join(told)
+
+    def prompt(self, turns: Turns, tools: Tools = None) -> str:
+        """What llama.cpp writes before the answer, without a first token that it adds. Raises LlamaCppFailed."""
+        request = {"messages": turns} | ({"tools": tools} if tools else {})
+        try:
+            response = self._client.post("/apply-template", json=request)
+        except httpx.HTTPError as error:
+            raise _gone(error) from error
+        told = response.json()
+        if not response.is_success:
+            raise _refusal(told)
+        return str(told["prompt"])
 
 
 @contextmanager
-def talk(path: Path, *, gpu: bool = True) -> Iterator[Talk]:
+def talk(path: Path, *, gpu: bool = True, context: int | None = None) -> Iterator[Talk]:
     """Serve a file to ourselves alone. Raises FileMissing, GgufUnusable, LlamaServerMissing, LlamaCppFailed."""
     if path.is_file() and not gguf_facts(path).template:
         raise GgufUnusable("the file has no chat template, so it cannot be talked to.", where=str(path))
     key = secrets.token_urlsafe()  # else whoever else is on this machine could listen in
     headers = {"Authorization": f"Bearer {key}"}
     with (
-        LlamaServer(path, ServeConfig(port=0, api_key=key), gpu=gpu) as server,
+        LlamaServer(path, ServeConfig(port=0, api_key=key, num_ctx=context), gpu=gpu) as server,
         # A proxy from the environment is for the outside, and would not find this machine's loopback.
         httpx.Client(
             base_url=server.url, headers=headers, timeout=_LIMITS, limits=_ONE_EACH, trust_env=False
@@ -70,6 +82,10 @@ def _pieces(response: httpx.Response) -> Iterator[str]:
             if "error" in chunk:
                 raise _refusal(chunk)
             yield from (choice["delta"].get("content") or "" for choice in chunk["choices"])
+
+
+def _gone(error: httpx.HTTPError) -> LlamaCppFailed:
+    return LlamaCppFailed(f"llama-server went away: {error}")
 
 
 def _refusal(told: dict[str, Any]) -> LlamaCppFailed:
