@@ -36,11 +36,18 @@ class Chat:
     """A compiled template and the special tokens that it may name.
 
     `added` is the beginning-of-sequence token if whoever tokenises the text puts it first; `today` what the template
-    takes for the date.
+    takes for the date; `variables` what else it may name.
     """
 
     def __init__(
-        self, template: str, bos: str = "", eos: str = "", *, added: str = "", today: datetime | None = None
+        self,
+        template: str,
+        bos: str = "",
+        eos: str = "",
+        *,
+        added: str = "",
+        today: datetime | None = None,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         self.added = added
         environment = ImmutableSandboxedEnvironment(
@@ -49,7 +56,7 @@ class Chat:
         environment.filters["tojson"] = _tojson
         environment.globals["raise_exception"] = _refuse
         environment.globals["strftime_now"] = lambda form: (today or datetime.now()).strftime(form)
-        self._special = {"bos_token": bos, "eos_token": eos}
+        self._special = {"bos_token": bos, "eos_token": eos, **(variables or {})}
         try:
             self._compiled = environment.from_string(template)
         except TemplateError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 
 from bp_core.contract import Contract
@@ -13,12 +14,13 @@ from .chat import Chat, Tools, Turns
 from .facts import GgufFacts
 from .hf_files import special_token
 from .parity import Check
-from .talk import Talk, talk
+from .talk import talk
 
 NAME = "rendered prompts"
 _CONTEXT = 256  # nothing is computed
 _SHOWN = 60  # characters of a difference
 _NO_SERVER = 'not compared with llama.cpp\'s own rendering: pip install "bp-export[serve]"'
+_DATE = "llama.cpp writes today's date where training had a fixed one"
 _SYSTEM = {"role": "system", "content": "Answer briefly."}
 _ASKED = {"role": "user", "content": ' Hi é漢 "you" <b>?\n\nTwo & lines. '}
 _TURNS = (
@@ -49,7 +51,8 @@ def check(path: Path, facts: GgufFacts, base: Path, contract: Contract | None) -
     """One check, if the file can be talked to: every conversation that the template takes, rendered by both.
 
     What rendered in training is the contract's template, else the file's, with the special tokens of the base's
-    tokenizer. A tool that differs is a warning only. Without a llama-server nothing is compared: a warning too.
+    tokenizer. A tool that differs is a warning only, and so is a date: to Llama 3's templates llama.cpp gives today's,
+    where transformers leaves it to them. Without a llama-server nothing is compared: a warning too.
     """
     template = contract.template if contract else facts.template
     if not (facts.template and template):
@@ -58,9 +61,11 @@ def check(path: Path, facts: GgufFacts, base: Path, contract: Contract | None) -
         return [Check(NAME, "not seen", 0, passed=True, warning=True, note=_NO_SERVER)]
     bos, eos = (special_token(base, name) or "" for name in ("bos_token", "eos_token"))
     try:
-        chat = Chat(template, bos, eos, added=facts.bos_token if facts.add_bos else "")
+        added = facts.bos_token if facts.add_bos else ""
+        plain, dated = (Chat(template, bos, eos, added=added, variables=given) for given in ({}, _today()))
         with talk(path, gpu=False, context=_CONTEXT) as server:
-            return [_judged({name: (wanted, _made(server, name)) for name, wanted in _wanted(chat).items()})]
+            made = {name: server.prompt(*CONVERSATIONS[name]) for name in _wanted(plain)}
+        return [_judged(_wanted(plain), _wanted(dated), made)]
     except (LlamaCppFailed, TemplateUnusable) as error:
         return [Check(NAME, "cannot be rendered", 0, passed=False, note=error.message)]
 
@@ -78,21 +83,25 @@ def _wanted(chat: Chat) -> dict[str, str]:
     return found
 
 
-def _made(server: Talk, name: str) -> str:
-    turns, tools = CONVERSATIONS[name]
-    return server.prompt(turns, tools)
-
-
-def _judged(made: Mapping[str, tuple[str, str]]) -> Check:
-    different = [name for name, (wanted, found) in made.items() if wanted != found]
-    plain = [name for name in different if not CONVERSATIONS[name][1]]
-    note = ", ".join(made) if not different else _difference(different[0], *made[different[0]])
+def _judged(wanted: Mapping[str, str], dated: Mapping[str, str], made: Mapping[str, str]) -> Check:
+    different = [name for name, text in made.items() if text != wanted[name]]
+    wrong = [name for name in different if made[name] != dated[name]]
+    passed = all(CONVERSATIONS[name][1] for name in wrong)
     measured = f"{len(different)} of {len(made)} differ"
-    return Check(NAME, measured, 0, passed=not plain, warning=bool(different) and not plain, note=note)
+    if not different:
+        return Check(NAME, measured, 0, passed=True, note=", ".join(made))
+    shown = (wrong or different)[0]
+    why = "" if wrong else f"{_DATE}; "
+    note = f"{why}{shown}: {_difference(wanted[shown], made[shown])}"
+    return Check(NAME, measured, 0, passed=passed, warning=passed, note=note)
 
 
-def _difference(name: str, wanted: str, found: str) -> str:
+def _today() -> dict[str, str]:
+    return {"date_string": datetime.now().strftime("%d %b %Y")}
+
+
+def _difference(wanted: str, found: str) -> str:
     place = next((at for at, pair in enumerate(zip(wanted, found, strict=False)) if pair[0] != pair[1]), 0)
     place = place or min(len(wanted), len(found))
     ours, theirs = (text[max(place - _SHOWN // 2, 0) :][:_SHOWN] for text in (wanted, found))
-    return f"{name}: trained on …{ours!r}, llama.cpp writes …{theirs!r}"
+    return f"trained on …{ours!r}, llama.cpp writes …{theirs!r}"
