@@ -269,16 +269,11 @@ def test_of_answers_that_are_compared_or_rated_the_good_ones_count(tiny_llama, t
 
 
 def test_pairs_tell_how_often_the_chosen_answer_wins(tiny_llama, tmp_path, measured, backprop):
-    """Turned round, the same pairs are won the other way; a run says the same as `eval` does."""
+    """A run says the same as `eval` does; that TRL counts the same is shown by tests/test_parity.py."""
     words = ["amber", "basalt", "cedar", "dune", "ember", "fjord", "granite", "heath"]
     pairs = [{"prompt": f"A word? {n}", "chosen": a, "rejected": f"{b}."} for n, (a, b) in enumerate(pairwise(words))]
-    turned = [row | {"chosen": row["rejected"], "rejected": row["chosen"]} for row in pairs]
     data = written(tmp_path / "pairs.jsonl", pairs)
     straight = measured(tiny_llama, "--data", data, "--answers", 0)["measures"]["accuracy"]
-    other = written(tmp_path / "turned.jsonl", turned)
-    assert measured(tiny_llama, "--data", other, "--answers", 0)["measures"]["accuracy"]["estimate"] == pytest.approx(
-        1 - straight["estimate"]
-    )
     trainer = Trainer(
         str(tiny_llama), output=str(tmp_path / "out"), method="simpo", eval_data=str(data), learning_rate=1e-2,
         eval_every=12, batch_size=7, **SETTINGS,
