@@ -22,7 +22,7 @@ from bp_core.errors import BackendUnavailable
 from bp_core.rail import Probe, Rail, find, rails
 
 from .architecture import architecture
-from .fit import Room, Rows, alike, cut, optimizer
+from .fit import Room, Rows, alike, cut, optimizer, sharing
 
 # In this order `--backend auto` tries what is installed.
 _PREFERRED = ("cuda", "cpu")
@@ -44,6 +44,7 @@ def resolve(
         "learning_rate": learning_rate(model, config),
         "max_length": (config.length, "with reasoning_trace" if config.reasoning_trace else "the default"),
         "optimizer": optimizer(config, backend),
+        "shard": sharing(config),
         **preference(config, sizes),
         **_evaluation(config, steps),
     }
