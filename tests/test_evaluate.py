@@ -146,11 +146,13 @@ def test_a_python_door(run, data, tiny_llama):
     assert alone.measures["loss"] == found.against.measures["loss"] and alone.source == "rows given directly"
 
 
+@pytest.mark.slow
 def test_another_model_is_compared_on_the_same_rows(run, data, tiny_llama, measured):
     found = measured(tiny_llama, "--against", run.id, "--data", data, "--answers", 0, "--samples", 6)
     assert found["against"]["change"]["loss"]["low"] > 0 and found["against"]["name"] == run.id
 
 
+@pytest.mark.slow
 def test_a_model_trained_whole_is_measured_against_what_it_was(data, tiny_llama, tmp_path, measured):
     """As `--mode full` leaves it; only its last layer is another."""
     shutil.copytree(tiny_llama, tmp_path / "model")
@@ -233,6 +235,7 @@ def test_answers_stand_side_by_side_on_the_screen_and_in_a_page(run, place, tiny
     assert code == 1 and "INPUT_GGUF_UNUSABLE" in err
 
 
+@pytest.mark.slow
 def test_a_users_own_questions_are_asked_in_the_models_template(run, tiny_llama, backprop, tmp_path):
     prompt = "<script>alert(1)</script> | `a` \x1b[31m"
     words = ["compare", run.adapter, *EVAL, "--max-tokens", 4, "--prompt", "Question 3?", "--prompt", prompt]

@@ -42,7 +42,7 @@ def assert_close(found, expected):
 
 @pytest.mark.parametrize(
     ("changes", "how"),
-    [({}, "shard"), (WHOLE, "shard"), pytest.param(WHOLE, "full_ft_offload", marks=pytest.mark.slow),
+    [pytest.param({}, "shard", marks=pytest.mark.slow), (WHOLE, "shard"), pytest.param(WHOLE, "full_ft_offload", marks=pytest.mark.slow),
      pytest.param({"activation_checkpointing": True, "dora": True}, "shard", marks=pytest.mark.slow)],
     ids=["lora", "full", "offload", "dora"],
 )  # fmt: skip
