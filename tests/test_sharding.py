@@ -40,12 +40,18 @@ def assert_close(found, expected):
     assert max((found[name].float() - expected[name].float()).abs().max().item() for name in found) < 1e-5
 
 
+SLOW = {"marks": pytest.mark.slow}
+
+
 @pytest.mark.parametrize(
     ("changes", "how"),
-    [pytest.param({}, "shard", marks=pytest.mark.slow), (WHOLE, "shard"), pytest.param(WHOLE, "full_ft_offload", marks=pytest.mark.slow),
-     pytest.param({"activation_checkpointing": True, "dora": True}, "shard", marks=pytest.mark.slow)],
-    ids=["lora", "full", "offload", "dora"],
-)  # fmt: skip
+    [
+        pytest.param(WHOLE, "shard", id="full"),
+        pytest.param({}, "shard", id="lora", **SLOW),
+        pytest.param(WHOLE, "full_ft_offload", id="offload", **SLOW),
+        pytest.param({"activation_checkpointing": True, "dora": True}, "shard", id="dora", **SLOW),
+    ],
+)
 def test_the_same_weights_as_one_process_comes_to(changes, how, looped, tmp_path):
     """Steps of five rows: one process has a row more than the other."""
     looped("one", batch_size=5, **changes)()
