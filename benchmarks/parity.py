@@ -41,7 +41,7 @@ GOOD = ["It is four.", "Blue, for example.", "A small model.", "Yes."]
 BAD = ["Five, of course!", "I will not tell you any colour at all.", "No idea.", "Perhaps, perhaps not."]
 RATED = [True, True, False, True]
 QUIET = {"report_to": "none", "use_cpu": True, "bf16": False, "gradient_checkpointing": False, "disable_tqdm": True}
-LOSS, GRADIENT, CURVE, LOGITS = 1e-5, 1e-5, 1e-4, 1e-4
+LOSS, GRADIENT, CURVE, LOGITS = 1e-5, 1e-5, 1e-4, 1e-5
 WEIGHTS = 5e-4  # the base is stored in float16, and so is what is merged into it: half a unit is 2^-11
 ADAPTERS: dict[str, dict[str, object]] = {
     "LoRA": {}, "rsLoRA": {"rslora": True}, "DoRA": {"dora": True},
@@ -52,7 +52,8 @@ Row = tuple[list[int], list[int], bool]  # prompt, answer, verdict
 
 @dataclass(frozen=True)
 class Compared:
-    """One number of ours and the reference's; `difference` is relative, or for logits and weights the largest."""
+    """One number of ours and the reference's; `difference` is relative: of logits the largest, to the largest of them,
+    of weights the largest, to each."""
 
     what: str
     reference: str
@@ -278,8 +279,8 @@ def four_bits(model: Path, folder: Path) -> Iterator[Compared]:
 
 
 def _largest(what: str, reference: str, ours: torch.Tensor, theirs: torch.Tensor, tolerance: float) -> Compared:
-    error = (ours - theirs).abs().max().item()
-    return Compared(what, reference, ours.abs().max().item(), theirs.abs().max().item(), error, tolerance)
+    mine, other = ours.abs().max().item(), theirs.abs().max().item()
+    return Compared(what, reference, mine, other, (ours - theirs).abs().max().item() / other, tolerance)
 
 
 def _data(method: str) -> list[dict[str, object]]:
