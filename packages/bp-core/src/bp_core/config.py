@@ -51,7 +51,7 @@ class TrainConfig:
 
     model: Annotated[str, "Preset, hub id (owner/name) or folder of the base model."] = "smollm2-135m"
     output: Annotated[str, "Folder for the adapter and the run's records."] = "output"
-    backend: Annotated[str, "Where to train: auto, or the name of an installed rail (cuda, cpu, null)."] = "auto"
+    backend: Annotated[str, "Where to train: auto, or the name of an installed rail (cuda, mlx, cpu, null)."] = "auto"
     steps: Annotated[int | None, "Optimizer steps. Default: from --epochs."] = None
     epochs: Annotated[float | None, f"Passes over the data. Default: {EPOCHS:g}, unless --steps is given."] = None
     samples: Annotated[int | None, "Use only the first so many examples of the data."] = None

@@ -1,0 +1,89 @@
+"""What is minimised: the losses of the methods, as functions of log-probabilities, summed over a micro-batch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from bp_core.config import Method, Recipe
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of each example the summed log-probability of its trained tokens, and their number; float32 [examples]."""
+
+    sums: mx.array
+    counts: mx.array
+
+    @property
+    def means(self) -> mx.array:
+        return self.sums / self.counts
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A method with its constants."""
+
+    method: Method = "sft"
+    beta: float = 0.0
+    gamma: float = 0.0
+    weights: tuple[float, float] = (1.0, 1.0)  # of desirable and undesirable answers
+
+    @property
+    def needs_base(self) -> bool:
+        return self.method == "kto"
+
+    def of_pairs(self, scores: Scores) -> mx.array:
+        """Loss of each pair; chosen and rejected alternate in `scores`."""
+        chosen, rejected = scores.means[0::2], scores.means[1::2]
+        if self.method == "orpo":
+            return orpo(chosen, rejected, self.beta)
+        return simpo(chosen, rejected, self.beta, self.gamma)
+
+    def of_rated(self, scores: Scores, base: Scores, desirable: mx.array, drift: float) -> mx.array:
+        """Loss of each rated example. desirable: bool [examples]; drift: KTO's z₀, in nats."""
+        return kto(scores.sums - base.sums, desirable, drift, self.beta, self.weights)
+
+
+def of(recipe: Recipe | None) -> Objective:
+    """What a recipe minimises; for reading without one, the loss of the tokens."""
+    if recipe is None:
+        return Objective()
+    weights = (recipe.desirable_weight, recipe.undesirable_weight)
+    return Objective(recipe.method, recipe.beta, recipe.gamma, weights)
+
+
+def orpo(chosen: mx.array, rejected: mx.array, beta: float) -> mx.array:
+    """Odds ratio preference optimisation: the chosen answer's loss, and β × −log σ(log of the odds ratio).
+
+    Mean log-probabilities per token [pairs] → losses [pairs]. arXiv:2403.07691, equations 3 to 7; β is their λ.
+    """
+    return -chosen - beta * nn.log_sigmoid(_log_odds(chosen) - _log_odds(rejected))
+
+
+def simpo(chosen: mx.array, rejected: mx.array, beta: float, gamma: float) -> mx.array:
+    """Simple preference optimisation: −log σ(β × difference of the mean log-probabilities − γ).
+
+    Mean log-probabilities per token [pairs] → losses [pairs]. arXiv:2405.14734, equation 6.
+    """
+    return -nn.log_sigmoid(beta * (chosen - rejected) - gamma)
+
+
+def kto(ratios: mx.array, desirable: mx.array, drift: float, beta: float, weights: tuple[float, float]) -> mx.array:
+    """Kahneman–Tversky optimisation: λ (1 − σ(±β (log ratio − z₀))), + for desirable answers.
+
+    `ratios`: log p(answer) less the base's [examples]; `drift` is z₀, `weights` λ of desirable and undesirable ones.
+    arXiv:2402.01306, equation 8.
+    """
+    sign, weight = mx.where(desirable, 1.0, -1.0), mx.where(desirable, *weights)
+    return weight * (1 - mx.sigmoid(sign * beta * (ratios - drift)))
+
+
+def _log_odds(log_p: mx.array) -> mx.array:
+    """log(p / (1 − p)), exact at both ends: p near 1 is where log(1 − p) loses its digits."""
+    log_p = mx.minimum(log_p, -mx.finfo(log_p.dtype).eps)
+    small = mx.log(-mx.expm1(mx.maximum(log_p, -math.log(2))))
+    return log_p - mx.where(log_p > -math.log(2), small, mx.log1p(-mx.exp(log_p)))
