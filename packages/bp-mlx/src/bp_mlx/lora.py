@@ -27,7 +27,7 @@ class Settings:
 class LoraLinear(nn.Module):
     """W x + scale × B A x, in the base's number format. A is [rank, in] and B [out, rank], float32, as PEFT has them.
 
-    `chance` is the key of the next dropout: given, not drawn, so that a layer computed twice drops the same.
+    What is dropped is decided by a key that is held, so that a layer computed twice drops the same.
     """
 
     def __init__(self, base: nn.Module, a: mx.array, b: mx.array, settings: Settings) -> None:
@@ -57,9 +57,15 @@ class LoraLinear(nn.Module):
         """Compute with the adapter, or as the base alone."""
         self._on = on
 
-    def draw(self) -> None:
-        """Let chance decide anew what is dropped."""
-        if self._dropout and self.training:
+    def chance(self) -> mx.array:
+        """The key that decides what is dropped."""
+        return self._chance
+
+    def draw(self, key: mx.array | None = None) -> None:
+        """Let chance decide anew what is dropped, or again as `key` had it."""
+        if key is not None:
+            self._chance = key
+        elif self._dropout and self.training:
             self._chance = mx.random.randint(0, 1 << 30, (2,), dtype=mx.int32).astype(mx.uint32)
 
     def _dropped(self, x: mx.array) -> mx.array:

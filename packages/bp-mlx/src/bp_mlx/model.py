@@ -26,7 +26,7 @@ Arrays = dict[str, mx.array]
 
 @dataclass(frozen=True)
 class Base:
-    """A model, its layers, and the most tokens a row may have (None: any). `picks` leaves places out before the head."""
+    """A model, its layers, and the most tokens a row may have (None: any). `picks` can skip places before the head."""
 
     model: nn.Module
     layers: list[nn.Module]

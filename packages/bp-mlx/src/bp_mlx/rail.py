@@ -128,7 +128,7 @@ class MlxRail:
     def logits(self, tokens: Sequence[int], *, adapter: bool = True) -> np.ndarray:
         with translated(), self._reading(adapter):
             models.check_length(self._base(), len(tokens))
-            return np.array(self._base().model(mx.array([list(tokens)]))[0].astype(mx.float32))
+            return np.array(self._base().model(mx.array(np.asarray(tokens, np.int32)[None]))[0].astype(mx.float32))
 
     def generate(
         self,

@@ -11,6 +11,8 @@ import numpy as np
 
 from bp_core.examples import Batch
 
+from .lora import LoraLinear
+
 RECOMPUTE = "activation checkpointing"
 PIECES = "a quarter of the targets at a time"
 
@@ -42,8 +44,13 @@ def pieces(batch: Batch, ways: Collection[str]) -> Iterator[Batch]:
 
 def _recomputed(call: Callable[..., Any]) -> Callable[..., Any]:
     def again(layer: nn.Module, *args: Any, **options: Any) -> Any:
+        adapted = [module for _, module in layer.named_modules() if isinstance(module, LoraLinear)]
+        keys = [module.chance() for module in adapted]
+
         def inner(parameters: Any, *args: Any, **options: Any) -> Any:
             layer.update(parameters)
+            for module, key in zip(adapted, keys, strict=True):
+                module.draw(key)
             return call(layer, *args, **options)
 
         return mx.checkpoint(inner)(layer.trainable_parameters(), *args, **options)
