@@ -5,7 +5,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
-from tiny_mlx import batch, go, opened, recipe, save
+from tiny_mlx import batch, go, opened, save
 
 from bp_core.errors import AdapterUnusable, BadValue, ModelUnusable, OutOfMemory
 from bp_core.rail import Job

@@ -20,6 +20,8 @@ def for_mlx(config: Config) -> dict[str, Any]:
     changed = _rotary(config) | _pattern(config)
     if text := config.get("text_config"):
         changed["text_config"] = {**text, **for_mlx(text)}
+        if "vocab_size" in text:  # of which mlx-lm takes the outer one, or a default
+            changed["vocab_size"] = text["vocab_size"]
     return changed
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
-from mlx_lm.utils import load_model
+from mlx_lm.utils import _get_classes, load_model
 from safetensors import safe_open
 
 from bp_core.config import DType, Mode
@@ -40,7 +40,8 @@ def load_base(folder: Path, dtype: mx.Dtype, mode: Mode) -> Base:
         raise ModelUnusable("config.json is missing.", where=str(folder))
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        model, _ = load_model(folder, lazy=True, model_config=description.for_mlx(config))
+        described = description.for_mlx(config)
+        model, _ = load_model(folder, lazy=True, model_config=described, get_model_classes=_classes)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         if is_out_of_memory(error):
             raise
@@ -135,6 +136,24 @@ def number_format(wanted: DType) -> mx.Dtype:
     if wanted != "auto":
         return _FORMATS[wanted]
     return mx.bfloat16 if host.on_metal() else mx.float32
+
+
+def _classes(config: dict[str, Any]) -> tuple[type[nn.Module], type]:
+    """mlx-lm's classes for a model, but norms, which it may add 1 to as it reads them, come in float32."""
+    kind, settings = _get_classes(config)
+
+    class Exact(kind):  # type: ignore[misc, valid-type]
+        def sanitize(self, weights: Arrays) -> Arrays:
+            small = {name: value.astype(mx.float32) for name, value in weights.items() if _is_norm(value)}
+            found: Arrays = kind.sanitize(self, weights | small) if hasattr(kind, "sanitize") else weights
+            return found
+
+    Exact.__name__ = kind.__name__
+    return Exact, settings
+
+
+def _is_norm(value: mx.array) -> bool:
+    return value.ndim == 1 and mx.issubdtype(value.dtype, mx.floating)
 
 
 def _in_format(model: nn.Module, dtype: mx.Dtype) -> None:
