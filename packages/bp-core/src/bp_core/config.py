@@ -212,6 +212,11 @@ class ExportConfig:
     quantization: Annotated[Quantization, "Number format inside the GGUF."] = "q4_k_m"
     output: Annotated[str | None, "File or folder to write. Default: beside the adapter."] = None
     overwrite: Annotated[bool, "Replace what an earlier export wrote there."] = False
+    base: Annotated[
+        str | None,
+        "Merge into this model, the 16-bit source of a base that MLX had quantised. Default: the base that was trained "
+        "on.",
+    ] = None
     ollama: Annotated[bool, "Register the GGUF with Ollama, too, and see that it behaves there."] = False
     ollama_name: Annotated[
         str | None, "What Ollama shall call it; asks for --ollama by itself. Default: the file's name."
@@ -231,7 +236,7 @@ class ExportConfig:
         return self.ollama or self.ollama_name is not None
 
     def __post_init__(self) -> None:
-        check(self, {"num_ctx": _POSITIVE}, _NOT_GGUF)
+        check(self, {"num_ctx": _POSITIVE}, [*_NOT_GGUF, _MERGELESS])
 
 
 @dataclass(frozen=True)
@@ -541,6 +546,11 @@ _NOT_GGUF: list[_Clash] = [
     )
     for name in ("ollama", "ollama_name", "ollama_overwrite", "system", "num_ctx")
 ]
+_MERGELESS: _Clash = (
+    ("base", "format"),
+    lambda base, format: base is not None and format == "lora",
+    "base is set, but the format lora merges nothing",
+)
 _POSITIVE: _Range = (1, math.inf)
 _TRAIN_RANGES: dict[str, _Range] = {
     "steps": _POSITIVE,
