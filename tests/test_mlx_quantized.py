@@ -6,8 +6,10 @@ import shutil
 import numpy as np
 import pytest
 
-mx = pytest.importorskip("mlx.core", reason="there is no MLX for this machine")
+pytest.importorskip("mlx.core", reason="there is no MLX for this machine")
 
+import mlx.core as mx
+from mlx_lm.convert import convert
 from safetensors.numpy import load_file, save_file
 
 from backpropagate import Trainer
@@ -30,8 +32,6 @@ def source(tiny_llama):
 @pytest.fixture(scope="module")
 def packed(source, tmp_path_factory):
     """`source` as `mlx_lm.convert -q` writes it."""
-    from mlx_lm.convert import convert  # noqa: PLC0415 - it is there only if MLX is
-
     folder = tmp_path_factory.mktemp("mlx") / "tiny-4bit"
     convert(str(source), str(folder), quantize=True, q_bits=4, q_group_size=64)
     return folder
@@ -92,8 +92,8 @@ def test_a_gguf_of_it_is_proven_and_the_cost_is_told(onto, packed, source, rows,
     ("settings", "error", "words"),
     [
         (dict(backend="cpu"), ModelUnusable, "4 bits"),
-        (dict(mode="full"), ModelUnusable, "4 bits"),
-        (dict(rank=5000), BadValue, "rank is 5000, but gate_proj is 512 × 256"),
+        (dict(mode="full", rank=None), ModelUnusable, "4 bits"),
+        (dict(rank=5000), BadValue, "rank is 5000, but down_proj is 256 × 512"),
     ],
 )
 def test_what_cannot_be_done_with_it_is_refused(settings, error, words, packed, rows, tmp_path):
