@@ -26,9 +26,13 @@ from bp_core.rail import Probe, Rail, find, rails
 from .architecture import architecture
 from .fit import Room, Rows, alike, cut, optimizer
 
-# In this order `--backend auto` tries what is installed. Off Apple's GPUs MLX is far slower than PyTorch.
-_ON_APPLE = sys.platform == "darwin" and platform.machine() == "arm64"
-_PREFERRED = ("cuda", "mlx", "cpu") if _ON_APPLE else ("cuda", "cpu")
+
+def preferred(system: str, machine: str) -> tuple[str, ...]:
+    """In this order `--backend auto` tries what is installed. Off Apple's GPUs MLX is far slower than PyTorch."""
+    return ("cuda", "mlx", "cpu") if (system, machine) == ("darwin", "arm64") else ("cuda", "cpu")
+
+
+_PREFERRED = preferred(sys.platform, platform.machine())
 
 
 def resolve(

@@ -80,6 +80,7 @@ class MlxRail:
 
     def accumulate(self, batch: Batch, weight: float) -> float:
         with translated():
+            self._note_peak()
             total = 0.0
             for part in self._parts(batch, self.reliefs):
                 fixed = self._fixed(part)
@@ -268,8 +269,13 @@ class MlxRail:
 
     def _watch_memory(self) -> None:
         """Count what went beyond the limit as what did not fit, before something larger ends the process."""
+        used = self._note_peak()
+        if self.limit and used > self.limit:
+            raise OutOfMemory(f"a micro-batch took {used / 2**30:.1f} GiB, and {self.limit / 2**30:.1f} are safe here.")
+
+    def _note_peak(self) -> int:
+        """Begin to count the most memory in use anew; what it was since the last time."""
         used = mx.get_peak_memory()
         self.peak = max(self.peak, used)
         mx.reset_peak_memory()
-        if self.limit and used > self.limit:
-            raise OutOfMemory(f"a micro-batch took {used / 2**30:.1f} GiB, and {self.limit / 2**30:.1f} are safe here.")
+        return used
