@@ -1,5 +1,9 @@
 """Which backend trains: chosen, forced, missing, and out of memory."""
 
+import ast
+import importlib.util
+from pathlib import Path
+
 import pytest
 from faults.runs import prepare
 
@@ -11,9 +15,7 @@ from bp_core.errors import MlxUnavailable, UnknownBackend
 from bp_core.events import MemoryShrunk, Stepped
 from bp_core.rail import Job
 
-pytest.importorskip("mlx.core", reason="there is no MLX for this machine")
-
-from bp_mlx import host
+needs_mlx = pytest.mark.skipif(importlib.util.find_spec("mlx") is None, reason="there is no MLX for this machine")
 
 
 def trainer(model, output, **changes):
@@ -21,6 +23,7 @@ def trainer(model, output, **changes):
     return Trainer(str(model), output=str(output), **settings | changes)
 
 
+@needs_mlx
 def test_auto_takes_mlx_on_apple_before_the_processor_and_nowhere_else(tiny_llama, rows, tmp_path, monkeypatch):
     assert recipe.choose_rail("auto")[0] != "mlx"  # on Linux PyTorch is faster
     monkeypatch.setattr(recipe, "_PREFERRED", recipe.preferred("darwin", "arm64"))
@@ -54,12 +57,14 @@ def test_what_it_needs_is_not_known_beforehand_and_a_plan_is_made_all_the_same()
     assert told.recipe.micro_batch == 1 and "2048 tokens of max_length" in told.recipe.why["micro_batch"]
 
 
+@needs_mlx
 def test_a_micro_batch_holds_no_more_tokens_than_the_longest_row_allowed(tiny_llama, rows, tmp_path):
     plans = {length: trainer(tiny_llama, tmp_path, max_length=length).plan(rows).recipe for length in (64, 2048)}
     assert plans[64].micro_batch == 1 and plans[2048].micro_batch == 4
     assert plans[2048].why["micro_batch"] == "the batch size"
 
 
+@needs_mlx
 def test_out_of_memory_halves_the_micro_batch_and_keeps_the_experiment(home, tmp_path, monkeypatch):
     model, rows = prepare(tmp_path)
     runs = {
@@ -67,8 +72,32 @@ def test_out_of_memory_halves_the_micro_batch_and_keeps_the_experiment(home, tmp
         for count in (4, 1)
     }
     assert runs[1].peak_memory < runs[4].peak_memory * 0.8
-    monkeypatch.setattr(host, "working_set", lambda: int(runs[4].peak_memory * 0.9))
+    monkeypatch.setattr("bp_mlx.host.working_set", lambda: int(runs[4].peak_memory * 0.9))
     events = []
     run = trainer(model, tmp_path / "limited", micro_batch=4).train(rows, steps=2, watch=events.append)
     assert next(type(event) for event in events if isinstance(event, MemoryShrunk | Stepped)) is MemoryShrunk
     assert run.losses == pytest.approx(runs[4].losses, rel=1e-5) and len(run.losses) == 2
+
+
+def test_the_two_rails_have_the_same_names_in_the_same_order():
+    """What both have, side by side: a diff of two files should teach."""
+    folders = [Path(importlib.util.find_spec(name).submodule_search_locations[0]) for name in ("bp_cuda", "bp_mlx")]
+    shared = {path.name for path in folders[0].glob("*.py")} & {path.name for path in folders[1].glob("*.py")}
+    assert {"rail.py", "adapter.py", "model.py", "needs.py", "objectives.py", "optimizer.py", "relief.py"} <= shared
+    for file in shared:
+        first, second = (names(folder / file) for folder in folders)
+        assert [name for name in first if name in second] == [name for name in second if name in first], file
+
+
+def names(file):
+    """The names that a file defines, its classes' methods among them."""
+    kinds = ast.FunctionDef | ast.ClassDef
+    found = (node.name for node in ordered(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(node, kinds))
+    return list(dict.fromkeys(found))
+
+
+def ordered(node):
+    for child in ast.iter_child_nodes(node):
+        yield child
+        if isinstance(child, ast.ClassDef):
+            yield from ordered(child)

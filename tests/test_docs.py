@@ -5,6 +5,7 @@ import runpy
 import shlex
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,11 @@ from backpropagate.failures import exit_code_of
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "docs" / "data.md"
-METHODS, OLLAMA, SEVERAL, EVALUATE, SHARING = (
-    ROOT / "docs" / f"{name}.md" for name in ("methods", "ollama", "several-gpus", "evaluate", "sharing")
+METHODS, OLLAMA, SEVERAL, EVALUATE, SHARING, MLX = (
+    ROOT / "docs" / f"{name}.md" for name in ("methods", "ollama", "several-gpus", "evaluate", "sharing", "mlx")
 )
 READMES = sorted(ROOT.glob("packages/*/README.md"))
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", DATA, METHODS, OLLAMA, SEVERAL, EVALUATE, SHARING, *READMES]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", DATA, METHODS, OLLAMA, SEVERAL, EVALUATE, SHARING, MLX, *READMES]
 
 
 def blocks(page, language):
@@ -65,6 +66,13 @@ def test_the_loop(tmp_path, monkeypatch, capsys):
 def test_the_torch_rail(tmp_path, monkeypatch, tiny_llama, capsys):
     (tmp_path / "model").symlink_to(tiny_llama)
     run(python_block("bp-cuda"), tmp_path, monkeypatch)
+    assert "(3, 49152)" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(find_spec("mlx") is None, reason="there is no MLX for this machine")
+def test_the_mlx_rail(tmp_path, monkeypatch, tiny_llama, capsys):
+    (tmp_path / "model").symlink_to(tiny_llama)
+    run(python_block("bp-mlx"), tmp_path, monkeypatch)
     assert "(3, 49152)" in capsys.readouterr().out
 
 

@@ -78,14 +78,16 @@ def test_it_is_trained_on_as_it_is_and_exported_both_ways(packed, source, rows, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("onto", ["unpacked", "source"])
+@pytest.mark.parametrize("onto", ["unpacked", "source", "source, quantised as it was loaded"])
 def test_a_gguf_of_it_is_proven_and_the_cost_is_told(onto, packed, source, rows, tmp_path):
-    tuned = trainer(packed, tmp_path)
+    """Where the file has other weights than those that were trained beside, the loss on these is put next to it."""
+    as_loaded = onto == "source, quantised as it was loaded"
+    tuned = trainer(source, tmp_path, mode="qlora") if as_loaded else trainer(packed, tmp_path)
     tuned.train(rows, steps=4, watch=quiet)
     tuned.close()
     done = tuned.export("gguf", quantization="q8_0", base=str(source) if onto == "source" else None, notify=quiet)
     assert done.parity.proven and done.parity.compared_with == "model"
-    assert ("4-bit affine" in done.parity.losses) == (onto == "source")
+    assert ("4-bit affine" in done.parity.losses) == (onto != "unpacked")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ def on_metal() -> bool:
 
 def device() -> str:
     """What computes, for a person."""
-    if on_metal():
+    if mx.default_device() == mx.Device(mx.gpu):
         return str(mx.device_info()["device_name"])
     return f"the CPU build of MLX on {platform.machine()}"
 

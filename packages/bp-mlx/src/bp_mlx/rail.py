@@ -68,12 +68,7 @@ class MlxRail:
             self.base_name = job.base_name or str(job.model)
             self.reliefs, self.objective = [], objectives.of(job.recipe)
             count = quantized.count(base.model)
-            if job.adapter:
-                self.settings = adapters.read(base.model, job.adapter)
-            elif job.recipe and mode != "full":
-                self.settings = adapters.new(base.model, job.recipe)
-            if job.recipe:
-                self._prepare(base, job.recipe)
+            self._attach(base, job)
         trainable = sum(value.size for value in self.parameters.values())
         format = quantized.format_of(base.model) or models.format_of(base)
         return Opened(count - (trainable if mode == "full" else 0), trainable, host.device(), format)
@@ -184,6 +179,15 @@ class MlxRail:
     def _base(self) -> models.Base:
         assert self.base is not None, "open a job first"
         return self.base
+
+    def _attach(self, base: models.Base, job: Job) -> None:
+        """Put the adapter on that is wanted, and make ready to train if that is."""
+        if job.adapter:
+            self.settings = adapters.read(base.model, job.adapter)
+        elif job.recipe and job.recipe.mode != "full":
+            self.settings = adapters.new(base.model, job.recipe)
+        if job.recipe:
+            self._prepare(base, job.recipe)
 
     def _prepare(self, base: models.Base, recipe: Recipe) -> None:
         """Make what the recipe trains trainable, and the optimizer for it."""
