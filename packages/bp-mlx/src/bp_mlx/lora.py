@@ -48,7 +48,7 @@ class LoraLinear(nn.Module):
         if "lora_magnitude_vector" not in self:
             return result + low
         share = (self.lora_magnitude_vector / mx.stop_gradient(self._lengths())).astype(x.dtype)
-        straight = self.base(dropped)
+        straight = result if dropped is x else self.base(dropped)
         if "bias" in self.base:
             straight = straight - self.base.bias
         return result + (share - 1) * straight + share * low

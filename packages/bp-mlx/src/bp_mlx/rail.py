@@ -108,6 +108,8 @@ class MlxRail:
 
     def discard(self) -> None:
         self.gradients = {}
+        if self.base:  # whose parameters a call that failed may have left as they were traced
+            self._put(self.parameters)
         mx.clear_cache()
 
     def evaluate(self, batch: Batch) -> tuple[float, int]:
