@@ -29,7 +29,7 @@ from bp_core.config import (
     TrainConfig,
     settings,
 )
-from bp_core.errors import ERRORS
+from bp_core.errors import ERRORS, PARTLY_DONE
 from bp_data.check import KINDS
 from bp_data.formats import FORMATS
 
@@ -141,7 +141,8 @@ def errors() -> str:
     parts = [
         "# Errors\n",
         "Every error has a stable code. Exit status: 1 you can fix it (INPUT, CONFIG),",
-        "2 the run or a dependency failed (DEP, RUNTIME, STATE), 130 interrupted.\n",
+        "2 the run or a dependency failed (DEP, RUNTIME, STATE),",
+        f"{PARTLY_DONE} a part was done before the error, and stands (a GGUF that Ollama refuses), 130 interrupted.\n",
         "| code | exit | what happened | what to do |\n|---|---|---|---|",
     ]
     for code, kind in sorted(ERRORS.items()):

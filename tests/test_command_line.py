@@ -93,7 +93,13 @@ def test_train_and_export_print_json_for_scripts(rows, tiny_llama, tmp_path, cap
     monkeypatch.setattr("bp_export.ollama.checks._LIMIT", 16)  # the answers of a random model do not end
     with OllamaServer("0.34.1", tmp_path) as ollama:
         monkeypatch.setenv("OLLAMA_HOST", ollama.url)
-        assert exit_code_of(app, export) == 0
+        ollama.faults["/api/create"] = [{"status": "parsing GGUF"}, {"error": "no space left on device"}]
+        assert exit_code_of(app, export) == 3, "the file is there, the model in Ollama is not"
+        talk = capsys.readouterr().err
+        file = tmp_path / "out" / "tiny-llama-q8_0.gguf"
+        assert "DEP_OLLAMA_REGISTRATION_FAILED" in talk and f"done before: {file}" in talk and file.is_file()
+        ollama.faults.clear()
+        assert exit_code_of(app, [*export, "--overwrite"]) == 0
         assert list(ollama.models) == ["mine:latest"]
     done = json.loads(capsys.readouterr().out)
     assert done["ollama"]["seen"]["rendered"] and done["modelfile"].endswith("tiny-llama-q8_0.Modelfile")

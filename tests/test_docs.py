@@ -17,11 +17,9 @@ from backpropagate.failures import exit_code_of
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "docs" / "data.md"
-METHODS, OLLAMA, SEVERAL, EVALUATE, SHARING, MLX = (
-    ROOT / "docs" / f"{name}.md" for name in ("methods", "ollama", "several-gpus", "evaluate", "sharing", "mlx")
-)
+METHODS, SEVERAL, EVALUATE = (ROOT / "docs" / f"{name}.md" for name in ("methods", "several-gpus", "evaluate"))
 READMES = sorted(ROOT.glob("packages/*/README.md"))
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", DATA, METHODS, OLLAMA, SEVERAL, EVALUATE, SHARING, MLX, *READMES]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md")), *READMES]
 
 
 def blocks(page, language):

@@ -58,7 +58,9 @@ def test_the_newest_file_of_a_folder_is_served_until_ctrl_c(gguf, tmp_path):
 
 def serve(target):
     """Start it, ask it, stop it with Ctrl-C."""
-    code = "from backpropagate.cli import main; main()"
+    # a shell that runs tests in the background ignores SIGINT for them
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += "from backpropagate.cli import main; main()"
     words = ["serve", str(target), "--port", "0", "--json"]
     command = [sys.executable, "-c", code, *words]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))

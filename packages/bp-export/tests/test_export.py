@@ -155,8 +155,11 @@ def test_what_is_there_is_replaced_only_if_asked(home, tiny_llama):
         with pytest.raises(OutputUnusable) as caught:
             export(home / "lora", tiny_llama, ExportConfig(**settings))
         assert "--overwrite" in caught.value.fix and place.stat().st_ino == before
-        assert export(home / "lora", tiny_llama, ExportConfig(**settings, overwrite=True)).path == place
-        assert place.stat().st_ino != before
+        there = []
+        again = ExportConfig(**settings, overwrite=True)
+        done = export(home / "lora", tiny_llama, again, notify=lambda _: there.append(place.stat().st_ino))  # noqa: B023
+        assert done.path == place and place.stat().st_ino != before
+        assert set(there[:-1]) == {before}, "the earlier one stays until the new one is whole"
     with pytest.raises(OutputUnusable, match="not as an export wrote it"):
         export(home / "lora", tiny_llama, ExportConfig(format="merged", output=str(mine), overwrite=True))
     (home / "lora" / "adapter_config.json").unlink()

@@ -158,13 +158,13 @@ def test_a_truncated_file_fails(subject, good, tmp_path):
 
 def test_a_wrong_contract_fails(subject, good):
     wanted = subject.contract
-    for change, name in [
-        ({"template": wanted.template + " "}, "f16 chat template"),
-        ({"terminators": (0,)}, "f16 end of turn"),
-        ({"bos": "tokenizer"}, "f16 adds a first token"),
+    for change, names in [
+        ({"template": wanted.template + " "}, {"f16 chat template", "rendered prompts"}),
+        ({"terminators": (0,)}, {"f16 end of turn"}),
+        ({"bos": "tokenizer"}, {"f16 adds a first token"}),
     ]:
         changed = dataclasses.replace(subject, contract=dataclasses.replace(wanted, **change))
-        assert failures(prove_f16(changed, good)) == {name}
+        assert failures(prove_f16(changed, good)) == names
 
 
 def test_another_cut_of_the_text_fails(subject, tmp_path, helpers, monkeypatch):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 import tiny_families
@@ -10,7 +11,7 @@ from bp_core.config import ExportConfig
 from bp_core.contract import Contract
 from bp_core.folders import write_json
 from bp_export import adapter as lora
-from bp_export import export, quantize, verify
+from bp_export import export, gguf_facts, prompts, quantize, verify
 from bp_export.convert import Converter
 from bp_export.hf_files import read_json
 from bp_export.merge import Merged, open_base
@@ -172,3 +173,28 @@ def test_without_its_source_a_file_is_checked_in_itself(base, adapter, tmp_path)
 def test_the_report_can_be_written_as_json(base, adapter, tmp_path):
     parity = verify(write(base, adapter, tmp_path / "m.gguf"), base, adapter)
     assert json.loads(json.dumps(parity.as_dict()))["proven"] is True
+
+
+PLAIN = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
+AS_PYTHON_WRITES_IT = "{% if tools %}{{ tools }}{% endif %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "measured", "passed", "warning"),
+    [
+        (PLAIN, "0 of 4 differ", True, False),
+        # the file ends answers with <|im_end|>, and the tokenizer says </s>
+        (PLAIN.replace("\n", "{{ eos_token }}"), "4 of 4 differ", False, False),
+        (AS_PYTHON_WRITES_IT + PLAIN, "1 of 5 differ", True, True),
+        (PLAIN + "{{ messages[0].role.frobnicate() }}", "cannot be rendered", False, False),
+    ],
+)
+def test_prompts_are_those_of_training(template, measured, passed, warning, base, tmp_path):
+    contract = dataclasses.replace(CONTRACT, template=template)
+    converter = Converter(open_base(base), base, "f16")
+    converter.write(tmp_path / "m.gguf", read_vocabulary(base, converter.vocabulary_size, contract), "m")
+    folder = shutil.copytree(base, tmp_path / "base")
+    settings = read_json(folder / "tokenizer_config.json")
+    write_json(folder / "tokenizer_config.json", settings | {"eos_token": "</s>"})
+    (check,) = prompts.check(tmp_path / "m.gguf", gguf_facts(tmp_path / "m.gguf"), folder, contract)
+    assert (check.measured, check.passed, check.warning) == (measured, passed, warning)

@@ -1,4 +1,4 @@
-"""Talking to a model: a GGUF through llama.cpp, an adapter through the rail it was trained on."""
+"""Talking to a model: a GGUF through llama.cpp's server, an adapter through the rail it was trained on."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from typing import Protocol
 from rich.console import Console
 
 from bp_core.contract import Contract
-from bp_core.errors import FileMissing, GgufUnusable
+from bp_core.errors import FileMissing
 from bp_core.events import Progress
 from bp_core.rail import Rail
-from bp_data import ChatTemplate, ChatTokenizer
+from bp_data import ChatTokenizer
 from bp_export import Engine, GgufFacts, gguf_facts
+from bp_export.talk import talk
 
 from .adapters import adapter_in, job_for, stop_ids
 from .recipe import choose_rail
@@ -38,14 +39,14 @@ def speaker(target: str) -> Iterator[Speaker]:
     if not path.exists():
         raise FileMissing("there is no such file or folder.", where=target)
     if path.is_file():
-        with _from_gguf(path) as found:
-            yield found
-    else:
-        found, rail = _from_adapter(adapter_in(path))
-        try:
-            yield found
-        finally:
-            rail.close()
+        with talk(path) as server:
+            yield server
+        return
+    found, rail = _from_adapter(adapter_in(path))
+    try:
+        yield found
+    finally:
+        rail.close()
 
 
 def user(text: str) -> Turn:
@@ -88,25 +89,6 @@ def completed(
     written = bool(facts.bos_token) and text.startswith(facts.bos_token)
     tokens = engine.tokenize(text, add_special=facts.add_bos and not written)
     return engine.generate(tokens, limit, on_piece=on_text).text
-
-
-@contextmanager
-def _from_gguf(path: Path) -> Iterator[Speaker]:
-    with gguf(path) as (engine, facts):
-        if not facts.template:
-            raise GgufUnusable("the file has no chat template, so it cannot be talked to.", where=str(path))
-        variables = {"bos_token": facts.bos_token, "eos_token": facts.eos_token}
-        yield _GgufSpeaker(engine, ChatTemplate(facts.template, variables), facts)
-
-
-class _GgufSpeaker:
-    def __init__(self, engine: Engine, template: ChatTemplate, facts: GgufFacts) -> None:
-        self.engine, self.template, self.facts = engine, template, facts
-
-    def answer(self, turns: list[Turn], limit: int, on_text: Callable[[str], None]) -> str:
-        return completed(
-            self.engine, self.facts, self.template.render(turns, add_generation_prompt=True), limit, on_text
-        )
 
 
 def _from_adapter(adapter: Path) -> tuple[Speaker, Rail]:

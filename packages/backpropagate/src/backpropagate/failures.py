@@ -12,7 +12,7 @@ from typing import Any
 
 from typer.exceptions import TyperException
 
-from bp_core.errors import BackpropagateError, BadValue, Interrupted
+from bp_core.errors import PARTLY_DONE, BackpropagateError, BadValue, Interrupted
 from bp_core.redact import redact
 from bp_core.team import launched
 
@@ -30,7 +30,7 @@ def exit_code_of(app: Callable[..., Any], arguments: Sequence[str]) -> int:
     except BackpropagateError as error:
         if launched().rank == 0 or not isinstance(error, Interrupted):  # which all of them are: one says so
             _say(error)
-        return error.exit_code
+        return PARTLY_DONE if error.kept else error.exit_code
     except Exception as error:  # noqa: BLE001 - the border to the user
         _say_bug(error)
         return 2
@@ -52,7 +52,8 @@ def _stopped() -> int:
 
 def _say(error: BackpropagateError) -> None:
     run = f"\n  run: {error.run}" if error.run else ""
-    print(f"\nerror {error.code}\n  {error}\n  fix: {error.fix}{run}", file=sys.stderr)
+    kept = f"\n  done before: {error.kept}" if error.kept else ""
+    print(f"\nerror {error.code}\n  {error}\n  fix: {error.fix}{kept}{run}", file=sys.stderr)
 
 
 def _say_bug(error: Exception) -> None:

@@ -1,7 +1,8 @@
 """Every error a user can meet: class = code = fix, declared once.
 
 The first word of a code says who must act: INPUT and CONFIG the user (exit 1), DEP, RUNTIME and STATE
-the machine or a dependency (exit 2). docs/errors.md is generated from this file.
+the machine or a dependency (exit 2). What was finished before and stands makes it exit 3. docs/errors.md is generated
+from this file.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import ClassVar
 from .redact import redact
 
 ERRORS: dict[str, type[BackpropagateError]] = {}
+PARTLY_DONE = 3
 _EXIT_CODES = {"INPUT": 1, "CONFIG": 1, "DEP": 2, "RUNTIME": 2, "STATE": 2}
 
 
@@ -21,6 +23,7 @@ class BackpropagateError(Exception):
     fix: str = ""
     exit_code: ClassVar[int] = 2
     run: str | None = None  # the id of the run in which it was raised
+    kept: str | None = None  # what was finished before it, and stands: the exit code is then PARTLY_DONE
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
@@ -40,7 +43,7 @@ class BackpropagateError(Exception):
 
     def as_dict(self) -> dict[str, str | None]:
         told = {"code": self.code, "message": self.message, "where": self.where, "fix": self.fix}
-        return told | ({"run": self.run} if self.run else {})
+        return told | {name: value for name in ("run", "kept") if (value := getattr(self, name))}
 
 
 class FileMissing(BackpropagateError):

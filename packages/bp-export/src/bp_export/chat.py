@@ -17,6 +17,7 @@ from bp_core.errors import TemplateUnusable
 from .facts import GgufFacts
 
 Turns = Sequence[Mapping[str, str]]
+Tools = Sequence[Mapping[str, Any]] | None  # as OpenAI writes them
 # What a template can raise besides jinja's own errors: it computes with the turns' values.
 _RENDERING = (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError)
 
@@ -35,11 +36,18 @@ class Chat:
     """A compiled template and the special tokens that it may name.
 
     `added` is the beginning-of-sequence token if whoever tokenises the text puts it first; `today` what the template
-    takes for the date.
+    takes for the date; `variables` what else it may name.
     """
 
     def __init__(
-        self, template: str, bos: str = "", eos: str = "", *, added: str = "", today: datetime | None = None
+        self,
+        template: str,
+        bos: str = "",
+        eos: str = "",
+        *,
+        added: str = "",
+        today: datetime | None = None,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         self.added = added
         environment = ImmutableSandboxedEnvironment(
@@ -48,7 +56,7 @@ class Chat:
         environment.filters["tojson"] = _tojson
         environment.globals["raise_exception"] = _refuse
         environment.globals["strftime_now"] = lambda form: (today or datetime.now()).strftime(form)
-        self._special = {"bos_token": bos, "eos_token": eos}
+        self._special = {"bos_token": bos, "eos_token": eos, **(variables or {})}
         try:
             self._compiled = environment.from_string(template)
         except TemplateError as error:
@@ -60,18 +68,18 @@ class Chat:
         added = facts.bos_token if facts.add_bos else ""
         return cls(facts.template, facts.bos_token, facts.eos_token, added=added, today=today)
 
-    def render(self, turns: Turns, *, answer: bool = True) -> str:
+    def render(self, turns: Turns, *, answer: bool = True, tools: Tools = None) -> str:
         """The conversation as text; `answer` opens the assistant's next turn. Raises TemplateUnusable."""
         try:
             return self._compiled.render(
-                messages=list(turns), tools=None, add_generation_prompt=answer, **self._special
+                messages=list(turns), tools=tools, add_generation_prompt=answer, **self._special
             )
         except _RENDERING as error:
             raise TemplateUnusable(f"the chat template refuses the conversation: {error}") from error
 
-    def prompt(self, turns: Turns) -> str:
+    def prompt(self, turns: Turns, tools: Tools = None) -> str:
         """What goes before the answer, without a first token that is added anyway."""
-        return self.render(turns).removeprefix(self.added)
+        return self.render(turns, tools=tools).removeprefix(self.added)
 
 
 def _refuse(message: str) -> NoReturn:

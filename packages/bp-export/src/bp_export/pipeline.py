@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bp_core import folders
 from bp_core.config import ExportConfig, ExportFormat, Quantization
-from bp_core.errors import AdapterUnusable, FileMissing, NotProven, OutputUnusable
+from bp_core.errors import AdapterUnusable, BackpropagateError, FileMissing, NotProven, OutputUnusable
 from bp_core.events import Notify, Progress
 from bp_core.examples import Sample
 
@@ -86,7 +86,11 @@ def export(
         written(done)
     if not config.registers:
         return done
-    return replace(done, ollama=ollama.register(done.path, config, origin=origin, notify=notify))
+    try:
+        return replace(done, ollama=ollama.register(done.path, config, origin=origin, notify=notify))
+    except BackpropagateError as error:
+        error.kept = str(done.path)
+        raise
 
 
 def _export_other(
@@ -96,8 +100,8 @@ def _export_other(
         raise AdapterUnusable("all weights were trained: there is no adapter.", where=str(base), fix=_NO_ADAPTER)
     if config.format == "gguf-lora" and adapter:
         return _export_gguf_lora(adapter, base, name, target, notify)
-    with replacing(target):
-        _write_folder(adapter, base, config.format, target, notify)
+    with replacing(target) as place:
+        _write_folder(adapter, base, config.format, place, notify)
     return Export(target, config.format, _bytes(target))
 
 

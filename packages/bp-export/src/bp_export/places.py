@@ -26,16 +26,18 @@ def require_replaceable(target: Path, *, overwrite: bool) -> None:
 
 
 @contextmanager
-def replacing(target: Path) -> Iterator[None]:
-    """Write a folder inside, while the one that is there steps aside; it comes back if that fails."""
+def replacing(target: Path) -> Iterator[Path]:
+    """Where to write a folder meant for `target`; one that is there steps aside when the new one is whole."""
     if not os.path.lexists(target):
-        yield
+        yield target
         return
-    with tempfile.TemporaryDirectory(prefix=".replaced-", dir=target.parent) as place:
-        old = target.rename(Path(place, target.name))
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as place:
+        new = Path(place, "new")
+        yield new
+        old = target.rename(Path(place, "old"))
         try:
-            yield
-        except BaseException:
+            new.rename(target)
+        except OSError:
             old.rename(target)
             raise
 

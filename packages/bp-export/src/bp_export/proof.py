@@ -16,7 +16,7 @@ from bp_core.errors import GgufUnusable
 from bp_core.events import Notify, Progress
 from bp_core.examples import Sample
 
-from . import cuts, rows, vocab
+from . import cuts, prompts, rows, vocab
 from .convert import Converter
 from .corpus import TEXTS
 from .divergence import STRICT, Divergence, Loss, Strength
@@ -115,7 +115,7 @@ class Prover:
         self._record_loss("merged", self._float)
         if self.quantization in ("f16", "f32"):
             self.losses["final"] = self.losses["merged"]
-            self._check_endings(path, facts)
+            self._check_talk(path, facts)
 
     def check_final(self, path: Path) -> None:
         """Check the file to deliver against the f16 one and, for the adapter's strength, the trained model."""
@@ -134,7 +134,7 @@ class Prover:
         self._judge_quantisation(divergence, facts.parameters)
         if self._truth:
             self._judge_strength(SURVIVED, strength, divergence.mean)
-        self._check_endings(path, facts)
+        self._check_talk(path, facts)
 
     def _structure(self, label: str, path: Path) -> GgufFacts | None:
         """Complete, and true to the contract. None if there is nothing to go on with."""
@@ -247,29 +247,36 @@ class Prover:
         else:
             self._add(name, measured, gate, passed=False)
 
+    def _check_talk(self, path: Path, facts: GgufFacts) -> None:
+        """How it is asked, and whether it ends its answers."""
+        if self.notify:
+            self.notify(Progress("render prompts", 0, 0))
+        self.checks += prompts.check(path, facts, self.subject.base, self.subject.contract)
+        self._check_endings(path, facts)
+
     def _check_endings(self, path: Path, facts: GgufFacts) -> None:
-        prompts = sorted((sample.prompt for sample in self.subject.samples if sample.prompt), key=len)[:GENERATIONS]
-        if not prompts:
+        asked = sorted((sample.prompt for sample in self.subject.samples if sample.prompt), key=len)[:GENERATIONS]
+        if not asked:
             return
-        with Engine(path, context=rows.context(prompts) + GENERATED, gpu=False) as engine:
+        with Engine(path, context=rows.context(asked) + GENERATED, gpu=False) as engine:
             ended = 0
-            for done, prompt in enumerate(prompts, 1):
+            for done, prompt in enumerate(asked, 1):
                 ended += engine.generate(prompt, GENERATED).stopped
                 if self.notify:
-                    self.notify(Progress("generate", done, len(prompts)))
-        note = f"of {len(prompts)} answers within {GENERATED} tokens"
+                    self.notify(Progress("generate", done, len(asked)))
+        note = f"of {len(asked)} answers within {GENERATED} tokens"
         if ended:
             self._add("answers end", ended, 1, passed=True, note=note)
         else:
-            self._judge_endless(prompts, facts, note)
+            self._judge_endless(asked, facts, note)
 
-    def _judge_endless(self, prompts: Sequence[Sequence[int]], facts: GgufFacts, note: str) -> None:
+    def _judge_endless(self, asked: Sequence[Sequence[int]], facts: GgufFacts, note: str) -> None:
         """No answer ended. That is the file's fault only if the trained model does better."""
         contract, reference = self.subject.contract, self.subject.reference
         stop = contract.terminators if contract and contract.terminators else (-1 if facts.eos is None else facts.eos,)
-        theirs = [reference.generate(prompt, limit=GENERATED, stop=stop) for prompt in prompts] if reference else []
+        theirs = [reference.generate(prompt, limit=GENERATED, stop=stop) for prompt in asked] if reference else []
         ends = sum(bool(tokens) and tokens[-1] in stop for tokens in theirs)
-        if ends * 2 >= len(prompts):
+        if ends * 2 >= len(asked):
             self._add("answers end", 0, 1, passed=False, note=f"{note}; {ends} do in the trained model")
         else:
             self._warn("answers end", 0, 1, f"{note}; {ends} do in the trained model: it never learned to stop")

@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import ipaddress
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -101,7 +102,8 @@ class LlamaServer:
         if line:
             return str(json.loads(line)["url"])
         self.close()
-        if any("couldn't bind" in text for text in self._log):
+        # llama.cpp says so too, but at times ends before that is written
+        if any("couldn't bind" in text for text in self._log) or not _free(config.host, config.port):
             raise AddressUnusable(f"nothing can listen at {config.host}, port {config.port}.")
         raise LlamaCppFailed(f"llama-server did not start. Its last words: {self._words()}")
 
@@ -121,6 +123,19 @@ def is_local(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host.lower() == "localhost"
+
+
+def _free(host: str, port: int) -> bool:
+    """Whether something could listen there."""
+    try:
+        socket.create_server((host.strip("[]"), port), family=_family(host)).close()
+    except OSError:
+        return False
+    return True
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def _request(path: Path, name: str, config: ServeConfig, gpu: bool) -> str:
