@@ -2,6 +2,8 @@
 
 import ast
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,14 @@ def test_where_mlx_is_not_installed_the_error_says_what_to_do(monkeypatch):
     with pytest.raises(MlxUnavailable):
         bp_mlx.make().open(Job("anywhere"))
     assert recipe.choose_rail("auto")[0] != "mlx"
+
+
+@needs_mlx
+def test_where_mlx_cannot_start_it_is_unavailable_and_probing_does_not_raise(tmp_path):
+    """As where its libraries are of a newer system: it is found, and importing it fails."""
+    code = "import sys; sys.modules['mlx.core'] = None; from bp_core.rail import find; print(find('mlx').probe())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, cwd=tmp_path)
+    assert "available=False" in done.stdout and "MLX does not start" in done.stdout, done.stderr
 
 
 def test_where_our_rail_is_not_installed_it_is_named_too(monkeypatch):

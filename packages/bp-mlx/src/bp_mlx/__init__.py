@@ -13,8 +13,11 @@ _NEEDED = ("mlx", "mlx_lm")
 
 
 def make() -> Rail:
-    """`--backend mlx`: a new rail, or where MLX is not installed one that only says so."""
+    """`--backend mlx`: a new rail, or where MLX is not installed or cannot start one that only says so."""
     if missing := [name for name in _NEEDED if find_spec(name) is None]:
-        return Absent(missing)
-    found: Rail = import_module(".rail", __name__).MlxRail()
+        return Absent(f"{' and '.join(missing)} not installed")
+    try:
+        found: Rail = import_module(".rail", __name__).MlxRail()
+    except (ImportError, ValueError) as error:  # a macOS too old for its libraries; a limit on files that mlx-lm raises
+        return Absent(f"MLX does not start: {error}")
     return found

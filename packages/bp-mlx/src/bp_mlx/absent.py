@@ -1,10 +1,9 @@
-"""What stands for the rail where MLX is not installed."""
+"""What stands for the rail where MLX is not installed, or cannot start."""
 
 from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Sequence
 
 from bp_core.errors import MlxUnavailable
 from bp_core.null_rail import NullRail
@@ -14,9 +13,9 @@ from bp_core.rail import Job, Opened, Probe
 class Absent(NullRail):
     """It probes as unavailable, and opens nothing."""
 
-    def __init__(self, missing: Sequence[str]) -> None:
+    def __init__(self, reason: str) -> None:
         super().__init__()
-        self.reason = f"{' and '.join(missing)} not installed on this machine ({sys.platform}, {platform.machine()})"
+        self.reason = f"{reason} ({sys.platform}, {platform.machine()})"
 
     def probe(self) -> Probe:
         return Probe(False, "mlx", self.reason)

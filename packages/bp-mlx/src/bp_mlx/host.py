@@ -15,9 +15,14 @@ def on_metal() -> bool:
     return bool(mx.metal.is_available())
 
 
+def on_gpu() -> bool:
+    """Whether MLX computes on a graphics card, of whatever kind."""
+    return bool(mx.default_device() == mx.Device(mx.gpu))
+
+
 def device() -> str:
     """What computes, for a person."""
-    if mx.default_device() == mx.Device(mx.gpu):
+    if on_gpu():
         return str(mx.device_info()["device_name"])
     return f"the CPU build of MLX on {platform.machine()}"
 

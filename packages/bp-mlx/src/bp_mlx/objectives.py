@@ -10,6 +10,10 @@ import mlx.nn as nn
 
 from bp_core.config import Method, Recipe
 
+from . import host
+
+_PART = 256  # numbers that are added up at once
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -80,6 +84,21 @@ def kto(ratios: mx.array, desirable: mx.array, drift: float, beta: float, weight
     """
     sign, weight = mx.where(desirable, 1.0, -1.0), mx.where(desirable, *weights)
     return weight * (1 - mx.sigmoid(sign * beta * (ratios - drift)))
+
+
+def cross_entropy(logits: mx.array, targets: mx.array) -> mx.array:
+    """−log p of each target, float32 [targets]. logits: [targets, vocabulary]."""
+    logits = logits.astype(mx.float32)
+    if host.on_gpu():
+        return nn.losses.cross_entropy(logits, targets, reduction="none")
+    return _log_sum(logits) - mx.take_along_axis(logits, targets[:, None], axis=1)[:, 0]
+
+
+def _log_sum(logits: mx.array) -> mx.array:
+    """log Σ exp of each row, in two steps: MLX's CPU build adds numbers one by one, which loses the fifth digit."""
+    rows, columns = logits.shape
+    filled = mx.pad(logits, ((0, 0), (0, -columns % _PART)), constant_values=-math.inf)
+    return mx.logsumexp(mx.logsumexp(filled.reshape(rows, -1, _PART), axis=2), axis=1)
 
 
 def _log_odds(log_p: mx.array) -> mx.array:

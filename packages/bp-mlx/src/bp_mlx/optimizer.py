@@ -51,8 +51,9 @@ def build(parameters: Arrays, recipe: Recipe) -> AdamW:
 
 def clip(gradients: Arrays, limit: float) -> tuple[Arrays, float]:
     """Gradients no longer than `limit` together, and how long they were."""
-    norm = mx.sqrt(sum((mx.sum(mx.square(g.astype(mx.float32))) for g in gradients.values()), mx.array(0.0)))
-    length = float(norm.item())
+    # By rows first: MLX's CPU build adds numbers one by one, which loses digits over a whole matrix.
+    squares = [mx.sum(mx.square(value.astype(mx.float32)), axis=-1).sum() for value in gradients.values()]
+    length = math.sqrt(float(mx.sum(mx.stack(squares)).item()))
     share = min(1.0, limit / (length + 1e-6))
     return {name: gradient.astype(mx.float32) * share for name, gradient in gradients.items()}, length
 

@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 import psutil
 from mlx.utils import tree_flatten, tree_unflatten
@@ -248,7 +247,7 @@ class MlxRail:
             layer.draw()
         places = models.Places(mx.array(grid.rows), mx.array(grid.columns))
         logits = models.logits(self._base(), mx.array(grid.tokens), places)
-        return nn.losses.cross_entropy(logits.astype(mx.float32), mx.array(grid.targets), reduction="none")
+        return objectives.cross_entropy(logits, mx.array(grid.targets))
 
     def _relieve_by(self, way: str) -> None:
         if way == relief.RECOMPUTE:
