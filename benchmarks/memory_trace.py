@@ -101,7 +101,7 @@ def _model(config: PreTrainedConfig, recipe: Recipe) -> PreTrainedModel | PeftMo
     model = AutoModelForCausalLM.from_config(config, dtype=_FORMATS[recipe.dtype])
     model.requires_grad_(recipe.mode == "full")
     attention.register()
-    model.set_attn_implementation(attention.NAME)
+    model.set_attn_implementation(attention.APART[recipe.attention])
     if quantization := quantized.config(recipe.mode, _FORMATS[recipe.dtype]):
         replace_with_bnb_linear(model, ["lm_head"], quantization)
         model.is_loaded_in_4bit, model.is_loaded_in_8bit = quantization.load_in_4bit, quantization.load_in_8bit

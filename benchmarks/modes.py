@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--data", default="examples/quickstart.jsonl", help="the examples, in any format")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--only", nargs="*", default=list(MODES), help="modes to run, by name")
+    parser.add_argument("--only", nargs="+", choices=list(MODES), default=list(MODES), help="modes to run, by name")
     parser.add_argument("--out", type=Path, help="write the result as JSON here")
     options = parser.parse_args()
     model = str(models.locate("smollm2-135m", lambda progress: None))

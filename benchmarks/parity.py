@@ -177,13 +177,16 @@ def pairs(method: Method, model: Path, folder: Path) -> Iterator[Compared]:
     both = opened(model, folder, method=method)
     trainer = _pair_trainer(method, both, model)
     prompts = ["<|im_start|>"] * 4 if method == "orpo" else QUESTIONS
-    rows, total = both.rows([GOOD, BAD], prompts), 0.0
+    rows, total, right = both.rows([GOOD, BAD], prompts), 0.0, 0.0
     for n in range(0, 8, 2):
-        loss, _ = trainer.get_batch_loss_metrics(both.model, _pair_batch(rows[n : n + 2]))
+        loss, found = trainer.get_batch_loss_metrics(both.model, _pair_batch(rows[n : n + 2]))
         (loss / 4).backward()
         total += loss.item() / 4
+        right += float(found["rewards/accuracies"]) / 4
     reference = f"TRL {type(trainer).__name__}"
     yield from both.compare(method, reference, both.loss(both.step(rows, 2), 3), total)
+    ours = sum(both.rail.evaluate(batch).right for batch in both.step(rows, 2).split(3)) / 4
+    yield Compared(f"{method}: accuracy", f"{reference}, rewards/accuracies", ours, right, abs(ours - right), 0.0)
     if method == "orpo":
         pair = both.rows([GOOD, BAD], QUESTIONS)[:2]
         _, found = trainer.get_batch_loss_metrics(both.model, _pair_batch(pair))

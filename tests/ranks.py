@@ -3,6 +3,7 @@
 The server computes nothing itself, or autograd's threads would be missing in its children.
 """
 
+import json
 import multiprocessing
 import os
 import signal
@@ -29,6 +30,7 @@ from bp_core.examples import Example
 from bp_core.rail import Job
 from bp_cuda import team
 from bp_cuda.rail import CpuRail
+from bp_cuda.sharding import plain, together
 from bp_data import Batches
 from bp_resilience import Keeper, train
 
@@ -135,13 +137,30 @@ class Looped:
             train(rail, Batches(examples(), seed=1), settings, keeper, events.append)
         except Interrupted:
             return 130
-        told = rail.join().gather({name: value.double().sum().item() for name, value in rail.parameters.items()})
+        whole = {name: together(value) for name, value in rail.parameters.items()}
+        told = rail.join().gather({name: value.double().sum().item() for name, value in whole.items()})
         assert told[0] == told[-1]  # to the last bit
         return 10 + sum(isinstance(event, MemoryShrunk) for event in events)
 
     def weights(self):
         """What its last checkpoint holds."""
         return load_file(max((self.folder / "checkpoints").iterdir()) / "weights.safetensors")
+
+
+@dataclass
+class Held:
+    """What a process holds of a model: bytes of weights and of moments, written to a file."""
+
+    folder: Path
+    changes: dict = field(default_factory=dict)
+
+    def __call__(self, rank=0):
+        rail = CpuRail()
+        rail.open(Job(self.folder / "model", recipe=recipe(**self.changes), dtype="float32"))
+        moments = [value for state in rail.optimizer.state.values() for value in state.values()]
+        found = [sum(plain(value).nbytes for value in part) for part in (rail.model.parameters(), moments)]
+        (self.folder / f"held-{rank}.json").write_text(json.dumps(found))
+        return 0
 
 
 def examples():
@@ -157,10 +176,10 @@ def examples():
 class ShortOfMemory(CpuRail):
     """Where more than one example at a time is too much for process 1."""
 
-    def _loss(self, batch, *more):
+    def _losses(self, batch, *more):
         if self.team.rank == 1 and len(batch.lengths) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return super()._loss(batch, *more)
+        return super()._losses(batch, *more)
 
 
 class Signalled(CpuRail):

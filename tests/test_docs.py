@@ -97,6 +97,7 @@ def test_the_methods_page(monkeypatch, tiny_llama, capsys):
     assert len(lines) == 4
 
 
+@pytest.mark.slow
 def test_the_evaluating_page(tmp_path, monkeypatch, tiny_llama, capsys):
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from itertools import pairwise
 
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -145,11 +146,13 @@ def test_a_python_door(run, data, tiny_llama):
     assert alone.measures["loss"] == found.against.measures["loss"] and alone.source == "rows given directly"
 
 
+@pytest.mark.slow
 def test_another_model_is_compared_on_the_same_rows(run, data, tiny_llama, measured):
     found = measured(tiny_llama, "--against", run.id, "--data", data, "--answers", 0, "--samples", 6)
     assert found["against"]["change"]["loss"]["low"] > 0 and found["against"]["name"] == run.id
 
 
+@pytest.mark.slow
 def test_a_model_trained_whole_is_measured_against_what_it_was(data, tiny_llama, tmp_path, measured):
     """As `--mode full` leaves it; only its last layer is another."""
     shutil.copytree(tiny_llama, tmp_path / "model")
@@ -232,6 +235,7 @@ def test_answers_stand_side_by_side_on_the_screen_and_in_a_page(run, place, tiny
     assert code == 1 and "INPUT_GGUF_UNUSABLE" in err
 
 
+@pytest.mark.slow
 def test_a_users_own_questions_are_asked_in_the_models_template(run, tiny_llama, backprop, tmp_path):
     prompt = "<script>alert(1)</script> | `a` \x1b[31m"
     words = ["compare", run.adapter, *EVAL, "--max-tokens", 4, "--prompt", "Question 3?", "--prompt", prompt]
@@ -263,7 +267,35 @@ def test_of_answers_that_are_compared_or_rated_the_good_ones_count(tiny_llama, t
         measured(tiny_llama, "--data", written(tmp_path / f"{name}.jsonl", rows), "--answers", 0)["measures"]
         for name, rows in files.items()
     ]
-    assert losses[0] == losses[1] == losses[2]
+    accuracy = losses[0].pop("accuracy")
+    assert losses[0] == losses[1] == losses[2] and 0 <= accuracy["low"] <= accuracy["high"] <= 1
+
+
+def test_pairs_tell_how_often_the_chosen_answer_wins(tiny_llama, tmp_path, measured, backprop):
+    """A run says the same as `eval` does; that TRL counts the same is shown by tests/test_parity.py."""
+    words = ["amber", "basalt", "cedar", "dune", "ember", "fjord", "granite", "heath"]
+    pairs = [{"prompt": f"A word? {n}", "chosen": a, "rejected": f"{b}."} for n, (a, b) in enumerate(pairwise(words))]
+    data = written(tmp_path / "pairs.jsonl", pairs)
+    straight = measured(tiny_llama, "--data", data, "--answers", 0)["measures"]["accuracy"]
+    trainer = Trainer(
+        str(tiny_llama), output=str(tmp_path / "out"), method="simpo", eval_data=str(data), learning_rate=1e-2,
+        eval_every=12, batch_size=7, **SETTINGS,
+    )  # fmt: skip
+    run = trainer.train(data, steps=12, watch=quiet)
+    trainer.close()
+    gates = ["--gate", "accuracy>0.9,accuracy_change>=0"]
+    found = measured(run.id, "--answers", 0, "--against", "base", *gates)
+    assert found["measures"]["accuracy"]["estimate"] == run.accuracy == 1.0
+    assert found["against"]["measures"]["accuracy"] == straight and straight["estimate"] < 1
+    assert found["against"]["change"]["accuracy"]["estimate"] == pytest.approx(1 - straight["estimate"])
+    assert "| 12 | " in (report := (run.folder / "report.md").read_text()) and "accuracy" in report
+    code, out, err = backprop("eval", run.id, *EVAL, "--answers", 0)
+    assert code == 0 and "accuracy: the same for all 7 pairs" in out, err
+
+
+def test_a_gate_on_accuracy_needs_pairs(tiny_llama, data, backprop):
+    code, _, err = backprop("eval", tiny_llama, "--data", data, "--gate", "accuracy>0", *EVAL)
+    assert code == 1 and "INPUT_NOTHING_TO_EVALUATE" in err and "no pairs" in err and "load " not in err
 
 
 def test_of_several_answers_the_last_is_asked_for():

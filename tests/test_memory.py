@@ -37,6 +37,7 @@ def error(family, setup, lengths=(300, 200), layers=8):
     settings = recipe(
         rank=setup.rank, dropout=setup.dropout, dtype=setup.dtype, dora=setup.dora, target_modules=setup.targets,
         activation_checkpointing=setup.recompute, mode=setup.mode, optimizer=setup.optimizer, init=setup.init,
+        attention=setup.attention,
     )  # fmt: skip
     traced = trace(config, settings, list(lengths), card=setup.device == "cuda", twice=setup.accumulating)
     load = Load(sum(lengths), sum(lengths) - len(lengths))
@@ -84,6 +85,14 @@ def test_quantised_weights_take_what_is_said(mode, tiny_llama):
 @pytest.mark.parametrize("setup", SETUPS[1:])
 def test_every_way_of_training_is_estimated_as_traced(setup):
     assert -0.02 < error("llama", setup) < 0.1
+
+
+@pytest.mark.parametrize("setup", [CARD, replace(CARD, recompute=True), replace(CARD, device="cpu", dtype="float32")])
+def test_plain_products_keep_their_weights(setup):
+    eager = replace(setup, attention="eager")
+    assert -0.02 < error("llama", eager, (1100,), layers=3) < 0.12
+    shape, load = architecture(PRESETS["llama-3.2-1b"].config), Load(4096, 64)
+    assert estimate(shape, eager, load).total > 1.2 * estimate(shape, setup, load).total
 
 
 def test_what_is_adapted_and_how_is_counted():

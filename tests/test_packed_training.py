@@ -1,7 +1,5 @@
 """Training on packed rows: the same examples, the same targets, other steps."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -67,6 +65,6 @@ def test_a_packed_run_cut_off_and_resumed_ends_with_the_same_bytes(tiny_llama, r
     with pytest.raises(Cut):
         train(tiny_llama, tmp_path / "cut", rows, watch=cut, **changes)
     resumed = train(tiny_llama, tmp_path / "cut", rows, resume=True, **changes)
-    assert dataclasses.astuple(resumed)[-4:-2] == dataclasses.astuple(whole)[-4:-2]
+    assert (resumed.skipped, resumed.published_step) == (whole.skipped, whole.published_step)
     weights = [(run.adapter / "adapter_model.safetensors").read_bytes() for run in (whole, resumed)]
     assert weights[0] == weights[1]

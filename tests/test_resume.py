@@ -80,7 +80,13 @@ def test_resume_needs_no_data_and_ends_with_the_same_bytes(tiny_llama, rows, tmp
     assert record["status"] == "finished" and record["recipe"]["model"] == str(tiny_llama)
 
 
-@pytest.mark.parametrize("words", [["--resume"], ["--resume", "RUN"], ["--resume", "--dtype", "float32"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--resume", "RUN"],
+        *(pytest.param(w, marks=pytest.mark.slow) for w in (["--resume"], ["--resume", "--dtype", "float32"])),
+    ],
+)
 def test_train_resume_takes_a_name_or_none(tiny_llama, rows, tmp_path, backprop, words):
     run = begun(tiny_llama, rows, tmp_path)
     options = {**SETTINGS, "data": rows, "model": tiny_llama, "output": tmp_path, "steps": 5}
@@ -164,6 +170,7 @@ def test_the_best_evaluation_is_published_and_said(tiny_llama, rows, tmp_path):
     assert origin["step"] == best.step
 
 
+@pytest.mark.slow
 def test_an_evaluation_file_and_its_defaults(tiny_llama, rows, tmp_path):
     other = tmp_path / "other.jsonl"
     other.write_text(json.dumps({"prompt": "Hello?", "completion": "Yes."}) + "\n")

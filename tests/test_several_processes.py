@@ -149,6 +149,7 @@ def test_memory_that_runs_out_in_one_process_changes_nothing(looped, tmp_path):
     assert_close(two.weights(), looped("one").weights())
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_stops_both_and_one_can_go_on_alone(looped, tmp_path):
     looped("one")()
     codes, said = launch(2, looped("two", rail=Signalled), tmp_path / "said")
@@ -158,6 +159,7 @@ def test_a_signal_to_one_stops_both_and_one_can_go_on_alone(looped, tmp_path):
     assert_close(looped("two").weights(), looped("one").weights())
 
 
+@pytest.mark.slow
 def test_bfloat16_weights_are_rounded_alike_by_all(looped, tmp_path):
     codes, said = launch(2, looped("two", mode="full", dtype="bfloat16"), tmp_path / "said")
     assert codes == [10, 10], said

@@ -241,6 +241,9 @@ def test_a_model_with_code_of_its_own_does_not_run_it(tmp_path):
         (dict(optimizer="adamw-8bit"), "bitsandbytes"),
         (dict(mode="full", full_ft_offload=True), "full_ft_offload"),
         (dict(init="pissa"), "pissa"),
+        (dict(liger=True), "liger"),
+        (dict(attention="eager"), "attention eager"),
+        (dict(shard=True), "shard"),
     ],
 )
 def test_what_mlx_cannot_do_is_refused_by_name(settings, word, tiny):

@@ -8,6 +8,7 @@ from bp_core.errors import CheckpointUnusable, Interrupted
 from bp_core.events import Checkpointed, Started, Warned
 from bp_core.folders import write_manifest
 from bp_core.null_rail import NullRail
+from bp_core.rail import Measured
 from bp_resilience import Keeper, Signals, Surroundings
 
 
@@ -92,7 +93,7 @@ def test_the_best_one_is_kept_besides(tmp_path):
 
         def evaluate(self, batch):
             count = super().evaluate(batch)[1]
-            return count * (1 + abs(self.updates - 4)), count
+            return Measured(count * (1 + abs(self.updates - 4)), count)
 
     _, state = run(tmp_path, Turning(), around=Surroundings(held_out()), eval_every=2)
     assert state.best_step == 4 and state.best_loss == 1.0

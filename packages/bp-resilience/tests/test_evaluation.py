@@ -6,6 +6,7 @@ from tiny_runs import held_out, kinds, run
 from bp_core.errors import Interrupted
 from bp_core.events import Evaluated, Finished, StoppedEarly
 from bp_core.null_rail import NullRail
+from bp_core.rail import Measured
 from bp_resilience import Signals, Surroundings
 
 
@@ -21,7 +22,7 @@ class Scripted(NullRail):
 
     def evaluate(self, batch):
         count = sum(map(bool, batch.trained))
-        return count * self.losses[-(-self.updates // self.every) - 1], count
+        return Measured(count * self.losses[-(-self.updates // self.every) - 1], count)
 
 
 def evaluated(folder, losses, every=2, watch=None, **changes):

@@ -52,7 +52,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on 
 _ESTIMATED = {
     "output", "backend", "lora_preset", "rank", "dropout", "dora", "target_modules", "batch_size", "micro_batch",
     "activation_checkpointing", "method", "max_length", "reasoning_trace", "packing", "dtype", "keep_checkpoints",
-    "mode", "optimizer", "init",
+    "mode", "optimizer", "init", "attention",
 }  # fmt: skip
 _NOT_ESTIMATED = {setting.name for setting in settings_of(TrainConfig)} - _ESTIMATED
 

@@ -13,8 +13,9 @@ import numpy as np
 from bp_core.config import LONGEST_ANSWER, EvalConfig
 from bp_core.errors import BadValue, NothingToEvaluate
 from bp_core.events import Notify, Progress
-from bp_core.gates import OF_ANSWERS, gates_in
-from bp_core.rail import Rail
+from bp_core.examples import Example
+from bp_core.gates import OF_ANSWERS, OF_PAIRS, gates_in
+from bp_core.rail import Measured, Rail
 from bp_data import ChatTokenizer
 from bp_data.batches import Step
 
@@ -95,6 +96,7 @@ def evaluate(
     tokenizer = ChatTokenizer.open(subject.job.model)
     other = _other(subject, tokenizer, config, notify)
     rows = read_rows(tokenizer)
+    _require_pairs(rows, config)
     questions = _questions(rows, config)
     mine = _read(subject, rows, questions, config, notify)
     measures = {name: interval(ratio) for name, ratio in mine.ratios.items()}
@@ -141,6 +143,12 @@ def _other(subject: Target, tokenizer: ChatTokenizer, config: EvalConfig, notify
     return other
 
 
+def _require_pairs(rows: Rows, config: EvalConfig) -> None:
+    if not rows.rejected and any(gate.metric in OF_PAIRS for gate in gates_in(config.gate)):
+        message = f"a gate is on {', '.join(OF_PAIRS)}, but the rows are no pairs of a chosen and a rejected answer."
+        raise NothingToEvaluate(message, where=rows.source, fix="Give pairs with --data, or leave that gate out.")
+
+
 def _questions(rows: Rows, config: EvalConfig) -> list[Question]:
     questions = questions_in(rows, config.answers)
     wanted = config.regex or any(gate.metric in OF_ANSWERS for gate in gates_in(config.gate))
@@ -153,25 +161,38 @@ def _questions(rows: Rows, config: EvalConfig) -> list[Question]:
 def _read(subject: Target, rows: Rows, questions: Sequence[Question], config: EvalConfig, notify: Notify) -> _Reading:
     limit = config.max_tokens or min(LONGEST_ANSWER, 2 * max((q.length for q in questions), default=0))
     with opened(subject, config.backend, notify) as rail:
-        ratios = _of_loss(_losses(rail, rows, f"loss of {subject.name}", notify))
+        losses = _losses(rail, rows.examples, f"loss of {subject.name}", notify)
+        rejected = _losses(rail, rows.rejected, f"rejected answers, loss of {subject.name}", notify)
         answer = answering(rail, rows.tokenizer, rows.contract, limit)
         answers = ask(answer, questions, f"answers of {subject.name}", notify)
-    return _Reading(ratios | _of_answers(answers, questions, config.regex), answers)
+    ratios = _of_loss(losses) | _of_pairs(losses, rejected) | _of_answers(answers, questions, config.regex)
+    return _Reading(ratios, answers)
 
 
-def _losses(rail: Rail, rows: Rows, stage: str, notify: Notify) -> list[tuple[float, int]]:
+def _losses(rail: Rail, rows: Sequence[Example], stage: str, notify: Notify) -> list[Measured]:
     """Nats and trained tokens of each row, each computed alone."""
     found = []
-    for done, example in enumerate(rows.examples):
-        notify(Progress(stage, done, len(rows.examples)))
+    for done, example in enumerate(rows):
+        notify(Progress(stage, done, len(rows)))
         (batch,) = Step([[example]]).split(1)
         found.append(rail.evaluate(batch))
     return found
 
 
-def _of_loss(losses: Sequence[tuple[float, int]]) -> dict[str, Ratio]:
-    nats, tokens = zip(*losses, strict=True)
+def _of_loss(losses: Sequence[Measured]) -> dict[str, Ratio]:
+    nats, tokens = [found.loss for found in losses], [found.over for found in losses]
     return {"loss": Ratio(nats, tokens), "perplexity": Ratio(nats, tokens, lambda loss: np.exp(np.minimum(loss, 700)))}
+
+
+def _of_pairs(chosen: Sequence[Measured], rejected: Sequence[Measured]) -> dict[str, Ratio]:
+    """How often the chosen answer is the likelier one, by the mean log-probability per token as ORPO and SimPO see it.
+
+    Equal is not right, as in TRL's `rewards/accuracies`.
+    """
+    if not rejected:
+        return {}
+    wins = [float(c.loss / c.over < r.loss / r.over) for c, r in zip(chosen, rejected, strict=True)]
+    return {"accuracy": Ratio(wins, [1.0] * len(wins))}
 
 
 def _of_answers(answers: Sequence[str], questions: Sequence[Question], pattern: str | None) -> dict[str, Ratio]:

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bp_core.gates import OF_ANSWERS, OF_LOSS
+from bp_core.gates import OF_ANSWERS, OF_LOSS, OF_PAIRS
 
 from .bootstrap import Interval
 from .comparison import Comparison
@@ -72,19 +72,24 @@ def _change(name: str, other: Compared) -> tuple[str, str]:
 
 def _remarks(found: Evaluation) -> list[str]:
     answers = len(found.questions)
+    counted = dict.fromkeys(OF_PAIRS, (found.rows, "pairs")) | dict.fromkeys(OF_ANSWERS, (answers, "answers"))
     remarks = [
         f"intervals from {count} {what} are too narrow; from {FEW} on they can be relied on."
         for what, count in {"rows": found.rows, "answers": answers}.items()
         if 0 < count < FEW
     ]
-    same = [name for name in OF_ANSWERS if name in found.measures and found.measures[name].low in (0, 1)]
-    same = [name for name in same if found.measures[name].low == found.measures[name].high]
-    if same:  # Hanley and Lippman-Hand 1983, the rule of three
-        remarks.append(
-            f"{', '.join(same)}: the same for all {answers} answers, which shows no spread; "
-            f"of others up to {min(1, 3 / answers):.0%} may differ."
-        )
+    for count, what in dict.fromkeys(counted.values()):
+        same = [name for name in counted if counted[name] == (count, what) and _spreadless(found.measures.get(name))]
+        if same:  # Hanley and Lippman-Hand 1983, the rule of three
+            remarks.append(
+                f"{', '.join(same)}: the same for all {count} {what}, which shows no spread; "
+                f"of others up to {min(1, 3 / count):.0%} may differ."
+            )
     return remarks
+
+
+def _spreadless(share: Interval | None) -> bool:
+    return share is not None and share.low == share.high and share.low in (0, 1)
 
 
 def _number(found: Interval, sign: str = "") -> str:

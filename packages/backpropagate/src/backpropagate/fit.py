@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
 from bp_core.config import Optimizer, TrainConfig
+from bp_core.team import launched
 
 from .architecture import Architecture
 from .memory import GIB, Device, Estimate, Load, Setup, estimate
@@ -75,7 +77,7 @@ def cut(config: TrainConfig, model: Architecture | None, rows: Rows, room: Room,
     Smaller micro-batches cost less time than computing layers twice, so they are tried first.
     """
     base = _setup(config, room)
-    if model is None or config.full_ft_offload or config.fp8 or room.device not in ("cuda", "cpu"):
+    if model is None or config.full_ft_offload or _other_kernels(config) or room.device not in ("cuda", "cpu"):
         micro, reason = _unmeasured(config, rows, room, batch)
         micro = min(config.micro_batch or micro, batch)
         return Cut(micro, bool(config.activation_checkpointing), base, None, None, _unknown(config, reason))
@@ -91,12 +93,28 @@ def cut(config: TrainConfig, model: Architecture | None, rows: Rows, room: Room,
     return dataclasses.replace(found, why=_why(config, found, tried, batch, room))
 
 
+def _other_kernels(config: TrainConfig) -> bool:
+    """Whether something computes of which the formula does not know what it keeps."""
+    return bool(config.fp8 or config.liger or config.unsloth or sharing(config)[0])
+
+
+def sharing(config: TrainConfig) -> tuple[bool, str]:
+    """Whether processes share the weights out, and why; accelerate's launcher can ask for it too."""
+    if config.shard is not None:
+        return config.shard, "as set"
+    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true") and launched().size > 1:
+        return True, "accelerate was launched with --use_fsdp"
+    return False, "the default"
+
+
 def optimizer(config: TrainConfig, backend: str) -> tuple[Optimizer, str]:
     """What holds AdamW's moments, and why: those of an adapter are small, those of all weights are not."""
     if config.optimizer:
         return config.optimizer, "as set"
     if config.full_ft_offload:
         return "adamw", "full_ft_offload keeps the moments on the host"
+    if config.mode == "full" and sharing(config)[0]:
+        return "adamw", "shard: every process has a share of the moments"
     if config.mode == "full" and backend == "cuda":
         return "paged-adamw-8bit", "mode full on a card: moments in 8 bits, which may move to the host"
     return "adamw", "the default"
@@ -116,6 +134,7 @@ def _setup(config: TrainConfig, room: Room) -> Setup:
         mode=config.mode,
         optimizer=optimizer(config, room.device)[0],
         init=config.init,
+        attention=config.attention,
     )
 
 

@@ -26,7 +26,8 @@ from .targets import Target
 class Rows:
     """Rows as one model reads them. `source` says where they are from, `truncated` how many had to be cut.
 
-    Of answers that are compared or rated only the good ones are here.
+    Of answers that are compared or rated only the good ones are in `examples`. `rejected` has, of pairs, the other
+    answer to each.
     """
 
     source: str
@@ -34,6 +35,7 @@ class Rows:
     contract: Contract
     tokenizer: ChatTokenizer
     truncated: int = 0
+    rejected: Sequence[Example] = ()
 
 
 def check_data(data: Data | None, columns: str) -> None:
@@ -112,5 +114,7 @@ def _prepared(data: Data, tokenizer: ChatTokenizer, config: TrainConfig, notify:
 def _rows(
     source: str, prepared: Prepared, found: Sequence[Example], tokenizer: ChatTokenizer, samples: int | None = None
 ) -> Rows:
-    good = found[::2] if prepared.report.method in PAIRED else [row for row in found if row.desirable]
-    return Rows(source, good[:samples], prepared.contract, tokenizer, prepared.report.truncated)
+    paired = prepared.report.method in PAIRED
+    good = found[::2] if paired else [row for row in found if row.desirable]
+    bad = found[1::2] if paired else []
+    return Rows(source, good[:samples], prepared.contract, tokenizer, prepared.report.truncated, bad[:samples])

@@ -10,7 +10,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bp_core.config import ALL_LINEAR, STARTS_IN_BASE, Init, Mode, Optimizer
+from bp_core.config import ALL_LINEAR, STARTS_IN_BASE, Attention, Init, Mode, Optimizer
 
 from .architecture import Architecture
 
@@ -38,6 +38,7 @@ class Setup:
     mode: Mode = "lora"
     optimizer: Optimizer = "adamw"
     init: Init = "default"
+    attention: Attention = "auto"
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def _adapter(model: Architecture, setup: Setup, load: Load) -> Estimate:
     again = layer + copies // model.layers if setup.recompute else 0
     held = kept + (0 if setup.recompute else copies)
     logits = 12 * load.targets * model.vocabulary  # float32: probabilities, and two gradients
-    inside = load.tokens * _transient(model, width) + 2 * _scores(model, setup, load) + _row_lengths(model, setup)
+    inside = max(load.tokens * _transient(model, width), _weighing(model, setup, load)) + _row_lengths(model, setup)
     inside += _unpacked(model, setup, load)
     gradients = 4 * trainable
     waiting = gradients if setup.accumulating else 0
@@ -122,7 +123,7 @@ def _full(model: Architecture, setup: Setup, load: Load) -> Estimate:
     kept = between if setup.recompute else model.layers * layer + copies
     again = layer + copies // model.layers if setup.recompute else 0
     head, logits = 8 * load.targets * model.hidden, load.targets * model.vocabulary
-    inside = again + load.tokens * _transient(model, width) + 2 * _scores(model, setup, load)
+    inside = again + max(load.tokens * _transient(model, width), _weighing(model, setup, load))
     gradients, embedding = width * model.parameters, width * model.embedding
     waiting = gradients if setup.accumulating else 0
     parts = embedding * (model.tied + setup.accumulating)
@@ -246,10 +247,29 @@ def _dropped(setup: Setup, sizes: list[int]) -> int:
 
 
 def _scores(model: Architecture, setup: Setup, load: Load) -> int:
-    """Attention's weights of one layer. Only float32 on a card has them: its fast kernels want 16 bits."""
-    if setup.device == "cpu" or setup.dtype != "float32":
+    """Attention's weights of one layer, where they are kept; keys and values are repeated there for each query head."""
+    if not _weighs(setup):
         return 0
-    return 4 * load.tokens * (model.heads * (load.longest or load.tokens) + 2 * model.queries)
+    longest = load.longest or load.tokens
+    masks = longest if setup.attention == "eager" else 0
+    return load.tokens * (_kept_weight(setup) * model.heads * longest + masks + 2 * _width(setup) * model.queries)
+
+
+def _weighing(model: Architecture, setup: Setup, load: Load) -> int:
+    """What comes besides while their gradients are computed, after the MLP's: with those kept, 12 bytes a weight."""
+    weights = load.tokens * model.heads * (load.longest or load.tokens)
+    return (12 - _kept_weight(setup)) * weights if _weighs(setup) else 0
+
+
+def _weighs(setup: Setup) -> bool:
+    """Whether attention keeps its weights: by plain products, and by torch's own in float32 on a card, whose fast
+    kernels want 16 bits."""
+    return setup.attention == "eager" or (setup.device == "cuda" and setup.dtype == "float32")
+
+
+def _kept_weight(setup: Setup) -> int:
+    """Bytes of one of attention's weights: float32, and as it is multiplied where that is in 16 bits."""
+    return 6 if _cast(setup) or (setup.device == "cuda" and _width(setup) == 2) else 4
 
 
 def _transient(model: Architecture, width: int) -> int:

@@ -31,7 +31,9 @@ def seconds(device: str, base: str, recipe: Recipe, tokens: float) -> float | No
 def _key(device: str, base: str, recipe: Recipe) -> str:
     """What a speed depends on most. The rank does not change it much, and is left out."""
     twice = " recomputing" if recipe.activation_checkpointing else ""
-    return f"{device} | {base} | {'float8' if recipe.fp8 else recipe.dtype}{twice}"
+    by = "".join(f" {name}" for name in ("liger", "unsloth") if getattr(recipe, name))
+    by += "" if recipe.attention == "auto" else f" {recipe.attention}"
+    return f"{device} | {base} | {'float8' if recipe.fp8 else recipe.dtype}{twice}{by}"
 
 
 def _file() -> Path:

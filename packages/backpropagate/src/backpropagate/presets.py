@@ -94,7 +94,9 @@ PRESETS = {
     "mistral-7b": Preset(
         "mistralai/Mistral-7B-Instruct-v0.3",
         "Apache-2.0",
-        _config("mistral", 4096, 14336, 32, (32, 8, 128), vocab_size=32768, tie_word_embeddings=False),
+        _config(
+            "mistral", 4096, 14336, 32, (32, 8, 128), vocab_size=32768, tie_word_embeddings=False, sliding_window=None
+        ),
     ),
     "qwen2.5-7b": Preset(
         "Qwen/Qwen2.5-7B-Instruct",
@@ -115,7 +117,9 @@ PRESETS = {
     "mistral-small-24b": Preset(
         "mistralai/Mistral-Small-24B-Instruct-2501",
         "Apache-2.0",
-        _config("mistral", 5120, 32768, 40, (32, 8, 128), vocab_size=131072, tie_word_embeddings=False),
+        _config(
+            "mistral", 5120, 32768, 40, (32, 8, 128), vocab_size=131072, tie_word_embeddings=False, sliding_window=None
+        ),
     ),
     "qwen2.5-32b": Preset(
         "Qwen/Qwen2.5-32B-Instruct",

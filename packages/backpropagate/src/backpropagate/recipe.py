@@ -24,7 +24,7 @@ from bp_core.errors import BackendUnavailable, MlxUnavailable
 from bp_core.rail import Probe, Rail, find, rails
 
 from .architecture import architecture
-from .fit import Room, Rows, alike, cut, optimizer
+from .fit import Room, Rows, alike, cut, optimizer, sharing
 
 
 def preferred(system: str, machine: str) -> tuple[str, ...]:
@@ -51,6 +51,7 @@ def resolve(
         "learning_rate": learning_rate(model, config),
         "max_length": (config.length, "with reasoning_trace" if config.reasoning_trace else "the default"),
         "optimizer": optimizer(config, backend),
+        "shard": sharing(config),
         **preference(config, sizes),
         **_evaluation(config, steps),
     }

@@ -57,7 +57,7 @@ def loss_on_quantized(job: Job, samples: Sequence[Sample], backend: str) -> dict
         found = [rail.evaluate(Batch(row.tokens, row.trained, [len(row.tokens)])) for row in rows.choose(samples)]
     finally:
         rail.close()
-    return {kind: sum(loss for loss, _ in found) / max(1, sum(count for _, count in found))}
+    return {kind: sum(part.loss for part in found) / max(1, sum(part.over for part in found))}
 
 
 def _opened(job: Job, stack: ExitStack) -> Rail | None:

@@ -104,15 +104,18 @@ def curve(events: Sequence[Mapping[str, Any]]) -> list[Block]:
     if not train:
         return []
     blocks: list[Block] = [Heading("Loss"), Picture("loss.svg", "Loss by step", loss_chart(train, evaluation))]
-    if evaluation:
-        of_tokens = any(event.get("perplexity") is not None for event in events)
-        columns = ("evaluated after step", "loss", *(["perplexity"] if of_tokens else []))
-        rows = [
-            (str(step), number_text(loss), *([number_text(math.exp(min(loss, 700)))] if of_tokens else []))
-            for step, loss in evaluation
-        ]
-        blocks.append(Table(columns, rows))
-    return blocks
+    return [*blocks, _evaluations(events)] if evaluation else blocks
+
+
+def _evaluations(events: Sequence[Mapping[str, Any]]) -> Table:
+    """Each evaluation, with what such losses have besides: a perplexity, or an accuracy."""
+    found = {event["step"]: event for event in events if event["event"] == Evaluated.__name__}
+    told = [name for name in ("perplexity", "accuracy") if any(e.get(name) is not None for e in found.values())]
+    rows = [
+        (str(step), *(number_text(event.get(name)) for name in ("loss", *told)))
+        for step, event in sorted(found.items())
+    ]
+    return Table(("evaluated after step", "loss", *told), rows)
 
 
 def _losses(events: Sequence[Mapping[str, Any]], kind: str) -> list[tuple[int, float]]:

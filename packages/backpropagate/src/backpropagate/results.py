@@ -179,7 +179,8 @@ def _skipped(run: Run) -> str:
 def _evaluation(run: Run) -> str:
     which = "the last" if run.published_step == run.recipe.steps else "the best"
     perplexity = "" if run.perplexity is None else f", perplexity {run.perplexity:.4g}"
-    return f"loss {run.eval_loss:.4f}{perplexity}; published is step {run.published_step}, {which}"
+    accuracy = "" if run.accuracy is None else f", accuracy {run.accuracy:.0%}"
+    return f"loss {run.eval_loss:.4f}{perplexity}{accuracy}; published is step {run.published_step}, {which}"
 
 
 def _curve(losses: tuple[float, ...], width: int = 24) -> str:

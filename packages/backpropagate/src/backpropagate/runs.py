@@ -23,6 +23,7 @@ NEWEST = "newest"  # in place of an id: the newest run that has not finished
 _FREE = {
     "why", "output", "micro_batch", "checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "eval_data",
     "eval_every", "activation_checkpointing", "patience", "max_skipped", "max_temp", "cooldown", "disk_wait",
+    "shard",
 }  # fmt: skip
 _STAMP = "%Y%m%d-%H%M%S"
 

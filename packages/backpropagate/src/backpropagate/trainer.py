@@ -39,7 +39,7 @@ from .adapters import adapter_in, export_adapter, is_whole, place, stop_ids
 from .comparison import Comparison, compare
 from .environment import versions
 from .evaluation import Evaluation, evaluate
-from .fit import optimizer
+from .fit import optimizer, sharing
 from .plan import Plan
 from .planning import Place, planned
 from .recipe import choose_rail
@@ -133,8 +133,7 @@ class Trainer:
             team.gather(str(run.path))
             self.close()
             result = carry_out(work, run, watch or (shown.showing(run.id) if shown else _silent), notes, signals)
-            self._rail, self._untrained = work.rail, False
-            return result
+            return self._keep(work, result)
 
     def export(
         self,
@@ -229,6 +228,13 @@ class Trainer:
         known(settings, TrainConfig)
         return dataclasses.replace(self.config, **{name: v for name, v in settings.items() if v is not None})
 
+    def _keep(self, work: Work, result: Run) -> Run:
+        """Leave what was trained open, unless all processes must take part to ask it."""
+        self._rail, self._untrained = work.rail, False
+        if work.plan.recipe.shared_out and launched().size > 1:
+            self.close()
+        return result
+
     def _follow(self, data: Data, config: TrainConfig, chosen: Chosen, signals: Signals) -> Run:
         """`train` in a process that does not lead. It prepares after rank 0, and so finds what that one has cached."""
         team = chosen[1].join()
@@ -238,8 +244,7 @@ class Trainer:
         run = RunFolder(Path(team.gather(None)[0]))
         self.close()
         result = carry_along(work, run, signals)
-        self._rail, self._untrained = work.rail, False
-        return result
+        return self._keep(work, result)
 
     def _prepare(self, data: Data, config: TrainConfig, notify: Notify, chosen: Chosen) -> Work:
         backend, rail, probe = chosen
@@ -291,8 +296,10 @@ def _choose(data: Data, config: TrainConfig) -> Chosen:
     require(data)
     if config.eval_data:
         require(config.eval_data)
-    if config.full_ft_offload and launched().size > 1:
-        raise BadValue("full_ft_offload is for one process, and a launcher started several.")
+    config = replace(config, shard=sharing(config)[0])  # what does not go with it is refused
+    if config.shard and launched().size == 1:
+        fix = "Start it through a launcher: torchrun --nproc-per-node 2 -m backpropagate train …; or leave shard out."
+        raise BadValue("shard shares weights out over several processes, and this is one by itself.", fix=fix)
     reporting.chosen(config.report_to)
     backend, rail, probe = choose_rail(config.backend)
     rail.check(replace(config, optimizer=optimizer(config, backend)[0]))

@@ -35,7 +35,7 @@ class Run:
     """A finished training run. `losses` are per target token, one a step that was not skipped; memory in bytes.
 
     `published_step` is the step whose adapter was published: the best one where there was evaluation, else the last.
-    `eval_loss` and `perplexity` are of that step.
+    `eval_loss`, `perplexity` and `accuracy` are of that step.
     """
 
     id: str
@@ -51,6 +51,7 @@ class Run:
     published_step: int
     eval_loss: float | None
     perplexity: float | None
+    accuracy: float | None  # of preferences, as `Evaluated` has it
 
     def as_dict(self) -> dict[str, Any]:
         return {**dataclasses.asdict(self), "folder": str(self.folder), "adapter": str(self.adapter)}
@@ -104,6 +105,8 @@ def carry_out(work: Work, run: RunFolder, watch: Watch, notes: Sequence[str], si
         state, keeper = _train(work, run, record, signals, opened.card)
         step = _best(state, keeper, work.rail, record)
         contract, mode = work.prepared.contract, work.plan.recipe.mode
+        if team.size > 1:
+            work.rail.collect()
         adapter = agreed(team, lambda: publish(work.rail, run, work.plan.base, contract, step, mode))
         result = _result(work, run, adapter, state, step)
         run.write(status="finished", **_summary(result))
@@ -124,6 +127,7 @@ def carry_along(work: Work, run: RunFolder, signals: Signals) -> Run:
     signals.at_once = False
     state, keeper = _train(work, run, silent, signals, opened.card)
     _best(state, keeper, work.rail, silent)
+    work.rail.collect()
     agreed(team, nothing)  # published
     return Run.from_dict(team.gather(None)[0])
 
@@ -147,9 +151,11 @@ def _train(work: Work, run: RunFolder, watch: Watch, signals: Signals, card: str
 def _questions(work: Work) -> list[report.Question]:
     """Prompts for the report with the answers in the data: held-out ones where there are some.
 
-    None after a full fine-tune: the model as it was before cannot be asked any more.
+    None after a full fine-tune: the model as it was before cannot be asked any more; nor where other processes, which
+    would have to take part, have a share of the weights.
     """
-    if work.plan.recipe.mode == "full":
+    recipe = work.plan.recipe
+    if recipe.mode == "full" or recipe.shared_out:
         return []
     good = work.held_out[:: 2 if work.plan.recipe.method in PAIRED else 1]
     rows = [(example.tokens, *last_answer(example)) for example in good if example.desirable]
@@ -201,12 +207,14 @@ def _result(work: Work, run: RunFolder, adapter: Path, state: State, step: int) 
         published_step=step,
         eval_loss=looks[-1]["loss"] if looks else None,
         perplexity=looks[-1]["perplexity"] if looks else None,
+        accuracy=looks[-1].get("accuracy") if looks else None,
     )
 
 
 def _summary(run: Run) -> dict[str, Any]:
     """What the record keeps of a result."""
-    kept = ("seconds", "peak_memory", "tokens", "targets", "skipped", "published_step", "eval_loss", "perplexity")
+    kept = [*("seconds", "peak_memory", "tokens", "targets", "skipped", "published_step")]
+    kept += ("eval_loss", "perplexity", "accuracy")
     return {"loss": run.losses[-1] if run.losses else None, **{name: getattr(run, name) for name in kept}}
 
 

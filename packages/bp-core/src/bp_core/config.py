@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from .errors import BadValue
-from .gates import OF_ANSWERS, gates_in
+from .gates import METRICS, OF_ANSWERS, gates_in
 
 DType = Literal["auto", "float32", "bfloat16"]
 Mode = Literal["lora", "qlora", "lora-8bit", "full"]
+Attention = Literal["auto", "sdpa", "eager", "flash-attention-2"]
 Optimizer = Literal["adamw", "adamw-8bit", "paged-adamw-8bit"]
 Init = Literal["default", "orthogonal", "pissa", "pissa_niter_16", "olora", "loftq"]
 ExportFormat = Literal["lora", "merged", "gguf", "gguf-lora"]
@@ -30,6 +31,7 @@ BATCH_SIZE = 8
 EVALUATIONS = 10
 FULL_LIMIT = 4_000_000_000  # parameters; beyond, weights, gradients and moments outgrow any single card of a person
 OFFLOAD_LIMIT = 8_500_000_000  # with all of that in the host's memory
+FLASH_CARD = (8, 0)  # compute capability: the first that flash-attention 2 runs on
 FP8_CARD = (8, 9)  # compute capability: the first that multiplies in float8
 RANK = 16
 MAX_LENGTH, TRACE_LENGTH = 2048, 8192  # tokens of an example, without and with a reasoning trace
@@ -83,10 +85,29 @@ class TrainConfig:
         "With mode full: keep weights, gradients and moments in the host's memory, 16 bytes a parameter, and bring the "
         f"weights to the card layer by layer: slow, but for models up to {OFFLOAD_LIMIT / 1e9:g} billion parameters.",
     ] = False
+    shard: Annotated[
+        bool | None,
+        "With several processes: each keeps a share of the weights in place of all (PyTorch's FSDP2); modes lora and "
+        "full. Default: when accelerate was launched with --use_fsdp.",
+    ] = None
     fp8: Annotated[
         bool,
         "With mode lora: multiply with the frozen weights in float8, by torchao; the adapter stays as it is. Needs a "
         f"card of compute capability {FP8_CARD[0]}.{FP8_CARD[1]} or more.",
+    ] = False
+    attention: Annotated[
+        Attention,
+        "What computes attention. auto: torch's own (sdpa), or what else the model has. sdpa, eager (plain products: "
+        "slow, with all weights in memory), flash-attention-2 (a package, and a card of compute capability "
+        f"{FLASH_CARD[0]}.{FLASH_CARD[1]} or more): that one, or the run is refused.",
+    ] = "auto"
+    liger: Annotated[
+        bool, "Compute norms and MLPs by Liger's kernels. A package, for NVIDIA cards and the families that it knows."
+    ] = False
+    unsloth: Annotated[
+        bool,
+        "Let Unsloth load the model and compute it, attention too. A package of its own environment, for NVIDIA cards; "
+        "with modes lora and qlora.",
     ] = False
     lora_preset: Annotated[
         LoraPreset | None,
@@ -310,7 +331,7 @@ class EvalConfig:
     gate: Annotated[
         str,
         "Conditions that must hold, else the exit code is 2: 'loss<2.5,f1>=0.3'. With --against also on the "
-        "difference: 'loss_change<0'. Metrics: loss, perplexity, exact_match, f1, contains, regex.",
+        "difference: 'loss_change<0'. Metrics: " + ", ".join(METRICS) + ".",
     ] = ""
     regex: Annotated[str | None, "A regular expression to look for in each answer. Default: none."] = None
     answers: Annotated[int, "Write answers to so many of the rows, spread over the data; 0 for the loss alone."] = 16
@@ -409,13 +430,22 @@ class Recipe:
     max_trace: int = TrainConfig.max_trace
     mode: Mode = TrainConfig.mode
     full_ft_offload: bool = TrainConfig.full_ft_offload
+    shard: bool = False
     fp8: bool = TrainConfig.fp8
+    attention: Attention = TrainConfig.attention
+    liger: bool = TrainConfig.liger
+    unsloth: bool = TrainConfig.unsloth
     rslora: bool = TrainConfig.rslora
     dora: bool = TrainConfig.dora
     target_modules: str = TrainConfig.target_modules
     init: Init = TrainConfig.init
     optimizer: Optimizer = "adamw"
     why: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def shared_out(self) -> bool:
+        """Whether several processes hold the weights together, so that all must take part in every pass."""
+        return self.shard or self.full_ft_offload
 
 
 @dataclass(frozen=True)
@@ -455,6 +485,11 @@ def _only_for_adapters(name: str, default: object) -> _Clash:
     return ("mode", name), lambda mode, value: mode == "full" and value != default, text
 
 
+def _not_with_unsloth(name: str, default: object) -> _Clash:
+    text = f"unsloth computes the model its own way, so {name} cannot be set"
+    return ("unsloth", name), lambda unsloth, value: unsloth and value != default, text
+
+
 _IMPOSSIBLE: list[_Clash] = [
     _only_for(("orpo", "simpo", "kto"), "beta"),
     _only_for(("simpo",), "gamma"),
@@ -489,10 +524,38 @@ _IMPOSSIBLE: list[_Clash] = [
         lambda offload, mode: offload and mode != "full",
         "full_ft_offload is for mode full; an adapter's base is frozen, and what is trained is small",
     ),
+    *(
+        (
+            ("shard", name),
+            lambda shard, value, no=no: bool(shard) and no(value),
+            f"shard shares out weights as they are trained or frozen, which {why}",
+        )
+        for name, no, why in (
+            ("mode", lambda mode: mode in QUANTIZED, "modes qlora and lora-8bit keep in another form"),
+            ("fp8", bool, "fp8 multiplies its own way"),
+            ("unsloth", bool, "unsloth holds whole"),
+        )
+    ),
+    (
+        ("shard", "mode", "optimizer"),
+        lambda shard, mode, name: bool(shard) and mode == "full" and name not in (None, "adamw"),
+        "shard with mode full shares out AdamW's moments too, so optimizer must be adamw",
+    ),
     (
         ("fp8", "mode"),
         lambda fp8, mode: fp8 and mode != "lora",
         "fp8 multiplies with frozen 16-bit weights, which only mode lora has: leave fp8 or the mode out",
+    ),
+    *(_not_with_unsloth(name, getattr(TrainConfig, name)) for name in ("attention", "liger", "fp8", "dora", "init")),
+    (
+        ("unsloth", "mode"),
+        lambda unsloth, mode: unsloth and mode not in ("lora", "qlora"),
+        "unsloth goes with modes lora and qlora",
+    ),
+    (
+        ("attention", "dtype"),
+        lambda attention, dtype: attention == "flash-attention-2" and dtype == "float32",
+        "attention flash-attention-2 computes in 16 bits, so dtype cannot be float32",
     ),
     (
         ("init", "mode"),

@@ -117,18 +117,21 @@ class Skipped(Event):
 class Evaluated(Event):
     """Mean loss of the held-out examples; `best` when none before was lower.
 
-    `perplexity` is the exponential of a loss per token, None for the losses of preference methods.
+    `perplexity` is the exponential of a loss per token, None for the losses of preference methods. They have `accuracy`
+    instead: the share of pairs or rated answers of which the better side is preferred, as `rail.Measured` says.
     """
 
     loss: float
     perplexity: float | None
     targets: int
     best: bool
+    accuracy: float | None = None
 
     def says(self) -> str:
         mark = ", the best so far" if self.best else ""
         perplexity = "" if self.perplexity is None else f", perplexity {self.perplexity:.4g}"
-        return f"Evaluation after step {self.step}: loss {self.loss:.4f}{perplexity}{mark}."
+        accuracy = "" if self.accuracy is None else f", accuracy {self.accuracy:.0%}"
+        return f"Evaluation after step {self.step}: loss {self.loss:.4f}{perplexity}{accuracy}{mark}."
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from .errors import BadValue
 
 OF_LOSS = ("loss", "perplexity")
+OF_PAIRS = ("accuracy",)
 OF_ANSWERS = ("exact_match", "f1", "contains", "regex")
-METRICS = OF_LOSS + OF_ANSWERS
+METRICS = OF_LOSS + OF_PAIRS + OF_ANSWERS
 CHANGE = "_change"  # after a metric: its difference to the model that is compared with
 _SIGNS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
 _GATE = re.compile(rf"\s*(\w+)\s*({'|'.join(_SIGNS)})\s*(\S+)\s*")

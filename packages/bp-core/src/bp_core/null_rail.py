@@ -10,7 +10,7 @@ from typing import Any
 from .config import Recipe, TrainConfig
 from .errors import OutOfMemory
 from .examples import Batch
-from .rail import Job, Memory, Opened, Probe
+from .rail import Job, Measured, Memory, Opened, Probe
 from .team import Alone, Team
 
 
@@ -45,7 +45,7 @@ class NullRail:
     def accumulate(self, batch: Batch, weight: float) -> float:
         if self.capacity is not None and len(batch.lengths) > self.capacity:
             raise OutOfMemory(f"{len(batch.lengths)} examples do not fit; {self.capacity} do.")
-        total, count = self.evaluate(batch)
+        total, count, _ = self.evaluate(batch)
         self.gradient += weight * count
         self.log.append(f"accumulate {len(batch.lengths)}")
         return weight * total
@@ -69,9 +69,9 @@ class NullRail:
         self.log.append(f"relieve {level}")
         return f"relief {level}"
 
-    def evaluate(self, batch: Batch) -> tuple[float, int]:
+    def evaluate(self, batch: Batch) -> Measured:
         count = sum(map(bool, batch.trained))
-        return count * 2.0 / (1 + self.updates), count
+        return Measured(count * 2.0 / (1 + self.updates), count)
 
     def drift(self, batch: Batch) -> float:
         return self.weight * len(batch.lengths)
@@ -93,6 +93,9 @@ class NullRail:
         for token in tokens if on_token else ():
             on_token(token)  # type: ignore[misc]
         return tokens
+
+    def collect(self) -> None:
+        return None
 
     def save(self, folder: Path) -> None:
         state = {"updates": self.updates, "weight": self.weight}

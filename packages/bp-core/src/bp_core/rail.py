@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from .config import DType, Mode, Recipe, TrainConfig
 from .errors import UnknownBackend
@@ -80,6 +80,18 @@ class Opened:
     card: str = ""
 
 
+class Measured(NamedTuple):
+    """Summed loss, and over how many it is summed: tokens, pairs or rated examples.
+
+    `right`: of how many the model prefers the better answer. Of pairs, by the mean log-probability per token; of rated
+    ones, whether the adapter made the answer likelier if it is good, less likely if bad. 0 where nothing is preferred.
+    """
+
+    loss: float
+    over: int
+    right: int = 0
+
+
 class Rail(Protocol):
     """A framework under the loop. When the device's memory is exhausted it raises OutOfMemory, nothing else."""
 
@@ -124,8 +136,8 @@ class Rail(Protocol):
         """
         ...
 
-    def evaluate(self, batch: Batch) -> tuple[float, int]:
-        """Summed loss, and over how many it is summed (tokens, pairs or rated examples); no gradients."""
+    def evaluate(self, batch: Batch) -> Measured:
+        """The loss of what is trained, and how often the better answer is preferred; no gradients."""
         ...
 
     def drift(self, batch: Batch) -> float:
@@ -149,6 +161,10 @@ class Rail(Protocol):
         on_token: Callable[[int], None] | None = None,
     ) -> list[int]:
         """Greedy continuation of one prompt, up to `limit` tokens or the first of `stop`, which is included."""
+        ...
+
+    def collect(self) -> None:
+        """Every process of a team calls this before rank 0 saves or writes, which needs what the others hold."""
         ...
 
     def save(self, folder: Path) -> None:

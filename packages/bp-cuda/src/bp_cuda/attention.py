@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -11,13 +11,29 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
-NAME = "segments"
+from bp_core.config import Attention
+
+NAME, EAGER, FLASH = "segments", "segments-eager", "flash_attention_2"
+# What keeps examples apart, for each setting; and what a model that cannot do so computes by, one at a time.
+APART: dict[Attention, str] = {"auto": NAME, "sdpa": NAME, "eager": EAGER, "flash-attention-2": FLASH}
+ALONE: dict[Attention, str] = {"sdpa": "sdpa", "eager": "eager", "flash-attention-2": FLASH}
 
 
 def register() -> None:
-    """Make `attn_implementation="segments"` known to transformers. Doing it again changes nothing."""
-    AttentionInterface.register(NAME, attend)
-    AttentionMaskInterface.register(NAME, _no_mask)
+    """Make our `attn_implementation`s known to transformers. Doing it again changes nothing."""
+    for name, function in ((NAME, attend), (EAGER, _attend_eagerly)):
+        AttentionInterface.register(name, function)
+        AttentionMaskInterface.register(name, _no_mask)
+
+
+def borders(implementation: str, lengths: Any, device: torch.device) -> dict[str, Any]:
+    """Where examples of such lengths begin and end, as this kind of attention wants to be told."""
+    ends = [0, *accumulate(int(length) for length in lengths)]
+    if implementation == FLASH:
+        told = torch.tensor(ends, dtype=torch.int32, device=device)
+        longest = int(max(lengths))
+        return {"cu_seq_lens_q": told, "cu_seq_lens_k": told, "max_length_q": longest, "max_length_k": longest}
+    return {"cu_seq_lens_q": ends} if implementation in (NAME, EAGER) and len(lengths) > 1 else {}
 
 
 def attend(
@@ -31,12 +47,16 @@ def attend(
     """Causal attention per segment. query [1, heads, n, dim], key and value [1, kv_heads, m, dim] → [1, n, heads, dim].
 
     `cu_seq_lens_q` lists where segments begin and the last one ends (default: one segment).
-    `sliding_window` and `softcap` are honoured where a model has them.
+    `sliding_window` and `softcap` are honoured where a model has them. `eager`: by plain products.
     """
     borders = options.get("cu_seq_lens_q") or [0, key.shape[2]]
     if query.device.type == "cpu" and query.requires_grad and query.dtype != torch.float32:
         return _on_the_host(query, key, value, borders, options), None
     return _segments(query, key, value, borders, options), None
+
+
+def _attend_eagerly(*tensors: Any, **options: Any) -> tuple[Tensor, None]:
+    return attend(*tensors, **options, eager=True)
 
 
 def _on_the_host(query: Tensor, key: Tensor, value: Tensor, borders: list[int], options: dict[str, Any]) -> Tensor:
@@ -57,8 +77,9 @@ def _one(query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any]) -> 
     dropout, scale = options.get("dropout", 0.0), options.get("scaling")
     n, m = query.shape[2], key.shape[2]
     banded = window is not None and m > window
-    if softcap is not None:
-        return _soft_capped(query, key, value, _mask(n, m, window, query.device), scale, softcap)
+    if softcap is not None or options.get("eager"):
+        weights = _weights(query, key, _mask(n, m, window, query.device), scale, softcap)
+        return torch.dropout(weights, dropout, dropout > 0) @ _repeated(value, query)
     if n == m and not banded:
         return scaled_dot_product_attention(
             query, key, value, dropout_p=dropout, is_causal=n > 1, scale=scale, enable_gqa=True
@@ -76,16 +97,17 @@ def _mask(n: int, m: int, window: int | None, device: torch.device) -> Tensor:
     return seen if window is None else seen & (distance < window)
 
 
-def _soft_capped(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float | None, softcap: float
-) -> Tensor:
-    """Attention with logits squashed to ±softcap (Gemma 2, arXiv:2408.00118, section 2)."""
-    groups = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    scores = query @ key.transpose(2, 3) * (scale or query.shape[-1] ** -0.5)
-    scores = softcap * torch.tanh(scores / softcap)
-    weights = scores.masked_fill(~mask, float("-inf")).float().softmax(-1)
-    return weights.to(query.dtype) @ value
+def _weights(query: Tensor, key: Tensor, mask: Tensor, scale: float | None, softcap: float | None) -> Tensor:
+    """How much a query takes of each value; logits squashed to ±softcap (Gemma 2, arXiv:2408.00118, section 2)."""
+    scores = query @ _repeated(key, query).transpose(2, 3) * (scale or query.shape[-1] ** -0.5)
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    return scores.masked_fill(~mask, float("-inf")).float().softmax(-1).to(query.dtype)
+
+
+def _repeated(shared: Tensor, query: Tensor) -> Tensor:
+    """Keys or values, one head for each of the query's."""
+    return shared.repeat_interleave(query.shape[1] // shared.shape[1], 1)
 
 
 def _no_mask(*args: Any, **kwargs: Any) -> None:

@@ -9,13 +9,14 @@ from functools import partial
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
 
 from bp_core.errors import OutOfMemory, PeerLost
 from bp_core.team import Team, agreed
 
 from ._errors import translated
-from .offload import plain
+from .sharding import together
 from .team import answered, broadcast
 
 _BUCKET = 1 << 23  # numbers that are sent at once
@@ -26,15 +27,18 @@ class Gradients:
 
     def __init__(self, team: Team, parameters: Mapping[str, Parameter]) -> None:
         self._team, self._parameters = team, list(parameters.values())
+        self._apart = team.size > 1 and not any(
+            isinstance(p, DTensor) for p in self._parameters
+        )  # else added up before
         size = min(_BUCKET, sum(parameter.numel() for parameter in self._parameters))
-        self._space = torch.empty(size if team.size > 1 else 0, device=self._parameters[0].device)
+        self._space = torch.empty(size if self._apart else 0, device=self._parameters[0].device)
 
     def clip(self, limit: float) -> float:
         """Make everybody's gradients the sum of all, no longer than `limit`; return how long the sum was.
 
         Memory runs out in all processes or in none.
         """
-        if self._team.size > 1:
+        if self._apart:
             agreed(self._team, self._make_room)
             for bucket in self._buckets():
                 self._exchange(bucket)
@@ -42,7 +46,7 @@ class Gradients:
 
     def _clip(self, limit: float) -> float:
         with translated():
-            return plain(torch.nn.utils.clip_grad_norm_(self._parameters, limit)).item()
+            return together(torch.nn.utils.clip_grad_norm_(self._parameters, limit)).item()
 
     def _make_room(self) -> None:
         """A process that had no examples in this step has no gradients yet."""
@@ -90,10 +94,11 @@ def once(team: Team) -> Iterator[None]:
 
 
 def same(team: Team, tensors: Iterable[Tensor]) -> None:
-    """Give everybody what rank 0 has."""
+    """Give everybody what rank 0 has; of what is shared out each has its own."""
     if team.size > 1:
         for tensor in tensors:
-            broadcast(tensor)
+            if not isinstance(tensor, DTensor):
+                broadcast(tensor)
 
 
 def same_chance(team: Team, device: torch.device) -> None:

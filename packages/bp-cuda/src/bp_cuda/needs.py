@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib.util import find_spec
 
-from bp_core.config import FP8_CARD, QUANTIZED, Recipe, TrainConfig
+from bp_core.config import FLASH_CARD, FP8_CARD, QUANTIZED, Recipe, TrainConfig
 from bp_core.errors import BadValue, PackageMissing
 
 Settings = TrainConfig | Recipe
 Capability = tuple[int, int]
-# Packages by import: the extra of ours that brings them, and their name.
-_EXTRAS = {"bitsandbytes": ("quant", "bitsandbytes"), "torchao": ("fp8", "torchao")}
+FLASH = "attention flash-attention-2"
+# Packages by import: their name, and how they are installed.
+_PACKAGES = {
+    "bitsandbytes": ("bitsandbytes", 'pip install "bp-cuda[quant]"'),
+    "torchao": ("torchao", 'pip install "bp-cuda[fp8]"'),
+    "liger_kernel": ("liger-kernel", 'pip install "bp-cuda[liger]"'),
+    "unsloth": ("unsloth", 'pip install "backpropagate[standard]", in an environment of its own'),
+    "flash_attn": ("flash-attn", "pip install flash-attn --no-build-isolation"),
+}
 
 
 def check(settings: Settings, device: str, capability: Capability | None = None) -> None:
@@ -25,19 +32,28 @@ def check(settings: Settings, device: str, capability: Capability | None = None)
 def require(setting: str, package: str, other: str) -> None:
     """Raise PackageMissing if what `setting` needs is not installed; `other` does without."""
     if find_spec(package) is None:
-        extra, name = _EXTRAS[package]
-        fix = f'Install it: pip install "bp-cuda[{extra}]"; or use {other}.'
-        raise PackageMissing(f"{setting} needs {name}.", fix=fix)
+        name, install = _PACKAGES[package]
+        raise PackageMissing(f"{setting} needs {name}.", fix=f"Install it: {install}; or use {other}.")
 
 
 def _impossible(settings: Settings, device: str, capability: Capability | None) -> Iterator[str]:
     if settings.optimizer == "paged-adamw-8bit" and device == "cpu":
         yield "optimizer paged-adamw-8bit moves moments from a card to the host, and there is no card: use adamw-8bit"
-    if settings.fp8 and (capability is None or capability < FP8_CARD):
-        least, found = "{}.{}".format(*FP8_CARD), "there is none"
-        if capability:
-            found = "this one has {}.{}".format(*capability)
-        yield f"fp8 needs a card of compute capability {least} or more, and {found}: leave fp8 out"
+    if settings.fp8 and (found := _too_old(FP8_CARD, capability)):
+        yield f"fp8 needs {found}: leave fp8 out"
+    for name in ("liger", "unsloth"):
+        if getattr(settings, name) and device != "cuda":
+            yield f"{name} has kernels for NVIDIA cards only: leave {name} out"
+    if settings.attention == "flash-attention-2" and (found := _too_old(FLASH_CARD, capability)):
+        yield f"{FLASH} needs {found}: use attention auto"
+
+
+def _too_old(least: Capability, capability: Capability | None) -> str:
+    """What is needed, and what there is, where that is less."""
+    if capability and capability >= least:
+        return ""
+    found = "this one has {}.{}".format(*capability) if capability else "there is none"
+    return "a card of compute capability {}.{} or more".format(*least) + f", and {found}"
 
 
 def _packages(settings: Settings) -> Iterator[tuple[str, str, str]]:
@@ -46,5 +62,11 @@ def _packages(settings: Settings) -> Iterator[tuple[str, str, str]]:
         yield f"mode {settings.mode}", "bitsandbytes", "--mode lora"
     if settings.fp8:
         yield "fp8", "torchao", "no --fp8"
+    if settings.liger:
+        yield "liger", "liger_kernel", "no --liger"
+    if settings.unsloth:
+        yield "unsloth", "unsloth", "no --unsloth"
+    if settings.attention == "flash-attention-2":
+        yield FLASH, "flash_attn", "--attention auto"
     if settings.optimizer not in (None, "adamw"):
         yield f"optimizer {settings.optimizer}", "bitsandbytes", "--optimizer adamw"

@@ -11,6 +11,8 @@ from torch.nn.functional import logsigmoid, sigmoid
 
 from bp_core.config import Method, Recipe
 
+Losses = tuple[Tensor, Tensor]  # each with the margin by which the better answer is preferred, where there is one
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -37,16 +39,17 @@ class Objective:
     def needs_base(self) -> bool:
         return self.method == "kto"
 
-    def of_pairs(self, scores: Scores) -> Tensor:
-        """Loss of each pair; chosen and rejected alternate in `scores`."""
+    def of_pairs(self, scores: Scores) -> Losses:
+        """Of each pair; chosen and rejected alternate in `scores`."""
         chosen, rejected = scores.means[0::2], scores.means[1::2]
         if self.method == "orpo":
-            return orpo(chosen, rejected, self.beta)
-        return simpo(chosen, rejected, self.beta, self.gamma)
+            return orpo(chosen, rejected, self.beta), chosen - rejected
+        return simpo(chosen, rejected, self.beta, self.gamma), chosen - rejected
 
-    def of_rated(self, scores: Scores, base: Scores, desirable: Tensor, drift: float) -> Tensor:
-        """Loss of each rated example. desirable: bool [examples]; drift: KTO's z₀, in nats."""
-        return kto(scores.sums - base.sums, desirable, drift, self.beta, self.weights)
+    def of_rated(self, scores: Scores, base: Scores, desirable: Tensor, drift: float) -> Losses:
+        """Of each rated example. desirable: bool [examples]; drift: KTO's z₀, in nats."""
+        ratios = scores.sums - base.sums
+        return kto(ratios, desirable, drift, self.beta, self.weights), torch.where(desirable, ratios, -ratios)
 
 
 def of(recipe: Recipe | None) -> Objective:

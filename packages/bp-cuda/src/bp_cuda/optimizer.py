@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,15 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from bp_core.config import Recipe
 from bp_core.errors import CheckpointUnusable
 
-from .offload import plain
 from .rounding import RoundingAdamW
+from .sharding import plain, share_out, together
 
 Parameters = dict[str, Parameter]
 
@@ -47,36 +49,76 @@ def _eight_bit(parameters: Parameters, recipe: Recipe) -> Optimizer:
     return optimizer
 
 
-def save(folder: Path, weights: Parameters, optimizer: Optimizer) -> None:
-    """Write weights (trained ones, and those that were fixed by chance at the start), moments and the random state."""
-    save_file({name: plain(parameter) for name, parameter in weights.items()}, folder / "weights.safetensors")
-    moments = {
-        f"{key}|{name}": plain(torch.as_tensor(value))
-        for name, parameter in weights.items()
-        for key, value in _state(optimizer, parameter).items()
-    }
-    save_file(moments, folder / "optimizer.safetensors")
+@dataclass(frozen=True)
+class Contents:
+    """What a checkpoint holds: weights (trained, or fixed by chance at the start), and moments."""
+
+    weights: dict[str, Tensor]
+    moments: dict[str, Tensor]
+
+
+def contents(weights: Parameters, optimizer: Optimizer, *, kept: bool = True) -> Contents:
+    """Of what is shared out, copies in the host's memory if they are `kept`; all processes must ask."""
+
+    def brought(tensor: Tensor) -> Tensor:
+        whole = together(tensor)
+        return whole if not isinstance(tensor, DTensor) else whole.cpu() if kept else whole.new_empty(0)
+
+    return Contents(
+        {name: brought(parameter) for name, parameter in weights.items()},
+        {
+            f"{key}|{name}": brought(torch.as_tensor(value))
+            for name, parameter in weights.items()
+            for key, value in _state(optimizer, parameter).items()
+        },
+    )
+
+
+def save(folder: Path, whole: Contents) -> None:
+    """Write them, and the random state."""
+    save_file(whole.weights, folder / "weights.safetensors")
+    save_file(whole.moments, folder / "optimizer.safetensors")
     save_file(_random_state(), folder / "random.safetensors")
 
 
 @torch.no_grad()
 def restore(folder: Path, weights: Parameters, optimizer: Optimizer) -> None:
     """Read back what `save` wrote. Raises CheckpointUnusable when it belongs to another model."""
+    found = read(folder, weights)
     try:
-        found = load_file(folder / "weights.safetensors")
-        moments = load_file(folder / "optimizer.safetensors")
-        random = load_file(folder / "random.safetensors")
-        if found.keys() != weights.keys():
-            raise KeyError("it has other layers")
         for name, parameter in weights.items():
-            plain(parameter).copy_(found[name])
+            plain(parameter).copy_(found.weights[name])
             for key, value in _state(optimizer, parameter).items():
-                _bring_back(optimizer.state[parameter], key, value, moments[f"{key}|{name}"])
-    except (OSError, KeyError, RuntimeError, SafetensorError) as error:
+                _bring_back(optimizer.state[parameter], key, value, found.moments[f"{key}|{name}"])
+    except (KeyError, RuntimeError) as error:
+        raise CheckpointUnusable(f"it does not fit this model ({error}).", where=str(folder)) from error
+
+
+def read(folder: Path, weights: Parameters) -> Contents:
+    """What a checkpoint of such weights holds; its random state becomes this process's. Raises CheckpointUnusable."""
+    try:
+        found = Contents(load_file(folder / "weights.safetensors"), load_file(folder / "optimizer.safetensors"))
+        random = load_file(folder / "random.safetensors")
+        if {name: tensor.shape for name, tensor in found.weights.items()} != {n: p.shape for n, p in weights.items()}:
+            raise KeyError("it has other layers")
+    except (OSError, KeyError, SafetensorError) as error:
         raise CheckpointUnusable(f"it does not fit this model ({error}).", where=str(folder)) from error
     torch.set_rng_state(random["cpu"])
     if "cuda" in random:
         torch.cuda.set_rng_state(random["cuda"])
+    return found
+
+
+@torch.no_grad()
+def receive(found: Contents | None, weights: Parameters, optimizer: Optimizer) -> None:
+    """Share out what rank 0 has `found`."""
+    for name, parameter in weights.items():
+        share_out(parameter, found.weights[name] if found else None)
+        for key, value in _state(optimizer, parameter).items():
+            if isinstance(value, DTensor):
+                share_out(value, found.moments[f"{key}|{name}"] if found else None)
+            elif found:
+                value.copy_(found.moments[f"{key}|{name}"])
 
 
 def tensors(weights: Parameters, optimizer: Optimizer) -> Iterator[Tensor]:

@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,14 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import DynamicCache, PreTrainedModel
 
-from bp_core.config import FP8_CARD, QUANTIZED, DType, Recipe, TrainConfig
+from bp_core.config import FP8_CARD, DType, Recipe, TrainConfig
 from bp_core.errors import BackendUnavailable
 from bp_core.examples import Batch
-from bp_core.rail import Job, Memory, Opened, Probe
+from bp_core.rail import Job, Measured, Memory, Opened, Probe
 from bp_core.team import Alone, Team, agreed, launched, nothing
 
 from . import adapter as adapters
-from . import gradients, host, needs, objectives, offload, quantized, relief, team
+from . import attention, gradients, host, needs, objectives, opening, relief, sharding, team
 from . import model as models
 from . import optimizer as optimizers
 from ._errors import translated
@@ -48,6 +47,8 @@ class TorchRail:
         self.reliefs: list[str] = []
         self.objective = objectives.Objective()
         self.team: Team = Alone()
+        self.shared_out = False  # over several processes
+        self.collected: optimizers.Contents | None = None
 
     def join(self) -> Team:
         self.team = team.join(self.device)
@@ -78,50 +79,37 @@ class TorchRail:
             self.check(job.recipe)
         with translated():
             self.close()
-            mode = job.recipe.mode if job.recipe else job.mode
-            full = job.recipe is not None and mode == "full"
-            dtype, self.computed = models.number_formats(job.dtype, self.device, full=full)
-            offloaded = full and job.recipe is not None and job.recipe.full_ft_offload
-            if offloaded:
-                dtype = torch.float32
-            place = torch.device("cpu") if offloaded else self.device
-            base = models.load_base(job.model, dtype, place, quantized.config(mode, self.computed))
-            quantized.settle(base)
-            self.separable = models.separate(base)
-            float8 = self._in_float8(base, job.recipe)
-            self.base_name = job.base_name or str(job.model)
-            self.reliefs, self.objective = [], objectives.of(job.recipe)
-            self.model = base
-            if job.adapter:
-                self.model = adapters.read(base, job.adapter, trainable=job.recipe is not None)
-            elif full:
-                base.requires_grad_(True)
-                if offloaded:
-                    offload.shard(base, self.device, self.computed)
-            elif job.recipe:
-                self.model = adapters.new(base, job.recipe, job.model)
             if job.recipe:
                 self.join()
-                torch.manual_seed(job.recipe.seed)
-                self.model.train()
-                self.parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
-                self.optimizer = optimizers.build(self.parameters, job.recipe)
-                self.max_grad_norm = job.recipe.max_grad_norm
-                gradients.same(self.team, self._kept().values())
-                self.gradients = gradients.Gradients(self.team, self.parameters)
-                if job.recipe.activation_checkpointing:
-                    self._relieve_by(relief.RECOMPUTE)
-        count = base.num_parameters()
+            found = opening.load(job, self.device, emulate_float8=self.emulates_float8)
+            self.model, self.separable, self.computed = found.model, found.separable, found.computed
+            self.base_name = job.base_name or str(job.model)
+            self.reliefs, self.objective = [], objectives.of(job.recipe)
+            if job.recipe:
+                self._prepare(job.recipe)
+        count = found.base.num_parameters()
         trainable = sum(parameter.numel() for parameter in self.parameters.values())
-        number_format = float8 or QUANTIZED.get(mode) or str(dtype).removeprefix("torch.")
-        return Opened(count - trainable, trainable, probe.device, number_format, card=self._card())
+        return Opened(count - trainable, trainable, probe.device, found.format, card=self._card())
+
+    def _prepare(self, recipe: Recipe) -> None:
+        """Be ready to train, with the same numbers in every process."""
+        torch.manual_seed(recipe.seed)
+        model = self._model().train()
+        self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self.optimizer = optimizers.build(self.parameters, recipe)
+        self.max_grad_norm = recipe.max_grad_norm
+        self.shared_out = recipe.shared_out and self.team.size > 1
+        gradients.same(self.team, self._kept().values())
+        self.gradients = gradients.Gradients(self.team, self.parameters)
+        if recipe.activation_checkpointing:
+            self._relieve_by(relief.RECOMPUTE)
 
     def accumulate(self, batch: Batch, weight: float) -> float:
-        with translated():
+        with self._passing(), translated():
             total = 0.0
             for part in self._parts(batch, self.reliefs):
                 with relief.activations(self.reliefs):
-                    loss = self._loss(part)[0] * weight
+                    loss = self._losses(part)[0].sum() * weight
                 loss.backward()
                 total += loss.item()
             return total
@@ -139,6 +127,8 @@ class TorchRail:
             return norm
 
     def relieve(self, level: int) -> str | None:
+        if self.shared_out:
+            return None  # memory that runs out ends a run whose processes compute together
         able = relief.ways(self._model(), of_tokens=self.objective.method == "sft")
         ways = [way for way in able if way not in self.reliefs]
         if not ways:
@@ -154,20 +144,21 @@ class TorchRail:
             torch.cuda.empty_cache()
 
     @torch.no_grad()
-    def evaluate(self, batch: Batch) -> tuple[float, int]:
+    def evaluate(self, batch: Batch) -> Measured:
         model = self._model()
         training = model.training
         model.eval()
         try:
-            with translated():
-                parts = [self._loss(part) for part in self._parts(batch, ())]
-                return sum(loss.item() for loss, _ in parts), sum(count for _, count in parts)
+            with self._passing(), translated():
+                parts = [self._losses(part) for part in self._parts(batch, ())]
+                losses, margins = (torch.cat(found) for found in zip(*parts, strict=True))
+                return Measured(losses.sum().item(), len(losses), int((margins > 0).sum()))
         finally:
             model.train(training)
 
     @torch.no_grad()
     def drift(self, batch: Batch) -> float:
-        with translated():
+        with self._passing(), translated():
             with self._reading(adapter=True):
                 now = self._scores(batch).sums
             return (now - self._base_scores(batch).sums).sum().item()
@@ -201,15 +192,25 @@ class TorchRail:
                     on_token(made[-1])
         return made
 
-    def save(self, folder: Path) -> None:
+    def collect(self) -> None:
         assert self.optimizer, "open a job with a recipe first"
+        if self.shared_out and not isinstance(self.model, PeftModel):
+            with self._passing(), translated():
+                self.collected = optimizers.contents(self._kept(), self.optimizer, kept=self.team.rank == 0)
+
+    def save(self, folder: Path) -> None:
         with translated():
-            optimizers.save(folder, self._kept(), self.optimizer)
+            optimizers.save(folder, self._contents())
+        self.collected = None
 
     def restore(self, folder: Path) -> None:
         assert self.optimizer, "open a job with a recipe first"
-        read = partial(optimizers.restore, folder, self._kept(), self.optimizer)
-        agreed(self.team, read if self.team.rank == 0 else nothing)
+        leads, kept = self.team.rank == 0, self._kept()
+        if self.shared_out and not isinstance(self.model, PeftModel):
+            found = agreed(self.team, partial(optimizers.read, folder, kept) if leads else nothing)
+            optimizers.receive(found, kept, self.optimizer)
+        else:
+            agreed(self.team, partial(optimizers.restore, folder, kept, self.optimizer) if leads else nothing)
         gradients.same(self.team, optimizers.tensors(self._kept(), self.optimizer))
         counted = self.team.gather(optimizers.counts(self._kept(), self.optimizer))[0]
         optimizers.set_counts(self._kept(), self.optimizer, counted)
@@ -223,7 +224,8 @@ class TorchRail:
     def write_model(self, folder: Path) -> None:
         model = self._model()
         assert isinstance(model, PreTrainedModel), "an adapter was trained, not the model"
-        models.write(model, folder)
+        models.write(model, folder, self._contents().weights)
+        self.collected = None
 
     def memory(self) -> Memory:
         if self.device.type == "cuda":
@@ -243,22 +245,30 @@ class TorchRail:
         assert self.model is not None, "open a job first"
         return self.model
 
+    def _contents(self) -> optimizers.Contents:
+        """What was collected, or where nothing is shared out, what is here."""
+        assert self.optimizer, "open a job with a recipe first"
+        return self.collected or optimizers.contents(self._kept(), self.optimizer)
+
+    def _passing(self) -> AbstractContextManager[Any]:
+        """Whether all processes take part in each pass."""
+        return sharding.passing(self.team) if self.shared_out else nullcontext()
+
     def _kept(self) -> optimizers.Parameters:
         """What a checkpoint holds of the model."""
         model = self._model()
         return self.parameters | (adapters.frozen(model) if isinstance(model, PeftModel) else {})
 
-    def _loss(self, batch: Batch) -> tuple[Tensor, int]:
-        """The summed loss, and over how many tokens, pairs or rated examples it is summed."""
+    def _losses(self, batch: Batch) -> objectives.Losses:
+        """Of the tokens, pairs or rated examples."""
         if self.objective.method == "sft":
             losses = self._token_losses(batch)
-        elif self.objective.needs_base:
+            return losses, losses[:0]
+        if self.objective.needs_base:
             base = self._base_scores(batch)
             desirable = torch.as_tensor(batch.desirable, device=self.device)
-            losses = self.objective.of_rated(self._scores(batch), base, desirable, batch.drift)
-        else:
-            losses = self.objective.of_pairs(self._scores(batch))
-        return losses.sum(), len(losses)
+            return self.objective.of_rated(self._scores(batch), base, desirable, batch.drift)
+        return self.objective.of_pairs(self._scores(batch))
 
     def _scores(self, batch: Batch) -> objectives.Scores:
         """How likely the trained tokens of each example are."""
@@ -285,10 +295,12 @@ class TorchRail:
             logits = self._model()(
                 input_ids=tokens[None],
                 position_ids=torch.as_tensor(positions, device=self.device)[None],
-                cu_seq_lens_q=[0, *np.cumsum(lengths).tolist()] if len(lengths) > 1 else None,
+                **attention.borders(self._model().config._attn_implementation, lengths, self.device),
                 logits_to_keep=targets - 1,
                 use_cache=False,
             ).logits[0]
+        if len(logits) != len(targets):  # Unsloth computes all, whatever is asked for
+            logits = logits[targets - 1]
         return cross_entropy(logits.float(), tokens[targets], reduction="none")
 
     def _relieve_by(self, way: str) -> None:
@@ -303,13 +315,6 @@ class TorchRail:
     def _card(self) -> str:
         """The card's UUID as NVML knows it."""
         return f"GPU-{torch.cuda.get_device_properties(self.device).uuid}" if self.device.type == "cuda" else ""
-
-    def _in_float8(self, base: PreTrainedModel, recipe: Recipe | None) -> str | None:
-        """Let the base multiply in float8 if the recipe asks for it, and say so."""
-        if recipe is None or not recipe.fp8:
-            return None
-        import_module(".float8", __package__).convert(base, emulate=self.emulates_float8)
-        return "float8"
 
     def _capability(self) -> needs.Capability | None:
         """The card's compute capability."""

@@ -23,5 +23,12 @@ def _impossible(settings: Settings) -> Iterator[str]:
         yield f"optimizer {settings.optimizer} keeps moments in 8 bits by bitsandbytes, which backend mlx does without"
     if settings.full_ft_offload:
         yield "full_ft_offload moves weights between a card and the host, which on backend mlx share one memory"
+    if settings.shard:
+        yield "shard is for several processes, and backend mlx trains in one"
+    if settings.attention != "auto":
+        yield f"attention {settings.attention} is one of PyTorch's; backend mlx has its own: use attention auto"
+    for name in ("liger", "unsloth"):
+        if getattr(settings, name):
+            yield f"{name} has kernels for NVIDIA cards only: leave {name} out"
     if settings.init in STARTS_IN_BASE:
         yield f"init {settings.init} is not made on backend mlx: use default or orthogonal"

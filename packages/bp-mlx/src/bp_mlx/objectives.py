@@ -14,6 +14,8 @@ from . import host
 
 _PART = 256  # numbers that are added up at once
 
+Losses = tuple[mx.array, mx.array]  # each with the margin by which the better answer is preferred, where there is one
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -40,16 +42,17 @@ class Objective:
     def needs_base(self) -> bool:
         return self.method == "kto"
 
-    def of_pairs(self, scores: Scores) -> mx.array:
-        """Loss of each pair; chosen and rejected alternate in `scores`."""
+    def of_pairs(self, scores: Scores) -> Losses:
+        """Of each pair; chosen and rejected alternate in `scores`."""
         chosen, rejected = scores.means[0::2], scores.means[1::2]
         if self.method == "orpo":
-            return orpo(chosen, rejected, self.beta)
-        return simpo(chosen, rejected, self.beta, self.gamma)
+            return orpo(chosen, rejected, self.beta), chosen - rejected
+        return simpo(chosen, rejected, self.beta, self.gamma), chosen - rejected
 
-    def of_rated(self, scores: Scores, base: Scores, desirable: mx.array, drift: float) -> mx.array:
-        """Loss of each rated example. desirable: bool [examples]; drift: KTO's z₀, in nats."""
-        return kto(scores.sums - base.sums, desirable, drift, self.beta, self.weights)
+    def of_rated(self, scores: Scores, base: Scores, desirable: mx.array, drift: float) -> Losses:
+        """Of each rated example. desirable: bool [examples]; drift: KTO's z₀, in nats."""
+        ratios = scores.sums - base.sums
+        return kto(ratios, desirable, drift, self.beta, self.weights), mx.where(desirable, ratios, -ratios)
 
 
 def of(recipe: Recipe | None) -> Objective:

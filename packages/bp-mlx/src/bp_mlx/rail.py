@@ -16,7 +16,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from bp_core.config import DType, Recipe, TrainConfig
 from bp_core.errors import OutOfMemory
 from bp_core.examples import Batch
-from bp_core.rail import Job, Memory, Opened, Probe
+from bp_core.rail import Job, Measured, Memory, Opened, Probe
 from bp_core.team import Alone, Team
 
 from . import adapter as adapters
@@ -111,10 +111,11 @@ class MlxRail:
             self._put(self.parameters)
         mx.clear_cache()
 
-    def evaluate(self, batch: Batch) -> tuple[float, int]:
+    def evaluate(self, batch: Batch) -> Measured:
         with translated(), self._reading(adapter=True):
-            parts = [self._loss(part, self._fixed(part)) for part in self._parts(batch, ())]
-            return sum(loss.sum().item() for loss in parts), sum(len(loss) for loss in parts)
+            parts = [self._losses(part, self._fixed(part)) for part in self._parts(batch, ())]
+            losses, margins = (mx.concatenate(found) for found in zip(*parts, strict=True))
+            return Measured(float(losses.sum().item()), len(losses), int((margins > 0).sum().item()))
 
     def drift(self, batch: Batch) -> float:
         with translated():
@@ -148,6 +149,9 @@ class MlxRail:
                 if on_token:
                     on_token(made[-1])
         return made
+
+    def collect(self) -> None:
+        return None
 
     def save(self, folder: Path) -> None:
         assert self.optimizer, "open a job with a recipe first"
@@ -213,12 +217,13 @@ class MlxRail:
 
     def _weighted(self, parameters: optimizers.Arrays, batch: Batch, weight: float, fixed: mx.array | None) -> mx.array:
         self._put(parameters)
-        return self._loss(batch, fixed).sum() * weight
+        return self._losses(batch, fixed)[0].sum() * weight
 
-    def _loss(self, batch: Batch, fixed: objectives.Scores | None) -> mx.array:
-        """The loss of each token, pair or rated example. `fixed`: what the base alone makes of them, if that counts."""
+    def _losses(self, batch: Batch, fixed: objectives.Scores | None) -> objectives.Losses:
+        """Of the tokens, pairs or rated examples. `fixed`: what the base alone makes of them, if that counts."""
         if self.objective.method == "sft":
-            return mx.concatenate([mx.zeros(0), *(self._token_losses(grid) for grid in rows.grids(batch))])
+            losses = mx.concatenate([mx.zeros(0), *(self._token_losses(grid) for grid in rows.grids(batch))])
+            return losses, losses[:0]
         if fixed is None:
             return self.objective.of_pairs(self._scores(batch))
         return self.objective.of_rated(self._scores(batch), fixed, mx.array(np.asarray(batch.desirable)), batch.drift)

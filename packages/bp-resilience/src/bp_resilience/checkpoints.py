@@ -74,7 +74,10 @@ class Keeper:
 
     def save(self, state: State, rail: Rail) -> Path:
         """Write a checkpoint, then drop this run's older ones. Raises DiskFull with those before it intact."""
-        target = Path(led(rail.join(), lambda: str(self._write(state, rail))))
+        team = rail.join()
+        if team.size > 1:
+            rail.collect()
+        target = Path(led(team, lambda: str(self._write(state, rail))))
         self._saved, self._saved_at = state.step, self._clock.now()
         return target
 

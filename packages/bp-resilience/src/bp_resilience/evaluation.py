@@ -6,28 +6,27 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 
 from bp_core.config import Recipe
 from bp_core.errors import OutOfMemory
 from bp_core.events import Evaluated, EvaluationShrunk, Watch
 from bp_core.examples import Batch, StepBatch
-from bp_core.rail import Rail
+from bp_core.rail import Measured, Rail
 from bp_core.team import agreed
 
 from .checkpoints import State
 from .sharing import rounds
 
 
-def drift_of(rail: Rail, examples: StepBatch, size: int) -> float:
+def drift_of(rail: Rail, examples: StepBatch, size: int, *, even: bool = False) -> float:
     """How far the adapter has moved from the base on answers that do not belong to their prompts; at least 0.
 
     KTO's reference point z₀ (arXiv:2402.01306, section 4.1), over a whole step, so that its loss does not depend on how
-    the step is cut; 0 for other methods.
+    the step is cut; 0 for other methods. `even`: every process measures as often as the others.
     """
     team = rail.join()
-    mine = islice(examples.mismatched(size), team.rank, None, team.size)
-    part = agreed(team, lambda: sum(map(rail.drift, mine)))
+    mine = rounds(examples.mismatched(size), team)
+    part = agreed(team, lambda: sum(rail.drift(batch) * counts for batch, counts in mine if counts or even))
     whole: float = sum(team.gather(part))
     return max(0.0, whole * examples.weight)
 
@@ -50,7 +49,7 @@ class Evaluation:
         assert self._examples is not None
         while True:
             try:
-                loss = self._loss(self._examples, state.eval_batch, asked)
+                found = self._measure(self._examples, state.eval_batch, asked)
                 break
             except (OutOfMemory, MemoryError):
                 self._rail.discard()
@@ -58,27 +57,32 @@ class Evaluation:
                     raise
                 state = replace(state, eval_batch=state.eval_batch // 2)
                 self._watch(EvaluationShrunk(state.step, state.eval_batch))
-        return state if loss is None else self._counted(state, loss)
+        return state if found is None else self._counted(state, *found)
 
     def patience_over(self, state: State) -> bool:
         return 0 < self._recipe.patience <= state.worse
 
-    def _loss(self, examples: StepBatch, size: int, asked: Callable[[], bool]) -> float | None:
-        """The mean loss, `size` rows at a time; None when a stop was asked for."""
-        total, team = 0.0, self._rail.join()
-        for batch in rounds(examples.split(size, drift_of(self._rail, examples, size)), team):
+    def _measure(self, examples: StepBatch, size: int, asked: Callable[[], bool]) -> tuple[float, float] | None:
+        """The mean loss and the share that is right, `size` rows at a time; None when a stop was asked for."""
+        total, right, team = 0.0, 0, self._rail.join()
+        even = self._recipe.shared_out
+        for batch, counts in rounds(examples.split(size, drift_of(self._rail, examples, size, even=even)), team):
             if asked():
                 return None
-            total += sum(team.gather(agreed(team, partial(self._sum, batch))))
-        return total * examples.weight
+            found = agreed(team, partial(self._sums, batch if counts or even else None))
+            for loss, hits in team.gather(found if counts else (0.0, 0)):
+                total, right = total + loss, right + hits
+        return total * examples.weight, right * examples.weight
 
-    def _sum(self, batch: Batch | None) -> float:
-        return self._rail.evaluate(batch)[0] if batch else 0.0
+    def _sums(self, batch: Batch | None) -> tuple[float, int]:
+        found = self._rail.evaluate(batch) if batch else Measured(0.0, 0)
+        return found.loss, found.right
 
-    def _counted(self, state: State, loss: float) -> State:
+    def _counted(self, state: State, loss: float, share: float) -> State:
         best = math.isfinite(loss) and (state.best_loss is None or loss < state.best_loss)
-        perplexity = math.exp(min(loss, 700.0)) if self._recipe.method == "sft" else None
-        self._watch(Evaluated(state.step, loss, perplexity, self._targets, best))
+        of_tokens = self._recipe.method == "sft"
+        perplexity = math.exp(min(loss, 700.0)) if of_tokens else None
+        self._watch(Evaluated(state.step, loss, perplexity, self._targets, best, None if of_tokens else share))
         if best:
             return replace(state, evaluated=state.step, best_step=state.step, best_loss=loss, worse=0)
         return replace(state, evaluated=state.step, worse=state.worse + 1)

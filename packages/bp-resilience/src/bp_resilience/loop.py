@@ -120,10 +120,10 @@ class _Loop:
 
     def _attempt(self, examples: StepBatch, state: State, rate: float) -> tuple[float, float]:
         """Mean loss and gradient norm of one try at a step. A loss that is not finite changes nothing."""
-        drift = drift_of(self.rail, examples, state.micro_batch)
+        drift = drift_of(self.rail, examples, state.micro_batch, even=self.recipe.shared_out)
         split = partial(examples.split, drift=drift)
-        mine = share(split, self.recipe.batch_size, state.micro_batch, self.team)
-        part = agreed(self.team, lambda: sum(self.rail.accumulate(batch, examples.weight) for batch in mine))
+        mine = share(split, self.recipe.batch_size, state.micro_batch, self.team, even=self.recipe.shared_out)
+        part = agreed(self.team, lambda: sum(self.rail.accumulate(b, times * examples.weight) for b, times in mine))
         loss: float = sum(self.team.gather(part))
         if not math.isfinite(loss):
             self.rail.discard()

@@ -12,22 +12,32 @@ from .clock import Clock
 from .heat import Sensor
 
 
-def share(split: Callable[[int], Iterable[Batch]], rows: int, micro_batch: int, team: Team) -> Iterator[Batch]:
-    """This process's micro-batches of a step of so many rows: as many as the others have, if the rows allow that.
+def share(
+    split: Callable[[int], Iterable[Batch]], rows: int, micro_batch: int, team: Team, *, even: bool = False
+) -> Iterator[tuple[Batch, int]]:
+    """This process's micro-batches of a step of so many rows, each to count once: as many as the others have, if the
+    rows allow that.
 
     `split` cuts the step into micro-batches of at most so many rows. Nothing where there are fewer rows than processes.
+    `even`: just as many as the others have; what is made up for that counts 0 times.
     """
     if team.size > 1:
-        rounds = -(-rows // (team.size * micro_batch))
-        micro_batch = -(-rows // (team.size * rounds))
-    return islice(split(micro_batch), team.rank, None, team.size)
+        turns = -(-rows // (team.size * micro_batch))
+        micro_batch = -(-rows // (team.size * turns))
+    for batch, counts in rounds(split(micro_batch), team):
+        if counts or even:
+            yield batch, int(counts)
 
 
-def rounds(batches: Iterable[Batch], team: Team) -> Iterator[Batch | None]:
-    """One batch a round for this process, None where none is left for it; everybody has the same number of rounds."""
+def rounds(batches: Iterable[Batch], team: Team) -> Iterator[tuple[Batch, bool]]:
+    """One batch a round for this process; everybody has the same number of rounds.
+
+    Where none is left for it, it has another's, which does not count.
+    """
     waiting = iter(batches)
     while taken := list(islice(waiting, team.size)):
-        yield taken[team.rank] if team.rank < len(taken) else None
+        mine = team.rank < len(taken)
+        yield taken[team.rank if mine else 0], mine
 
 
 def common_clock(clock: Clock, team: Team) -> Clock:
