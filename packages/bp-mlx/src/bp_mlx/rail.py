@@ -72,6 +72,33 @@ class MlxRail:
         format = quantized.format_of(base.model) or models.format_of(base)
         return Opened(count - (trainable if mode == "full" else 0), trainable, host.device(), format)
 
+    def _attach(self, base: models.Base, job: Job) -> None:
+        """Put the adapter on that is wanted, and make ready to train if that is."""
+        if job.adapter:
+            self.settings = adapters.read(base.model, job.adapter)
+        elif job.recipe and job.recipe.mode != "full":
+            self.settings = adapters.new(base.model, job.recipe)
+        if job.recipe:
+            self._prepare(base, job.recipe)
+
+    def _prepare(self, base: models.Base, recipe: Recipe) -> None:
+        """Make what the recipe trains trainable, and the optimizer for it."""
+        models.check_length(base, recipe.max_length)
+        if recipe.mode == "full":
+            models.check_names(base, self.source)
+            base.model.unfreeze()
+        else:
+            for layer in adapters.layers(base.model).values():
+                layer.unfreeze(recurse=False)
+        mx.random.seed(recipe.seed)
+        base.model.train()
+        self.parameters = dict(tree_flatten(base.model.trainable_parameters()))
+        mx.eval(self.parameters)
+        self.optimizer = optimizers.build(self.parameters, recipe)
+        self.max_grad_norm = recipe.max_grad_norm
+        if recipe.activation_checkpointing:
+            self._relieve_by(relief.RECOMPUTE)
+
     def accumulate(self, batch: Batch, weight: float) -> float:
         with translated():
             self._note_peak()
@@ -184,33 +211,6 @@ class MlxRail:
     def _base(self) -> models.Base:
         assert self.base is not None, "open a job first"
         return self.base
-
-    def _attach(self, base: models.Base, job: Job) -> None:
-        """Put the adapter on that is wanted, and make ready to train if that is."""
-        if job.adapter:
-            self.settings = adapters.read(base.model, job.adapter)
-        elif job.recipe and job.recipe.mode != "full":
-            self.settings = adapters.new(base.model, job.recipe)
-        if job.recipe:
-            self._prepare(base, job.recipe)
-
-    def _prepare(self, base: models.Base, recipe: Recipe) -> None:
-        """Make what the recipe trains trainable, and the optimizer for it."""
-        models.check_length(base, recipe.max_length)
-        if recipe.mode == "full":
-            models.check_names(base, self.source)
-            base.model.unfreeze()
-        else:
-            for layer in adapters.layers(base.model).values():
-                layer.unfreeze(recurse=False)
-        mx.random.seed(recipe.seed)
-        base.model.train()
-        self.parameters = dict(tree_flatten(base.model.trainable_parameters()))
-        mx.eval(self.parameters)
-        self.optimizer = optimizers.build(self.parameters, recipe)
-        self.max_grad_norm = recipe.max_grad_norm
-        if recipe.activation_checkpointing:
-            self._relieve_by(relief.RECOMPUTE)
 
     def _put(self, parameters: optimizers.Arrays) -> None:
         self._base().model.update(tree_unflatten(list(parameters.items())))
