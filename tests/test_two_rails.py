@@ -20,8 +20,8 @@ from bp_core.examples import Batch
 from bp_core.rail import Job, find
 
 # Of each family one whose details mlx-lm has to get right: rotary kinds, windows, soft caps, linear attention.
-FAMILIES = ["llama31", "qwen3.5", "phi4-mini"]
-OTHERS = ["llama-biases", "smollm3", "mistral-small", "qwen2.5", "qwen3", "gemma2", "gemma3"]
+FAMILIES = ["llama31", "qwen3.5"]
+OTHERS = ["phi4-mini", "llama-biases", "smollm3", "mistral-small", "qwen2.5", "qwen3", "gemma2", "gemma3"]
 KINDS = {
     "rslora": dict(rslora=True, rank=8),
     "dora": dict(dora=True),
@@ -30,6 +30,11 @@ KINDS = {
     "kto": dict(method="kto", beta=0.1, desirable_weight=1.0, undesirable_weight=1.2),
     "named layers": dict(target_modules="q_proj,down_proj"),
 }
+QUICK = ("dora", "orpo", "kto")  # the others take their time in the slow tier
+
+
+def each(names, quick):
+    return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in names]
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +82,7 @@ def close(mine, theirs):
     assert len(set(mine)) == len(mine)
 
 
-@pytest.mark.parametrize("family", [*FAMILIES, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
+@pytest.mark.parametrize("family", each([*FAMILIES, *OTHERS], FAMILIES))
 def test_each_family_has_the_cpu_rails_curve_logits_and_names(family, tmp_path):
     folder = tiny_families.save(family, tmp_path / family)
     cpu, mlx = both(folder, tmp_path / "start", max_length=24)
@@ -90,7 +95,7 @@ def test_each_family_has_the_cpu_rails_curve_logits_and_names(family, tmp_path):
     np.testing.assert_allclose(reader.logits(words), mlx.logits(words), atol=2e-4)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", each(KINDS, QUICK))
 def test_each_kind_of_adapter_and_method_has_the_cpu_rails_curve(kind, tiny, tmp_path):
     cpu, mlx = both(tiny, tmp_path / "start", **KINDS[kind])
     close(go(mlx, range(10)), go(cpu, range(10)))
@@ -99,6 +104,7 @@ def test_each_kind_of_adapter_and_method_has_the_cpu_rails_curve(kind, tiny, tmp
     assert mine.loss == pytest.approx(theirs.loss, rel=1e-3) and mine[1:] == theirs[1:]
 
 
+@pytest.mark.slow
 def test_the_whole_way_has_the_cpu_rails_curve_on_the_same_examples(home, tmp_path):
     """Of all weights, for those start alike: data, order, schedule, clipping and steps through the two doors."""
     runs, (model, rows) = {}, prepare(tmp_path)
@@ -116,7 +122,7 @@ def test_the_whole_way_has_the_cpu_rails_curve_on_the_same_examples(home, tmp_pa
     np.testing.assert_allclose(mine, other, atol=2e-3)
 
 
-@pytest.mark.parametrize("kind", ["rslora", "dora"])
+@pytest.mark.parametrize("kind", each(["rslora", "dora"], QUICK))
 def test_an_adapter_goes_from_rail_to_rail_and_back(kind, tiny, tmp_path):
     """Trained on the CPU, trained on with MLX, and back: each time as if the other had gone on."""
     at = written(go_on("cpu", tiny, None, [0, 1], kind), tmp_path / "0")
