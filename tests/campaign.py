@@ -18,6 +18,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from faults import damage, disk, kills, memory, processes, runs, stops
 
+from bp_core.rail import find
+
 
 class Campaign:
     """A folder with a reference run in it, and the table of what was survived."""
@@ -108,7 +110,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--small", action="store_true", help="a few of each fault")
     parser.add_argument("--only", choices=["kills", "memory", "disk", "damage", "stops", "processes"])
+    parser.add_argument("--backend", choices=["cpu", "mlx"], default="cpu", help="whose runs meet the faults")
     options = parser.parse_args()
+    runs.SETTINGS["backend"] = options.backend
+    find(options.backend)  # imported here, so that no child has to
     folder = Path(tempfile.mkdtemp(prefix="campaign-"))
     try:
         campaign = Campaign(folder, options.small)

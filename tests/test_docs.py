@@ -5,6 +5,7 @@ import runpy
 import shlex
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,13 @@ def test_the_loop(tmp_path, monkeypatch, capsys):
 def test_the_torch_rail(tmp_path, monkeypatch, tiny_llama, capsys):
     (tmp_path / "model").symlink_to(tiny_llama)
     run(python_block("bp-cuda"), tmp_path, monkeypatch)
+    assert "(3, 49152)" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(find_spec("mlx") is None, reason="there is no MLX for this machine")
+def test_the_mlx_rail(tmp_path, monkeypatch, tiny_llama, capsys):
+    (tmp_path / "model").symlink_to(tiny_llama)
+    run(python_block("bp-mlx"), tmp_path, monkeypatch)
     assert "(3, 49152)" in capsys.readouterr().out
 
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,17 @@ CAMPAIGN = Path(__file__).parent / "campaign.py"
     ["kills", *(pytest.param(p, marks=pytest.mark.slow) for p in ("processes", "memory", "disk", "damage", "stops"))],
 )
 def test_faults_are_survived(part, home, smollm2):
-    words = [sys.executable, str(CAMPAIGN), "--small", "--only", part]
+    survived("--only", part)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("mlx") is None, reason="there is no MLX for this machine")
+def test_kills_are_survived_on_mlx(home, smollm2):
+    assert "the same bytes" in survived("--only", "kills", "--backend", "mlx")
+
+
+def survived(*words):
+    words = [sys.executable, str(CAMPAIGN), "--small", *words]
     done = subprocess.run(words, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout

@@ -1,6 +1,7 @@
 """One suite for every installed rail that runs here: each verb keeps its promise."""
 
 import math
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -30,8 +31,8 @@ def rail(request, tmp_path):
     found.close()
 
 
-def test_null_and_cpu_always_run_and_a_missing_one_is_named():
-    assert {"null", "cpu"} <= set(AVAILABLE)
+def test_null_cpu_and_mlx_run_and_a_missing_one_is_named():
+    assert {"null", "cpu"} | ({"mlx"} if find_spec("mlx") else set()) <= set(AVAILABLE)
     with pytest.raises(UnknownBackend, match="abacus"):
         find("abacus")
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from bp_core.errors import OutOfMemory
 from bp_core.events import Evaluated, EvaluationShrunk, MemoryShrunk, Relieved, Stepped
-from bp_core.rail import Job
-from bp_cuda.rail import CpuRail
+from bp_core.rail import Job, find
 from bp_data import Batches, ChatTokenizer, prepare
 from bp_resilience import Keeper, Surroundings, train
+
+from .runs import SETTINGS
 
 sys.path.append(str(Path(__file__).parents[2] / "packages" / "bp-cuda" / "tests"))
 from tiny_models import recipe
@@ -41,8 +42,8 @@ class Faulty:
 
 
 def run(model, rows, folder, *fault, micro=MICRO):
-    """Events of a run on the CPU rail with that fault."""
-    rail, events = CpuRail(), []
+    """Events of a run of the campaign's backend with that fault."""
+    rail, events = find(SETTINGS["backend"]), []
     chosen = recipe(
         steps=STEPS, batch_size=BATCH, micro_batch=micro, eval_every=2, learning_rate=1e-3, checkpoint_every=4
     )

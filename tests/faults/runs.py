@@ -12,7 +12,6 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from backpropagate import Trainer, models
 from bp_core.folders import damage
-from bp_cuda.rail import CpuRail  # noqa: F401 - imported here, so that no child has to
 from bp_resilience import read_events
 
 torch.set_num_threads(1)

@@ -18,9 +18,10 @@ from bp_core.errors import AdapterUnusable, HubUnreachable, ModelNotFound, Outpu
 from bp_core.events import Notify, Progress
 from bp_core.examples import Sample
 from bp_core.folders import damage, move, new_folder, write_json
-from bp_core.rail import Job, Rail
+from bp_core.rail import Job, Rail, find, rails
 from bp_data import ChatTokenizer
 from bp_export import Export, Parity, export, verify
+from bp_export.mlx_weights import comes_from, is_quantized
 from bp_export.pipeline import model_name
 
 from . import models
@@ -115,14 +116,15 @@ def job_for(folder: Path, notify: Notify, dtype: DType = "auto", base: str | Non
     except (ValueError, KeyError) as error:
         raise AdapterUnusable("it does not say which base model it belongs to.", where=str(path)) from error
     model = models.locate(str(name), notify)
-    if _origin(folder).get(_FINGERPRINT) not in (None, models.fingerprint(model)):
+    known = _origin(folder).get(_FINGERPRINT) in (None, models.fingerprint(model))
+    if not known and not (base and _is_source(model, folder, notify)):
         raise AdapterUnusable(f"{name} is not the model it was trained on.", where=str(folder), fix=_OTHER_BASE)
     return Job(model, adapter=folder, dtype=dtype)
 
 
 def export_adapter(folder: Path, config: ExportConfig, notify: Notify) -> Export:
     """Export what was trained, and prove the result against it as PyTorch (or another rail) runs it in float32."""
-    job = job_for(folder, notify, "float32")
+    job, trained = job_for(folder, notify, "float32", config.base), job_for(folder, notify, "float32")
     base = base_of(folder)
     settings: dict[str, Any] = {"name": model_name(Path(base)) if base and is_whole(folder) else None, "notify": notify}
     settings["written"] = partial(_record, folder)
@@ -131,8 +133,8 @@ def export_adapter(folder: Path, config: ExportConfig, notify: Notify) -> Export
     notify(Progress("open the reference", 0, 0))
     samples = samples_of(folder, job.model)
     mode = mode_of(folder)
-    if mode in QUANTIZED and not _leans_on_4_bits(folder):
-        settings["losses"] = {QUANTIZED[mode]: loss_on_quantized(replace(job, mode=mode, dtype="auto"), samples)}
+    if (mode in QUANTIZED or job.model != trained.model) and not _leans_on_4_bits(folder):
+        settings["losses"] = loss_on_quantized(replace(trained, mode=mode, dtype="auto"), samples, _backend_of(folder))
     with ExitStack() as stack:
         settings["reference"] = reference(job, _folder_of(base, notify), stack)
         settings["samples"] = samples
@@ -153,6 +155,19 @@ def verify_file(file: Path, trained: str | None, base: str | None, notify: Notif
         truth = reference(job, _folder_of(base_of(folder), notify), stack)
         samples = samples_of(folder, job.model)
         return verify(file, job.model, job.adapter, reference=truth, samples=samples, notify=notify)
+
+
+def _is_source(model: Path, adapter: Path, notify: Notify) -> bool:
+    """Whether `model` has the 16-bit weights of the MLX-quantised base that an adapter was trained on."""
+    trained = _folder_of(base_of(adapter), notify)
+    return trained is not None and is_quantized(models.description(trained)) and comes_from(trained, model)
+
+
+def _backend_of(folder: Path) -> str:
+    """The rail that trained what is in a folder, if it is here; else the best one."""
+    run = run_of(folder)
+    name = str(run.read()["recipe"]["backend"]) if run else "auto"
+    return name if name in rails() and find(name).probe().available else "auto"
 
 
 def _leans_on_4_bits(folder: Path) -> bool:

@@ -346,7 +346,7 @@ def convert(
 
 
 @ollama_app.command()
-@with_options(ExportConfig, "format", "quantization", "output", "ollama", "ollama_name")
+@with_options(ExportConfig, "format", "quantization", "output", "base", "ollama", "ollama_name")
 def register(
     settings: dict[str, Any],
     file: Annotated[str, typer.Argument(help="The .gguf file. A Modelfile beside it says how it is to run.")],

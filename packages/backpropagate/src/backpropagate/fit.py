@@ -78,8 +78,9 @@ def cut(config: TrainConfig, model: Architecture | None, rows: Rows, room: Room,
     """
     base = _setup(config, room)
     if model is None or config.full_ft_offload or _other_kernels(config) or room.device not in ("cuda", "cpu"):
-        micro = min(config.micro_batch or (1 if config.packing else batch), batch)
-        return Cut(micro, bool(config.activation_checkpointing), base, None, None, _unknown(config))
+        micro, reason = _unmeasured(config, rows, room, batch)
+        micro = min(config.micro_batch or micro, batch)
+        return Cut(micro, bool(config.activation_checkpointing), base, None, None, _unknown(config, reason))
     tried: list[Cut] = []
     for recompute, micro in _ways(config, batch):
         setup = dataclasses.replace(base, recompute=recompute, accumulating=micro < batch)
@@ -161,7 +162,20 @@ def _why(config: TrainConfig, found: Cut, tried: list[Cut], batch: int, room: Ro
     return {name: reason for name, reason in reasons.items() if getattr(config, name) is None}
 
 
-def _unknown(config: TrainConfig) -> dict[str, str]:
-    micro = "a packed row is full" if config.packing else "the batch size"
+def _unmeasured(config: TrainConfig, rows: Rows, room: Room, batch: int) -> tuple[int, str]:
+    """Rows at once where no formula says what they need, and why.
+
+    Metal may end the process when memory runs out, so MLX gets no more than a row of the greatest length, which must
+    fit anyway.
+    """
+    if config.packing:
+        return 1, "a packed row is full"
+    together = sum(tokens <= config.length for tokens in rows.tokens[:batch])
+    if room.device != "mlx" or together == batch:
+        return batch, "the batch size"
+    return max(1, together), f"together they hold no more than the {config.length} tokens of max_length"
+
+
+def _unknown(config: TrainConfig, micro: str) -> dict[str, str]:
     reasons = {"micro_batch": micro, "activation_checkpointing": "not needed, as far as is known"}
     return {name: reason for name, reason in reasons.items() if getattr(config, name) is None}

@@ -54,7 +54,7 @@ class Preflight:
     def says(self) -> str:
         """One line for the person who starts a run."""
         if self.memory is None:
-            return f"Memory: not known for this kind of model. {self._time()}"
+            return f"Memory: not known for this kind of model or backend. {self._time()}"
         need, free = self.memory.total / GIB, "" if self.free is None else f" of {self.free / GIB:.1f} GiB free"
         guess = "" if self.checked else ", roughly: its kind of layer is not one that was checked"
         parts = f"weights {self.memory.weights / GIB:.1f}, activations {self._active() / GIB:.1f}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import platform
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,14 +20,19 @@ from bp_core.config import (
     Recipe,
     TrainConfig,
 )
-from bp_core.errors import BackendUnavailable
+from bp_core.errors import BackendUnavailable, MlxUnavailable
 from bp_core.rail import Probe, Rail, find, rails
 
 from .architecture import architecture
 from .fit import Room, Rows, alike, cut, optimizer, sharing
 
-# In this order `--backend auto` tries what is installed.
-_PREFERRED = ("cuda", "cpu")
+
+def preferred(system: str, machine: str) -> tuple[str, ...]:
+    """In this order `--backend auto` tries what is installed. Off Apple's GPUs MLX is far slower than PyTorch."""
+    return ("cuda", "mlx", "cpu") if (system, machine) == ("darwin", "arm64") else ("cuda", "cpu")
+
+
+_PREFERRED = preferred(sys.platform, platform.machine())
 
 
 def resolve(
@@ -125,6 +132,8 @@ def choose_rail(wanted: str) -> tuple[str, Rail, Probe]:
 
     Raises UnknownBackend, BackendUnavailable.
     """
+    if wanted == "mlx" and wanted not in rails():
+        raise MlxUnavailable("backend mlx is not installed.")
     names = [name for name in _PREFERRED if name in rails()] if wanted == "auto" else [wanted]
     reasons = []
     for name in names:
@@ -133,7 +142,8 @@ def choose_rail(wanted: str) -> tuple[str, Rail, Probe]:
         if probe.available:
             return name, rail, probe
         reasons.append(f"{name}: {probe.reason}")
-    raise BackendUnavailable("no backend can run here (" + "; ".join(reasons or ["none is installed"]) + ").")
+    kind = MlxUnavailable if wanted == "mlx" else BackendUnavailable
+    raise kind("no backend can run here (" + "; ".join(reasons or ["none is installed"]) + ").")
 
 
 def _duration(config: TrainConfig, rows: int) -> tuple[int, int, dict[str, str]]:

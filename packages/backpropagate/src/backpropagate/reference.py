@@ -10,7 +10,9 @@ from typing import Any
 from bp_core.examples import Batch, Sample
 from bp_core.rail import Job, Rail, find, rails
 from bp_export import rows
+from bp_export.mlx_weights import is_quantized
 
+from . import models
 from .recipe import choose_rail
 from .shapes import parameters
 
@@ -44,25 +46,26 @@ def reference(job: Job, before: Path | None, stack: ExitStack) -> Rail | WholeMo
     return WholeModel(after, _opened(Job(before, dtype=job.dtype), stack) if before else None)
 
 
-def loss_on_quantized(job: Job, samples: Sequence[Sample]) -> float:
-    """Nats per trained token, on the rows of the proof, of an adapter on its quantised base: as it was trained.
+def loss_on_quantized(job: Job, samples: Sequence[Sample], backend: str) -> dict[str, float]:
+    """Nats per trained token, on the rows of the proof, of an adapter on its quantised base, by what that is kept in.
 
-    Raises PackageMissing.
+    `backend` is the rail that trained it, for each has a quantisation of its own. Raises PackageMissing.
     """
-    _, rail, _ = choose_rail("auto")
-    rail.open(job)
+    _, rail, _ = choose_rail(backend)
+    kind = rail.open(job).dtype
     try:
         found = [rail.evaluate(Batch(row.tokens, row.trained, [len(row.tokens)])) for row in rows.choose(samples)]
     finally:
         rail.close()
-    return sum(part.loss for part in found) / max(1, sum(part.over for part in found))
+    return {kind: sum(part.loss for part in found) / max(1, sum(part.over for part in found))}
 
 
 def _opened(job: Job, stack: ExitStack) -> Rail | None:
-    if "cpu" not in rails():
+    name = "mlx" if is_quantized(models.description(job.model)) else "cpu"  # PyTorch does not read MLX's 4 bits
+    if name not in rails():
         return None
-    rail = find("cpu")
-    if _BYTES * parameters(job.model) > _SHARE * rail.probe().free:
+    rail = find(name)
+    if not rail.probe().available or _BYTES * parameters(job.model) > _SHARE * rail.probe().free:
         return None
     rail.open(job)
     stack.callback(rail.close)

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bp_core.config import QUANTIZED, Recipe
+from bp_core.config import Recipe
 from bp_export import Export, Parity
 from bp_export.ollama import Registered
 
@@ -22,10 +22,8 @@ from .preflight import Preflight
 from .quantity import gigabytes
 from .training import Run
 
-_LABELS = {
-    **{kind: f"trained, on {kind}" for kind in QUANTIZED.values()},
-    **{"base": "base model", "adapter": "trained", "merged": "merged, f16 GGUF", "final": "this file"},
-}
+# Of the forms of a model; another one is named after what its base is kept in.
+_LABELS = {"base": "base model", "adapter": "trained", "merged": "merged, f16 GGUF", "final": "this file"}
 
 # What would steer the terminal is shown instead: ␛ for an escape.
 _VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {127: "␡"}
@@ -153,7 +151,7 @@ def show_parity(parity: Parity, console: Console) -> None:
         table.add_row(check.name, short(check.measured), short(check.limit), f"{mark} {check.note}".rstrip())
     console.print(table)
     if parity.losses:
-        losses = Table("loss on training rows", *(_LABELS[name] for name in parity.losses))
+        losses = Table("loss on training rows", *(_LABELS.get(name, f"trained, on {name}") for name in parity.losses))
         losses.add_row("nats per target", *(f"{loss:.3f}" for loss in parity.losses.values()))
         console.print(losses)
     console.print(parity.formats)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from bp_core.config import ALL_LINEAR, FULL_LIMIT, OFFLOAD_LIMIT, STARTS_IN_BASE, TrainConfig
 from bp_core.errors import BadValue, ModelTooLarge, ModelUnusable
-from bp_export.weights import Weights
+from bp_export.merge import open_base
+from bp_export.mlx_weights import is_quantized
 
 from . import models
 
@@ -21,7 +22,7 @@ def refuse_misfits(config: TrainConfig, base: Path) -> None:
 
     Raises ModelUnusable for weights that are quantised already, ModelTooLarge for mode full.
     """
-    _refuse_quantised(base)
+    _refuse_quantised(config, base)
     if config.mode == "full":
         _refuse_giants(base, config.full_ft_offload)
     problems = list(_misfits(config, base))
@@ -31,12 +32,20 @@ def refuse_misfits(config: TrainConfig, base: Path) -> None:
 
 def parameters(base: Path) -> int:
     """How many numbers the weights are. Raises ModelUnusable."""
-    weights = Weights(base)
+    weights = open_base(base)
     return sum(math.prod(weights.shape(name)) for name in weights.names())
 
 
-def _refuse_quantised(base: Path) -> None:
-    if stored := models.description(base).get("quantization_config"):
+def _refuse_quantised(config: TrainConfig, base: Path) -> None:
+    description = models.description(base)
+    if is_quantized(description):
+        if config.backend != "mlx" or config.mode not in ("lora", "qlora"):
+            raise ModelUnusable(
+                f"its weights are stored in MLX's {description['quantization']['bits']} bits.",
+                where=str(base),
+                fix="Train an adapter on it with --backend mlx, or name the original model with 16-bit weights.",
+            )
+    elif stored := description.get("quantization_config"):
         kind = stored.get("quant_method", "some format")
         raise ModelUnusable(
             f"its weights are stored quantised ({kind}), so nothing that is trained can be merged into them.",
@@ -84,7 +93,7 @@ def _unknown(wanted: list[str], layers: dict[str, tuple[int, ...]], base: Path) 
 
 def _linear(base: Path) -> dict[str, tuple[int, ...]]:
     """The linear layers with the shapes of their weights."""
-    weights = Weights(base)
+    weights = open_base(base)
     modules = {
         name.removesuffix(".weight"): weights.shape(name) for name in weights.names() if name.endswith(".weight")
     }

@@ -250,7 +250,7 @@ class Trainer:
         backend, rail, probe = chosen
         trackers = reporting.chosen(config.report_to)
         base = models.locate(config.model, notify)
-        refuse_misfits(config, base)
+        refuse_misfits(replace(config, backend=backend), base)
         self._tokenizer = ChatTokenizer.open(base)
         settings: dict[str, Any] = {"max_length": config.length, "train_on": config.train_on, "on_progress": notify}
         settings |= {"method": config.method}

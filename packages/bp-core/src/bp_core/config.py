@@ -53,7 +53,7 @@ class TrainConfig:
 
     model: Annotated[str, "Preset, hub id (owner/name) or folder of the base model."] = "smollm2-135m"
     output: Annotated[str, "Folder for the adapter and the run's records."] = "output"
-    backend: Annotated[str, "Where to train: auto, or the name of an installed rail (cuda, cpu, null)."] = "auto"
+    backend: Annotated[str, "Where to train: auto, or the name of an installed rail (cuda, mlx, cpu, null)."] = "auto"
     steps: Annotated[int | None, "Optimizer steps. Default: from --epochs."] = None
     epochs: Annotated[float | None, f"Passes over the data. Default: {EPOCHS:g}, unless --steps is given."] = None
     samples: Annotated[int | None, "Use only the first so many examples of the data."] = None
@@ -233,6 +233,11 @@ class ExportConfig:
     quantization: Annotated[Quantization, "Number format inside the GGUF."] = "q4_k_m"
     output: Annotated[str | None, "File or folder to write. Default: beside the adapter."] = None
     overwrite: Annotated[bool, "Replace what an earlier export wrote there."] = False
+    base: Annotated[
+        str | None,
+        "Merge into this model, the 16-bit source of a base that MLX had quantised. Default: the base that was trained "
+        "on.",
+    ] = None
     ollama: Annotated[bool, "Register the GGUF with Ollama, too, and see that it behaves there."] = False
     ollama_name: Annotated[
         str | None, "What Ollama shall call it; asks for --ollama by itself. Default: the file's name."
@@ -252,7 +257,7 @@ class ExportConfig:
         return self.ollama or self.ollama_name is not None
 
     def __post_init__(self) -> None:
-        check(self, {"num_ctx": _POSITIVE}, _NOT_GGUF)
+        check(self, {"num_ctx": _POSITIVE}, [*_NOT_GGUF, _MERGELESS])
 
 
 @dataclass(frozen=True)
@@ -604,6 +609,11 @@ _NOT_GGUF: list[_Clash] = [
     )
     for name in ("ollama", "ollama_name", "ollama_overwrite", "system", "num_ctx")
 ]
+_MERGELESS: _Clash = (
+    ("base", "format"),
+    lambda base, format: base is not None and format == "lora",
+    "base is set, but the format lora merges nothing",
+)
 _POSITIVE: _Range = (1, math.inf)
 _TRAIN_RANGES: dict[str, _Range] = {
     "steps": _POSITIVE,

@@ -181,6 +181,15 @@ class BackendUnavailable(BackpropagateError):
     fix = "Use --backend cpu, or install the driver that this backend needs; `backprop info` shows what was found."
 
 
+class MlxUnavailable(BackendUnavailable):
+    """The MLX backend cannot run here: it is not installed, or there is no MLX for this machine."""
+
+    code = "DEP_MLX_UNAVAILABLE"
+    fix = (
+        'MLX runs on Macs with Apple Silicon, and on Linux: pip install "backpropagate[mlx]"; else use --backend auto.'
+    )
+
+
 class PackageMissing(BackpropagateError):
     """A Python package that this input needs is not installed; few need it, so it does not come by default."""
 

@@ -16,7 +16,7 @@ from bp_core.errors import AdapterUnusable, ModelUnusable
 from bp_core.events import Notify, Progress
 
 from . import adapter as lora
-from . import weights
+from . import mlx_weights, weights
 from .families import text_name
 from .hf_files import chat_template, read_json
 from .places import require_free, require_space
@@ -66,9 +66,13 @@ class Merged:
             raise AdapterUnusable(f"it changes {name}, which the base model uses twice (tied embeddings).")
 
 
-def open_base(base: Path) -> Weights:
-    """The weights of a base model folder. Raises ModelUnusable if they are missing, broken or quantised."""
-    source = Weights(base)
+def open_base(base: Path) -> Source:
+    """The weights of a base model folder, unpacked if MLX quantised them.
+
+    Raises ModelUnusable if they are missing, broken or quantised by others.
+    """
+    packed = mlx_weights.is_quantized(read_json(base / "config.json", optional=True))
+    source: Source = mlx_weights.MlxWeights(base) if packed else Weights(base)
     for name in source.names():
         if source.dtype(name) not in _FLOATS:
             raise ModelUnusable(
@@ -98,8 +102,17 @@ def write_merged(adapter: Path, base: Path, target: Path, notify: Notify | None 
         for name in _COPIED:
             if (base / name).is_file():
                 shutil.copyfile(base / name, draft / name)
+        _say_as_written(draft)
         if contract:
             _keep_contract(contract, adapter, draft)
+
+
+def _say_as_written(folder: Path) -> None:
+    """The weights are floats now, whatever the base's were."""
+    config = read_json(folder / "config.json", optional=True)
+    if mlx_weights.is_quantized(config):
+        kept = {name: value for name, value in config.items() if name not in mlx_weights.SETTINGS}
+        folders.write_json(folder / "config.json", kept)
 
 
 def _keep_contract(contract: Contract, adapter: Path, draft: Path) -> None:

@@ -1,0 +1,161 @@
+"""LoRA adapters on a base model: made, read, switched off, written in PEFT's layout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_unflatten
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from bp_core.config import ALL_LINEAR, Recipe
+from bp_core.errors import AdapterUnusable
+
+from . import start
+from .lora import LoraLinear, Settings, shape
+
+Layers = dict[str, nn.Module]
+_CONFIG, _WEIGHTS, _PREFIX = "adapter_config.json", "adapter_model.safetensors", "base_model.model."
+_PARTS = {"lora_A": "lora_A.weight", "lora_B": "lora_B.weight", "lora_magnitude_vector": "lora_magnitude_vector"}
+_HEADS = ("lm_head", "embed_out", "output")
+# Settings of PEFT that change what is computed, and are not read here.
+_UNREAD = ("rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out", "layer_replication", "lora_bias")
+
+
+def new(model: nn.Module, recipe: Recipe) -> Settings:
+    """Put a fresh adapter in float32 on the linear layers of the recipe."""
+    mx.random.seed(recipe.seed)
+    settings = Settings(recipe.rank, recipe.alpha, recipe.dropout, recipe.rslora, recipe.dora)
+    pair = start.orthogonal if recipe.init == "orthogonal" else start.default
+    wanted = {name: layer for name, layer in _linear(model).items() if _wanted(name, recipe.target_modules)}
+    for name, layer in wanted.items():
+        _put(model, name, LoraLinear(layer, *pair(*shape(layer), recipe.rank), settings))
+    return settings
+
+
+def read(model: nn.Module, folder: Path) -> Settings:
+    """Put the adapter of a PEFT folder on the model, in float32. Raises AdapterUnusable."""
+    try:
+        settings = _settings(json.loads((folder / _CONFIG).read_text(encoding="utf-8")))
+        found = load_file(folder / _WEIGHTS)
+        known = {_tail(name): (name, layer) for name, layer in _linear(model).items()}
+        for module in sorted({_module(key) for key in found}):
+            name, layer = known[_tail(module)]
+            parts = {part: found.get(f"{module}.{key}") for part, key in _PARTS.items()}
+            _put(model, name, _read_layer(layer, settings, parts))
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise AdapterUnusable(f"it does not fit this model ({error}).", where=str(folder)) from error
+    return settings
+
+
+def layers(model: nn.Module) -> dict[str, LoraLinear]:
+    """The adapted layers by their names."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, LoraLinear)}
+
+
+@contextmanager
+def switched_off(model: nn.Module) -> Iterator[None]:
+    """The base alone."""
+    adapted = layers(model).values()
+    try:
+        for layer in adapted:
+            layer.switch(on=False)
+        yield
+    finally:
+        for layer in adapted:
+            layer.switch(on=True)
+
+
+def write(model: nn.Module, settings: Settings, folder: Path, base_name: str) -> None:
+    """Write weights and settings. `base_name` is what they call the base."""
+    adapted = layers(model)
+    weights = {
+        f"{_PREFIX}{_in_peft(name)}.{key}": np.array(layer[part])
+        for name, layer in adapted.items()
+        for part, key in _PARTS.items()
+        if part in layer
+    }
+    save_file(weights, folder / _WEIGHTS, metadata={"format": "pt"})
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base_name,
+        "r": settings.rank,
+        "lora_alpha": settings.alpha,
+        "lora_dropout": settings.dropout,
+        "use_rslora": settings.rslora,
+        "use_dora": settings.dora,
+        "target_modules": sorted({name.rpartition(".")[2] for name in adapted}),
+        "bias": "none",
+        "init_lora_weights": True,
+        "inference_mode": True,
+    }
+    (folder / _CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
+
+
+def _settings(config: Mapping[str, Any]) -> Settings:
+    unread = [name for name in _UNREAD if config.get(name)]
+    if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none" or unread:
+        raise ValueError(f"only plain LoRA, rsLoRA and DoRA are read; it uses {', '.join(unread) or 'another kind'}")
+    return Settings(
+        int(config["r"]),
+        float(config["lora_alpha"]),
+        float(config.get("lora_dropout", 0.0)),
+        bool(config.get("use_rslora")),
+        bool(config.get("use_dora")),
+    )
+
+
+def _read_layer(layer: nn.Module, settings: Settings, parts: Mapping[str, np.ndarray | None]) -> LoraLinear:
+    a, b, lengths = (parts[part] for part in _PARTS)
+    rows, columns = shape(layer)
+    if a is None or b is None or a.shape != (settings.rank, columns) or b.shape != (rows, settings.rank):
+        raise ValueError(f"a layer of {rows} × {columns} has no pair of rank {settings.rank}")
+    if settings.dora != (lengths is not None):
+        raise ValueError("the lengths of DoRA are missing, or too many")
+    made = LoraLinear(layer, mx.array(a.astype(np.float32)), mx.array(b.astype(np.float32)), settings)
+    if lengths is not None:
+        made.lora_magnitude_vector = mx.array(lengths.astype(np.float32))
+    return made
+
+
+def _linear(model: nn.Module) -> Layers:
+    kinds = nn.Linear, nn.QuantizedLinear
+    return {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
+
+
+def _wanted(name: str, targets: str) -> bool:
+    """As PEFT chooses layers: by the end of their names."""
+    if targets == ALL_LINEAR:
+        return name.rpartition(".")[2] not in _HEADS
+    return any(f".{name}".endswith(f".{target.strip()}") for target in targets.split(","))
+
+
+def _put(model: nn.Module, name: str, layer: LoraLinear) -> None:
+    model.update_modules(tree_unflatten([(name, layer)]))
+
+
+def _module(key: str) -> str:
+    """The layer that a tensor of an adapter belongs to."""
+    for ending in _PARTS.values():
+        if key.endswith(f".{ending}"):
+            return key.removesuffix(f".{ending}")
+    raise ValueError(f"{key} is no part of a LoRA adapter")
+
+
+def _tail(name: str) -> str:
+    """A layer's name from its place among the layers on: what comes before differs between frameworks."""
+    place = name.find("layers.")
+    return name[place:] if place >= 0 else name.removeprefix(_PREFIX)
+
+
+def _in_peft(name: str) -> str:
+    """What transformers calls a layer of mlx-lm's model."""
+    return name.replace("language_model.model.", "model.", 1)

@@ -1,0 +1,171 @@
+"""A base model from its folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+from mlx_lm.utils import _get_classes, load_model
+from safetensors import safe_open
+
+from bp_core.config import DType, Mode
+from bp_core.errors import BadValue, ModelUnusable
+
+from . import description, host, quantized
+from ._errors import is_out_of_memory
+
+_FORMATS = {"float32": mx.float32, "bfloat16": mx.bfloat16}
+Arrays = dict[str, mx.array]
+
+
+@dataclass(frozen=True)
+class Base:
+    """A model, its layers, and the most tokens a row may have (None: any). `picks` can skip places before the head."""
+
+    model: nn.Module
+    layers: list[nn.Module]
+    longest: int | None
+    picks: nn.Module | None
+
+
+def load_base(folder: Path, dtype: mx.Dtype, mode: Mode) -> Base:
+    """The base model, frozen, in `dtype`; linear layers quantised if the mode asks for it. Raises ModelUnusable."""
+    if not (folder / "config.json").is_file():
+        raise ModelUnusable("config.json is missing.", where=str(folder))
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        described = description.for_mlx(config)
+        model, _ = load_model(folder, lazy=True, model_config=described, get_model_classes=_classes)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise ModelUnusable(str(error).split("\n")[0], where=str(folder)) from error
+    body = _body(model)
+    layers = list(body.layers if body else getattr(model, "layers", []))
+    _in_format(model, dtype)
+    quantized.quantize(layers, mode)
+    mx.eval(model.parameters())
+    model.freeze()
+    if body:
+        body.__class__ = type(type(body).__name__, (_Picking, type(body)), {})
+    return Base(model.eval(), layers, description.longest(config), body)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where in a grid of tokens logits are wanted: int32 [places] each."""
+
+    rows: mx.array
+    columns: mx.array
+
+    def of(self, values: mx.array) -> mx.array:
+        """`values` [rows, columns, n] there: [places, n]."""
+        return values[self.rows, self.columns]
+
+
+class _Picking:
+    """A model's body that hands on only the places that are wanted, so that the head computes no others."""
+
+    _wanted: Places | None = None
+
+    def __call__(self, *args: Any, **options: Any) -> mx.array:
+        hidden: mx.array = super().__call__(*args, **options)  # type: ignore[misc]
+        return hidden if self._wanted is None else self._wanted.of(hidden)[None]
+
+
+def logits(base: Base, tokens: mx.array, places: Places, cache: Any = None) -> mx.array:
+    """The logits at some places of `tokens` [rows, columns]: [places, vocabulary]. Raises BadValue for long rows."""
+    check_length(base, tokens.shape[1])
+    if base.picks is None:
+        return places.of(base.model(tokens, cache=cache))
+    base.picks._wanted = places
+    try:
+        return base.model(tokens, cache=cache)[0]
+    finally:
+        base.picks._wanted = None
+
+
+def check_length(base: Base, length: int) -> None:
+    """Raise BadValue for rows that this model is not computed exactly for."""
+    if base.longest and length > base.longest:
+        raise BadValue(
+            f"rows of {length} tokens: mlx-lm computes this model as it was trained only up to {base.longest}.",
+            fix=f"Use --max-length {base.longest} or less, or another --backend.",
+        )
+
+
+def write(base: Base, folder: Path, source: Path) -> None:
+    """Write a whole model in Hugging Face's layout, in the number format that it was trained in. `source`: its base."""
+    weights = dict(tree_flatten(base.model.parameters()))
+    mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "pt"})
+    for name in ("config.json", "generation_config.json"):
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["dtype"] = format_of(base)
+    config.pop("torch_dtype", None)
+    (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+
+
+def check_names(base: Base, folder: Path) -> None:
+    """Raise BadValue for a model that mlx-lm keeps otherwise than its files: it could not be written back."""
+    shapes: dict[str, list[int]] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "np") as file:
+            shapes |= {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - it is no dict
+    if any(shapes.get(name) != list(value.shape) for name, value in tree_flatten(base.model.parameters())):
+        raise BadValue(
+            "mode full: mlx-lm keeps the weights of this kind of model otherwise than its files do.",
+            fix="Use --mode lora.",
+        )
+
+
+def format_of(base: Base) -> str:
+    """The number format of the weights."""
+    return str(tree_flatten(base.model.parameters())[0][1].dtype).removeprefix("mlx.core.")
+
+
+def number_format(wanted: DType) -> mx.Dtype:
+    """What weights are kept and products computed in: bfloat16 on Apple's GPUs, float32 on a processor."""
+    if wanted != "auto":
+        return _FORMATS[wanted]
+    return mx.bfloat16 if host.on_metal() else mx.float32
+
+
+def _classes(config: dict[str, Any]) -> tuple[type[nn.Module], type]:
+    """mlx-lm's classes for a model, but norms, which it may add 1 to as it reads them, come in float32."""
+    kind, settings = _get_classes(config)
+
+    class Exact(kind):  # type: ignore[misc, valid-type]
+        def sanitize(self, weights: Arrays) -> Arrays:
+            small = {name: value.astype(mx.float32) for name, value in weights.items() if _is_norm(value)}
+            found: Arrays = kind.sanitize(self, weights | small) if hasattr(kind, "sanitize") else weights
+            return found
+
+    Exact.__name__ = kind.__name__
+    return Exact, settings
+
+
+def _is_norm(value: mx.array) -> bool:
+    return value.ndim == 1 and mx.issubdtype(value.dtype, mx.floating)
+
+
+def _in_format(model: nn.Module, dtype: mx.Dtype) -> None:
+    """Cast what is not kept in full precision by design, such as the decay of linear attention."""
+    castable = getattr(model, "cast_predicate", lambda name: True)
+    floats = [
+        (n, v) for n, v in tree_flatten(model.parameters()) if mx.issubdtype(v.dtype, mx.floating) and castable(n)
+    ]
+    model.load_weights([(name, value.astype(dtype)) for name, value in floats], strict=False)
+
+
+def _body(model: nn.Module) -> nn.Module | None:
+    """The part that ends before the head."""
+    found = (module for _, module in model.named_modules() if "embed_tokens" in module and "layers" in module)
+    return next((module for module in found if module is not model), None)

@@ -1,0 +1,291 @@
+"""The MLX rail: the loop's verbs on Apple's GPUs, and the same code on a processor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import psutil
+from mlx.utils import tree_flatten, tree_unflatten
+from mlx_lm.models.cache import make_prompt_cache
+
+from bp_core.config import DType, Recipe, TrainConfig
+from bp_core.errors import OutOfMemory
+from bp_core.examples import Batch
+from bp_core.rail import Job, Measured, Memory, Opened, Probe
+from bp_core.team import Alone, Team
+
+from . import adapter as adapters
+from . import host, needs, objectives, quantized, relief, rows
+from . import model as models
+from . import optimizer as optimizers
+from ._errors import translated
+from .lora import Settings
+
+
+class MlxRail:
+    """One model on one device. Adapters are float32; the base, and products, are in the number format of the job."""
+
+    def __init__(self) -> None:
+        self.base: models.Base | None = None
+        self.optimizer: optimizers.AdamW | None = None
+        self.parameters: optimizers.Arrays = {}
+        self.gradients: optimizers.Arrays = {}
+        self.settings: Settings | None = None
+        self.max_grad_norm = math.inf
+        self.base_name, self.source = "", Path()
+        self.reliefs: list[str] = []
+        self.objective = objectives.Objective()
+        self.limit = host.working_set()  # bytes
+        self.peak = 0
+
+    def join(self) -> Team:
+        return Alone()
+
+    def probe(self) -> Probe:
+        machine = psutil.virtual_memory()
+        total = self.limit or machine.total
+        dtype: DType = "bfloat16" if host.on_metal() else "float32"
+        return Probe(True, host.device(), total=total, free=min(machine.available, total), dtype=dtype)
+
+    def check(self, settings: TrainConfig | Recipe) -> None:
+        needs.check(settings)
+
+    def open(self, job: Job) -> Opened:
+        if job.recipe:
+            self.check(job.recipe)
+        with translated():
+            self.close()
+            host.keep_within(self.limit)
+            mode = job.recipe.mode if job.recipe else job.mode
+            base = models.load_base(job.model, models.number_format(job.dtype), mode)
+            self.base, self.source = base, job.model
+            self.base_name = job.base_name or str(job.model)
+            self.reliefs, self.objective = [], objectives.of(job.recipe)
+            count = quantized.count(base.model)
+            self._attach(base, job)
+        trainable = sum(value.size for value in self.parameters.values())
+        format = quantized.format_of(base.model) or models.format_of(base)
+        return Opened(count - (trainable if mode == "full" else 0), trainable, host.device(), format)
+
+    def _attach(self, base: models.Base, job: Job) -> None:
+        """Put the adapter on that is wanted, and make ready to train if that is."""
+        if job.adapter:
+            self.settings = adapters.read(base.model, job.adapter)
+        elif job.recipe and job.recipe.mode != "full":
+            self.settings = adapters.new(base.model, job.recipe)
+        if job.recipe:
+            self._prepare(base, job.recipe)
+
+    def _prepare(self, base: models.Base, recipe: Recipe) -> None:
+        """Make what the recipe trains trainable, and the optimizer for it."""
+        models.check_length(base, recipe.max_length)
+        if recipe.mode == "full":
+            models.check_names(base, self.source)
+            base.model.unfreeze()
+        else:
+            for layer in adapters.layers(base.model).values():
+                layer.unfreeze(recurse=False)
+        mx.random.seed(recipe.seed)
+        base.model.train()
+        self.parameters = dict(tree_flatten(base.model.trainable_parameters()))
+        mx.eval(self.parameters)
+        self.optimizer = optimizers.build(self.parameters, recipe)
+        self.max_grad_norm = recipe.max_grad_norm
+        if recipe.activation_checkpointing:
+            self._relieve_by(relief.RECOMPUTE)
+
+    def accumulate(self, batch: Batch, weight: float) -> float:
+        with translated():
+            self._note_peak()
+            total = 0.0
+            for part in self._parts(batch, self.reliefs):
+                fixed = self._fixed(part)
+                loss, gradients = mx.value_and_grad(self._weighted)(self.parameters, part, weight, fixed)
+                self._put(self.parameters)
+                summed = {name: self.gradients.get(name, 0.0) + value for name, value in gradients.items()}
+                mx.eval(loss, summed)
+                self.gradients = summed
+                total += loss.item()
+            self._watch_memory()
+            return total
+
+    def update(self, learning_rate: float) -> float:
+        assert self.optimizer, "open a job with a recipe first"
+        with translated():
+            gradients, norm = optimizers.clip(self.gradients, self.max_grad_norm)
+            if math.isfinite(norm):
+                self.parameters = self.optimizer.step(self.parameters, gradients, learning_rate)
+                self._put(self.parameters)
+            self.gradients = {}
+            return norm
+
+    def relieve(self, level: int) -> str | None:
+        able = relief.ways(self._base().layers, of_tokens=self.objective.method == "sft")
+        ways = [way for way in able if way not in self.reliefs]
+        if not ways:
+            return None
+        self._relieve_by(ways[0])
+        return ways[0]
+
+    def discard(self) -> None:
+        self.gradients = {}
+        if self.base:  # whose parameters a call that failed may have left as they were traced
+            self._put(self.parameters)
+        mx.clear_cache()
+
+    def evaluate(self, batch: Batch) -> Measured:
+        with translated(), self._reading(adapter=True):
+            parts = [self._losses(part, self._fixed(part)) for part in self._parts(batch, ())]
+            losses, margins = (mx.concatenate(found) for found in zip(*parts, strict=True))
+            return Measured(float(losses.sum().item()), len(losses), int((margins > 0).sum().item()))
+
+    def drift(self, batch: Batch) -> float:
+        with translated():
+            with self._reading(adapter=True):
+                now = self._scores(batch).sums
+            return float((now - self._base_scores(batch).sums).sum().item())
+
+    def logits(self, tokens: Sequence[int], *, adapter: bool = True) -> np.ndarray:
+        with translated(), self._reading(adapter):
+            models.check_length(self._base(), len(tokens))
+            return np.array(self._base().model(mx.array(np.asarray(tokens, np.int32)[None]))[0].astype(mx.float32))
+
+    def generate(
+        self,
+        prompt: Sequence[int],
+        *,
+        limit: int,
+        stop: Sequence[int],
+        adapter: bool = True,
+        on_token: Callable[[int], None] | None = None,
+    ) -> list[int]:
+        made: list[int] = []
+        with translated(), self._reading(adapter):
+            cache = make_prompt_cache(self._base().model)
+            ids = list(prompt)
+            while len(made) < limit and (not made or made[-1] not in stop):
+                models.check_length(self._base(), len(prompt) + len(made))
+                last = models.Places(mx.array([0]), mx.array([len(ids) - 1]))
+                made.append(int(models.logits(self._base(), mx.array([ids]), last, cache).argmax().item()))
+                ids = made[-1:]
+                if on_token:
+                    on_token(made[-1])
+        return made
+
+    def collect(self) -> None:
+        return None
+
+    def save(self, folder: Path) -> None:
+        assert self.optimizer, "open a job with a recipe first"
+        optimizers.save(folder, self.parameters, self.optimizer)
+
+    def restore(self, folder: Path) -> None:
+        assert self.optimizer, "open a job with a recipe first"
+        self.parameters = optimizers.restore(folder, self.parameters, self.optimizer)
+        self.gradients = {}
+        self._put(self.parameters)
+
+    def write_adapter(self, folder: Path) -> None:
+        assert self.settings, "there is no adapter to write"
+        adapters.write(self._base().model, self.settings, folder, self.base_name)
+
+    def write_model(self, folder: Path) -> None:
+        assert not self.settings, "an adapter was trained, not the model"
+        models.write(self._base(), folder, self.source)
+
+    def memory(self) -> Memory:
+        return host.memory(self.limit, self.peak)
+
+    def close(self) -> None:
+        self.base = self.optimizer = self.settings = None
+        self.parameters = {}
+        self.discard()
+        self.peak = 0
+        mx.reset_peak_memory()
+
+    def _base(self) -> models.Base:
+        assert self.base is not None, "open a job first"
+        return self.base
+
+    def _put(self, parameters: optimizers.Arrays) -> None:
+        self._base().model.update(tree_unflatten(list(parameters.items())))
+
+    def _weighted(self, parameters: optimizers.Arrays, batch: Batch, weight: float, fixed: mx.array | None) -> mx.array:
+        self._put(parameters)
+        return self._losses(batch, fixed)[0].sum() * weight
+
+    def _losses(self, batch: Batch, fixed: objectives.Scores | None) -> objectives.Losses:
+        """Of the tokens, pairs or rated examples. `fixed`: what the base alone makes of them, if that counts."""
+        if self.objective.method == "sft":
+            losses = mx.concatenate([mx.zeros(0), *(self._token_losses(grid) for grid in rows.grids(batch))])
+            return losses, losses[:0]
+        if fixed is None:
+            return self.objective.of_pairs(self._scores(batch))
+        return self.objective.of_rated(self._scores(batch), fixed, mx.array(np.asarray(batch.desirable)), batch.drift)
+
+    def _fixed(self, batch: Batch) -> objectives.Scores | None:
+        return self._base_scores(batch) if self.objective.needs_base else None
+
+    def _scores(self, batch: Batch) -> objectives.Scores:
+        """How likely the trained tokens of each example are."""
+        sums = mx.zeros(len(batch.lengths))
+        counts = np.zeros(len(batch.lengths), np.float32)
+        for grid in rows.grids(batch):
+            sums = sums.at[mx.array(grid.owners)].add(-self._token_losses(grid))
+            np.add.at(counts, grid.owners, 1)
+        return objectives.Scores(sums, mx.array(counts))
+
+    def _base_scores(self, batch: Batch) -> objectives.Scores:
+        with self._reading(adapter=False):
+            scores = self._scores(batch)
+            mx.eval(scores.sums)
+            return scores
+
+    def _token_losses(self, grid: rows.Grid) -> mx.array:
+        """Cross-entropy of each trained token, float32. Logits exist only where a target is."""
+        for layer in adapters.layers(self._base().model).values():
+            layer.draw()
+        places = models.Places(mx.array(grid.rows), mx.array(grid.columns))
+        logits = models.logits(self._base(), mx.array(grid.tokens), places)
+        return objectives.cross_entropy(logits, mx.array(grid.targets))
+
+    def _relieve_by(self, way: str) -> None:
+        if way == relief.RECOMPUTE:
+            relief.recompute_layers(self._base().layers)
+        self.reliefs.append(way)
+
+    def _parts(self, batch: Batch, reliefs: Collection[str]) -> Iterator[Batch]:
+        """What is computed at once. A comparison needs its examples whole, and together."""
+        if self.objective.method != "sft":
+            yield batch
+            return
+        yield from relief.pieces(batch, reliefs)
+
+    def _reading(self, adapter: bool) -> AbstractContextManager[ExitStack]:
+        """The model in evaluation mode, with or without its adapter, put back afterwards."""
+        model = self._base().model
+        stack = ExitStack()
+        stack.callback(model.train, model.training)
+        model.eval()
+        assert adapter or self.settings or not self.parameters, "after a full fine-tune the base is gone"
+        if not adapter:
+            stack.enter_context(adapters.switched_off(model))
+        return stack
+
+    def _watch_memory(self) -> None:
+        """Count what went beyond the limit as what did not fit, before something larger ends the process."""
+        used = self._note_peak()
+        if self.limit and used > self.limit:
+            raise OutOfMemory(f"a micro-batch took {used / 2**30:.1f} GiB, and {self.limit / 2**30:.1f} are safe here.")
+
+    def _note_peak(self) -> int:
+        """Begin to count the most memory in use anew; what it was since the last time."""
+        used = mx.get_peak_memory()
+        self.peak = max(self.peak, used)
+        mx.reset_peak_memory()
+        return used

@@ -1,0 +1,58 @@
+"""Ways to need less memory at the cost of time, once one example at a time is still too much."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from bp_core.examples import Batch
+
+from .lora import LoraLinear
+
+RECOMPUTE = "activation checkpointing"
+PIECES = "a quarter of the targets at a time"
+
+
+def ways(layers: list[nn.Module], *, of_tokens: bool) -> list[str]:
+    """What this model can do, cheapest first. `of_tokens`: the loss is a sum over tokens."""
+    able = {RECOMPUTE: bool(layers), PIECES: of_tokens}
+    return [way for way, can in able.items() if can]
+
+
+def recompute_layers(layers: list[nn.Module]) -> None:
+    """Let each layer's inner activations be computed again in the backward pass."""
+    for layer in layers:
+        kind = type(layer)
+        layer.__class__ = type(kind.__name__, (kind,), {"__call__": _recomputed(kind.__call__)})
+
+
+def pieces(batch: Batch, ways: Collection[str]) -> Iterator[Batch]:
+    """The batch, or several with the same tokens and each a share of the targets: logits exist only for those."""
+    if PIECES not in ways:
+        yield batch
+        return
+    for share in np.array_split(np.flatnonzero(batch.trained), 4):
+        if len(share):
+            trained = np.zeros(len(batch.tokens), dtype=np.bool_)
+            trained[share] = True
+            yield Batch(batch.tokens, trained, batch.lengths)
+
+
+def _recomputed(call: Callable[..., Any]) -> Callable[..., Any]:
+    def again(layer: nn.Module, *args: Any, **options: Any) -> Any:
+        adapted = [module for _, module in layer.named_modules() if isinstance(module, LoraLinear)]
+        keys = [module.chance() for module in adapted]
+
+        def inner(parameters: Any, *args: Any, **options: Any) -> Any:
+            layer.update(parameters)
+            for module, key in zip(adapted, keys, strict=True):
+                module.draw(key)
+            return call(layer, *args, **options)
+
+        return mx.checkpoint(inner)(layer.trainable_parameters(), *args, **options)
+
+    return again
