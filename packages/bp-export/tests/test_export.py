@@ -45,7 +45,7 @@ def test_every_quantisation_is_exported_proven_and_loads(quantization, home, tin
         assert engine.generate(samples[0].tokens, 4).tokens
     stages = list(dict.fromkeys(progress.stage for progress in seen))
     assert stages[:2] == ["convert", "prove f16"]
-    assert all(0 < progress.done <= progress.total for progress in seen)
+    assert all(0 < progress.done <= progress.total for progress in seen if progress.total), "0: unknown"
     for stage in {"convert", "quantize"} & set(stages):
         told = [(progress.done, progress.total) for progress in seen if progress.stage == stage]
         assert told[-1] == (len(GgufFile(done.path).tensors),) * 2, "a step for each tensor"
