@@ -400,6 +400,15 @@ class CheckpointUnusable(BackpropagateError):
     fix = "Resume from an earlier checkpoint, or start again."
 
 
+class MergeRefused(BackpropagateError):
+    """The factors of an adapter do not fit what it is to be merged with, or are not finite. The state is as before."""
+
+    code = "STATE_MERGE_REFUSED"
+    fix = (
+        "Merge adapters of one base model, trained with the same settings, whose loss stayed finite."
+    )
+
+
 class NothingToResume(BackpropagateError):
     """There is no run of that name, or none that is unfinished, under the output folder."""
 
