@@ -14,10 +14,10 @@ from typing import Any
 
 from bp_core.config import QUANTIZED, DType, ExportConfig, Mode, TrainConfig
 from bp_core.contract import CONTRACT_FILE, Contract
-from bp_core.errors import AdapterUnusable, HubUnreachable, ModelNotFound, OutputUnusable
+from bp_core.errors import AdapterUnusable, BadValue, HubUnreachable, ModelNotFound, OutputUnusable
 from bp_core.events import Notify, Progress
 from bp_core.examples import Sample
-from bp_core.folders import damage, move, new_folder, write_json
+from bp_core.folders import MANIFEST, damage, digest, move, new_folder, write_json
 from bp_core.rail import Job, Rail, find, rails
 from bp_data import ChatTokenizer
 from bp_export import Export, Parity, export, verify
@@ -25,13 +25,16 @@ from bp_export.mlx_weights import comes_from, is_quantized
 from bp_export.pipeline import model_name
 
 from . import models
+from .plan import Plan
 from .recording import record_export
 from .reference import loss_on_quantized, reference
 from .runs import RUN_FILE, RunFolder
 
 _ORIGIN = "run.json"
+WEIGHTS = "adapter_model.safetensors"
 _FINGERPRINT = "base_fingerprint"
 _ADAPTER, _MODEL = "lora", "model"  # under the output folder
+MULTI_RUN = "multi-run"  # beside them: the stages of a session, in whose adapter's origin this is a key
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -84,6 +87,38 @@ def publish(rail: Rail, run: RunFolder, base: Path, contract: Contract, step: in
     return target
 
 
+def publish_merged(merged: Path, output: Path) -> None:
+    """Give the adapter that a session of many stages merged its place. One merged earlier makes way; others are moved.
+
+    Done again after a crash, it ends as if there had been none.
+    """
+    target, session = output / _ADAPTER, output / MULTI_RUN
+    origin = _origin(merged) | {MULTI_RUN: {"merged": digest(merged / WEIGHTS)}}
+    old, ready = session / "replaced", session / "ready"
+    shutil.rmtree(old, ignore_errors=True)
+    if damage(target) is None and _origin(target) == origin:
+        return
+    shutil.rmtree(ready, ignore_errors=True)
+    with new_folder(ready) as draft:
+        for path in merged.iterdir():
+            if path.name != MANIFEST:
+                shutil.copyfile(path, draft / path.name)
+        write_json(draft / _ORIGIN, origin)
+    if MULTI_RUN in _origin(target) and damage(target) is None:
+        move(target, old)
+    while ready.exists():
+        _retire(target, str(origin.get("run")))
+        with contextlib.suppress(OutputUnusable):
+            move(ready, target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def merged_in(adapter: Path) -> Path | None:
+    """The folder of the session that merged an adapter; None for any other."""
+    folder = adapter.parent / MULTI_RUN
+    return folder if MULTI_RUN in _origin(adapter) and folder.is_dir() else None
+
+
 def adapter_in(place: str | Path) -> Path:
     """The adapter or whole model meant by a path: itself, the newest in an output folder, or that of a run's folder.
 
@@ -96,6 +131,22 @@ def adapter_in(place: str | Path) -> Path:
         if (folder / "adapter_config.json").is_file() or is_whole(folder):
             return folder.resolve()
     raise AdapterUnusable("there is no adapter here (adapter_config.json is missing).", where=str(place))
+
+
+def beginning(start: str | Path | None, plan: Plan) -> Path | None:
+    """The adapter to go on from. Raises AdapterUnusable, and BadValue where its settings are not those of the plan."""
+    if start is None:
+        return None
+    folder, recipe = adapter_in(start), plan.recipe
+    if recipe.mode == "full" or is_whole(folder):
+        raise BadValue("start is an adapter to go on from, which mode full has none of.", where=str(folder))
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    wanted = {"r": recipe.rank, "lora_alpha": recipe.alpha, "use_rslora": recipe.rslora, "use_dora": recipe.dora}
+    wrong = [f"{key} {config.get(key)} is not {value}" for key, value in wanted.items() if config.get(key) != value]
+    if wrong:
+        fix = "Set rank, alpha, rslora and dora as they are in the adapter."
+        raise BadValue(f"the adapter to go on from has other settings: {'; '.join(wrong)}.", where=str(folder), fix=fix)
+    return folder
 
 
 def is_whole(folder: Path) -> bool:
@@ -198,7 +249,8 @@ def _folder_of(base: str | None, notify: Notify) -> Path | None:
 def run_of(adapter: Path) -> RunFolder | None:
     """The folder of the run that made an adapter; None for one from elsewhere, or whose run is gone."""
     run_id = _run_of(adapter)
-    places = (adapter.parent / "runs" / str(run_id), adapter.parent)
+    stages = sorted(adapter.parent.glob(f"{MULTI_RUN}/stage-*/runs/{run_id}")) if run_id else []
+    places = (adapter.parent / "runs" / str(run_id), *stages, adapter.parent)
     return next((RunFolder(place) for place in places if run_id == place.name and (place / RUN_FILE).is_file()), None)
 
 

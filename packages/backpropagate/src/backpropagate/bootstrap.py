@@ -69,16 +69,35 @@ def difference(ratio: Ratio, other: Ratio) -> Interval:
     return _percentiles(lambda picks: ratio.of(picks) - other.of(picks), len(ratio.over))
 
 
+def mean_difference(groups: Sequence[tuple[Ratio, Ratio]]) -> Interval:
+    """The mean over groups of rows, each drawn by itself, of the first less the second; each group counts the same."""
+
+    def values(group: int, picks: Any) -> Any:
+        first, second = groups[group]
+        return first.of(picks) - second.of(picks)
+
+    sizes = [len(first.over) for first, _ in groups]
+    estimate = float(np.mean([values(number, np.arange(rows)[None])[0] for number, rows in enumerate(sizes)]))
+    drawn = [
+        np.concatenate([values(number, picks) for picks in _resamples(rows, number)])
+        for number, rows in enumerate(sizes)
+    ]
+    return _around(estimate, np.mean(drawn, axis=0))
+
+
 def _percentiles(statistic: Shape, rows: int) -> Interval:
     estimate = float(statistic(np.arange(rows)[None])[0])
-    values = np.concatenate([statistic(picks) for picks in _resamples(rows)])
+    return _around(estimate, np.concatenate([statistic(picks) for picks in _resamples(rows)]))
+
+
+def _around(estimate: float, values: Any) -> Interval:
     low, high = (float(value) for value in np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
     return Interval(estimate, min(low, estimate), max(high, estimate))  # else rounding could part equal numbers
 
 
-def _resamples(rows: int) -> Iterator[Any]:
+def _resamples(rows: int, group: int = 0) -> Iterator[Any]:
     """Row numbers [draws, rows], the same ones every time: numpy promises these bits for ever."""
-    bits = np.random.PCG64(np.random.SeedSequence(_SEED))
+    bits = np.random.PCG64(np.random.SeedSequence(_SEED + group))
     at_once = max(1, _AT_ONCE // rows)
     for start in range(0, RESAMPLES, at_once):
         draws = min(at_once, RESAMPLES - start)

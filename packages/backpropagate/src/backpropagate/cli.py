@@ -23,6 +23,7 @@ from bp_core.config import (
     TrainOn,
 )
 from bp_core.config import settings as settings_of
+from bp_core.multi_run import MultiRunConfig
 
 from . import __version__
 from .failures import exit_code_of
@@ -94,6 +95,23 @@ def train(
 ) -> None:
     """Train a LoRA adapter, or with --mode full all weights, on a file of examples."""
     _verbs().train(settings, data, resume=resume, allow_changes=allow_changes, dry_run=dry_run, json=json)
+
+
+@app.command(name="multi-run")
+@with_options(TrainConfig, also=(MultiRunConfig,))
+def multi_run(
+    settings: dict[str, Any],
+    data: Annotated[
+        list[str] | None, typer.Option(help="The examples of a stage; given again, those of the next. As for train.")
+    ] = None,
+    resume: Annotated[
+        str, typer.Option(help="Go on with a session as it was begun: its output folder, or the id of a stage's run.")
+    ] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
+    json: Json = False,
+) -> None:
+    """Train stage after stage and merge them into one adapter; again with one more --data it goes on from there."""
+    _multi_run_verbs().run(settings, data or [], resume, dry_run=dry_run, json=json)
 
 
 @app.command()
@@ -375,6 +393,10 @@ def rm(
 def _verbs() -> Any:
     """The module that does the work, loaded when a verb runs, so that --help stays quick."""
     return import_module(".verbs", __package__)
+
+
+def _multi_run_verbs() -> Any:
+    return import_module(".multi_run_verbs", __package__)
 
 
 def _eval_verbs() -> Any:

@@ -25,3 +25,8 @@ def resume_command(run_id: str, output: Path) -> str:
     """What goes on with a run."""
     elsewhere = output != Path(TrainConfig.output).resolve()
     return command("resume", run_id + (f" --output {shlex.quote(near(output))}" if elsewhere else ""))
+
+
+def multi_run_command(output: Path) -> str:
+    """What goes on with a session of many stages."""
+    return command("multi-run", f"--resume {shlex.quote(near(output))}")

@@ -161,15 +161,15 @@ def _questions(rows: Rows, config: EvalConfig) -> list[Question]:
 def _read(subject: Target, rows: Rows, questions: Sequence[Question], config: EvalConfig, notify: Notify) -> _Reading:
     limit = config.max_tokens or min(LONGEST_ANSWER, 2 * max((q.length for q in questions), default=0))
     with opened(subject, config.backend, notify) as rail:
-        losses = _losses(rail, rows.examples, f"loss of {subject.name}", notify)
-        rejected = _losses(rail, rows.rejected, f"rejected answers, loss of {subject.name}", notify)
+        chosen = losses(rail, rows.examples, f"loss of {subject.name}", notify)
+        rejected = losses(rail, rows.rejected, f"rejected answers, loss of {subject.name}", notify)
         answer = answering(rail, rows.tokenizer, rows.contract, limit)
         answers = ask(answer, questions, f"answers of {subject.name}", notify)
-    ratios = _of_loss(losses) | _of_pairs(losses, rejected) | _of_answers(answers, questions, config.regex)
+    ratios = _of_loss(chosen) | _of_pairs(chosen, rejected) | _of_answers(answers, questions, config.regex)
     return _Reading(ratios, answers)
 
 
-def _losses(rail: Rail, rows: Sequence[Example], stage: str, notify: Notify) -> list[Measured]:
+def losses(rail: Rail, rows: Sequence[Example], stage: str, notify: Notify) -> list[Measured]:
     """Nats and trained tokens of each row, each computed alone."""
     found = []
     for done, example in enumerate(rows):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from bp_data.hold_out import hold_out
 from bp_data.records import Preference, Rated
 from bp_data.traces import Limits
 
+from .adapters import merged_in
 from .targets import Target
 
 
@@ -57,8 +58,13 @@ def given(tokenizer: ChatTokenizer, data: Data, config: TrainConfig, samples: in
 
 
 def of_run(tokenizer: ChatTokenizer, target: Target, samples: int | None, notify: Notify) -> Rows:
-    """The rows that the target's run evaluated on, or the first `samples` of them. Raises NothingToEvaluate."""
+    """The rows that the target's run evaluated on, or the first `samples` of them; of a session of many stages those
+    held out of each. Raises NothingToEvaluate."""
     config = target.settings
+    if target.folder and (session := merged_in(target.folder)):
+        files = sorted(session.glob("data/*/held-out.jsonl"))
+        rows = [row.value for file in files for row in read(file)]
+        return replace(given(tokenizer, rows, config, samples, notify), source=f"held out of {len(files)} stages")
     if target.run is None or not _holds_out(config):
         why = "the run held no rows out" if target.run else "it is not known which rows it was not trained on"
         raise NothingToEvaluate(f"no data is given, and {why}.", where=target.name)

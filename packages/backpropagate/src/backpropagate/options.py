@@ -11,9 +11,12 @@ import typer
 from bp_core.config import settings
 
 
-def with_options(config: type, *left_out: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command one option for each field of `config`; they arrive together as the argument `settings`."""
-    fields = [setting for setting in settings(config) if setting.name not in left_out]
+def with_options(
+    config: type, *left_out: str, also: tuple[type, ...] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command one option for each field of `config`, and of those in `also`; they arrive together as the
+    argument `settings`."""
+    fields = [setting for kind in (*also, config) for setting in settings(kind) if setting.name not in left_out]
     options = [
         inspect.Parameter(
             field.name,

@@ -24,6 +24,7 @@ from bp_core.errors import BadValue
 from bp_core.events import Event, Notify, Progress, Watch
 from bp_core.examples import Example
 from bp_core.folders import home, writable_folder
+from bp_core.multi_run import MultiRunConfig
 from bp_core.rail import Job, Probe, Rail
 from bp_core.team import agreed, launched, nothing
 from bp_data import ChatTokenizer, prepare
@@ -35,11 +36,12 @@ from bp_export.hub import Pushed
 from bp_resilience import Claim, Signals
 
 from . import comparison, held_out, lock, models, pushing, reporting, runs, targets
-from .adapters import adapter_in, export_adapter, is_whole, place, stop_ids
+from .adapters import adapter_in, beginning, export_adapter, is_whole, place, stop_ids
 from .comparison import Comparison, compare
 from .environment import versions
 from .evaluation import Evaluation, evaluate
 from .fit import optimizer, sharing
+from .multi_run import MultiRun, multi_run
 from .plan import Plan
 from .planning import Place, planned
 from .recipe import choose_rail
@@ -86,14 +88,16 @@ class Trainer:
         allow_changes: bool = False,
         watch: Watch | None = None,
         check: Check | None = None,
+        start: str | Path | None = None,
     ) -> Run:
         """Train an adapter on `data`: a file or folder, a data set of the hub, or rows. `watch` receives every event,
         in place of the display.
 
         `resume` goes on with the newest unfinished run, or the one whose id begins so; more steps than before extend
         it. Other data, model or settings are refused by name, unless `allow_changes`. `check` sees what would be
-        trained before anything is written, and may refuse by raising. Under a launcher every process calls this; rank 0
-        alone shows and writes anything.
+        trained before anything is written, and may refuse by raising. `start` is an adapter of the same settings to go
+        on from, in place of a fresh one. Under a launcher every process calls this; rank 0 alone shows and writes
+        anything.
         """
         config = self._with({"steps": steps, "epochs": epochs, "samples": samples})
         quiet = watch is not None or launched().rank > 0
@@ -110,6 +114,7 @@ class Trainer:
                 if run:
                     claims.enter_context(Claim(run.path))
                 work = self._prepare(data, config, notify, (backend, rail, probe))
+                work = replace(work, start=beginning(start or (run.read().get("start") if run else None), work.plan))
                 if check:
                     check(_lock(work, config, data))
                 if run is None:
@@ -134,6 +139,26 @@ class Trainer:
             self.close()
             result = carry_out(work, run, watch or (shown.showing(run.id) if shown else _silent), notes, signals)
             return self._keep(work, result)
+
+    def multi_run(
+        self,
+        dataset: Data | Sequence[Data],
+        *,
+        num_runs: int | None = None,
+        steps_per_run: int | None = None,
+        samples_per_run: int | None = None,
+        watch: Watch | None = None,
+        **settings: Any,
+    ) -> MultiRun:
+        """Train a stage on each data set of a list, or on `num_runs` parts of one, and merge the adapters into one.
+
+        `settings` are the other fields of MultiRunConfig, such as `merge="slao"` or `replay=0.2`. Called again with
+        more data sets it goes on from there. A stage that `gate` refused is in the result's record; nothing is raised.
+        """
+        known(settings, MultiRunConfig)
+        config = self._with({"steps": steps_per_run, "samples": samples_per_run})
+        self.close()
+        return multi_run(config, MultiRunConfig(runs=num_runs, **settings), dataset, Trainer, watch)
 
     def export(
         self,
@@ -312,7 +337,8 @@ def _record(work: Work, config: TrainConfig, data: Data) -> dict[str, Any]:
     if config.eval_data:
         settings["eval_data"] = lasting(config.eval_data)
     recipe, base = dataclasses.asdict(work.plan.recipe), str(work.plan.base)
-    return {"recipe": recipe, "facts": work.facts, "settings": settings, "data": lasting(data), "base": base}
+    record = {"recipe": recipe, "facts": work.facts, "settings": settings, "data": lasting(data), "base": base}
+    return record | ({"start": str(work.start)} if work.start else {})
 
 
 def _lock(work: Work, config: TrainConfig, data: Data) -> lock.Lock:

@@ -13,7 +13,7 @@ from bp_core.config import PAIRED, Recipe
 from bp_core.errors import BackpropagateError, DiskFull, Interrupted, OutputUnusable
 from bp_core.events import Event, Planned, Warned, Watch
 from bp_core.examples import Example
-from bp_core.folders import sweep
+from bp_core.folders import digest, sweep
 from bp_core.rail import Job, Opened, Rail
 from bp_core.team import agreed, nothing
 from bp_data import Batches, ChatTokenizer, Prepared
@@ -21,7 +21,7 @@ from bp_resilience import Keeper, Signals, State, Surroundings, nvml, read_event
 from bp_resilience import train as run_loop
 
 from . import models, report
-from .adapters import publish, stop_ids
+from .adapters import WEIGHTS, publish, stop_ids
 from .commands import resume_command
 from .measuring import Measuring
 from .plan import Plan
@@ -73,11 +73,13 @@ class Work:
     rail: Rail
     tokenizer: ChatTokenizer
     trackers: Sequence[str]
+    start: Path | None = None  # the adapter to go on from, in place of a fresh one
 
     @property
     def facts(self) -> dict[str, Any]:
         """What must be the same for a run to be continued, besides its recipe."""
-        return {
+        began = {"adapter that it began with": digest(self.start / WEIGHTS)} if self.start else {}
+        return began | {
             "data": self.prepared.report.sha256,
             "template": self.prepared.contract.template_sha256,
             "base": models.fingerprint(self.plan.base),
@@ -134,7 +136,8 @@ def carry_along(work: Work, run: RunFolder, signals: Signals) -> Run:
 
 def _open(work: Work) -> Opened:
     recipe, name = work.plan.recipe, models.lasting_name(work.plan.base)
-    return work.rail.open(Job(work.plan.base, recipe=recipe, dtype=recipe.dtype, base_name=name))
+    job = Job(work.plan.base, work.start, recipe, recipe.dtype, name)
+    return work.rail.open(job)
 
 
 def _train(work: Work, run: RunFolder, watch: Watch, signals: Signals, card: str) -> tuple[State, Keeper]:

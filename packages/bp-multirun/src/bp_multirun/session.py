@@ -1,0 +1,223 @@
+"""Many stages, one adapter: train a stage, merge it, measure what was forgotten, keep the result, go on.
+
+Who trains and who measures is handed in, so any trainer will do. A state is whole or not there: whenever the process
+is killed, the same call goes on from the last one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bp_core.errors import MergeRefused, ResumeMismatch
+from bp_core.folders import damage, new_folder, sweep, write_json
+from bp_core.multi_run import MultiRunConfig
+
+from .adapter_folder import Adapter, fingerprint, read_adapter, write_adapter
+from .mergers import Merger, merger
+from .record import GENERAL, Entry, Record, Scores, Stage, state_place, states
+
+_OWN = {"adapter_config.json", "adapter_model.safetensors", "manifest.json"}  # of an adapter; the rest is carried along
+MERGED, START = "merged", "start"
+_TRAINED = "trained.json"
+
+
+@dataclass(frozen=True)
+class Hands:
+    """What a session cannot do itself.
+
+    `train(number, start, folder)` trains stage `number` (from 1) from the PEFT folder `start`, or a fresh adapter where
+    that is None, and returns the PEFT folder of the result, which must stay; called again after a kill it may go on.
+    `measure(adapter, sets)` scores an adapter, or the base where that is None, on the rows of each set.
+    `done(number, merged)` is told the folder of the result after each stage, again after a kill.
+    """
+
+    train: Callable[[int, Path | None, Path], Path]
+    measure: Callable[[Path | None, Sequence[str]], Scores]
+    done: Callable[[int, Path], None]
+
+
+class Session:
+    """The stages of one output. `folder` holds everything; nobody else may write there meanwhile.
+
+    `facts` are what must be the same whenever it is gone on with. Raises ResumeMismatch where they are not.
+    """
+
+    def __init__(self, folder: Path, config: MultiRunConfig, facts: Mapping[str, Any], hands: Hands) -> None:
+        self.folder, self.config, self.hands = folder, config, hands
+        found = states(folder)
+        self._state = found[0] if found else None
+        self.record = Record.read(found[0]) if found else Record(plain(facts))
+        _require_same(self.record, plain(facts), folder)
+
+    def run(self, stages: Sequence[Stage]) -> Record:
+        """Do what is not done yet of `stages`, which begin with those that are. Raises what `train` and `measure` do.
+
+        The result is the adapter in `result`, and in the record what every one scored.
+        """
+        self.require(stages)
+        self._judge_again()
+        if self.record.entries:
+            self._tidy(len(self.record.entries))
+        if self.record.accepted:
+            self.hands.done(len(self.record.entries), self.result)
+        for number in range(len(self.record.entries) + 1, len(stages) + 1):
+            self._stage(number, stages[number - 1])
+        return self.record
+
+    def require(self, stages: Sequence[Stage]) -> None:
+        """Raises ResumeMismatch where stages that are done differ from those that are given."""
+        fix = "Give the same data sets in the same order, new ones after them; or start anew in another --output."
+        for number, entry in enumerate(self.record.entries, 1):
+            if number > len(stages):
+                message = f"{len(self.record.entries)} stages are done here, and only {len(stages)} are given."
+                raise ResumeMismatch(message, where=str(self.folder), fix=fix)
+            if entry.digest != stages[number - 1].digest:
+                message = f"stage {number} was trained on {entry.name}, and {stages[number - 1].name} differs from it."
+                raise ResumeMismatch(message, where=str(self.folder), fix=fix)
+
+    @property
+    def result(self) -> Path:
+        """The merged adapter of the last stage that was accepted, a PEFT folder."""
+        return self.stage_folder(self.record.accepted[-1]) / MERGED
+
+    def stage_folder(self, number: int) -> Path:
+        return self.folder / f"stage-{number:04d}"
+
+    def adapters(self) -> dict[int, Path]:
+        """The adapters of the stages in the result, as they were trained."""
+        return {number: self._trained(number) for number in self.record.accepted}
+
+    def _stage(self, number: int, stage: Stage) -> None:
+        merged = merger(self.config, self._state, self.adapters())
+        place = self.stage_folder(number)
+        place.mkdir(parents=True, exist_ok=True)
+        for name in (MERGED, START, state_place(self.folder, number).name):
+            sweep(place if name in (MERGED, START) else self.folder, name)
+        folder = self.hands.train(number, self._start(merged, place), place)
+        _note(place, folder)
+        new = self._like_before(folder)
+        candidate = merged.added(new, folder)
+        _write_merged(place / MERGED, folder, dataclasses.replace(new, factors=candidate.deployed()))
+        entry = self._measured(number, stage, folder, merged.drift(new))
+        self._commit(entry, candidate if entry.accepted else merged)
+
+    def _start(self, merged: Merger, place: Path) -> Path | None:
+        """What the stage begins with, written for its trainer. The settings are those of the stages before."""
+        factors = merged.start()
+        if factors is None:
+            return None
+        before = self._trained(self.record.accepted[-1])
+        if damage(place / START) is not None:
+            shutil.rmtree(place / START, ignore_errors=True)
+            with new_folder(place / START) as draft:
+                write_adapter(draft, dataclasses.replace(read_adapter(before), factors=factors, dtype="float32"))
+        return place / START
+
+    def _measured(self, number: int, stage: Stage, folder: Path, drift: Mapping[str, float]) -> Entry:
+        """The stage with its scores, and whether it may be merged."""
+        own, sets = str(number), [*map(str, range(1, number + 1)), GENERAL]
+        base = self.hands.measure(None, [own, GENERAL] if number == 1 else [own])
+        unmerged = self.hands.measure(folder, [own])
+        scores = self.hands.measure(self.stage_folder(number) / MERGED, sets)
+        rise = _rise(self.record.standing(), scores, self.record.accepted)
+        entry = Entry(stage.name, stage.digest, True, rise, base, unmerged, scores, dict(drift))
+        return dataclasses.replace(entry, accepted=self._passes(entry))
+
+    def _like_before(self, folder: Path) -> Adapter:
+        """A stage's adapter. Raises MergeRefused where it cannot be merged with those before, AdapterUnusable."""
+        new = read_adapter(folder)
+        for number in self.record.accepted[-1:]:
+            if fingerprint(new.config) != fingerprint(read_adapter(self._trained(number)).config):
+                raise MergeRefused(f"its settings differ from those of stage {number}'s adapter.", where=str(folder))
+        return new
+
+    def _passes(self, entry: Entry) -> bool:
+        return self.config.gate is None or entry.rise is None or entry.rise <= self.config.gate
+
+    def _commit(self, entry: Entry, kept: Merger) -> None:
+        """From here on the stage is done."""
+        record = self.record.with_(entry)
+        number = len(record.entries)
+        with new_folder(state_place(self.folder, number)) as draft:
+            record.write(draft)
+            kept.save(draft)
+        self.record, self._state = record, state_place(self.folder, number)
+        if record.accepted:
+            self.hands.done(number, self.result)
+        self._tidy(number)
+
+    def _judge_again(self) -> None:
+        """A stage that was refused last is looked at again where the gate has become wider."""
+        entries = self.record.entries
+        if entries and not entries[-1].accepted and self._passes(entries[-1]):
+            earlier = [path for path in states(self.folder) if path < state_place(self.folder, len(entries))]
+            self.record = dataclasses.replace(self.record, entries=entries[:-1])
+            self._state = earlier[0] if earlier else None
+            shutil.rmtree(state_place(self.folder, len(entries)))
+
+    def _tidy(self, number: int) -> None:
+        """Remove what no step needs any more. The state before a refused stage stays, for a wider gate."""
+        kept = {state_place(self.folder, number)}
+        if not self.record.entries[-1].accepted:
+            kept |= set(states(self.folder)[1:2])
+        for path in set(self.folder.glob("state-*")) - kept:
+            shutil.rmtree(path)
+        needed = (*self.record.accepted[-1:], number)
+        for earlier in range(1, number + 1):
+            shutil.rmtree(self.stage_folder(earlier) / START, ignore_errors=True)
+            if earlier not in needed:
+                shutil.rmtree(self.stage_folder(earlier) / MERGED, ignore_errors=True)
+
+    def _trained(self, number: int) -> Path:
+        place = self.stage_folder(number)
+        return place / str(json.loads((place / _TRAINED).read_text(encoding="utf-8")))
+
+
+def plain(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts as JSON gives them back."""
+    value: dict[str, Any] = json.loads(json.dumps(facts))
+    return value
+
+
+def _require_same(record: Record, facts: Mapping[str, Any], folder: Path) -> None:
+    names = [name for name in {**record.facts, **facts} if record.facts.get(name) != facts.get(name)]
+    changed = [f"{name} was {record.facts.get(name)!r}, is {facts.get(name)!r}" for name in names]
+    if changed:
+        fix = "Use the settings of the stages before, or start anew in another --output."
+        raise ResumeMismatch("; ".join(changed) + ".", where=str(folder), fix=fix)
+
+
+def _rise(before: Scores, now: Scores, learned: Sequence[int]) -> float | None:
+    """By how much the mean loss of the stages learned before rose; None at the first."""
+    rises = [now[name].loss - before[name].loss for name in map(str, learned)]
+    return sum(rises) / len(rises) if rises else None
+
+
+def _note(place: Path, folder: Path) -> None:
+    """Remember where a stage's adapter is, such that the output may be moved."""
+    inside = folder.is_relative_to(place)
+    write_json(place / _TRAINED, (folder.relative_to(place) if inside else folder.resolve()).as_posix())
+
+
+def _write_merged(target: Path, trained: Path, adapter: Adapter) -> None:
+    """The result as a PEFT folder, with what else lies beside the trained adapter; read back and compared."""
+    shutil.rmtree(target, ignore_errors=True)  # of a stage that was killed before it was done
+    with new_folder(target) as draft:
+        for path in trained.iterdir():
+            if path.is_file() and path.name not in _OWN:
+                shutil.copyfile(path, draft / path.name)
+        write_adapter(draft, adapter)
+        written = read_adapter(draft)
+        assert written.factors.keys() == adapter.factors.keys(), "what was written is what was merged"
+        if adapter.dtype == "float32":
+            pairs = [(written.factors[name], pair) for name, pair in adapter.factors.items()]
+            same = all(np.array_equal(w.a, p.a) and np.array_equal(w.b, p.b) for w, p in pairs)
+            assert same, "what was written is what was merged"
