@@ -135,7 +135,7 @@ class Session:
         """A stage's adapter. Raises MergeRefused where it cannot be merged with those before, AdapterUnusable."""
         new = read_adapter(folder)
         for number in self.record.accepted[-1:]:
-            if fingerprint(new.config) != fingerprint(read_adapter(self._trained(number)).config):
+            if _kind(new) != _kind(read_adapter(self._trained(number))):
                 raise MergeRefused(f"its settings differ from those of stage {number}'s adapter.", where=str(folder))
         return new
 
@@ -199,6 +199,11 @@ def _rise(before: Scores, now: Scores, learned: Sequence[int]) -> float | None:
     """By how much the mean loss of the stages learned before rose; None at the first."""
     rises = [now[name].loss - before[name].loss for name in map(str, learned)]
     return sum(rises) / len(rises) if rises else None
+
+
+def _kind(adapter: Adapter) -> str:
+    """What adapters must share. The base is compared by whoever knows it: its folder may have another name by now."""
+    return fingerprint({**adapter.config, "base_model_name_or_path": None})
 
 
 def _note(place: Path, folder: Path) -> None:
