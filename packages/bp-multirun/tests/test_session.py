@@ -84,7 +84,10 @@ def test_the_result_is_the_merged_adapter_and_what_lay_beside_it_stays(tmp_path)
     assert trainer.trained == [1, 2, 3] and record.accepted == (1, 2, 3)
     merged = read_adapter(made.result)
     alone = [read_adapter(tmp_path / f"multi-run/stage-000{n}/lora") for n in (1, 2, 3)]
-    wanted = {name: sum(w * a.factors[name].b for w, a in zip(shares(3, "inverse-sqrt"), alone)) for name in LAYERS}
+    wanted = {
+        name: sum(w * a.factors[name].b for w, a in zip(shares(3, "inverse-sqrt"), alone, strict=True))
+        for name in LAYERS
+    }
     for name in LAYERS:
         assert np.array_equal(merged.factors[name].a, alone[-1].factors[name].a)
         assert np.allclose(merged.factors[name].b, wanted[name], atol=1e-6)
