@@ -404,9 +404,7 @@ class MergeRefused(BackpropagateError):
     """The factors of an adapter do not fit what it is to be merged with, or are not finite. The state is as before."""
 
     code = "STATE_MERGE_REFUSED"
-    fix = (
-        "Merge adapters of one base model, trained with the same settings, whose loss stayed finite."
-    )
+    fix = "Merge adapters of one base model, trained with the same settings, whose loss stayed finite."
 
 
 class NothingToResume(BackpropagateError):

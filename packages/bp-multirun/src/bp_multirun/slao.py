@@ -116,7 +116,7 @@ def fold(state: State | None, new: Factors, schedule: Schedule = "inverse-sqrt",
     b = {name: _kept(pair.b) for name, pair in new.items()}
     if state is None or weight == 1:
         return State(index, a, b, {name: _finite(array, f"{name}: B") for name, array in b.items()})
-    return State(index, a, b, {name: _blended(state.b_merged[name], b[name], weight, name) for name in b})
+    return State(index, a, b, _blended(state.b_merged, b, weight))
 
 
 def deploy(state: State) -> dict[str, Pair]:
@@ -167,11 +167,17 @@ def _finite(array: np.ndarray, name: str) -> np.ndarray:
     return array
 
 
-def _blended(old: np.ndarray, new: np.ndarray, weight: float, name: str) -> np.ndarray:
-    merged, finite = blocks.blend(old, new, weight)
-    if not finite:
-        raise MergeRefused(f"{name}: the new B, or what it is merged to, has values that are no finite numbers.")
-    merged.setflags(write=False)
+def _blended(old: Arrays, new: Arrays, weight: float) -> dict[str, np.ndarray]:
+    """Every layer's B, in one piece of memory: first touching it costs as much as all else, and less in one piece."""
+    whole = np.empty(sum(array.size for array in new.values()), np.float32)
+    merged: dict[str, np.ndarray] = {}
+    end = 0
+    for name, array in new.items():
+        begin, end = end, end + array.size
+        merged[name] = whole[begin:end].reshape(array.shape)
+        if not blocks.blend(old[name], array, weight, merged[name]):
+            raise MergeRefused(f"{name}: the new B, or what it is merged to, has values that are no finite numbers.")
+        merged[name].setflags(write=False)
     return merged
 
 
