@@ -8,7 +8,7 @@ BLOCK = 1 << 15  # elements: three streams of float32 fit a second-level cache o
 
 
 def blend(old: np.ndarray, new: np.ndarray, weight: float, out: np.ndarray) -> bool:
-    """Write old + weight (new - old) to `out`, and tell whether all of it is finite. Contiguous float32 of one shape."""
+    """Write old + weight (new - old) to `out`; whether all of it is finite. Contiguous float32 of one shape."""
     old, new, out = old.reshape(-1), new.reshape(-1), out.reshape(-1)
     bits, share, good = np.empty(min(BLOCK, out.size), np.bool_), np.float32(weight), True
     with np.errstate(over="ignore", invalid="ignore"):  # told by what is returned
