@@ -55,7 +55,7 @@ def test_a_constant_weight_is_a_share(constant):
 
 
 def test_an_unknown_schedule_is_named():
-    with pytest.raises(BadValue, match="'linear'.*inverse-sqrt"):
+    with pytest.raises(BadValue, match=r"'linear'.*inverse-sqrt"):
         coefficient(1, "linear")
 
 
