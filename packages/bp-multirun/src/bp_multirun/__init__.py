@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .adapter_folder import Adapter, read_adapter, write_adapter
     from .factors import Pair
     from .slao import State, coefficient, deploy, fold, rows, shares, start
+    from .task_vectors import merge
 
 __all__ = [
     "Adapter",
@@ -20,6 +21,7 @@ __all__ = [
     "coefficient",
     "deploy",
     "fold",
+    "merge",
     "read_adapter",
     "rows",
     "shares",
@@ -30,6 +32,7 @@ _HOMES = {
     **dict.fromkeys(("Adapter", "read_adapter", "write_adapter"), "adapter_folder"),
     "Pair": "factors",
     **dict.fromkeys(("State", "coefficient", "deploy", "fold", "rows", "shares", "start"), "slao"),
+    "merge": "task_vectors",
 }
 
 

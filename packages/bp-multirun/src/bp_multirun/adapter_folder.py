@@ -118,11 +118,11 @@ def _config(path: Path) -> dict[str, Any]:
         raise AdapterUnusable(f"{CONFIG} is missing.", where=str(path.parent))
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        kind = config["peft_type"], int(config["r"]), float(config["lora_alpha"])
+        if (kind := config["peft_type"]) != "LORA":
+            raise AdapterUnusable(f"it is a {kind} adapter; only LORA can be merged.", where=str(path))
+        _ = int(config["r"]), float(config["lora_alpha"])
     except (ValueError, KeyError, TypeError) as error:
         raise AdapterUnusable(f"the settings cannot be read ({error}).", where=str(path)) from error
-    if kind[0] != "LORA":
-        raise AdapterUnusable(f"it is a {kind[0]} adapter; only LORA can be merged.", where=str(path))
     for name, value in config.items():
         if _not_in_factors(name, value):
             reason = _WHY.get(name, "what that does is not known here")

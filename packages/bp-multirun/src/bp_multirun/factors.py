@@ -9,6 +9,8 @@ import numpy as np
 
 from bp_core.errors import MergeRefused
 
+from . import blocks
+
 MAX_NAMED = 3
 FLOATS = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
 
@@ -57,6 +59,13 @@ def check_alike(old: Factors, new: Factors) -> None:
         expected, found = (pair.a.shape, pair.b.shape), (new[name].a.shape, new[name].b.shape)
         if expected != found:
             raise MergeRefused(f"{name}: A and B are {found[0]} and {found[1]}, not {expected[0]} and {expected[1]}.")
+
+
+def check_finite(array: np.ndarray, name: str) -> np.ndarray:
+    """The array itself, contiguous, if all of it is finite. Raises MergeRefused."""
+    if not blocks.finite(array):
+        raise MergeRefused(f"{name} has values that are no finite numbers.")
+    return array
 
 
 def _shape(array: np.ndarray) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from bp_core.errors import BadValue
 
-from .factors import Factors, Pair, check, check_alike
+from .factors import Factors, Pair, check, check_alike, check_finite
 
 Rule = Literal["linear", "ties", "dare"]
 Products = tuple[np.ndarray, np.ndarray, np.ndarray]  # U [out, k], singular values [k], Vᵀ [k, in]
@@ -78,6 +78,9 @@ def _check(rule: str, adapters: Sequence[Factors], density: float) -> None:
     for adapter in adapters:
         check(adapter)
         check_alike(adapters[0], adapter)
+        for name, pair in adapter.items():
+            check_finite(pair.a, name)
+            check_finite(pair.b, name)
 
 
 def _mean(pairs: Sequence[Pair]) -> Products:
