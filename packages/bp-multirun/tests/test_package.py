@@ -1,8 +1,13 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+from random_factors import stages
+
 import bp_multirun
+from bp_multirun import Adapter, read_adapter, write_adapter
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -24,3 +29,17 @@ assert not heavy, heavy
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_readme_example_runs(tmp_path, monkeypatch, capsys):
+    (example,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
+    assert len(example.splitlines()) <= 10
+    monkeypatch.chdir(tmp_path)
+    for name, factors in zip(("news", "law", "medicine", "merged"), stages(0, 4), strict=True):
+        Path(name).mkdir()
+        write_adapter(Path(name), Adapter({"peft_type": "LORA", "r": 2, "lora_alpha": 4}, factors, "float32"))
+    exec(compile(example, "README.md", "exec"), {})
+    assert capsys.readouterr().out == "[0.12, 0.3, 0.58]\n"
+    last, merged = (read_adapter(Path(name)).factors["layers.0.q_proj"] for name in ("medicine", "merged"))
+    np.testing.assert_array_equal(merged.a, last.a)
+    assert not np.array_equal(merged.b, last.b)
