@@ -31,14 +31,14 @@ WAYS: dict[str, dict[str, Any]] = {
     "slao+replay": {"merge": "slao", "replay": 0.5},
 }
 JOINT = "joint"
-SETTINGS = dict(backend="cpu", rank=8, batch_size=8, max_length=160, report_to="none", checkpoint_every=1000)
+SETTINGS = dict(backend="cpu", rank=8, batch_size=8, max_length=128, report_to="none", checkpoint_every=1000)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--steps", type=int, default=20, help="of each stage")
-    parser.add_argument("--rows", type=int, default=240, help="of each stage, a tenth of them held out")
+    parser.add_argument("--steps", type=int, default=10, help="of each stage")
+    parser.add_argument("--rows", type=int, default=200, help="of each stage, a tenth of them held out")
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()

@@ -30,6 +30,7 @@ from bp_core.config import (
     settings,
 )
 from bp_core.errors import ERRORS, PARTLY_DONE
+from bp_core.multi_run import MultiRunConfig
 from bp_data.check import KINDS
 from bp_data.formats import FORMATS
 
@@ -48,7 +49,7 @@ def cli() -> str:
 
 def config() -> str:
     parts = ["# Settings\n", "Each is a keyword of `Trainer`, an option of `backprop`, and an environment variable.\n"]
-    verbs = {"train": TrainConfig, "export": ExportConfig, "serve": ServeConfig, "eval": EvalConfig}
+    verbs = {"train": TrainConfig, "multi-run": MultiRunConfig, "export": ExportConfig, "serve": ServeConfig, "eval": EvalConfig}
     verbs |= {"compare": CompareConfig, "lm-eval": HarnessConfig, "push": PushConfig, "data check": CheckConfig}
     for verb, kind in verbs.items():
         parts.append(f"## {verb}\n")
