@@ -144,6 +144,12 @@ def checkpoint(model: Architecture, setup: Setup) -> tuple[int, int]:
     return adapters, adapters + _moments(trainable, setup)
 
 
+def most_parameters(setup: Setup, free: int) -> int:
+    """Of how many parameters weights, gradients and moments fill so many bytes, with nothing left for examples."""
+    many = 1 << 20
+    return max(0, int(many * (free - _CONTEXT[setup.device]) / (2 * _width(setup) * many + _moments(many, setup))))
+
+
 def _adapters(trainable: int, setup: Setup) -> int:
     """The adapter in float32, and for some starts the frozen one that goes with it."""
     return 4 * trainable * (2 if setup.init in STARTS_IN_BASE else 1)
