@@ -86,9 +86,10 @@ def memory() -> list[str]:
         "## What fits which card\n",
         "GiB that LoRA needs: rank 16 on all linear layers, bfloat16 base, one example of so many tokens at once, all",
         "of them learned; without activation checkpointing, and with it. In brackets: the smallest card that has room,",
-        f"of those with {', '.join(map(str, CARDS))} GB. The numbers are computed, and agree with traces of the real",
-        "training step ([benchmarks](../benchmarks/README.md)); **no card has been measured**. Shorter examples, or",
-        "prompts that are not learned, need less; `backprop estimate-vram` tells for other settings.\n",
+        f"of those with {', '.join(map(str, CARDS))} GB. The numbers are computed; **no card has been",
+        "measured**. Shorter examples, or prompts that are not learned, need less; `backprop estimate-vram` tells for",
+        "other settings.\n",
+        grid() + "\n",
         "| preset | " + " | ".join(f"{length} tokens" for length in lengths) + " |\n|---|" + "---|" * len(lengths),
     ]
     for name, preset in PRESETS.items():
@@ -101,6 +102,23 @@ def memory() -> list[str]:
         "",
         *modes(),
     ]
+
+
+def grid() -> str:
+    """How far the estimates are from traces."""
+    found = json.loads((RESULTS / "memory_grid.json").read_text(encoding="utf-8"))
+    rows, summary = found["rows"], found["summary"]
+    low, high = (pick(row["error"] for row in rows) for pick in (min, max))
+    presets = len({row["preset"] for row in rows})
+    return "\n".join(
+        [
+            "Held against traces of the real training step, which need no card since nothing is computed: in all",
+            f"{len(rows)} steps of {presets} presets, in every mode, of 512 to 8192 tokens, with and without",
+            f"activation checkpointing. The median error is {summary['median']:.1%}; all lie between {low:+.1%} and {high:+.1%}.",
+            f"Steps that were said to fit a card and do not: {summary['false']}",
+            "([memory_grid.py](../benchmarks/memory_grid.py), [results](../benchmarks/results/memory_grid.json)).",
+        ]
+    )
 
 
 def modes() -> list[str]:
