@@ -114,8 +114,8 @@ def grid() -> str:
         [
             "Held against traces of the real training step, which need no card since nothing is computed: in all",
             f"{len(rows)} steps of {presets} presets, in every mode, of 512 to 8192 tokens, with and without",
-            f"activation checkpointing. The median error is {summary['median']:.1%}; all lie between {low:+.1%} and {high:+.1%}.",
-            f"Steps that were said to fit a card and do not: {summary['false']}",
+            f"activation checkpointing. The median error is {summary['median']:.1%}; all lie between {low:+.1%}",
+            f"and {high:+.1%}. Steps that were said to fit a card and do not: {summary['false']}",
             "([memory_grid.py](../benchmarks/memory_grid.py), [results](../benchmarks/results/memory_grid.json)).",
         ]
     )
