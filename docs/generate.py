@@ -1,4 +1,5 @@
-"""Writes the pages cli, config, errors and models of docs/, and tables of docs/data.md, from the code.
+"""Writes the pages cli, config, errors and models of docs/, and tables of data.md and methods.md, from the code and
+from benchmarks/results.
 
 With --check it writes nothing, and fails when one is stale.
 """
@@ -6,6 +7,7 @@ With --check it writes nothing, and fails when one is stale.
 from __future__ import annotations
 
 import html
+import json
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -38,6 +40,7 @@ MODES: tuple[Mode, ...] = ("qlora", "lora-8bit", "lora", "full")
 MODE_LENGTH = 1024
 CARDS = (6, 8, 12, 16, 24, 32, 48, 80)
 DOCS = Path(__file__).parent
+RESULTS = DOCS.parent / "benchmarks" / "results"
 NOTE = "<!-- Written by docs/generate.py. Change the code, then run `uv run python docs/generate.py`. -->\n\n"
 
 
@@ -84,9 +87,10 @@ def memory() -> list[str]:
         "## What fits which card\n",
         "GiB that LoRA needs: rank 16 on all linear layers, bfloat16 base, one example of so many tokens at once, all",
         "of them learned; without activation checkpointing, and with it. In brackets: the smallest card that has room,",
-        f"of those with {', '.join(map(str, CARDS))} GB. The numbers are computed, and agree with traces of the real",
-        "training step ([benchmarks](../benchmarks/README.md)); **no card has been measured**. Shorter examples, or",
-        "prompts that are not learned, need less; `backprop estimate-vram` tells for other settings.\n",
+        f"of those with {', '.join(map(str, CARDS))} GB. The numbers are computed; **no card has been",
+        "measured**. Shorter examples, or prompts that are not learned, need less; `backprop estimate-vram` tells for",
+        "other settings.\n",
+        grid() + "\n",
         "| preset | " + " | ".join(f"{length} tokens" for length in lengths) + " |\n|---|" + "---|" * len(lengths),
     ]
     for name, preset in PRESETS.items():
@@ -99,6 +103,23 @@ def memory() -> list[str]:
         "",
         *modes(),
     ]
+
+
+def grid() -> str:
+    """How far the estimates are from traces."""
+    found = json.loads((RESULTS / "memory_grid.json").read_text(encoding="utf-8"))
+    rows, summary = found["rows"], found["summary"]
+    low, high = (pick(row["error"] for row in rows) for pick in (min, max))
+    presets = len({row["preset"] for row in rows})
+    return "\n".join(
+        [
+            "Held against traces of the real training step, which need no card since nothing is computed: in all",
+            f"{len(rows)} steps of {presets} presets, in every mode, of 512 to 8192 tokens, with and without",
+            f"activation checkpointing. The median error is {summary['median']:.1%}; all lie between {low:+.1%}",
+            f"and {high:+.1%}. Steps that were said to fit a card and do not: {summary['false']}",
+            "([memory_grid.py](../benchmarks/memory_grid.py), [results](../benchmarks/results/memory_grid.json)).",
+        ]
+    )
 
 
 def modes() -> list[str]:
@@ -167,11 +188,25 @@ def kinds() -> str:
     return "\n".join(parts)
 
 
-def data() -> str:
-    """The page as it is, its tables written anew."""
-    page = (DOCS / "data.md").read_text(encoding="utf-8")
-    for name, table in (("formats", formats()), ("kinds", kinds())):
-        begin, end = f"<!-- {name}: written by docs/generate.py -->\n", f"<!-- end of {name} -->"
+def parity() -> str:
+    """Of the ten losses of a curve, the one that differs most."""
+    rows = json.loads((RESULTS / "parity.json").read_text(encoding="utf-8"))["rows"]
+    curve = [row for row in rows if row["what"].endswith(" of 10")]
+    widest = max(curve, key=lambda row: row["difference"])
+    kept = [row for row in rows if row not in curve or row is widest]
+    parts = ["| what | of whom | ours | theirs | difference | allowed |\n|---|---|---|---|---|---|"]
+    for row in kept:
+        what = f"{row['what']}, the widest" if row is widest else row["what"]
+        numbers = f"{row['ours']:.6g} | {row['theirs']:.6g} | {row['difference']:.0e} | {row['tolerance']:.1e}"
+        parts.append(f"| {what} | {row['reference']} | {numbers} |")
+    return "\n".join(parts)
+
+
+def with_tables(name: str, **tables: str) -> str:
+    """A page as it is, its tables written anew."""
+    page = (DOCS / name).read_text(encoding="utf-8")
+    for called, table in tables.items():
+        begin, end = f"<!-- {called}: written by docs/generate.py -->\n", f"<!-- end of {called} -->"
         page = page[: page.index(begin)] + begin + table + "\n" + page[page.index(end) :]
     return page
 
@@ -179,7 +214,9 @@ def data() -> str:
 def main(check: bool) -> int:
     stale = []
     whole = {"cli.md": cli(), "config.md": config(), "errors.md": errors(), "models.md": models()}
-    pages = {name: NOTE + page for name, page in whole.items()} | {"data.md": data()}
+    pages = {name: NOTE + page for name, page in whole.items()}
+    pages["data.md"] = with_tables("data.md", formats=formats(), kinds=kinds())
+    pages["methods.md"] = with_tables("methods.md", parity=parity())
     for name, page in pages.items():
         path = DOCS / name
         if not path.exists() or path.read_text(encoding="utf-8") != page:

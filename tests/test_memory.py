@@ -32,8 +32,8 @@ SETUPS = [
 ]
 
 
-def error(family, setup, lengths=(300, 200), layers=8):
-    config = CONFIG_MAPPING[family](**SMALL | {"num_hidden_layers": layers})
+def error(family, setup, lengths=(300, 200), layers=8, **shape):
+    config = CONFIG_MAPPING[family](**SMALL | {"num_hidden_layers": layers} | shape)
     settings = recipe(
         rank=setup.rank, dropout=setup.dropout, dtype=setup.dtype, dora=setup.dora, target_modules=setup.targets,
         activation_checkpointing=setup.recompute, mode=setup.mode, optimizer=setup.optimizer, init=setup.init,
@@ -63,6 +63,17 @@ WAYS = [
 @pytest.mark.parametrize("setup", WAYS, ids=lambda setup: f"{setup.mode} {setup.device} {setup.dtype} {setup.init}")
 def test_every_mode_is_estimated_as_traced(setup):
     assert -0.02 < error("llama", setup, layers=3) < 0.1
+
+
+@pytest.mark.parametrize("accumulating", [False, True])
+def test_a_tied_embedding_is_there_three_times_while_its_two_gradients_are_added(accumulating):
+    setup = replace(CARD, mode="full", recompute=True, accumulating=accumulating)
+    assert -0.02 < error("llama", setup, (60,), 2, vocab_size=40_000, tie_word_embeddings=True) < 0.05
+
+
+@pytest.mark.parametrize("changes", [{}, {"device": "cpu", "dtype": "float32"}, {"targets": "o_proj"}], ids=str)
+def test_what_8_bit_layers_keep_goes_by_their_inputs(changes):
+    assert -0.02 < error("llama", replace(CARD, mode="lora-8bit", **changes), layers=3, intermediate_size=2816) < 0.05
 
 
 @pytest.mark.parametrize("mode", ["qlora", "lora-8bit"])
@@ -100,12 +111,13 @@ def test_what_is_adapted_and_how_is_counted():
     assert -0.05 < error("llama", replace(CARD, dora=True)) < 0.1
 
 
-def test_a_trace_is_what_the_real_step_allocates(tiny_llama):
-    settings = recipe(rank=8, dtype="float32")
+@pytest.mark.parametrize("mode", ["lora", "full"])
+def test_a_trace_is_what_the_real_step_allocates(mode, tiny_llama):
+    settings = recipe(rank=8, dtype="float32", mode=mode)
     rail = CpuRail()
     rail.open(Job(tiny_llama, recipe=settings, dtype="float32"))
     rail.accumulate(batch_of([9]), 1.0)
-    rail.discard()
+    rail.update(1e-3) if mode == "full" else rail.discard()  # a second update of all weights is what is traced
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
         rail.accumulate(batch_of([60, 40]), 1.0)
         rail.update(1e-3)

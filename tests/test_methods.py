@@ -1,6 +1,7 @@
 """Every way to train, on a tiny real model from settings to proven file."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -156,7 +157,9 @@ def test_a_model_too_large_to_train_whole_is_refused_from_its_headers(rows, tiny
         file.truncate(8 + len(text) + 2 * count)
     with pytest.raises(ModelTooLarge, match=r"4\.1 billion") as caught:
         trainer(giant, tmp_path / "out", mode="full").train(rows, steps=1, watch=quiet)
-    assert "--mode lora" in caught.value.fix
+    assert re.search(r"up to 4 billion, and the \S+ GiB free here would hold about \S+ billion", str(caught.value))
+    assert "--mode lora" in caught.value.fix and "llama-3.2-1b" in caught.value.fix
+    assert "qwen2.5-7b" not in caught.value.fix
     assert list((tmp_path / "out").iterdir()) == []
 
 

@@ -52,6 +52,13 @@ def test_what_does_not_fit_is_said_and_not_refused(estimated):
     assert any("licence" in remark for remark in found["remarks"])
 
 
+def test_a_model_that_mode_full_refuses_is_said_to_be_refused(estimated):
+    refused, words = "training would be refused", ("--memory", 80, "--mode", "full")
+    found = {name: estimated(name, *words)["remarks"] for name in ("qwen2.5-7b", "smollm3-3b")}
+    assert any(refused in remark and "7.6 billion" in remark for remark in found["qwen2.5-7b"])
+    assert not any(refused in remark for remark in found["smollm3-3b"])
+
+
 @pytest.mark.parametrize("words", [("--rank", 64), ("--max-length", 4096), ("--dropout", 0.1), ("--dora",)])
 def test_settings_change_the_estimate(estimated, words):
     common = ("llama-3.2-1b", "--memory", 80, "--micro-batch", 1)

@@ -5,9 +5,13 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
+from faults import memory, runs
 from tiny_models import recipe, save_tiny
 
+from backpropagate import Trainer
+from bp_core.config import TrainConfig
 from bp_core.errors import UnknownBackend
+from bp_core.events import MemoryShrunk, Stepped
 from bp_core.examples import Batch
 from bp_core.rail import Job, Opened, find, rails
 
@@ -119,3 +123,72 @@ def test_an_adapter_is_written_and_memory_counted(rail, tmp_path):
     assert list(folder.iterdir())
     memory = rail.memory()
     assert all(math.isfinite(part) and part >= 0 for part in (memory.used, memory.peak, memory.total))
+
+
+def test_the_defaults_are_refused_nowhere_and_collecting_changes_nothing(rail):
+    rail.check(TrainConfig())
+    before = rail.evaluate(batch())
+    rail.collect()
+    assert rail.evaluate(batch()) == before
+
+
+@pytest.mark.parametrize("name", AVAILABLE)
+def test_a_model_trained_whole_is_written(name, tmp_path):
+    found, model = find(name), tmp_path / "written"
+    found.open(Job(save_tiny(tmp_path / "model"), recipe=recipe(mode="full"), dtype="float32"))
+    found.accumulate(batch(), 0.05)
+    assert found.update(1e-3) > 0
+    model.mkdir()
+    found.write_model(model)
+    assert list(model.iterdir())
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def work(home, tmp_path_factory):
+    return runs.prepare(tmp_path_factory.mktemp("work"))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(("accumulate", 5, True), id="accumulate"),
+        pytest.param(("update", 2, False), id="update", marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.parametrize("name", AVAILABLE)
+def test_out_of_memory_costs_time_and_no_example(name, fault, work, tmp_path, monkeypatch):
+    """The step is done again in smaller micro-batches, and comes to the same loss."""
+    monkeypatch.setitem(memory.SETTINGS, "backend", name)
+    plain, hit = memory.run(*work, tmp_path / "plain"), memory.run(*work, tmp_path / "hit", *fault)
+    assert sum(isinstance(event, MemoryShrunk) for event in hit) == 1
+    mine, theirs = ([(e.step, e.targets, e.loss) for e in told if isinstance(e, Stepped)] for told in (hit, plain))
+    assert [step[:2] for step in mine] == [step[:2] for step in theirs] and len(mine) == memory.STEPS
+    np.testing.assert_allclose([step[2] for step in mine], [step[2] for step in theirs], rtol=1e-5)
+
+
+WEIGHTS = ("adapter_model.safetensors", "null.json")
+
+
+class Cut(Exception):
+    pass
+
+
+@pytest.mark.parametrize("name", AVAILABLE)
+def test_a_run_cut_off_and_resumed_ends_with_the_same_bytes(name, work, tmp_path):
+    def cut(event):
+        if getattr(event, "step", 0) == 3:
+            raise Cut
+
+    def trained(folder, watch=lambda event: None, **options):
+        trainer = Trainer(str(model), output=str(tmp_path / folder), **runs.SETTINGS | {"backend": name})
+        run = trainer.train(str(rows), steps=4, watch=watch, **options)
+        trainer.close()
+        (weights,) = (run.adapter / file for file in WEIGHTS if (run.adapter / file).exists())
+        return weights.read_bytes(), run.losses
+
+    model, rows = work
+    whole = trained("whole")
+    with pytest.raises(Cut):
+        trained("cut", cut)
+    assert trained("cut", resume=True) == whole

@@ -37,7 +37,8 @@ def exit_code_of(app: Callable[..., Any], arguments: Sequence[str]) -> int:
 
 
 def _with_nearest(message: str) -> str:
-    """A message about an unknown word, with the known one that was probably meant."""
+    """A message about an unknown word, with the known one that was probably meant, and without pydantic's own words."""
+    message = message.replace(": Value error, ", ": ")
     before, found, known = message.partition(" is not one of ")
     wrong = before.rsplit("'", 2)[1] if found and before.endswith("'") else ""
     near = difflib.get_close_matches(wrong, re.findall(r"'([^']*)'", known), 1)

@@ -76,7 +76,7 @@ def cut(config: TrainConfig, model: Architecture | None, rows: Rows, room: Room,
 
     Smaller micro-batches cost less time than computing layers twice, so they are tried first.
     """
-    base = _setup(config, room)
+    base = setup_of(config, room)
     if model is None or config.full_ft_offload or _other_kernels(config) or room.device not in ("cuda", "cpu"):
         micro, reason = _unmeasured(config, rows, room, batch)
         micro = min(config.micro_batch or micro, batch)
@@ -120,8 +120,8 @@ def optimizer(config: TrainConfig, backend: str) -> tuple[Optimizer, str]:
     return "adamw", "the default"
 
 
-def _setup(config: TrainConfig, room: Room) -> Setup:
-    """All weights, left to auto on the host, are float32, whatever is multiplied."""
+def setup_of(config: TrainConfig, room: Room) -> Setup:
+    """What is trained, and how. All weights, left to auto on the host, are float32, whatever is multiplied."""
     device: Device = "cuda" if room.device == "cuda" else "cpu"
     cast = config.mode == "full" and config.dtype == "auto" and device == "cpu" and room.dtype == "bfloat16"
     return Setup(

@@ -126,7 +126,7 @@ def _full(model: Architecture, setup: Setup, load: Load) -> Estimate:
     inside = again + max(load.tokens * _transient(model, width), _weighing(model, setup, load))
     gradients, embedding = width * model.parameters, width * model.embedding
     waiting = gradients if setup.accumulating else 0
-    parts = embedding * (model.tied + setup.accumulating)
+    parts = embedding * (2 * model.tied + setup.accumulating)
     moments = [(waiting, between + copies, 2 * logits)] if setup.recompute else []
     moments += [(waiting, kept + head, 12 * logits), (waiting + embedding, kept, inside)]
     moments += [(gradients, kept // model.layers, max(inside, parts)), (gradients, 0, _stepping(model, setup))]
@@ -142,6 +142,12 @@ def checkpoint(model: Architecture, setup: Setup) -> tuple[int, int]:
     trainable = model.adapter(setup.rank, setup.targets)
     adapters = _adapters(trainable, setup)
     return adapters, adapters + _moments(trainable, setup)
+
+
+def most_parameters(setup: Setup, free: int) -> int:
+    """Of how many parameters weights, gradients and moments fill so many bytes, with nothing left for examples."""
+    many = 1 << 20
+    return max(0, int(many * (free - _CONTEXT[setup.device]) / (2 * _width(setup) * many + _moments(many, setup))))
 
 
 def _adapters(trainable: int, setup: Setup) -> int:
@@ -218,13 +224,11 @@ def _saved_whole(model: Architecture, setup: Setup) -> int:
 
 
 def _kept_in_8_bit(model: Architecture, setup: Setup) -> int:
-    """Inputs that bitsandbytes' 8-bit linears keep beside those that adapters keep; fitted to traces."""
+    """Inputs that bitsandbytes' 8-bit linears keep for themselves: in float32 adapters of the same input share them."""
     if setup.mode != "lora-8bit":
         return 0
-    adapted = {linear.source for linear in model.adapted(setup.targets)}
-    others = {linear.source: linear.inputs for linear in model.linears if linear.source not in adapted}
-    own = 19 * model.hidden // 2 + (2 * model.queries if setup.device == "cpu" else 0) if _width(setup) == 2 else 0
-    return own + _width(setup) * sum(others.values())
+    adapted = {linear.source for linear in model.adapted(setup.targets)} if _width(setup) == 4 else set()
+    return _width(setup) * sum({x.source: x.inputs for x in model.linears if x.source not in adapted}.values())
 
 
 def _not_let_go(model: Architecture, setup: Setup) -> int:

@@ -23,6 +23,7 @@ from .plan import Plan
 from .preflight import Preflight, preflight
 from .presets import PRESETS
 from .recipe import choose_rail, resolve
+from .shapes import too_large
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,10 @@ def outlook(config: TrainConfig, memory: float | None) -> Outlook:
     rows, room = alike(config.batch_size or BATCH_SIZE, length), _room(config, room)
     recipe = resolve(config, rows, backend, model, room)
     expected = _preflight(config, recipe, model, (rows, room), download)
+    shape = architecture(model)
+    refused = too_large(config, shape.parameters) if shape else ""
     remarks = (*models.remarks(_called(config.model, name), model), *expected.warnings())
+    remarks += (f"training would be refused: {refused}.",) if refused else ()
     return Outlook(config.model, device, recipe, expected, remarks)
 
 

@@ -51,8 +51,10 @@ def show_plan(plan: Plan) -> None:
 def show_outlook(outlook: Outlook) -> None:
     """What training a model would need."""
     console, recipe = Console(), outlook.recipe
+    trained = "all weights" if recipe.mode == "full" else f"rank {recipe.rank}"
+    dtype = "" if recipe.dtype == "auto" else f"{recipe.dtype}, "
     console.print(
-        f"[bold]{outlook.model}[/] on {outlook.device}: rank {recipe.rank}, {recipe.dtype}, rows of "
+        f"[bold]{outlook.model}[/] on {outlook.device}: {trained}, {dtype}rows of "
         f"{recipe.max_length} tokens, all learned, {recipe.micro_batch} of {recipe.batch_size} at once"
         + (", activation checkpointing" if recipe.activation_checkpointing else ""),
         soft_wrap=True,

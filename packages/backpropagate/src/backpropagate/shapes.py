@@ -8,10 +8,15 @@ from pathlib import Path
 
 from bp_core.config import ALL_LINEAR, FULL_LIMIT, OFFLOAD_LIMIT, STARTS_IN_BASE, TrainConfig
 from bp_core.errors import BadValue, ModelTooLarge, ModelUnusable
+from bp_core.rail import find
 from bp_export.merge import open_base
 from bp_export.mlx_weights import is_quantized
 
 from . import models
+from .architecture import architecture
+from .fit import Room, setup_of
+from .memory import GIB, most_parameters
+from .presets import PRESETS
 
 _HEADS = ("lm_head", "embed_out", "output")
 _EMBEDDINGS = ("embed", "wte", "wpe")
@@ -24,7 +29,7 @@ def refuse_misfits(config: TrainConfig, base: Path) -> None:
     """
     _refuse_quantised(config, base)
     if config.mode == "full":
-        _refuse_giants(base, config.full_ft_offload)
+        _refuse_giants(config, base)
     problems = list(_misfits(config, base))
     if problems:
         raise BadValue("; ".join(problems) + ".")
@@ -54,12 +59,36 @@ def _refuse_quantised(config: TrainConfig, base: Path) -> None:
         )
 
 
-def _refuse_giants(base: Path, offloaded: bool) -> None:
-    count = parameters(base)
-    most = OFFLOAD_LIMIT if offloaded else FULL_LIMIT
-    if count > most:
-        limit = f"mode full trains up to {most / 1e9:g} billion" + (" with full_ft_offload" if offloaded else "")
-        raise ModelTooLarge(f"the model has {count / 1e9:.1f} billion parameters; {limit}.", where=str(base))
+def _refuse_giants(config: TrainConfig, base: Path) -> None:
+    if told := too_large(config, parameters(base)):
+        raise ModelTooLarge(f"{told}{_ceiling(config)}.", where=str(base), fix=_smaller())
+
+
+def too_large(config: TrainConfig, count: int) -> str:
+    """Why mode full refuses a model of so many parameters; "" if it does not."""
+    most, how = (OFFLOAD_LIMIT, " with full_ft_offload") if config.full_ft_offload else (FULL_LIMIT, "")
+    if config.mode != "full" or count <= most:
+        return ""
+    return f"the model has {count / 1e9:.1f} billion parameters; mode full trains up to {most / 1e9:g} billion{how}"
+
+
+def _ceiling(config: TrainConfig) -> str:
+    """What the memory of this machine would hold, where that is known."""
+    probe = find(config.backend).probe()
+    if config.full_ft_offload or not probe.free or config.backend not in ("cuda", "cpu"):
+        return ""
+    dtype = (probe.dtype or "auto") if config.dtype == "auto" else config.dtype
+    most = most_parameters(setup_of(config, Room(config.backend, probe.free, dtype)), probe.free)
+    return f", and the {probe.free / GIB:.1f} GiB free here would hold about {most / 1e9:.1f} billion"
+
+
+def _smaller() -> str:
+    known = {name: architecture(preset.config) for name, preset in PRESETS.items()}
+    names = [name for name, shape in known.items() if shape and shape.known and shape.parameters <= FULL_LIMIT]
+    return (
+        f"Train an adapter (--mode lora), a smaller model ({', '.join(names)}), or up to {OFFLOAD_LIMIT / 1e9:g} "
+        "billion parameters with --full-ft-offload."
+    )
 
 
 def _misfits(config: TrainConfig, base: Path) -> Iterator[str]:
