@@ -52,8 +52,15 @@ def cli() -> str:
 
 def config() -> str:
     parts = ["# Settings\n", "Each is a keyword of `Trainer`, an option of `backprop`, and an environment variable.\n"]
-    verbs = {"train": TrainConfig, "multi-run": MultiRunConfig, "export": ExportConfig, "serve": ServeConfig, "eval": EvalConfig}
-    verbs |= {"compare": CompareConfig, "lm-eval": HarnessConfig, "push": PushConfig, "data check": CheckConfig}
+    verbs = {
+        "train": TrainConfig,
+        "multi-run": MultiRunConfig,
+        "export": ExportConfig,
+        "serve": ServeConfig,
+        "eval": EvalConfig,
+    }
+    verbs |= {"compare": CompareConfig, "lm-eval": HarnessConfig, "push": PushConfig}
+    verbs |= {"data check": CheckConfig}
     for verb, kind in verbs.items():
         parts.append(f"## {verb}\n")
         parts.append("| setting | default | environment variable | meaning |\n|---|---|---|---|")
@@ -202,6 +209,21 @@ def parity() -> str:
     return "\n".join(parts)
 
 
+def experiment() -> str:
+    return "\n".join(json.loads((RESULTS / "multi_run.json").read_text(encoding="utf-8"))["table"])
+
+
+def merging() -> str:
+    """Bytes a second beside a copy's, and seconds of the other steps."""
+    found = json.loads((RESULTS / "merge.json").read_text(encoding="utf-8"))
+    parts = ["| what | seconds | GB/s | of a copy into new memory |\n|---|---|---|---|"]
+    for name, speed in found["speeds"].items():
+        rate = f"{speed['bytes_per_second'] / 1e9:.1f} | {speed['share']:.2f}"
+        parts.append(f"| {name} | {speed['seconds']:.3f} | {rate} |")
+    parts += [f"| {name} | {seconds:.2f} | | |" for name, seconds in found["seconds"].items() if seconds > 0.05]
+    return "\n".join(parts) + f"\n\nThe most memory at a time: {found['peak_in_adapters']:.1f} adapters."
+
+
 def with_tables(name: str, **tables: str) -> str:
     """A page as it is, its tables written anew."""
     page = (DOCS / name).read_text(encoding="utf-8")
@@ -217,6 +239,7 @@ def main(check: bool) -> int:
     pages = {name: NOTE + page for name, page in whole.items()}
     pages["data.md"] = with_tables("data.md", formats=formats(), kinds=kinds())
     pages["methods.md"] = with_tables("methods.md", parity=parity())
+    pages["multi-run.md"] = with_tables("multi-run.md", experiment=experiment(), merging=merging())
     for name, page in pages.items():
         path = DOCS / name
         if not path.exists() or path.read_text(encoding="utf-8") != page:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bp_core.config import QUANTIZED, STARTS_IN_BASE, TrainConfig
-from bp_core.errors import BadValue, GateFailed, Interrupted, NothingToResume
+from bp_core.errors import BadValue, GateFailed, Interrupted, NothingToResume, ResumeMismatch
 from bp_core.events import Notify, Watch
 from bp_core.folders import writable_folder, write_json
 from bp_core.multi_run import MultiRunConfig
@@ -30,7 +30,7 @@ from .commands import multi_run_command
 from .evaluation import losses, opened
 from .plan import Plan
 from .screen import Screen
-from .stage_data import Source, StageData, as_list, sources
+from .stage_data import Source, StageData, anew, as_list, sources
 from .targets import BASE, Target
 from .training import Run
 
@@ -125,14 +125,16 @@ class _Session:
         """A stage, or the rest of one that was begun."""
         config = self.stage_config(number, folder)
         begun = sorted((folder / "runs").glob("*/" + runs.RUN_FILE), reverse=True)
-        last = runs.RunFolder(begun[0].parent) if begun else None
         trainer = self.make(**dataclasses.asdict(config))
-        if last and last.read()["status"] == "finished":
-            return trainer.adapter
         earlier = Record.read(done[0]).accepted if (done := states(self.folder)) else ()
         data = self.data.train(number, earlier, self.multi.replay, self.config.seed)
         try:
-            return trainer.train(data, resume=last.id if last else False, start=start, watch=self.watch).adapter
+            resume = begun[0].parent.name if begun else False
+            return trainer.train(data, resume=resume, start=start, watch=self.watch).adapter
+        except NothingToResume:  # it is finished, and with these settings
+            return trainer.adapter
+        except ResumeMismatch as error:
+            raise ResumeMismatch(f"stage {number} was begun otherwise: {error.message}", fix=anew(folder)) from error
         finally:
             trainer.close()
 

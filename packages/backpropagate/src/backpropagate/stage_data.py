@@ -7,24 +7,28 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bp_core.config import TrainConfig
-from bp_core.errors import BadValue
-from bp_core.folders import damage, new_folder
+from bp_core.errors import BadValue, ResumeMismatch
+from bp_core.folders import damage, new_folder, write_json
 from bp_core.multi_run import HELD_OUT, MOST_HELD_OUT
 from bp_data.files import Data, Row, lasting, read, require
 from bp_data.jsonl import line, new_lines
 from bp_data.split import split
 from bp_multirun.record import Stage
 
+from .commands import near
+
 TRAIN_FILE, HELD_OUT_FILE, _MIXED_FILE = "train.jsonl", "held-out.jsonl", "with-replay.jsonl"
+_STAGE_FILE = "stage.json"
 CHUNKED = (
     "one data set is cut into stages that are alike: there is little to forget, and merging is not expected to help. "
     "It is for stages that differ, each given with its own --data."
@@ -68,6 +72,8 @@ def _cut(data: Data, runs: int, config: TrainConfig) -> tuple[list[Source], list
     size = config.samples or math.ceil(count / runs)
     order = np.random.default_rng(config.seed).permutation(count)
     parts = [np.sort(order[start : start + size]) for start in range(0, min(count, runs * size), size)]
+    if len(parts) > 1 and len(parts[-1]) < 2:
+        del parts[-1]  # of one row none can be held out
     name = Path(lasting(data) or "rows").name
     found = [
         Source(
@@ -104,9 +110,14 @@ class StageData:
     folder: Path
 
     def keep(self, number: int, source: Source, share: float | None, seed: int) -> None:
-        """Divide a stage's rows and write both parts, unless that is done. Raises the errors of `split`."""
+        """Divide a stage's rows and write both parts, unless that is done. Raises the errors of `split`, and
+        ResumeMismatch where the stage was begun on other rows."""
         place = self._place(number)
         if damage(place) is None:
+            begun = json.loads((place / _STAGE_FILE).read_text(encoding="utf-8"))
+            if begun["digest"] != source.stage.digest:
+                message = f"stage {number} was begun on {begun['name']}, and {source.stage.name} differs from it."
+                raise ResumeMismatch(message, where=str(place), fix=anew(place))
             return
         share = share or max(min(HELD_OUT, MOST_HELD_OUT / source.count), 0.51 / source.count)
         with new_folder(place) as draft:
@@ -117,6 +128,7 @@ class StageData:
             parts.train.rename(draft / TRAIN_FILE)
             parts.held_out.rename(draft / HELD_OUT_FILE)
             rows.unlink()
+            write_json(draft / _STAGE_FILE, asdict(source.stage))
 
     def held_out(self, number: int) -> Path:
         return self._place(number) / HELD_OUT_FILE
@@ -149,6 +161,14 @@ def _drawn(stages: Sequence[Sequence[bytes]], count: int, seed: int) -> Iterable
 
 def _lines(path: Path) -> list[bytes]:
     return path.read_bytes().splitlines(keepends=True)
+
+
+def anew(folder: Path) -> str:
+    """The fix where a stage that is not done was begun otherwise."""
+    stage = folder.parent.parent if folder.parent.name == "data" else folder.parent
+    number = folder.name.removeprefix("stage-")
+    where = f"{near(stage / 'data' / number)} and {near(stage / f'stage-{number}')}"
+    return f"Give what it was begun with, or remove {where} to begin that stage anew."
 
 
 def as_list(dataset: Data | Sequence[Data]) -> list[Data]:
