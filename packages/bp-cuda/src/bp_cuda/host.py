@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 
 import psutil
@@ -16,6 +17,12 @@ def memory() -> Memory:
     """Resident bytes now, the most this process ever had, and what the machine has."""
     info = psutil.Process().memory_info()
     return Memory(info.rss, _peak(), psutil.virtual_memory().total)
+
+
+def give_back() -> None:
+    """Return freed memory to the system, of which glibc keeps much: a third of what training took, as measured."""
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)
 
 
 def _peak() -> int:

@@ -142,6 +142,8 @@ class TorchRail:
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+        else:
+            host.give_back()
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> Measured:
