@@ -17,7 +17,9 @@ from backpropagate.failures import exit_code_of
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "docs" / "data.md"
-METHODS, SEVERAL, EVALUATE = (ROOT / "docs" / f"{name}.md" for name in ("methods", "several-gpus", "evaluate"))
+METHODS, SEVERAL, EVALUATE, MANY = (
+    ROOT / "docs" / f"{name}.md" for name in ("methods", "several-gpus", "evaluate", "multi-run")
+)
 READMES = sorted(ROOT.glob("packages/*/README.md"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md")), *READMES]
 
@@ -111,6 +113,25 @@ def test_the_evaluating_page(tmp_path, monkeypatch, tiny_llama, capsys):
     (code,) = blocks(EVALUATE, "python")
     run(code.replace('"smollm2-135m"', repr(str(tiny_llama))), tmp_path, monkeypatch)
     assert capsys.readouterr().out.endswith("True\n") and (tmp_path / "answers.html").is_file()
+
+
+@pytest.mark.slow
+def test_the_page_on_many_stages(tmp_path, monkeypatch, tiny_llama, capsys):
+    rows = (ROOT / "examples" / "quickstart.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    for number, month in enumerate(("january", "february", "march")):
+        (tmp_path / f"{month}.jsonl").write_text("".join(rows[number::3]), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    for line in blocks(MANY, "bash")[0].splitlines():
+        words = shlex.split(line, comments=True)[1:]
+        more = ["--model", str(tiny_llama), "--report-to", "none"] if words[0] == "multi-run" else []
+        words = ["2" if word == "100" else word for word in words]
+        assert exit_code_of(app, words + more) == 0, (line, capsys.readouterr().err)
+    assert (tmp_path / "output" / "tiny-llama-q4_k_m.gguf").is_file()
+    (code,) = blocks(MANY, "python")
+    code = code.replace('"smollm2-135m", output="output"', f"{str(tiny_llama)!r}, output='again', report_to='none'")
+    run(code.replace("steps_per_run=100", "steps_per_run=1"), tmp_path, monkeypatch)
+    transfer, report = capsys.readouterr().out.splitlines()[-2:]
+    assert "'estimate'" in transfer and Path(report).is_file()
 
 
 def command_lines():

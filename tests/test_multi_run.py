@@ -1,6 +1,11 @@
 """`backprop multi-run` and `Trainer.multi_run` on a tiny real model."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -293,3 +298,49 @@ def test_a_dry_run_writes_nothing(session, backprop, months):
     code, out, _ = session(*data("jan", "feb"), "--dry-run")
     assert code == 0 and [stage["rows"] for stage in json.loads(out)["stages"]] == [12, 12]
     assert not (months / "output").exists()
+
+
+KILLS = 6
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_killed_anywhere_the_same_command_ends_with_the_same_bytes(months, tiny_llama):
+    """kill -9 of the whole process at moments spread over a session: while it trains, merges and measures."""
+    words = [sys.executable, "-m", "backpropagate", "multi-run", "--model", str(tiny_llama), "--steps", "4"]
+    words += ["--checkpoint-every", "1", *OPTIONS, *data("jan", "feb")]
+
+    def start(output):
+        return subprocess.Popen([*words, "--output", output], cwd=months, stdout=subprocess.DEVNULL)
+
+    def weights(output):
+        return (months / output / "lora/adapter_model.safetensors").read_bytes()
+
+    began = time.monotonic()
+    assert start("whole").wait() == 0
+    whole = time.monotonic() - began
+    killed = 0
+    for number in range(KILLS):
+        process = start(f"killed-{number}")
+        try:
+            process.wait(timeout=whole * (number + 1) / (KILLS + 1))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            killed += process.wait() == -signal.SIGKILL
+        assert start(f"killed-{number}").wait() == 0
+        assert weights(f"killed-{number}") == weights("whole"), f"killed at {number + 1} of {KILLS + 1}"
+    assert killed >= KILLS - 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("mlx") is None, reason="there is no MLX for this machine")
+def test_stages_on_mlx_merge_as_on_torch(months, tiny_llama):
+    """Other random starts, so only what must hold for both: learned, merged by the rule, and read by the other rail."""
+    files = [months / "jan.jsonl", months / "feb.jsonl"]
+    trainer = Trainer(str(tiny_llama), output=str(months / "mlx"), **SETTINGS | {"backend": "mlx"})
+    record = trainer.multi_run(files, steps_per_run=4, watch=quiet).record
+    last = record.entries[-1]
+    assert all(last.merged[name].loss < record.entries[int(name) - 1].base[name].loss for name in ("1", "2"))
+    reader = Trainer(str(tiny_llama), output=str(months / "mlx"), **SETTINGS)
+    there = reader.evaluate(months / "mlx/multi-run/data/0002/held-out.jsonl", answers=0, notify=quiet)
+    assert there.measures["loss"].estimate == pytest.approx(last.merged["2"].loss, rel=1e-3)

@@ -24,6 +24,7 @@ import sys
 import bp_multirun
 assert "numpy" not in sys.modules, "import bp_multirun should load nothing"
 all(getattr(bp_multirun, name) for name in bp_multirun.__all__)
+import bp_multirun.session
 heavy = {"torch", "transformers", "peft", "safetensors", "ml_dtypes"} & set(sys.modules)
 assert not heavy, heavy
 """
@@ -31,8 +32,8 @@ assert not heavy, heavy
     assert done.returncode == 0, done.stderr
 
 
-def test_the_readme_example_runs(tmp_path, monkeypatch, capsys):
-    (example,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
+def test_the_readme_examples_run(tmp_path, monkeypatch, capsys):
+    example, session = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
     assert len(example.splitlines()) <= 10
     monkeypatch.chdir(tmp_path)
     for name, factors in zip(("news", "law", "medicine", "merged"), stages(0, 4), strict=True):
@@ -43,3 +44,10 @@ def test_the_readme_example_runs(tmp_path, monkeypatch, capsys):
     last, merged = (read_adapter(Path(name)).factors["layers.0.q_proj"] for name in ("medicine", "merged"))
     np.testing.assert_array_equal(merged.a, last.a)
     assert not np.array_equal(merged.b, last.b)
+    exec(compile(session, "README.md", "exec"), {})
+    told = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in told[:3]] == ["1", "2", "3"]
+    assert told[3] == f"(1, 2, 3) {Path('session/stage-0003/merged')}"
+    np.testing.assert_array_equal(
+        read_adapter(Path("session/stage-0003/merged")).factors["layers.0.q_proj"].b, merged.b
+    )
