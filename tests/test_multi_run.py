@@ -165,6 +165,7 @@ IMPOSSIBLE = {
     "weight is set, but schedule is not constant": ("--weight", "0.3"),
     "density is a setting of merge ties and dare": ("--density", "0.3"),
     "runs cuts one data set, and 2 are given": ("--runs", "3"),
+    "standard input can be read only once": ("--data", "-"),
     "replay is 11": ("--replay", "11"),
     "Did you mean 'slao'": ("--merge", "slo"),
 }

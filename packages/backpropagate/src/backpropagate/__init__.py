@@ -15,15 +15,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bp_core.errors import BackpropagateError
 
+    from .multi_run import MultiRun
     from .plan import Plan
     from .trainer import Trainer
     from .training import Run
 
 __version__ = version("backpropagate")
-__all__ = ["BackpropagateError", "Plan", "Run", "Trainer", "__version__"]
+__all__ = ["BackpropagateError", "MultiRun", "Plan", "Run", "Trainer", "__version__"]
 
 # Looked up when first used, so that `import backpropagate` costs nothing.
-_HOMES = {"BackpropagateError": "bp_core.errors", "Plan": ".plan", "Run": ".training", "Trainer": ".trainer"}
+_HOMES = {
+    "BackpropagateError": "bp_core.errors",
+    "MultiRun": ".multi_run",
+    "Plan": ".plan",
+    "Run": ".training",
+    "Trainer": ".trainer",
+}
 
 
 def __getattr__(name: str) -> Any:

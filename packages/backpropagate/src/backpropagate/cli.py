@@ -216,7 +216,7 @@ def lm_eval(
     tasks: Annotated[str, typer.Argument(help="Names of tasks, or YAML files that describe some, with commas.")],
     json: Json = False,
 ) -> None:
-    """Run tasks of lm-evaluation-harness; it is an extra: pip install "backpropagate[lm-eval]"."""
+    """Run tasks of lm-evaluation-harness; they come with the extra `lm-eval` of backpropagate."""
     _eval_verbs().lm_eval(settings, target, tasks, json=json)
 
 

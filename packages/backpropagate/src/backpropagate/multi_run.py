@@ -116,7 +116,7 @@ class _Session:
     def facts(self) -> dict[str, Any]:
         """What must stay the same for adapters to be merged, and losses to be compared."""
         recipe = self.plan.recipe
-        names = ("rank", "alpha", "rslora", "target_modules", "max_length", "train_on", "columns")
+        names = ("mode", "rank", "alpha", "rslora", "target_modules", "max_length", "train_on", "columns")
         merging = dataclasses.asdict(self.multi)
         kept = {name: merging[name] for name in ("merge", "init_a", "init_b", "schedule", "weight", "density")}
         return {"base": models.fingerprint(self.plan.base)} | {n: getattr(recipe, n) for n in names} | kept
@@ -219,7 +219,7 @@ def begun(name: str) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
     if None in value["data"]:
         message = "the session was given its rows in Python, which are not kept."
         raise NothingToResume(message, where=name, fix="Give them again: Trainer(…).multi_run([rows, …]).")
-    return value["settings"], value["multi_run"], value["data"]
+    return value["settings"] | {"output": str(path.parent.parent)}, value["multi_run"], value["data"]
 
 
 def _unused(*_: object) -> Any:
@@ -231,25 +231,16 @@ _NOBODY = Hands(_unused, _unused, _unused)
 
 def _refuse(config: TrainConfig) -> None:
     """What cannot be merged, or has no meaning for many stages; all of it in one message. Raises BadValue."""
-    wrong = {
-        "mode full": config.mode == "full",
-        "dora": config.dora,
-        f"init {config.init}": config.init in STARTS_IN_BASE,
-        "shard": bool(config.shard),
-        "full_ft_offload": config.full_ft_offload,
-        "eval_data": config.eval_data is not None,
-        "several processes": launched().size > 1,
-    }
-    reasons = {
-        "mode full": "it trains no adapter to merge",
-        "dora": "its lengths are no product of two factors",
-        f"init {config.init}": "it starts in the base's weights, so stages would not share one",
-        "shard": "a session is one process",
-        "full_ft_offload": "it is for mode full",
-        "eval_data": "each stage is evaluated on rows held out of it: set held_out",
-        "several processes": "a session is one process",
-    }
-    problems = [f"{name} does not go with multi-run: {reasons[name]}" for name, found in wrong.items() if found]
+    reasons = [
+        (config.mode == "full", "mode full", "it trains no adapter to merge"),
+        (config.dora, "dora", "its lengths are no product of two factors"),
+        (config.init in STARTS_IN_BASE, f"init {config.init}", "stages would not start from one base"),
+        (bool(config.shard), "shard", "a session is one process"),
+        (config.full_ft_offload, "full_ft_offload", "it is for mode full"),
+        (config.eval_data is not None, "eval_data", "each stage is evaluated on rows held out of it: set held_out"),
+        (launched().size > 1, "a launcher", "a session is one process"),
+    ]
+    problems = [f"{name} does not go with multi-run: {reason}" for found, name, reason in reasons if found]
     if problems:
         raise BadValue("; ".join(problems) + ".", fix="Leave that out, or train each stage by itself.")
 

@@ -20,6 +20,7 @@ from bp_core.config import TrainConfig
 from bp_core.errors import BadValue, ResumeMismatch
 from bp_core.folders import damage, new_folder, write_json
 from bp_core.multi_run import HELD_OUT, MOST_HELD_OUT
+from bp_data.decode import STDIN
 from bp_data.files import Data, Row, lasting, read, require
 from bp_data.jsonl import line, new_lines
 from bp_data.split import split
@@ -48,6 +49,9 @@ def sources(data: Sequence[Data], runs: int | None, config: TrainConfig) -> tupl
     """The stages that are meant, and what there is to say about them. Raises BadValue, and the errors of reading."""
     for part in data:
         require(part)
+        if str(part) == STDIN:
+            fix = "Write it to a file first."
+            raise BadValue("data is read more than once here, and standard input can be read only once.", fix=fix)
     if runs is None:
         found = [_whole(part, number, config.samples) for number, part in enumerate(data, 1)]
         asked = config.samples or 0

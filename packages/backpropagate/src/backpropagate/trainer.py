@@ -156,6 +156,8 @@ class Trainer:
         more data sets it goes on from there. A stage that `gate` refused is in the result's record; nothing is raised.
         """
         known(settings, MultiRunConfig)
+        if "runs" in settings:
+            raise BadValue("runs is called num_runs here.")
         config = self._with({"steps": steps_per_run, "samples": samples_per_run})
         self.close()
         return multi_run(config, MultiRunConfig(runs=num_runs, **settings), dataset, Trainer, watch)
