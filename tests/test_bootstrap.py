@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backpropagate import bootstrap
-from backpropagate.bootstrap import RESAMPLES, Ratio, difference, interval
+from backpropagate.bootstrap import RESAMPLES, Ratio, difference, interval, mean_difference
 from backpropagate.judging import judge, require
 from bp_core.errors import GateFailed
 from bp_core.gates import gates_in
@@ -98,3 +98,15 @@ def test_a_gate_says_by_how_much_and_how_clearly():
     assert "f1<0.25 does not hold" in str(caught.value) and "f1>=0.4" not in str(caught.value)
     assert caught.value.exit_code == 2 and caught.value.code == "RUNTIME_GATE_FAILED"
     require(gates[:2])
+
+
+def test_the_mean_over_groups_counts_each_group_the_same_and_draws_it_by_itself():
+    small = Ratio([2.0] * 4, [1.0] * 4), Ratio([1.0] * 4, [1.0] * 4)
+    large = Ratio([5.0] * 40, [1.0] * 40), Ratio([2.0] * 40, [1.0] * 40)
+    found = mean_difference([small, large])
+    assert (found.estimate, found.low, found.high) == (2.0, 2.0, 2.0)
+    first = Ratio([0.0, 1.0] * 50, [1.0] * 100), Ratio([0.0] * 100, [1.0] * 100)
+    alone, twice = mean_difference([first]), mean_difference([first, first])
+    assert alone == difference(*first)
+    width = [interval.high - interval.low for interval in (alone, twice)]
+    assert 0.6 < width[1] / width[0] < 0.8, "two independent groups: 1 / sqrt(2)"

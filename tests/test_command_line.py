@@ -38,7 +38,9 @@ def test_help_loads_nothing_heavy_but_what_typer_brings():
 
 
 def test_public_names_are_these():
-    assert set(backpropagate.__all__) == {"BackpropagateError", "Plan", "Run", "Trainer", "__version__"}
+    assert set(backpropagate.__all__) == {
+        "BackpropagateError", "MultiRun", "Plan", "Run", "Trainer", "__version__",
+    }  # fmt: skip
     assert all(getattr(backpropagate, name) for name in backpropagate.__all__)
     with pytest.raises(AttributeError, match="Trainr"):
         backpropagate.Trainr  # noqa: B018

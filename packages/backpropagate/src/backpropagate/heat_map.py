@@ -19,8 +19,9 @@ def heat_map(values: Sequence[Sequence[float | None]], rows: Sequence[str], colu
         'font-size="12">',
         f'<rect width="{width}" height="{height}" fill="white"/>',
     ]
+    parts.append(_text(_LEFT - 8, _TOP - 10, "rows of … after …", "end"))
     for number, name in enumerate(columns):
-        parts.append(_text(_LEFT + _CELL_WIDTH * (number + 0.5), _TOP - 10, _short(f"after {name}", 13), "middle"))
+        parts.append(_text(_LEFT + _CELL_WIDTH * (number + 0.5), _TOP - 10, _short(name, 13), "middle"))
     for number, (name, line) in enumerate(zip(rows, values, strict=True)):
         y = _TOP + _CELL_HEIGHT * number
         parts.append(_text(_LEFT - 8, y + _CELL_HEIGHT / 2 + 4, _short(name, _LONGEST), "end"))

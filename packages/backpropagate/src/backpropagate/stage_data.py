@@ -49,7 +49,7 @@ def sources(data: Sequence[Data], runs: int | None, config: TrainConfig) -> tupl
     """The stages that are meant, and what there is to say about them. Raises BadValue, and the errors of reading."""
     for part in data:
         require(part)
-        if str(part) == STDIN:
+        if isinstance(part, str | Path) and str(part) == STDIN:
             fix = "Write it to a file first."
             raise BadValue("data is read more than once here, and standard input can be read only once.", fix=fix)
     if runs is None:
