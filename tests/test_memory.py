@@ -71,6 +71,10 @@ def test_a_tied_embedding_is_there_three_times_while_its_two_gradients_are_added
     assert -0.02 < error("llama", setup, (60,), 2, vocab_size=40_000, tie_word_embeddings=True) < 0.05
 
 
+def test_copies_of_a_large_adapter_are_all_there_in_the_end_though_layers_are_computed_again():
+    assert -0.02 < error("llama", replace(CARD, rank=256, recompute=True, accumulating=True), (40, 20)) < 0.05
+
+
 @pytest.mark.parametrize("changes", [{}, {"device": "cpu", "dtype": "float32"}, {"targets": "o_proj"}], ids=str)
 def test_what_8_bit_layers_keep_goes_by_their_inputs(changes):
     assert -0.02 < error("llama", replace(CARD, mode="lora-8bit", **changes), layers=3, intermediate_size=2816) < 0.05

@@ -109,7 +109,8 @@ def _adapter(model: Architecture, setup: Setup, load: Load) -> Estimate:
     gradients = 4 * trainable
     waiting = gradients if setup.accumulating else 0
     moments = [(waiting, held, logits), (waiting, held, again + inside)]
-    moments += [(gradients, held // model.layers, again + inside)]
+    last = layer + copies if setup.recompute else 0  # autocast keeps the copies of the layers before
+    moments += [(gradients, held // model.layers, last + inside)]
     at = max(moments, key=sum)
     return _sum(weights(model, setup), _adapters(trainable, setup), _moments(trainable, setup), at, setup)
 
