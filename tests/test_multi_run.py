@@ -127,6 +127,7 @@ def check_that_it_is_used(backprop, found):
     assert min(last) <= measured["measures"]["loss"]["estimate"] <= max(last)
 
 
+@pytest.mark.slow
 def test_an_adapter_of_another_run_is_moved_and_an_export_is_proven(session, backprop, months, tiny_llama):
     Trainer(str(tiny_llama), output=str(months / "output"), **SETTINGS).train(
         months / "jan.jsonl", steps=1, watch=quiet
@@ -202,6 +203,7 @@ def test_other_data_or_settings_than_before_are_refused_by_name(session, months)
     assert len(runs_of(months / "output")) == 1
 
 
+@pytest.mark.slow
 def test_resume_needs_nothing_else_and_takes_nothing_else(session, backprop, months, tiny_llama):
     class Cut(Exception):
         pass
@@ -245,6 +247,7 @@ def test_a_stage_that_was_begun_on_other_rows_or_settings_is_told(session, month
     assert code == 2 and "stage 1 was begun otherwise: seed was 42, is 7" in err and "stage-0001" in err, err
 
 
+@pytest.mark.slow
 def test_a_stage_that_worsens_the_others_is_refused_by_the_gate(session, months):
     code, out, err = session(*data("jan", "feb"), "--gate", "0", "--rate-decay", "1", steps=4)
     found = json.loads(out)
@@ -257,6 +260,7 @@ def test_a_stage_that_worsens_the_others_is_refused_by_the_gate(session, months)
     assert len(runs_of(months / "output")) == 2
 
 
+@pytest.mark.slow
 def test_rows_of_earlier_stages_are_learned_again(session, months):
     code, _, _ = session(*data("jan", "feb", "mar"), "--replay", "0.4", "--rate-decay", "0.5", steps=1)
     assert code == 0
@@ -270,6 +274,7 @@ def test_rows_of_earlier_stages_are_learned_again(session, months):
     assert len({record["recipe"]["seed"] for record in records}) == 3
 
 
+@pytest.mark.slow
 def test_pairs_and_rows_from_python(months, tiny_llama):
     pairs = [
         [

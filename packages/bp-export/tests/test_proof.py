@@ -15,6 +15,9 @@ from bp_export.merge import Merged, open_base, write_merged
 from bp_export.proof import GENERATED
 
 
+SELDOM = [pytest.param(name, marks=pytest.mark.slow) for name in ("q6_k", "q5_k_m")]
+
+
 @pytest.fixture(scope="module")
 def subject(tiny_llama, llama_adapter, llama_reference, samples):
     return Subject.open(llama_adapter, tiny_llama, reference=llama_reference, samples=samples)
@@ -185,7 +188,7 @@ def test_a_damaged_final_file_fails(subject, good, llama_adapter, tmp_path, help
         assert expected in failures(prove(subject, good, final, "q8_0")), fault
 
 
-@pytest.mark.parametrize("quantization", ["q6_k", "q5_k_m", "q4_k_m"])
+@pytest.mark.parametrize("quantization", [*SELDOM, "q4_k_m"])
 def test_quantised_files_are_proven(quantization, subject, good, tmp_path):
     seen = []
     quantize(good, tmp_path / "q.gguf", quantization, notify=seen.append)

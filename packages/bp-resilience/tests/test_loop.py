@@ -42,7 +42,7 @@ def test_out_of_memory_at_one_example_is_the_users_to_solve(tmp_path):
         run(tmp_path, NullRail(capacity=0))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 @given(stop=st.integers(1, 9), every=st.integers(1, 5), capacity=st.sampled_from([None, 2, 5]))
 def test_a_run_cut_off_anywhere_ends_like_one_that_never_was(tmp_path_factory, stop, every, capacity):
     class Cut(Exception):
