@@ -16,7 +16,6 @@ from bp_export import Engine, export, gguf_facts, places
 from bp_export.gguf_file import GgufFile
 from bp_export.pipeline import model_name
 
-
 SELDOM = [pytest.param(name, marks=pytest.mark.slow) for name in ("bf16", "q6_k", "q5_k_m")]
 
 

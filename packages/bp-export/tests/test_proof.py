@@ -14,7 +14,6 @@ from bp_export.divergence import Divergence, Loss, Strength
 from bp_export.merge import Merged, open_base, write_merged
 from bp_export.proof import GENERATED
 
-
 SELDOM = [pytest.param(name, marks=pytest.mark.slow) for name in ("q6_k", "q5_k_m")]
 
 
