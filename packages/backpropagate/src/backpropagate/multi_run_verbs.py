@@ -81,7 +81,9 @@ def _show(done: MultiRun) -> None:
 
 
 def _table(block: document.Table) -> Table:
-    table = Table(*map(escape, block.head))
+    table = Table()
+    for name in block.head:
+        table.add_column(escape(name), overflow="fold")
     for row in block.rows:
         table.add_row(*map(escape, row))
     return table
