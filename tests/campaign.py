@@ -46,7 +46,7 @@ class Campaign:
 
     def kills(self):
         began = time.monotonic()
-        fell = kills.kill_often(3 if self.small else 120, *self.place)
+        fell = kills.kill_often(2 if self.small else 120, *self.place)
         self.show("kill -9 at a random moment, then resumed", fell.total(), "the same bytes", began)
         for stage, count in fell.most_common():
             print(f"  while in {stage:47} {count:8}")

@@ -271,6 +271,7 @@ def test_of_answers_that_are_compared_or_rated_the_good_ones_count(tiny_llama, t
     assert losses[0] == losses[1] == losses[2] and 0 <= accuracy["low"] <= accuracy["high"] <= 1
 
 
+@pytest.mark.slow
 def test_pairs_tell_how_often_the_chosen_answer_wins(tiny_llama, tmp_path, measured, backprop):
     """A run says the same as `eval` does; that TRL counts the same is shown by tests/test_parity.py."""
     words = ["amber", "basalt", "cedar", "dune", "ember", "fjord", "granite", "heath"]

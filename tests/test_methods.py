@@ -125,6 +125,7 @@ def test_another_run_moves_a_whole_model_and_loses_nothing(full, rows, tmp_path)
     assert adapter_in(first.folder) == first.folder / "model" and adapter_in(second.folder) == second.adapter
 
 
+@pytest.mark.slow
 def test_a_resumed_full_fine_tune_ends_with_the_same_weights(tiny_llama, rows, tmp_path):
     class Cut(Exception):
         pass

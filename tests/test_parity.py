@@ -16,7 +16,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [pytest.param(c, marks=pytest.mark.slow) if c == "adapters" else c for c in CASES])
 def test_our_numbers_are_those_of_the_reference(case, tiny_llama, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TRL's and transformers' own

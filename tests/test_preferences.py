@@ -46,7 +46,8 @@ def tokenizer(tiny_llama):
     return ChatTokenizer.open(tiny_llama)
 
 
-@pytest.mark.parametrize("method", ["orpo", *(pytest.param(name, marks=pytest.mark.slow) for name in ("simpo", "kto"))])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["orpo", "simpo", "kto"])
 def test_every_method_is_trained_evaluated_exported_and_proven(method, tiny_llama, tmp_path):
     data = tmp_path / "data.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in DATA[method]))

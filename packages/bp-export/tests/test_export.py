@@ -16,7 +16,7 @@ from bp_export import Engine, export, gguf_facts, places
 from bp_export.gguf_file import GgufFile
 from bp_export.pipeline import model_name
 
-SELDOM = [pytest.param(name, marks=pytest.mark.slow) for name in ("bf16", "q6_k", "q5_k_m")]
+SELDOM = [pytest.param(name, marks=pytest.mark.slow) for name in ("f16", "bf16", "q6_k", "q5_k_m")]
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-@pytest.mark.parametrize("quantization", ["f16", "q8_0", "q4_k_m", *SELDOM])
+@pytest.mark.parametrize("quantization", ["q8_0", "q4_k_m", *SELDOM])
 def test_every_quantisation_is_exported_proven_and_loads(quantization, home, tiny_llama, llama_reference, samples):
     config = ExportConfig(quantization=quantization)
     seen = []

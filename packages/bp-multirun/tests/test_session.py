@@ -276,7 +276,7 @@ def _draft(name):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
 def test_killed_at_changes_of_the_disk_it_ends_with_the_same_files(tmp_path):
-    assert campaign(tmp_path, every=13) > 100, "changes of the disk"
+    assert campaign(tmp_path, every=29) > 100, "changes of the disk"
 
 
 @pytest.mark.slow
