@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from bp_core.events import Failed, Finished, MemoryShrunk, Started, Stepped
+from bp_core.events import Evaluated, Failed, Finished, MemoryShrunk, Started, Stepped
 from bp_core.rail import Memory
 from bp_resilience import Summary
 
@@ -42,3 +42,8 @@ def test_a_stop_that_was_asked_for_is_no_failure():
 def test_losses_that_are_no_numbers_are_left_out():
     made = summary(Started(0, 9), stepped(1, math.nan), stepped(2, 2.0), stepped(3, math.inf))
     assert (made.first_loss, made.last_loss, made.best_loss) == (2.0, 2.0, 2.0)
+
+
+def test_an_evaluation_that_is_no_finite_number_counts_for_nothing():
+    made = summary(*(Evaluated(1, loss, None, 3, best=False) for loss in (math.nan, 0.5, math.inf, 0.0)))
+    assert made.eval_loss == 0.0

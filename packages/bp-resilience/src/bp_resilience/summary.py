@@ -45,7 +45,7 @@ class Summary:
         elif kind == Stepped.__name__:
             self._stepped(event)
         elif kind == Evaluated.__name__:
-            self.eval_loss = min(event["loss"], self.eval_loss or event["loss"])
+            self.eval_loss = _lower(self.eval_loss, event["loss"])
         elif kind == Finished.__name__:
             self.peak_memory = max(self.peak_memory, event["peak_memory"])
         elif kind == Failed.__name__:
@@ -57,7 +57,7 @@ class Summary:
         if loss is not None and math.isfinite(loss):
             self.first_loss = loss if self.first_loss is None or event["step"] == 1 else self.first_loss
             self.last_loss = loss
-            self.best_loss = loss if self.best_loss is None else min(self.best_loss, loss)
+            self.best_loss = _lower(self.best_loss, loss)
         self.tokens += event["tokens"]
         self.targets += event["targets"]
         self.seconds += event["seconds"]
@@ -67,3 +67,9 @@ class Summary:
         """The sums, with the speed over all steps."""
         speed = self.tokens / self.seconds if self.seconds else None
         return {**dataclasses.asdict(self), "tokens_per_second": speed}
+
+
+def _lower(best: float | None, loss: float | None) -> float | None:
+    """The lower of two losses, one that is not known or not a finite number apart."""
+    known = [value for value in (best, loss) if value is not None and math.isfinite(value)]
+    return min(known, default=None)
