@@ -258,9 +258,11 @@ def test_a_stage_that_was_begun_on_other_rows_or_settings_is_told(session, month
     with pytest.raises(Cut):
         trainer.multi_run([months / "jan.jsonl"], steps_per_run=1, watch=cut)
     code, _, err = session(*data("feb"), steps=1)
-    assert code == 2 and "stage 1 was begun on jan.jsonl, and feb.jsonl differs" in err and "or remove output" in err
-    code, _, err = session(*data("jan"), "--seed", 7, steps=1)
-    assert code == 2 and "stage 1 was begun otherwise: seed was 42, is 7" in err and "stage-0001" in err, err
+    assert code == 2 and "it was jan.jsonl, and feb.jsonl differs" in err and "or remove output" in err
+    code, _, err = session(*data("jan"), "--seed", 7, "--samples", 9, "--held-out", "0.5", steps=1)
+    assert code == 2 and "rows was 12, is 9; held_out was None, is 0.5; seed was 42, is 7" in err, err
+    code, _, err = session(*data("jan"), "--weight-decay", "0.1", steps=1)
+    assert code == 2 and "stage 1 was begun otherwise: weight_decay was 0.0, is 0.1" in err and "stage-0001" in err, err
 
 
 @pytest.mark.slow
@@ -281,7 +283,7 @@ def test_rows_of_earlier_stages_are_learned_again(session, months):
     code, _, _ = session(*data("jan", "feb", "mar"), "--replay", "0.4", "--rate-decay", "0.5", steps=1)
     assert code == 0
     place = months / "output/multi-run/data/0003"
-    own, mixed = ((place / name).read_text().splitlines() for name in ("train.jsonl", "with-replay.jsonl"))
+    own, mixed = ((place / name).read_text().splitlines() for name in ("train.jsonl", "with-replay-0.4.jsonl"))
     again = mixed[len(own) :]
     assert mixed[: len(own)] == own and len(again) == round(0.4 * len(own))
     assert [json.loads(row)["messages"][0]["content"].split()[0] for row in again] == ["jan", "jan", "feb", "feb"]

@@ -28,7 +28,7 @@ from bp_multirun.record import Stage
 
 from .commands import near
 
-TRAIN_FILE, HELD_OUT_FILE, _MIXED_FILE = "train.jsonl", "held-out.jsonl", "with-replay.jsonl"
+TRAIN_FILE, HELD_OUT_FILE = "train.jsonl", "held-out.jsonl"
 _STAGE_FILE = "stage.json"
 CHUNKED = (
     "one data set is cut into stages that are alike: there is little to forget, and merging is not expected to help. "
@@ -116,12 +116,9 @@ class StageData:
     def keep(self, number: int, source: Source, share: float | None, seed: int) -> None:
         """Divide a stage's rows and write both parts, unless that is done. Raises the errors of `split`, and
         ResumeMismatch where the stage was begun on other rows."""
-        place = self._place(number)
+        place, asked = self._place(number), {"rows": source.count, "held_out": share, "seed": seed}
         if damage(place) is None:
-            begun = json.loads((place / _STAGE_FILE).read_text(encoding="utf-8"))
-            if begun["digest"] != source.stage.digest:
-                message = f"stage {number} was begun on {begun['name']}, and {source.stage.name} differs from it."
-                raise ResumeMismatch(message, where=str(place), fix=anew(place))
+            self._require_same(number, source, asked)
             return
         share = share or max(min(HELD_OUT, MOST_HELD_OUT / source.count), 0.51 / source.count)
         with new_folder(place) as draft:
@@ -132,7 +129,16 @@ class StageData:
             parts.train.rename(draft / TRAIN_FILE)
             parts.held_out.rename(draft / HELD_OUT_FILE)
             rows.unlink()
-            write_json(draft / _STAGE_FILE, asdict(source.stage))
+            write_json(draft / _STAGE_FILE, asdict(source.stage) | asked)
+
+    def _require_same(self, number: int, source: Source, asked: Mapping[str, Any]) -> None:
+        place = self._place(number)
+        begun = json.loads((place / _STAGE_FILE).read_text(encoding="utf-8"))
+        wrong = [f"{name} was {begun[name]}, is {value}" for name, value in asked.items() if begun[name] != value]
+        if begun["digest"] != source.stage.digest:
+            wrong = [f"it was {begun['name']}, and {source.stage.name} differs from it"]
+        if wrong:
+            raise ResumeMismatch(f"stage {number} was begun otherwise: {'; '.join(wrong)}.", fix=anew(place))
 
     def held_out(self, number: int) -> Path:
         return self._place(number) / HELD_OUT_FILE
@@ -142,7 +148,7 @@ class StageData:
         own = self._place(number) / TRAIN_FILE
         if not replay or not earlier:
             return own
-        mixed = self._place(number) / _MIXED_FILE
+        mixed = self._place(number) / f"with-replay-{replay:g}.jsonl"  # with another share it is other data
         if not mixed.exists():
             mine = _lines(own)
             others = [_lines(self._place(n) / TRAIN_FILE) for n in earlier]

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from bp_core.errors import MergeRefused, ResumeMismatch
-from bp_core.folders import damage, new_folder, sweep, write_json
+from bp_core.folders import new_folder, sweep, write_json
 from bp_core.multi_run import MultiRunConfig
 
 from .adapter_folder import Adapter, fingerprint, read_adapter, write_adapter
@@ -115,10 +115,9 @@ class Session:
         if factors is None:
             return None
         before = self._trained(self.record.accepted[-1])
-        if damage(place / START) is not None:
-            shutil.rmtree(place / START, ignore_errors=True)
-            with new_folder(place / START) as draft:
-                write_adapter(draft, dataclasses.replace(read_adapter(before), factors=factors, dtype="float32"))
+        shutil.rmtree(place / START, ignore_errors=True)  # a gate that was widened since may have changed it
+        with new_folder(place / START) as draft:
+            write_adapter(draft, dataclasses.replace(read_adapter(before), factors=factors, dtype="float32"))
         return place / START
 
     def _measured(self, number: int, stage: Stage, folder: Path, drift: Mapping[str, float]) -> Entry:
