@@ -21,6 +21,7 @@ from bp_core.events import Notify, Progress
 from . import families, rope
 from .families import Config, Family
 from .hf_files import read_json
+from .merge import Merged
 from .vocab import Vocabulary
 from .weights import Source
 
@@ -83,8 +84,19 @@ class Converter:
         """The values of one planned tensor, in the order llama.cpp expects, not yet in their stored format."""
         if planned.name in self._tables:
             return self._tables[planned.name]
+        return self._arranged(planned, self.source.array(planned.source))
+
+    def change(self, planned: Planned) -> tuple[np.ndarray, np.ndarray] | None:
+        """A planned tensor before and after the adapter, float32, as `array` gives it; None if it is as it was."""
+        if not isinstance(self.source, Merged) or not self.source.changes(planned.source):
+            return None
+        before = self._arranged(planned, self.source.before(planned.source)).astype(np.float32)
+        return before, self.array(planned).astype(np.float32)
+
+    def _arranged(self, planned: Planned, values: np.ndarray) -> np.ndarray:
+        """The values of a weight in the order llama.cpp expects."""
         name = families.text_name(planned.source)
-        return self.family.arrange(name, self.source.array(planned.source), self.config).reshape(planned.shape)
+        return self.family.arrange(name, values, self.config).reshape(planned.shape)
 
     def write(self, target: Path, vocabulary: Vocabulary, name: str, notify: Notify | None = None) -> None:
         """Write the GGUF file. `name` is the model's name in it. Memory: about one tensor."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +16,25 @@ STRICT = 0.1  # how far from 1 the strength of any other adapter may be in a flo
 
 _ROWS = 32  # a chunk of 32 rows × 150 000 tokens × 8 bytes is 38 MB
 _TIE = 0.01  # log-probabilities this close are the same choice
+# A choice turned round by rounding: the gap between two tokens changes by the difference of their two errors, whose
+# standard deviation is √2 × the noise. 8 × the noise is 5.7 of those: one place in 10^8, were the errors normal.
+TURNED = 8.0
+USUAL = 4.0  # noise above so many times the median over all places is more than rounding, and is not allowed for
+
+
+def distinct_places(rows: Iterable[Sequence[int]]) -> list[np.ndarray]:
+    """Of each row of tokens the places to judge: those whose context, the tokens up to there, no earlier place has.
+
+    Rows that begin alike, with a system message say, give the same logits at the same places; they are one observation.
+    int64 [places] for each row.
+    """
+    seen: set[tuple[int, ...]] = set()
+    found = []
+    for row in rows:
+        contexts = [tuple(row[: place + 1]) for place in range(len(row))]
+        found.append(np.array([place for place, context in enumerate(contexts) if context not in seen], np.int64))
+        seen.update(contexts)
+    return found
 
 
 @dataclass
@@ -42,6 +61,41 @@ class Divergence:
     def top1(self) -> float:
         """Share of rows where the other model's first choice is the reference's too; ties count as the same."""
         return self.same / max(self.rows, 1)
+
+
+@dataclass
+class FirstChoices:
+    """Where another model prefers another next token than a reference, and whether rounding explains it.
+
+    At each place the noise is measured: the standard deviation, over the vocabulary, of the difference between the two
+    models' logits (one constant added to all of them changes nothing). A choice counts as turned round where the
+    reference's own gap, from its first choice to the other model's, is more than `TURNED` times the noise there. Of
+    noise that is more than `USUAL` times the median over all places only so much is allowed for.
+    """
+
+    gaps: list[float] = field(default_factory=list)  # of each place, in nats; 0 where the choice is the same
+    noises: list[float] = field(default_factory=list)  # of each place, in logits
+
+    def add(self, reference: np.ndarray, other: np.ndarray) -> None:
+        """Take the logits [places, vocabulary] of both models."""
+        for truth, guess in zip(_split(reference), _split(other), strict=True):
+            wide = truth.astype(np.float64)
+            chosen = np.take_along_axis(wide, guess.argmax(1)[:, None], 1)[:, 0]
+            self.gaps += (wide.max(1) - chosen).tolist()
+            self.noises += (guess - wide).std(1).tolist()
+
+    @property
+    def ratios(self) -> np.ndarray:
+        """Of each place the gap in units of the noise that is allowed for there; 0 where the choice is the same."""
+        noises = np.array(self.noises)
+        allowed = np.minimum(noises, USUAL * np.median(noises)) if len(noises) else noises
+        ratios: np.ndarray = np.array(self.gaps) / np.maximum(allowed, 1e-12)
+        return ratios
+
+    @property
+    def turned(self) -> int:
+        """How many places choose another token although rounding does not explain it."""
+        return int((self.ratios > TURNED).sum())
 
 
 @dataclass

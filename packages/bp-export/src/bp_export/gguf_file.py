@@ -73,6 +73,12 @@ class GgufFile:
         values: np.ndarray = dequantize(self.raw(name), tensor.type)
         return values.reshape(tensor.shape)
 
+    def rows(self, name: str, places: np.ndarray) -> np.ndarray:
+        """Some rows of a matrix [rows, columns], dequantised to float32 [places, columns]."""
+        tensor = self.tensors[name]
+        values: np.ndarray = dequantize(self.raw(name)[places], tensor.type)
+        return values.reshape(len(places), tensor.shape[-1])
+
     def field(self, name: str) -> Any:
         """A field that must be there. Raises GgufUnusable."""
         if name not in self.fields:

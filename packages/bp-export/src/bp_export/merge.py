@@ -53,6 +53,14 @@ class Merged:
         """The base's own number format, in which the merged folder is written."""
         return self._base.dtype(name)
 
+    def changes(self, name: str) -> bool:
+        """Whether the adapter changes this weight."""
+        return name in self._changes
+
+    def before(self, name: str) -> np.ndarray:
+        """The weight as the base has it."""
+        return self._base.array(name)
+
     def array(self, name: str) -> np.ndarray:
         weight = self._base.array(name)
         return self._changes[name].applied(weight) if name in self._changes else weight

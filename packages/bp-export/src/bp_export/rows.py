@@ -1,12 +1,10 @@
-"""The rows of tokens that a proof compares on, and how they and arrays are compared."""
+"""The rows of tokens that a proof compares on, and how they are compared."""
 
 from __future__ import annotations
 
-import math
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-import numpy as np
 from tokenizers import Tokenizer
 
 from bp_core.examples import Sample
@@ -36,15 +34,6 @@ def context(lists: Iterable[Sequence[int]]) -> int:
 
 def begins(tokens: Sequence[int], start: Sequence[int]) -> bool:
     return list(tokens[: len(start)]) == list(start)
-
-
-def worst_error(stored: np.ndarray, wanted: np.ndarray) -> float:
-    """The largest difference, relative to the value; values too small for a normal float16 count as its smallest."""
-    if stored.shape != wanted.shape:
-        return math.inf
-    smallest = float(np.finfo(np.float16).tiny)
-    error = np.abs(stored - wanted) / np.maximum(np.abs(wanted), smallest)
-    return float(error.max(initial=0.0)) if np.isfinite(error).all() else math.inf
 
 
 def has_marks(text: str) -> bool:

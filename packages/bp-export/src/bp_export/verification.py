@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from gguf import LlamaFileType
 
 from bp_core import folders
 from bp_core.errors import GgufUnusable, LlamaCppFailed
-from bp_core.events import Notify, Progress
+from bp_core.events import Notify
 from bp_core.examples import Sample
 
 from . import vocab
@@ -24,10 +23,8 @@ from .gguf_file import GgufFile
 from .parity import Check, Parity
 from .places import require_space
 from .proof import Prover, Reference, Subject
+from .tensor_check import check_formats
 
-# Relative root mean square error that a number format may cause in a tensor; measured on normal values: half of these.
-ERRORS = {"F32": 1e-3, "F16": 2e-3, "BF16": 1e-2, "Q8_0": 0.02, "Q6_K": 0.04, "Q5": 0.09, "Q4": 0.2}
-_COARSE = 0.5  # of any other format
 _FLOATS = ("f32", "f16")
 # Fields that say what llama.cpp assumes without them.
 _ASSUMED = ("key_length", "value_length", "rope.dimension_count", "vocab_size", "add_space_prefix", "add_eos_token")
@@ -62,7 +59,7 @@ def verify(
 class _Verification:
     def __init__(self, gguf: GgufFile, subject: Subject, notify: Notify | None) -> None:
         self.gguf, self.subject, self.notify = gguf, subject, notify
-        self.prover = Prover(subject, _format(gguf), notify)
+        self.prover = Prover(subject, _format(gguf), notify, exact=False)  # what others wrote is rounded otherwise
 
     def run(self) -> Parity:
         converter = self.subject.converter
@@ -80,7 +77,7 @@ class _Verification:
         return self.prover.parity()
 
     def _behaviour(self, fresh: Path) -> None:
-        self.prover.checks.append(self._tensors())
+        self.prover.checks.append(check_formats(self.gguf, self.subject.converter, self.notify))
         if self.prover.quantization in _FLOATS:
             self.prover.check_float(self.gguf.path)
             return
@@ -94,20 +91,6 @@ class _Verification:
         shown = ", ".join(sorted(wrong)[:5])
         return Check("fields of the file", f"{len(wrong)} differ", 0, not wrong, note=shown)
 
-    def _tensors(self) -> Check:
-        """Every tensor, dequantised, against the merged weights."""
-        worst, where = 0.0, "none"
-        plan = [planned for planned in self.subject.converter.plan if planned.name in self.gguf.tensors]
-        for done, planned in enumerate(plan, 1):
-            wanted = self.subject.converter.array(planned).astype(np.float32)
-            error = _error(self.gguf.array(planned.name), wanted) / _allowed(self.gguf.tensors[planned.name].type.name)
-            worst, where = max((worst, where), (error, planned.name))
-            if self.notify:
-                self.notify(Progress("compare tensors", done, len(plan)))
-        note = f"the largest error, in units of what its number format may cause, in {where}"
-        measured = worst if math.isfinite(worst) else "not comparable"
-        return Check("weights in the file", measured, 1.0, worst <= 1.0, note=note)
-
 
 def _telling(gguf: GgufFile) -> Mapping[str, Any]:
     return {name: value for name, value in gguf.fields.items() if not name.startswith("general.")}
@@ -119,17 +102,6 @@ def _same(found: Any, wanted: Any, name: str) -> bool:
     if isinstance(wanted, float):
         return bool(np.isclose(found, wanted, rtol=1e-6))
     return bool(found == wanted)
-
-
-def _error(found: np.ndarray, wanted: np.ndarray) -> float:
-    if found.shape != wanted.shape or not np.isfinite(found).all():
-        return math.inf
-    size = float(np.sqrt(np.mean(np.square(wanted, dtype=np.float64))))
-    return float(np.sqrt(np.mean(np.square(found - wanted, dtype=np.float64)))) / max(size, 1e-12)
-
-
-def _allowed(type_: str) -> float:
-    return next((limit for name, limit in ERRORS.items() if type_.startswith(name)), _COARSE)
 
 
 def _format(gguf: GgufFile) -> str:
