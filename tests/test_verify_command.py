@@ -1,4 +1,5 @@
 import json
+import shlex
 import shutil
 
 import pytest
@@ -66,3 +67,31 @@ def test_an_unknown_format_names_the_nearest(place, capsys):
     assert "Did you mean 'q4_k_m'?" in said and "Value error" not in said
     with pytest.raises(BadValue, match="did you mean q5_k_m"):
         ExportConfig(quantization="q5_km")
+
+
+def test_a_refused_export_says_which_checks_failed_and_the_command_that_accepts_it(
+    place, tmp_path, capsys, monkeypatch
+):
+    lora = shutil.copytree(place / "lora", tmp_path / "lo ra")
+    words = ["export", str(lora), "--quantization", "q8_0", "--base", str(place / "base"), "--output", str(tmp_path)]
+    monkeypatch.setattr("bp_export.proof.FLOAT_KL", 1e-12)
+    assert exit_code_of(app, words) == 2
+    said = capsys.readouterr().err
+    assert "✗ f16 divergence: " in said and "allowed 1e-12" in said and "× the limit" in said
+    assert (tmp_path / "base-q8_0.unproven.gguf").is_file() and not (tmp_path / "base-q8_0.gguf").exists()
+    line = next(line for line in said.splitlines() if "The command: " in line).partition("The command: ")[2]
+    again = shlex.split(line)
+    again = again[again.index("backprop") + 1 :]
+    assert exit_code_of(app, again) == 0, "the command works as it stands"
+    assert "Not proven, handed over as you asked" in capsys.readouterr().out
+    report = json.loads((tmp_path / "base-q8_0.parity.json").read_text(encoding="utf-8"))
+    assert (report["proven"], report["accepted"]) == (False, True)
+    assert exit_code_of(app, ["push", str(tmp_path / "base-q8_0.gguf"), "--repo", "me/it", "--dry-run", "--json"]) == 0
+    card = json.loads(capsys.readouterr().out)["card"]
+    assert "Not proven to be the model that was trained" in card and "f16 divergence" in card
+
+
+def test_a_refused_file_says_what_to_send(place, capsys):
+    assert exit_code_of(app, ["verify", str(place / "base-f16.gguf"), "--base", str(place / "base")]) == 2
+    said = capsys.readouterr().err
+    assert "✗ weights in the file: " in said and "backprop verify --json" in said

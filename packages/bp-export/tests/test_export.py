@@ -11,7 +11,7 @@ import pytest
 
 from bp_core import folders
 from bp_core.config import ExportConfig
-from bp_core.errors import AdapterUnusable, DiskFull, FileMissing, NotProven, OutputUnusable
+from bp_core.errors import AdapterUnusable, BadValue, DiskFull, FileMissing, NotProven, OutputUnusable
 from bp_export import Engine, export, gguf_facts, places
 from bp_export.gguf_file import GgufFile
 from bp_export.pipeline import model_name
@@ -73,7 +73,9 @@ def test_another_llama_cpp_loads_the_file(home, tiny_llama):
     assert done.stdout.strip().splitlines()[-1:] == ["true"], done.stderr[-2000:]
 
 
-def test_a_failed_proof_leaves_a_report_and_the_earlier_file(home, tiny_llama, llama_reference, samples, monkeypatch):
+def test_an_unproven_file_is_kept_under_a_name_that_says_so_and_the_earlier_one_stays(
+    home, tiny_llama, llama_reference, samples, monkeypatch
+):
     target = home / "tiny-llama-q8_0.gguf"
     target.write_bytes(b"an earlier, good file")
     config = ExportConfig(quantization="q8_0", overwrite=True)
@@ -85,12 +87,43 @@ def test_a_failed_proof_leaves_a_report_and_the_earlier_file(home, tiny_llama, l
     with pytest.raises(NotProven, match="f16 divergence") as caught:
         export(home / "lora", tiny_llama, config, reference=Other(), samples=samples)
     assert target.read_bytes() == b"an earlier, good file"
-    assert names(home) == ["lora", "tiny-llama-q8_0.failed.parity.json", "tiny-llama-q8_0.gguf"]
-    assert caught.value.where == str(home / "tiny-llama-q8_0.failed.parity.json")
-    export(home / "lora", tiny_llama, config, reference=llama_reference, samples=samples)
     file = "tiny-llama-q8_0"
-    assert names(home) == ["lora", f"{file}.Modelfile", f"{file}.gguf", f"{file}.parity.json"]
+    kept = home / f"{file}.unproven.gguf"
+    unproven = [f"{file}.unproven.gguf", f"{file}.unproven.parity.json"]
+    assert names(home) == ["lora", f"{file}.gguf", *unproven]
+    assert caught.value.where == str(kept) and gguf_facts(kept).architecture == "llama"
+    (row,) = (row for row in caught.value.checks if row["name"] == "f16 divergence")
+    assert row["times"] == pytest.approx(row["measured"] / row["allowed"], rel=1e-2) and row["times"] > 100
+    report = json.loads((home / unproven[1]).read_text(encoding="utf-8"))
+    assert (report["proven"], report["accepted"], report["file"]) == (False, False, kept.name)
+    with pytest.raises(NotProven):
+        export(home / "lora", tiny_llama, config, reference=Other(), samples=samples)
+    assert names(home) == ["lora", f"{file}.gguf", *unproven], "the file of an earlier refusal makes way"
+    export(home / "lora", tiny_llama, config, reference=llama_reference, samples=samples)
+    assert names(home) == ["lora", f"{file}.Modelfile", f"{file}.gguf", f"{file}.parity.json", *unproven]
     assert gguf_facts(target).architecture == "llama"
+
+
+def test_an_unproven_file_is_handed_over_where_that_is_asked_for(home, tiny_llama, llama_reference, samples):
+    mine = home / "tiny-llama-f16.unproven.gguf"
+    mine.write_bytes(b"a file of the user's")
+
+    class Other:
+        def logits(self, tokens, *, adapter=True):
+            return -llama_reference.logits(tokens, adapter=adapter)
+
+    with pytest.raises(NotProven) as caught:
+        export(home / "lora", tiny_llama, ExportConfig(quantization="f16"), reference=Other(), samples=samples)
+    assert mine.read_bytes() == b"a file of the user's"
+    assert caught.value.where == str(home / "tiny-llama-f16.unproven-2.gguf")
+    config = ExportConfig(quantization="f16", accept_unproven=True)
+    done = export(home / "lora", tiny_llama, config, reference=Other(), samples=samples)
+    assert done.path == home / "tiny-llama-f16.gguf"
+    assert done.parity.accepted and not done.parity.proven
+    report = json.loads(done.parity_path.read_text(encoding="utf-8"))
+    assert (report["proven"], report["accepted"]) == (False, True)
+    with pytest.raises(BadValue, match="only GGUF files are proven"):
+        ExportConfig(format="merged", accept_unproven=True)
 
 
 @pytest.mark.parametrize("stage", ["convert", "prove f16", "quantize", "prove final"])

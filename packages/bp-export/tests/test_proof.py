@@ -10,9 +10,10 @@ from bp_core.contract import Contract
 from bp_core.examples import Sample
 from bp_export import Subject, prove, quantize
 from bp_export import adapter as lora
-from bp_export.divergence import Divergence, Loss, Strength
+from bp_export.divergence import Divergence, FirstChoices, Loss, Strength, distinct_places
 from bp_export.merge import Merged, open_base, write_merged
 from bp_export.proof import GENERATED
+from bp_export.vocab import read as read_vocabulary
 
 SELDOM = [pytest.param(name, marks=pytest.mark.slow) for name in ("q6_k", "q5_k_m")]
 
@@ -281,3 +282,163 @@ def test_the_measures():
     loss = Loss()
     loss.add(np.zeros((4, 50), np.float32), [1, 2, 3, 4], [0, 1, 0, 1])
     assert (loss.mean, loss.count) == (pytest.approx(np.log(50)), 2)
+
+
+def test_rows_that_begin_alike_are_one_observation_there():
+    rows = [(5, 6, 7), (5, 6, 8, 9), (1, 6, 7), (5, 6, 7, 1)]
+    assert [places.tolist() for places in distinct_places(rows)] == [[0, 1, 2], [2, 3], [0, 1, 2], [3]]
+    assert [places.tolist() for places in distinct_places([(5, 6), (5, 6)])] == [[0, 1], []]
+
+
+def test_a_choice_is_turned_round_only_beyond_the_noise_of_its_place():
+    random = np.random.default_rng(0)
+    reference = random.normal(size=(50, 4000)).astype(np.float32)
+    noise = random.normal(size=reference.shape).astype(np.float32) * 0.01
+    reference[7, 3] = reference[7].max() + 0.02  # a near-tie, wider than the noise of a single token
+    second = np.argsort(reference[7])[-2]
+    reference[7, second] = reference[7, 3] - 0.03
+    other = reference + noise
+    other[7, second] = other[7, 3] + 0.001
+    choices = FirstChoices()
+    choices.add(reference, other)
+    assert choices.turned == 0 and 1 < choices.ratios[7] < 8
+    wide = other.copy()
+    reference[7, second] -= 0.5
+    choices = FirstChoices()
+    choices.add(reference, wide)
+    assert choices.turned == 1, "a clear preference was turned round"
+    noisy = wide.copy()
+    noisy[7] += random.normal(size=4000).astype(np.float32)
+    noisy[7, second] = noisy[7].max() + 1
+    choices = FirstChoices()
+    choices.add(reference, noisy)
+    assert choices.turned == 1, "noise far above that of other places is no excuse"
+
+
+def test_one_near_tie_in_what_all_rows_begin_with_does_not_refuse_a_right_file(subject, good, samples):
+    """Two best tokens closer than float16 can tell apart, in the shared first places of every row."""
+    shared = samples[0].tokens[:4]
+
+    class NearTie:
+        def __init__(self, inner):
+            self.inner = inner
+
+        def logits(self, tokens, *, adapter=True):
+            found = np.array(self.inner.logits(tokens, adapter=adapter))
+            order = np.argsort(found[2])
+            gap = found[2, order[-1]] - found[2, order[-2]]
+            found[2, order[-2]] += gap + 1e-5  # the other of the two is now first, by a hair
+            return found
+
+    same = [dataclasses.replace(sample, tokens=(*shared, *sample.tokens[4:])) for sample in samples]
+    near = dataclasses.replace(subject, reference=NearTie(subject.reference), samples=same)
+    found = {check.name: check for check in prove_f16(near, good).checks}["f16 first choices"]
+    distinct = sum(len(places) for places in distinct_places(sample.tokens for sample in same))
+    assert found.note.startswith(f"of {distinct} places") and distinct < sum(len(s.tokens) for s in same)
+    assert found.passed
+
+
+def vocabulary_with(change, subject, target):
+    words = read_vocabulary(subject.base, subject.converter.vocabulary_size, subject.contract)
+    subject.converter.write(target, dataclasses.replace(words, **change(words)), "changed")
+    return target
+
+
+def swapped(words):
+    tokens = list(words.tokens)
+    tokens[40000], tokens[40001] = tokens[40001], tokens[40000]
+    return {"tokens": tokens}
+
+
+def test_two_tokens_swapped_in_the_vocabulary_fail(subject, tmp_path):
+    """Tokens that no text of the proof has, so that every other check passes."""
+    gguf = vocabulary_with(swapped, subject, tmp_path / "m.gguf")
+    parity = prove_f16(subject, gguf)
+    assert failures(parity) == {"vocabulary of the file"}
+    assert "tokens[40000]" in parity.failures[0].note
+
+
+@pytest.mark.parametrize("name, value", [("eos", 5), ("template", "{{ messages }}"), ("add_bos", True)])
+def test_another_end_template_or_start_fails_with_a_contract_and_without(name, value, subject, tmp_path):
+    for contract in (subject.contract, None):
+        alone = dataclasses.replace(subject, contract=contract)
+        words = read_vocabulary(subject.base, subject.converter.vocabulary_size, contract)
+        change = {"ids": {**words.ids, "eos": value}} if name == "eos" else {name: value}
+        gguf = vocabulary_with(lambda _, change=change: change, alone, tmp_path / "m.gguf")
+        assert failures(prove_f16(alone, gguf)), (name, contract is None)
+
+
+def swapped_heads(value, size=64):
+    heads = value.reshape(-1, size, value.shape[1]).copy()
+    heads[[0, 1]] = heads[[1, 0]]
+    return heads.reshape(value.shape)
+
+
+def without_a_layer(deltas, layer):
+    return {name: delta for name, delta in deltas.items() if f"layers.{layer}." not in name}
+
+
+def damages(base, adapter):
+    deltas = lora.read(adapter)
+    merged = Merged(base, deltas)
+    one = next(name for name in deltas if "layers.0.self_attn.v_proj" in name)
+    return {
+        "one layer's adapter left out": Merged(base, without_a_layer(deltas, 1)),
+        "one matrix's adapter left out": Merged(base, {name: d for name, d in deltas.items() if name != one}),
+        "alpha doubled": Merged(base, scaled(deltas, 2)),
+        "alpha doubled in one matrix": Merged(base, deltas | scaled({one: deltas[one]}, 2)),
+        "one tensor transposed": Changed(merged, only("layers.0.self_attn.o_proj", np.transpose)),
+        "one head swapped": Changed(merged, only("layers.1.self_attn.q_proj", swapped_heads)),
+        "two rows of the embedding swapped": Changed(merged, only("embed_tokens", lambda rows: swapped_rows(rows))),
+    }
+
+
+def swapped_rows(rows):
+    rows = rows.copy()
+    rows[[40000, 40001]] = rows[[40001, 40000]]
+    return rows
+
+
+@pytest.fixture(scope="module")
+def faint(tiny_llama, samples, helpers, tmp_path_factory):
+    """An adapter that changes the model so little that its logits alone would not show a part of it missing."""
+    adapter = helpers.save_adapter(tiny_llama, tmp_path_factory.mktemp("faint") / "lora", strength=4e-3)
+    reference = helpers.Reference(tiny_llama, adapter)
+    return adapter, Subject.open(adapter, tiny_llama, reference=reference, samples=samples)
+
+
+@pytest.mark.parametrize("fault", ["one layer's adapter left out", "alpha doubled", "one head swapped"])
+def test_damage_to_a_strong_adapter_shows_in_what_the_model_computes(fault, subject, llama_adapter, tmp_path, helpers):
+    source = damages(subject.base, llama_adapter)[fault]
+    gguf = helpers.write_gguf(source, subject.base, tmp_path / "m.gguf", contract=subject.contract)
+    found = failures(prove_f16(subject, gguf))
+    assert "f16 tensors" in found and found & {"f16 divergence", "training survived in the f16 file"}
+
+
+def test_damage_to_a_faint_adapter_shows_in_the_tensors(faint, tmp_path, helpers):
+    adapter, subject = faint
+    for fault, source in damages(subject.base, adapter).items():
+        gguf = helpers.write_gguf(source, subject.base, tmp_path / "m.gguf", contract=subject.contract)
+        assert "f16 tensors" in failures(prove_f16(subject, gguf)), fault
+    right = helpers.write_gguf(subject.converter.source, subject.base, tmp_path / "m.gguf", contract=subject.contract)
+    assert prove_f16(subject, right).proven
+
+
+@pytest.mark.parametrize("quantization", ["q8_0", "q4_k_m"])
+def test_a_matrix_without_its_adapter_is_found_in_a_quantised_file(
+    quantization, subject, good, llama_adapter, tmp_path, helpers
+):
+    def final(source):
+        plain = helpers.write_gguf(source, subject.base, tmp_path / "p.gguf", contract=subject.contract)
+        if quantization == "q8_0":
+            return helpers.write_gguf(source, subject.base, tmp_path / "q.gguf", "q8_0", subject.contract)
+        quantize(plain, tmp_path / "q.gguf", quantization)
+        return tmp_path / "q.gguf"
+
+    wrong = damages(subject.base, llama_adapter)
+    for fault in ("one matrix's adapter left out", "alpha doubled in one matrix"):
+        parity = prove(subject, good, final(wrong[fault]), quantization)
+        assert "adapter in each matrix" in failures(parity), fault
+        assert "blk.0.attn_v.weight" in parity.failures[0].note
+    parity = prove(subject, good, final(subject.converter.source), quantization)
+    assert parity.proven, parity.failures

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import shutil
 import time
 from contextlib import ExitStack
@@ -14,7 +15,7 @@ from typing import Any
 
 from bp_core.config import QUANTIZED, DType, ExportConfig, Mode, TrainConfig
 from bp_core.contract import CONTRACT_FILE, Contract
-from bp_core.errors import AdapterUnusable, BadValue, HubUnreachable, ModelNotFound, OutputUnusable
+from bp_core.errors import AdapterUnusable, BadValue, HubUnreachable, ModelNotFound, NotProven, OutputUnusable
 from bp_core.events import Notify, Progress
 from bp_core.examples import Sample
 from bp_core.folders import MANIFEST, damage, digest, move, new_folder, write_json
@@ -25,6 +26,7 @@ from bp_export.mlx_weights import comes_from, is_quantized
 from bp_export.pipeline import model_name
 
 from . import models
+from .commands import command, near, options_of
 from .plan import Plan
 from .recording import record_export
 from .reference import loss_on_quantized, reference
@@ -189,7 +191,12 @@ def export_adapter(folder: Path, config: ExportConfig, notify: Notify) -> Export
     with ExitStack() as stack:
         settings["reference"] = reference(job, _folder_of(base, notify), stack)
         settings["samples"] = samples
-        return export(job.adapter, job.model, config, **settings)
+        try:
+            return export(job.adapter, job.model, config, **settings)
+        except NotProven as error:
+            accepting = f"{shlex.quote(near(folder))} {options_of(config, accept_unproven=True)}"
+            error.fix = f"{error.fix} The command: {command('export', accepting)}"
+            raise
 
 
 def verify_file(file: Path, trained: str | None, base: str | None, notify: Notify) -> Parity:

@@ -19,8 +19,7 @@ from .document import Block, Code, Heading, Picture, Table, markdown
 from .lock import LOCK_FILE, Lock
 from .parcel import Base, Gguf, Parcel
 from .presets import of_hub_id
-from .quantity import gigabytes
-from .results import short
+from .quantity import gigabytes, short
 from .running import how_to_run
 
 CARD = "README.md"
@@ -135,6 +134,9 @@ def _proof(gguf: Gguf) -> list[Block]:
     ]
     losses = ", ".join(f"{name} {loss:.3f}" for name, loss in parity["losses"].items())
     told = [f"{size}, SHA-256 {parity['sha256']}.", *([f"Loss on the same rows: {losses}."] if losses else [])]
+    if not parity["proven"]:
+        failed = ", ".join(check["name"] for check in parity["checks"] if not check["passed"])
+        told.insert(0, f"**Not proven to be the model that was trained**; these checks failed: {failed}.")
     return [Heading(gguf.path.name), *told, Table(("check", "measured", "allowed", ""), rows)]
 
 

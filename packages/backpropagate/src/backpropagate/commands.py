@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shlex
 from pathlib import Path
+from typing import Any
 
 from bp_core.config import TrainConfig
 
@@ -13,6 +15,18 @@ def command(verb: str, rest: Path | str) -> str:
     """A command line as the user must type it here: through uv if that is how this one was started."""
     what = shlex.quote(near(rest)) if isinstance(rest, Path) else rest
     return f"{'uv run ' if 'UV' in os.environ else ''}backprop {verb} {what}"
+
+
+def options_of(config: Any, **changes: Any) -> str:
+    """The options of a command line that give a settings object, with `changes`: those that are not the default."""
+    words = []
+    for field in dataclasses.fields(config):
+        value = changes.get(field.name, getattr(config, field.name))
+        option = "--" + field.name.replace("_", "-")
+        if value == field.default:
+            continue
+        words += [option] if value is True else [option, shlex.quote(str(value))]
+    return " ".join(words)
 
 
 def near(path: Path) -> str:

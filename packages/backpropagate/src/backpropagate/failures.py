@@ -7,14 +7,16 @@ import re
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from typer.exceptions import TyperException
 
-from bp_core.errors import PARTLY_DONE, BackpropagateError, BadValue, Interrupted
+from bp_core.errors import PARTLY_DONE, BackpropagateError, BadValue, Interrupted, NotProven
 from bp_core.redact import redact
 from bp_core.team import launched
+
+from .quantity import short
 
 
 def exit_code_of(app: Callable[..., Any], arguments: Sequence[str]) -> int:
@@ -54,7 +56,20 @@ def _stopped() -> int:
 def _say(error: BackpropagateError) -> None:
     run = f"\n  run: {error.run}" if error.run else ""
     kept = f"\n  done before: {error.kept}" if error.kept else ""
-    print(f"\nerror {error.code}\n  {error}\n  fix: {error.fix}{kept}{run}", file=sys.stderr)
+    checks = _failed_checks(error.checks) if isinstance(error, NotProven) else ""
+    print(f"\nerror {error.code}\n  {error}\n{checks}  fix: {error.fix}{kept}{run}", file=sys.stderr)
+
+
+def _failed_checks(checks: Sequence[Mapping[str, Any]]) -> str:
+    """The checks of a proof that failed, a line each: what was measured, what is allowed, how far it is off."""
+    lines = []
+    for check in checks:
+        times = f" ({check['times']:.3g} × the limit)" if "times" in check else ""
+        note = f"; {check['note']}" if check["note"] else ""
+        lines.append(
+            f"    ✗ {check['name']}: {short(check['measured'])}, allowed {short(check['allowed'])}{times}{note}\n"
+        )
+    return "".join(lines)
 
 
 def _say_bug(error: Exception) -> None:

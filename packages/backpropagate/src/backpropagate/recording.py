@@ -124,6 +124,7 @@ def record_export(run: RunFolder, done: Export) -> None:
         "bytes": done.bytes,
         "sha256": done.sha256,
         "proven": done.parity.proven if done.parity else None,
+        "accepted_unproven": done.parity.accepted if done.parity else False,
         "parity": str(done.parity_path) if done.parity_path else None,
     }
     try:

@@ -19,7 +19,7 @@ from .commands import command, near
 from .plan import Plan
 from .planning import Outlook
 from .preflight import Preflight
-from .quantity import gigabytes
+from .quantity import gigabytes, short
 from .training import Run
 
 # Of the forms of a model; another one is named after what its base is kept in.
@@ -108,6 +108,9 @@ def show_export(export: Export) -> None:
     console = Console()
     if export.parity:
         show_parity(export.parity, console)
+    if export.parity and export.parity.accepted:
+        warning = f"Not proven, handed over as you asked; {export.parity.verdict}."
+        console.print(f"[red]{warning}[/]", soft_wrap=True)
     console.print(_facts(("written", near(export.path)), ("size", gigabytes(export.bytes))))
     if export.modelfile:
         console.print(_facts(("Modelfile", near(export.modelfile))))
@@ -191,14 +194,3 @@ def _curve(losses: tuple[float, ...], width: int = 24) -> str:
     means = [sum(part) / len(part) for part in (losses[i : i + size] for i in range(0, len(losses), size))]
     low, high = min(means), max(means)
     return "".join("▁▂▃▄▅▆▇█"[round(7 * (mean - low) / ((high - low) or 1))] for mean in means)
-
-
-def short(value: Any) -> str:
-    """A measured value in a few characters."""
-    if isinstance(value, float):
-        return f"{value:.3g}"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {short(item)}" for name, item in value.items())
-    if isinstance(value, list | tuple):
-        return " to ".join(short(item) for item in value)
-    return "" if value is None else str(value)

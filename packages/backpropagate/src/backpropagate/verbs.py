@@ -20,6 +20,11 @@ from .screen import Screen
 from .trainer import Trainer
 from .training import Run
 
+_VERIFY_FIX = (
+    "Export the model again from its adapter. To report a file that is right, send what `backprop verify --json` and "
+    "`backprop info` print; look through its notes first, they may quote your data."
+)
+
 
 def train(
     settings: Mapping[str, Any], data: str, *, resume: str, allow_changes: bool, dry_run: bool, json: bool
@@ -61,8 +66,8 @@ def verify(file: str, adapter: str | None, base: str | None, *, json: bool) -> N
         parity = verify_file(Path(file), adapter, base, screen.notify)
     results.print_json({"file": file, **parity.as_dict()}) if json else results.show_proof(parity)
     if not parity.proven:
-        failed = ", ".join(check.name for check in parity.failures)
-        raise NotProven(f"these checks failed: {failed}.", where=file, fix="Export the model again from its adapter.")
+        rows = [check.as_row() for check in parity.failures]
+        raise NotProven(f"{parity.verdict}.", where=file, fix=_VERIFY_FIX, checks=rows)
 
 
 def chat(target: str, prompt: str | None, system: str | None, max_tokens: int) -> None:

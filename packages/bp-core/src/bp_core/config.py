@@ -238,6 +238,9 @@ class ExportConfig:
         "Merge into this model, the 16-bit source of a base that MLX had quantised. Default: the base that was trained "
         "on.",
     ] = None
+    accept_unproven: Annotated[
+        bool, "Hand over a GGUF whose proof fails, too. What failed stays on record, beside the file and in its card."
+    ] = False
     ollama: Annotated[bool, "Register the GGUF with Ollama, too, and see that it behaves there."] = False
     ollama_name: Annotated[
         str | None, "What Ollama shall call it; asks for --ollama by itself. Default: the file's name."
@@ -257,7 +260,7 @@ class ExportConfig:
         return self.ollama or self.ollama_name is not None
 
     def __post_init__(self) -> None:
-        check(self, {"num_ctx": _POSITIVE}, [*_NOT_GGUF, _MERGELESS])
+        check(self, {"num_ctx": _POSITIVE}, [*_NOT_GGUF, _NOTHING_TO_PROVE, _MERGELESS])
 
 
 @dataclass(frozen=True)
@@ -609,6 +612,11 @@ _NOT_GGUF: list[_Clash] = [
     )
     for name in ("ollama", "ollama_name", "ollama_overwrite", "system", "num_ctx")
 ]
+_NOTHING_TO_PROVE: _Clash = (
+    ("accept_unproven", "format"),
+    lambda accept, format: accept and not format.startswith("gguf"),
+    "accept_unproven is set, but only GGUF files are proven",
+)
 _MERGELESS: _Clash = (
     ("base", "format"),
     lambda base, format: base is not None and format == "lora",

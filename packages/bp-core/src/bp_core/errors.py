@@ -7,7 +7,8 @@ from this file.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from .redact import redact
 
@@ -41,7 +42,7 @@ class BackpropagateError(Exception):
     def __str__(self) -> str:
         return f"{self.where}: {self.message}" if self.where else self.message
 
-    def as_dict(self) -> dict[str, str | None]:
+    def as_dict(self) -> dict[str, Any]:
         told = {"code": self.code, "message": self.message, "where": self.where, "fix": self.fix}
         return told | {name: value for name in ("run", "kept") if (value := getattr(self, name))}
 
@@ -359,10 +360,30 @@ class Diverged(BackpropagateError):
 
 
 class NotProven(BackpropagateError):
-    """The exported file does not behave like the model that was trained. It was not given its final name."""
+    """A GGUF is not proven to be the model that was trained. An exported one is kept under a name that says so.
+
+    `checks` are those that failed: name, measured, allowed, note.
+    """
 
     code = "RUNTIME_EXPORT_NOT_PROVEN"
-    fix = "Read parity.json for what differs; please report it with the output of `backprop info`."
+    fix = (
+        "Export again with --accept-unproven to use the file all the same. To report it, send the parity file and the "
+        "output of `backprop info`; look through its notes first, they may quote your data."
+    )
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        where: str | None = None,
+        fix: str | None = None,
+        checks: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        super().__init__(message, where=where, fix=fix)
+        self.checks = list(checks)
+
+    def as_dict(self) -> dict[str, Any]:
+        return super().as_dict() | {"checks": self.checks}
 
 
 class GateFailed(BackpropagateError):

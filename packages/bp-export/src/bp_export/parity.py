@@ -19,12 +19,21 @@ class Check:
     warning: bool = False
     note: str = ""
 
+    def as_row(self) -> dict[str, Any]:
+        """For the table of an error: what was measured, what is allowed, and how far it is off."""
+        row = {"name": self.name, "measured": self.measured, "allowed": self.limit, "note": self.note}
+        numbers = [self.measured, self.limit]
+        if all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers) and self.limit:
+            row["times"] = round(self.measured / self.limit, 3)
+        return row
+
 
 @dataclass(frozen=True)
 class Parity:
     """The report of a proof. Losses are per trained token; `types` counts the final file's tensors by number format.
 
     `compared_with` is what stood as truth: "model" (the trained model's logits) or "tensors" (its merged weights).
+    `accepted`: not proven, and handed over because the user asked for that.
     """
 
     quantization: str
@@ -33,6 +42,7 @@ class Parity:
     checks: tuple[Check, ...]
     losses: Mapping[str, float]
     types: Mapping[str, int]
+    accepted: bool = False
 
     @property
     def proven(self) -> bool:
@@ -41,6 +51,12 @@ class Parity:
     @property
     def failures(self) -> list[Check]:
         return [check for check in self.checks if not check.passed]
+
+    @property
+    def verdict(self) -> str:
+        """How many checks failed, and which, in one sentence."""
+        names = ", ".join(check.name for check in self.failures)
+        return f"{len(self.failures)} of {len(self.checks)} checks failed: {names}"
 
     @property
     def warnings(self) -> list[Check]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bp_core import folders
 from bp_core.config import ExportConfig, ExportFormat, Quantization
-from bp_core.errors import AdapterUnusable, BackpropagateError, FileMissing, NotProven, OutputUnusable
+from bp_core.errors import AdapterUnusable, BackpropagateError, FileMissing, LlamaCppFailed, NotProven, OutputUnusable
 from bp_core.events import Notify, Progress
 from bp_core.examples import Sample
 
@@ -70,8 +70,8 @@ def export(
     `name` is what the model is called, by default after its folder. `reference` is a rail already opened on both in
     float32, `samples` rows to compare on; without them a GGUF is proven against its merged weights and on fixed texts.
     `losses`, of other forms of the model on the same rows, are put beside those of the proof. `written` is told of what
-    has got its name, before Ollama gets it. Raises NotProven, and the errors of each step; then nothing is left, except
-    that an error of Ollama's leaves the file.
+    has got its name, before Ollama gets it. Raises NotProven, with the file kept as NAME.unproven.gguf, and the errors
+    of each step; then nothing is left, except that an error of Ollama's leaves the file.
     """
     if not base.is_dir():
         raise FileMissing("there is no such model folder.", where=str(base))
@@ -99,7 +99,7 @@ def _export_other(
     if config.format in ("lora", "gguf-lora") and adapter is None:
         raise AdapterUnusable("all weights were trained: there is no adapter.", where=str(base), fix=_NO_ADAPTER)
     if config.format == "gguf-lora" and adapter:
-        return _export_gguf_lora(adapter, base, name, target, notify)
+        return _export_gguf_lora(adapter, base, name, target, config, notify)
     with replacing(target) as place:
         _write_folder(adapter, base, config.format, place, notify)
     return Export(target, config.format, _bytes(target))
@@ -143,56 +143,96 @@ class _Gguf:
         prover = Prover(subject, self.quantization, self.notify, losses=dict(losses))
         require_space(self.target, round(subject.converter.size * (1 + _SHARE[self.quantization])))
         with folders.new_file(self.target) as draft:
-            self._write_proven(subject.converter, words, prover, draft)
+            self._write(subject.converter, words, prover, draft)
+            parity = self._accepted(prover, draft)
             digest, size = folders.digest(draft), draft.stat().st_size
-        done = self._deliver(prover.parity(), digest, size)
+        done = self._deliver(parity, digest, size)
         origin = ollama.Origin(subject.contract, self.base)
         gguf = GgufFile(done.path)
         setup = ollama.setup_of(gguf, origin).changed(self.config)
         return replace(done, modelfile=ollama.write_modelfile(gguf, setup, done.path)), origin
 
-    def _write_proven(self, converter: Converter, words: vocab.Vocabulary, prover: Prover, draft: Path) -> None:
+    def _write(self, converter: Converter, words: vocab.Vocabulary, prover: Prover, draft: Path) -> None:
+        """Write the final file to `draft`, checked on the way. What fails does not end it: the file may be wanted."""
         with folders.writing(self.target), tempfile.TemporaryDirectory(dir=draft.parent, prefix=".export-") as folder:
             plain = draft if self.quantization == "f16" else Path(folder, "f16.gguf")
             converter.write(plain, words, self.name, self.notify)
             prover.check_float(plain)
-            self._require_proof(prover)
             if self.quantization == "f16":
                 return
-            if self.quantization in FILE_TYPES:
-                quantize(plain, draft, self.quantization, notify=self.notify)
-            else:
-                Converter(converter.source, self.base, self.quantization).write(draft, words, self.name, self.notify)
-            prover.check_final(draft)
-            self._require_proof(prover)
+            try:
+                self._quantise(plain, draft, converter, words)
+                prover.check_final(draft)
+            except LlamaCppFailed as error:
+                if prover.proven:
+                    raise
+                told = f"It was not kept, for llama.cpp could not go on with it ({error.message})."
+                raise _not_proven(prover.parity(), told, self.target) from error
 
-    def _require_proof(self, prover: Prover) -> None:
+    def _quantise(self, plain: Path, draft: Path, converter: Converter, words: vocab.Vocabulary) -> None:
+        if self.quantization in FILE_TYPES:
+            quantize(plain, draft, self.quantization, notify=self.notify)
+        else:
+            Converter(converter.source, self.base, self.quantization).write(draft, words, self.name, self.notify)
+
+    def _accepted(self, prover: Prover, draft: Path) -> Parity:
+        """The proof of a file to deliver. Raises NotProven, after putting the file where its name says so."""
         parity = prover.parity()
         if parity.proven:
-            return
-        report = self.target.with_suffix(".failed.parity.json")
-        folders.write_json(report, parity.as_dict())
-        failed = "; ".join(f"{check.name}: {check.measured}" for check in parity.failures)
-        fix = _FINER if [check.name for check in parity.failures] == [SURVIVED] else NotProven.fix
-        raise NotProven(f"the file is not the model that was trained ({failed}).", where=str(report), fix=fix)
+            return parity
+        if self.config.accept_unproven:
+            return replace(parity, accepted=True)
+        kept = _unproven_place(self.target)
+        size, digest = draft.stat().st_size, folders.digest(draft)
+        with folders.new_file(kept) as place:
+            draft.replace(place)
+        folders.write_json(_report_of(kept), {"file": kept.name, "sha256": digest, "bytes": size, **parity.as_dict()})
+        raise _not_proven(parity, f"It is kept as {kept.name}, its proof beside it.", kept)
 
     def _deliver(self, parity: Parity, digest: str, size: int) -> Export:
-        report = self.target.with_suffix(".parity.json")
+        report = _report_of(self.target)
         folders.write_json(report, {"file": self.target.name, "sha256": digest, "bytes": size, **parity.as_dict()})
-        self.target.with_suffix(".failed.parity.json").unlink(missing_ok=True)
         return Export(self.target, "gguf", size, self.quantization, digest, parity, report)
 
 
-def _export_gguf_lora(adapter: Path, base: Path, name: str, target: Path, notify: Notify | None) -> Export:
+def _report_of(file: Path) -> Path:
+    """Where the proof of a file lies."""
+    return file.with_suffix(".parity.json")
+
+
+def _unproven_place(target: Path) -> Path:
+    """Where a file that is not proven is kept: beside its target, under a name that nothing has.
+
+    The one of an earlier refusal makes way: its report, beside it, tells that an export made it.
+    """
+    place = target.with_suffix(".unproven.gguf")
+    if not place.exists() or _report_of(place).is_file():
+        return place
+    numbered = (target.with_suffix(f".unproven-{number}.gguf") for number in range(2, 1000))
+    return next(place for place in numbered if not place.exists())
+
+
+def _not_proven(parity: Parity, kept: str, file: Path) -> NotProven:
+    """What is told about a file that failed its proof. `kept` says what became of it."""
+    message = f"the file is not proven to be the model that was trained; {parity.verdict}. {kept}"
+    fix = f"{_FINER} {NotProven.fix}" if [check.name for check in parity.failures] == [SURVIVED] else None
+    rows = [check.as_row() for check in parity.failures]
+    return NotProven(message, where=str(file), fix=fix, checks=rows)
+
+
+def _export_gguf_lora(
+    adapter: Path, base: Path, name: str, target: Path, config: ExportConfig, notify: Notify | None
+) -> Export:
     converter = LoraConverter(adapter, base)
     require_space(target, _bytes(adapter))
     with folders.new_file(target) as draft:
         converter.write(draft, name)
         parity = converter.check(draft, notify)
-        if not parity.proven:
-            raise NotProven(f"the adapter file changes other weights ({parity.failures}).", where=str(target))
+        if not parity.proven and not config.accept_unproven:
+            raise _not_proven(parity, "It was not kept.", target)
+        parity = replace(parity, accepted=not parity.proven)
         digest, size = folders.digest(draft), draft.stat().st_size
-    report = target.with_suffix(".parity.json")
+    report = _report_of(target)
     folders.write_json(report, {"file": target.name, "sha256": digest, "bytes": size, **parity.as_dict()})
     return Export(target, "gguf-lora", size, None, digest, parity, report)
 
