@@ -54,9 +54,11 @@ class TrainConfig:
     model: Annotated[str, "Preset, hub id (owner/name) or folder of the base model."] = "smollm2-135m"
     output: Annotated[str, "Folder for the adapter and the run's records."] = "output"
     backend: Annotated[str, "Where to train: auto, or the name of an installed rail (cuda, mlx, cpu, null)."] = "auto"
-    steps: Annotated[int | None, "Optimizer steps. Default: from --epochs."] = None
-    epochs: Annotated[float | None, f"Passes over the data. Default: {EPOCHS:g}, unless --steps is given."] = None
-    samples: Annotated[int | None, "Use only the first so many examples of the data."] = None
+    steps: Annotated[int | None, "Optimizer steps. Default: from --epochs.", Range(1)] = None
+    epochs: Annotated[
+        float | None, f"Passes over the data. Default: {EPOCHS:g}, unless --steps is given.", Range(1e-6)
+    ] = None
+    samples: Annotated[int | None, "Use only the first so many examples of the data.", Range(1)] = None
     method: Annotated[
         Method,
         "sft: learn the answers. From pairs of a chosen and a rejected answer: orpo, simpo. From answers that are "
@@ -67,14 +69,15 @@ class TrainConfig:
         "How much a preference counts. Default: "
         + ", ".join(f"{method} {value:g}" for method, value in BETAS.items())
         + ", as in the papers.",
+        Range(1e-9),
     ] = None
-    gamma: Annotated[float | None, f"SimPO's margin between the two answers. Default: {GAMMA:g}."] = None
-    desirable_weight: Annotated[float | None, "KTO's weight of good answers. Default: balances good and bad ones."] = (
-        None
-    )
-    undesirable_weight: Annotated[float | None, "KTO's weight of bad answers. Default: balances good and bad ones."] = (
-        None
-    )
+    gamma: Annotated[float | None, f"SimPO's margin between the two answers. Default: {GAMMA:g}.", Range(0)] = None
+    desirable_weight: Annotated[
+        float | None, "KTO's weight of good answers. Default: balances good and bad ones.", Range(1e-9)
+    ] = None
+    undesirable_weight: Annotated[
+        float | None, "KTO's weight of bad answers. Default: balances good and bad ones.", Range(1e-9)
+    ] = None
     mode: Annotated[
         Mode,
         "lora: a small adapter beside frozen weights. qlora: the same, with the frozen weights in 4 bits; lora-8bit: "
@@ -114,12 +117,16 @@ class TrainConfig:
         f"The rank by name: {', '.join(f'{name} {rank}' for name, rank in LORA_RANKS.items())}. Default: none.",
     ] = None
     rank: Annotated[
-        int | None, f"LoRA rank: higher learns more and needs more memory. Default: {RANK}, or from --lora-preset."
+        int | None,
+        f"LoRA rank: higher learns more and needs more memory. Default: {RANK}, or from --lora-preset.",
+        Range(1),
     ] = None
     alpha: Annotated[
-        float | None, "LoRA alpha, the adapter's strength times the rank. Default: 2 × rank; with --rslora 8."
+        float | None,
+        "LoRA alpha, the adapter's strength times the rank. Default: 2 × rank; with --rslora 8.",
+        Range(1e-6),
     ] = None
-    dropout: Annotated[float, "LoRA dropout, 0 to 1."] = 0.0
+    dropout: Annotated[float, "LoRA dropout, 0 to 1.", Range(0, 0.999)] = 0.0
     rslora: Annotated[bool, "Strength alpha / √rank in place of alpha / rank, so that high ranks learn as fast."] = (
         False
     )
@@ -140,14 +147,18 @@ class TrainConfig:
         "Peak learning rate. Default: from the width of the model; of preference methods "
         + ", ".join(f"{method} {value:g}" for method, value in RATES.items())
         + ", as in the papers.",
+        Range(1e-12, 10),
     ] = None
     batch_size: Annotated[
-        int | None, f"Examples (packed: rows) per optimizer step. Default: {BATCH_SIZE}, or all if there are fewer."
+        int | None,
+        f"Examples (packed: rows) per optimizer step. Default: {BATCH_SIZE}, or all if there are fewer.",
+        Range(1),
     ] = None
     micro_batch: Annotated[
         int | None,
         "Examples computed at once. Default: as much of the batch as fits in memory, or 1 when packed; shrinks when "
         "memory runs out.",
+        Range(1),
     ] = None
     activation_checkpointing: Annotated[
         bool | None,
@@ -157,12 +168,13 @@ class TrainConfig:
         int | None,
         f"Longest example in tokens; longer ones are cut at the end. Default: {MAX_LENGTH}; with --reasoning-trace "
         f"{TRACE_LENGTH}.",
+        Range(8),
     ] = None
     reasoning_trace: Annotated[
         bool, "Learn to think first: only rows with a <think> … </think> of --min-trace to --max-trace tokens are used."
     ] = False
-    min_trace: Annotated[int, "Shortest reasoning trace in tokens."] = 8
-    max_trace: Annotated[int, "Longest reasoning trace in tokens."] = TRACE_LENGTH
+    min_trace: Annotated[int, "Shortest reasoning trace in tokens.", Range(0)] = 8
+    max_trace: Annotated[int, "Longest reasoning trace in tokens.", Range(1)] = TRACE_LENGTH
     packing: Annotated[
         bool,
         "Let short examples share rows of max_length tokens, without seeing each other; batch_size and micro_batch then"
@@ -172,37 +184,43 @@ class TrainConfig:
         "assistant"
     )
     columns: Annotated[str, "Names of the data's columns, ours first: prompt=question,completion=reply."] = ""
-    warmup_ratio: Annotated[float, "Share of the steps over which the learning rate rises."] = 0.05
-    weight_decay: Annotated[float, "AdamW weight decay."] = 0.0
+    warmup_ratio: Annotated[float, "Share of the steps over which the learning rate rises.", Range(0, 1)] = 0.05
+    weight_decay: Annotated[float, "AdamW weight decay.", Range(0)] = 0.0
     optimizer: Annotated[
         Optimizer | None,
         "How AdamW keeps its moments. adamw: 8 bytes a trained weight; adamw-8bit: 2, by bitsandbytes; "
         "paged-adamw-8bit: 2, moved to the host when a card is full. Default: that for mode full on cuda, else adamw.",
     ] = None
-    max_grad_norm: Annotated[float, "Gradients are clipped to this norm."] = 1.0
-    seed: Annotated[int, "Seed of the adapter's start and of the data order."] = 42
+    max_grad_norm: Annotated[float, "Gradients are clipped to this norm.", Range(1e-9)] = 1.0
+    seed: Annotated[int, "Seed of the adapter's start and of the data order.", Range(0, 2**32 - 1)] = 42
     dtype: Annotated[DType, "Number format of the base weights while training. auto: bfloat16 where it is fast."] = (
         "auto"
     )
-    checkpoint_every: Annotated[int, "Steps between checkpoints."] = 100
-    keep_checkpoints: Annotated[int, "How many checkpoints to keep; the best one is kept besides."] = 2
-    checkpoint_minutes: Annotated[float, "Minutes after which a checkpoint is due as well."] = 15.0
+    checkpoint_every: Annotated[int, "Steps between checkpoints.", Range(1)] = 100
+    keep_checkpoints: Annotated[int, "How many checkpoints to keep; the best one is kept besides.", Range(1)] = 2
+    checkpoint_minutes: Annotated[float, "Minutes after which a checkpoint is due as well.", Range(1e-6)] = 15.0
     eval_data: Annotated[str | None, "A file of examples to evaluate on. Default: none, or from --held-out."] = None
     held_out: Annotated[
-        float | None, "Share of the different conversations to hold out for evaluation, such as 0.05. Default: none."
+        float | None,
+        "Share of the different conversations to hold out for evaluation, such as 0.05. Default: none.",
+        Range(1e-9, 0.999999),
     ] = None
     eval_every: Annotated[
-        int | None, f"Steps between evaluations. Default: steps ÷ {EVALUATIONS}, if there is evaluation data."
+        int | None, f"Steps between evaluations. Default: steps ÷ {EVALUATIONS}, if there is evaluation data.", Range(1)
     ] = None
     patience: Annotated[
-        int | None, "Stop after so many evaluations in a row without a better loss. Default: never."
+        int | None, "Stop after so many evaluations in a row without a better loss. Default: never.", Range(1)
     ] = None
     max_skipped: Annotated[
-        int, "Updates that may be skipped because a loss or gradient is not a finite number, before the run fails."
+        int,
+        "Updates that may be skipped because a loss or gradient is not a finite number, before the run fails.",
+        Range(0),
     ] = 5
-    max_temp: Annotated[float, "Pause between steps while the graphics card is hotter than this, in °C."] = 88.0
-    cooldown: Annotated[float, "Shortest such pause, in seconds."] = 30.0
-    disk_wait: Annotated[float, "Minutes to wait for room on a full disk before the run fails."] = 30.0
+    max_temp: Annotated[float, "Pause between steps while the graphics card is hotter than this, in °C.", Range(1)] = (
+        88.0
+    )
+    cooldown: Annotated[float, "Shortest such pause, in seconds.", Range(0)] = 30.0
+    disk_wait: Annotated[float, "Minutes to wait for room on a full disk before the run fails.", Range(0)] = 30.0
     report_to: Annotated[
         str, "Trackers: auto (those installed), none, or names of tensorboard, wandb, mlflow, trackio, with commas."
     ] = "auto"
@@ -218,7 +236,7 @@ class TrainConfig:
         return self.max_length or (TRACE_LENGTH if self.reasoning_trace else MAX_LENGTH)
 
     def __post_init__(self) -> None:
-        check(self, _TRAIN_RANGES, _IMPOSSIBLE)
+        check(self, _IMPOSSIBLE)
 
 
 @dataclass(frozen=True)
@@ -249,6 +267,7 @@ class ExportConfig:
     num_ctx: Annotated[
         int | None,
         f"Context in tokens, in Ollama and the Modelfile; more needs more memory. Default: the model's, to {NUM_CTX}.",
+        Range(1),
     ] = None
 
     @property
@@ -257,7 +276,7 @@ class ExportConfig:
         return self.ollama or self.ollama_name is not None
 
     def __post_init__(self) -> None:
-        check(self, {"num_ctx": _POSITIVE}, [*_NOT_GGUF, _MERGELESS])
+        check(self, [*_NOT_GGUF, _MERGELESS])
 
 
 @dataclass(frozen=True)
@@ -267,18 +286,20 @@ class ServeConfig:
     host: Annotated[str, "Where to listen. Any other address than this machine's own needs --open-to-network."] = (
         "127.0.0.1"
     )
-    port: Annotated[int, "The port; 0 takes any free one."] = 8080
+    port: Annotated[int, "The port; 0 takes any free one.", Range(0, (1 << 16) - 1)] = 8080
     name: Annotated[str | None, "The model's name in requests. Default: the file's."] = None
-    num_ctx: Annotated[int | None, f"Context of a conversation in tokens. Default: the model's, to {NUM_CTX}."] = None
+    num_ctx: Annotated[
+        int | None, f"Context of a conversation in tokens. Default: the model's, to {NUM_CTX}.", Range(1)
+    ] = None
     lora: Annotated[str | None, "A GGUF adapter that changes the model while it runs. Default: none."] = None
-    parallel: Annotated[int, "Conversations at the same time; each has its own context."] = 1
+    parallel: Annotated[int, "Conversations at the same time; each has its own context.", Range(1, 256)] = 1
     api_key: Annotated[str | None, "A key that every request must bring; hide it in the variable. Default: none."] = (
         None
     )
     open_to_network: Annotated[bool, "Yes, let others use the model, whoever can reach this machine."] = False
 
     def __post_init__(self) -> None:
-        check(self, {"port": (0, (1 << 16) - 1), "num_ctx": _POSITIVE, "parallel": (1, 256)})
+        check(self)
 
 
 @dataclass(frozen=True)
@@ -293,7 +314,7 @@ class PushConfig:
     base: Annotated[str | None, "The base's hub id, if it was trained from a folder. Default: as the run says."] = None
 
     def __post_init__(self) -> None:
-        check(self, {})
+        check(self)
 
 
 @dataclass(frozen=True)
@@ -304,7 +325,7 @@ class CheckConfig:
         str | None, "Also check what this model's tokenizer and chat template make of the rows. Default: no tokens."
     ] = None
     max_length: Annotated[
-        int | None, f"With --model: longest row in tokens. Default: {MAX_LENGTH}, as in training."
+        int | None, f"With --model: longest row in tokens. Default: {MAX_LENGTH}, as in training.", Range(8)
     ] = None
     against: Annotated[str | None, "The held-out data: rows that are also there are found."] = None
     near: Annotated[bool, "Find near duplicates, too; takes about 2 KB of memory a row."] = True
@@ -312,7 +333,7 @@ class CheckConfig:
     fail_on: Annotated[Severity, "Exit with 1 when there is a finding of this severity, or a worse one."] = "error"
 
     def __post_init__(self) -> None:
-        check(self, {"max_length": _TRAIN_RANGES["max_length"]})
+        check(self)
         if self.max_length is not None and self.model is None:
             raise BadValue("max_length counts tokens, and without a model there are none.", fix="Give --model too.")
 
@@ -334,16 +355,20 @@ class EvalConfig:
         "difference: 'loss_change<0'. Metrics: " + ", ".join(METRICS) + ".",
     ] = ""
     regex: Annotated[str | None, "A regular expression to look for in each answer. Default: none."] = None
-    answers: Annotated[int, "Write answers to so many of the rows, spread over the data; 0 for the loss alone."] = 16
+    answers: Annotated[
+        int, "Write answers to so many of the rows, spread over the data; 0 for the loss alone.", Range(0)
+    ] = 16
     max_tokens: Annotated[
-        int | None, f"Longest answer, in tokens. Default: twice the longest in the data, at most {LONGEST_ANSWER}."
+        int | None,
+        f"Longest answer, in tokens. Default: twice the longest in the data, at most {LONGEST_ANSWER}.",
+        Range(1),
     ] = None
-    samples: Annotated[int | None, "Use only the first so many rows of the data. Default: all."] = None
+    samples: Annotated[int | None, "Use only the first so many rows of the data. Default: all.", Range(1)] = None
     backend: _Backend = TrainConfig.backend
     dtype: _Format = TrainConfig.dtype
 
     def __post_init__(self) -> None:
-        check(self, _EVAL_RANGES, _EVAL_CLASHES)
+        check(self, _EVAL_CLASHES)
         gates = gates_in(self.gate)
         problems = []
         if self.against is None and any(gate.change for gate in gates):
@@ -362,27 +387,27 @@ class CompareConfig:
 
     file: Annotated[str | None, "A .gguf file, whose answers are shown too. Default: none."] = None
     output: Annotated[str | None, "Write the page here, as .md and .html. Default: only to the screen."] = None
-    answers: Annotated[int, "How many rows of the data to ask, spread over it."] = 4
-    max_tokens: Annotated[int, "Longest answer, in tokens."] = 128
+    answers: Annotated[int, "How many rows of the data to ask, spread over it.", Range(1)] = 4
+    max_tokens: Annotated[int, "Longest answer, in tokens.", Range(1)] = 128
     backend: _Backend = TrainConfig.backend
     dtype: _Format = TrainConfig.dtype
 
     def __post_init__(self) -> None:
-        check(self, {"answers": _POSITIVE, "max_tokens": _POSITIVE})
+        check(self)
 
 
 @dataclass(frozen=True)
 class HarnessConfig:
     """What a user may set for tasks of lm-evaluation-harness."""
 
-    samples: Annotated[int | None, "Use only the first so many rows of each task. Default: all."] = None
-    shots: Annotated[int | None, "Solved examples before each question. Default: what the task says."] = None
+    samples: Annotated[int | None, "Use only the first so many rows of each task. Default: all.", Range(1)] = None
+    shots: Annotated[int | None, "Solved examples before each question. Default: what the task says.", Range(0)] = None
     chat: Annotated[bool, "Ask in the model's chat template, as a user would; tasks are made for plain text."] = False
     backend: _Backend = TrainConfig.backend
     dtype: _Format = TrainConfig.dtype
 
     def __post_init__(self) -> None:
-        check(self, {"samples": _POSITIVE, "shots": (0, math.inf)})
+        check(self)
 
 
 @dataclass(frozen=True)
@@ -456,41 +481,68 @@ class Setting:
     type: Any
     default: Any
     help: str
+    range: Range | None = None
 
 
 STARTS_IN_BASE: tuple[Init, ...] = ("pissa", "pissa_niter_16", "olora", "loftq")
 QUANTIZED: dict[Mode, str] = {"qlora": "nf4", "lora-8bit": "int8"}  # modes, and what they keep the base in
-_Range = tuple[float, float]
-# What does not go together: the settings, whether they clash, and why.
-_Clash = tuple[tuple[str, ...], Callable[..., bool], str]
 
 
-def _only_for(methods: tuple[Method, ...], name: str) -> _Clash:
+@dataclass(frozen=True)
+class Range:
+    """What a number may be, both ends included. It stands beside the help of a setting."""
+
+    low: float
+    high: float = math.inf
+
+    def problem(self, value: object) -> str | None:
+        """What is wrong with a value, in words; None for one within, or that is no number."""
+        if not isinstance(value, int | float) or self.low <= value <= self.high:
+            return None
+        if math.isinf(self.high):
+            return f"must be at least {self.low:g}"
+        return f"must be between {self.low:g} and {self.high:g}"
+
+
+@dataclass(frozen=True)
+class Clash:
+    """What does not go together: `wrong` judges the values of `names`, and `text` says why.
+
+    It is not asked while the setting `changed` is at its default.
+    """
+
+    names: tuple[str, ...]
+    wrong: Callable[..., bool]
+    text: str
+    changed: str = ""
+
+
+def _only_for(methods: tuple[Method, ...], name: str) -> Clash:
     text = f"{name} is a setting of method {' and '.join(methods)}"
-    return ("method", name), lambda method, value: value is not None and method not in methods, text
+    return Clash(("method",), lambda method: method not in methods, text, changed=name)
 
 
-def _only_for_sft(name: str, what: str) -> _Clash:
+def _only_for_sft(name: str, what: str) -> Clash:
     text = f"{name} goes with method sft only: {what}"
-    return ("method", name), lambda method, value: method != "sft" and value != getattr(TrainConfig, name), text
+    return Clash(("method",), lambda method: method != "sft", text, changed=name)
 
 
-def _only_for_traces(name: str, default: int) -> _Clash:
+def _only_for_traces(name: str) -> Clash:
     text = f"{name} is set, but reasoning_trace is not"
-    return ("reasoning_trace", name), lambda traces, value: value != default and not traces, text
+    return Clash(("reasoning_trace",), lambda traces: not traces, text, changed=name)
 
 
-def _only_for_adapters(name: str, default: object) -> _Clash:
+def _only_for_adapters(name: str) -> Clash:
     text = f"{name} is a setting of adapters, which mode full has none of"
-    return ("mode", name), lambda mode, value: mode == "full" and value != default, text
+    return Clash(("mode",), lambda mode: mode == "full", text, changed=name)
 
 
-def _not_with_unsloth(name: str, default: object) -> _Clash:
+def _not_with_unsloth(name: str) -> Clash:
     text = f"unsloth computes the model its own way, so {name} cannot be set"
-    return ("unsloth", name), lambda unsloth, value: unsloth and value != default, text
+    return Clash(("unsloth",), bool, text, changed=name)
 
 
-_IMPOSSIBLE: list[_Clash] = [
+_IMPOSSIBLE: list[Clash] = [
     _only_for(("orpo", "simpo", "kto"), "beta"),
     _only_for(("simpo",), "gamma"),
     _only_for(("kto",), "desirable_weight"),
@@ -498,34 +550,34 @@ _IMPOSSIBLE: list[_Clash] = [
     _only_for_sft("packing", "preferences are computed row by row"),
     _only_for_sft("train_on", "preferences are about the last answer"),
     _only_for_sft("reasoning_trace", "of two answers one may be short"),
-    (
+    Clash(
         ("method", "mode"),
         lambda method, mode: method != "sft" and mode == "full",
         "preference methods (orpo, simpo, kto) train an adapter, not all weights: leave mode full out",
     ),
-    (
+    Clash(
         ("method", "batch_size"),
         lambda method, size: method == "kto" and size == 1,
         "kto compares examples within a batch, so batch_size must be at least 2",
     ),
-    *(_only_for_traces(name, getattr(TrainConfig, name)) for name in ("min_trace", "max_trace")),
-    (
+    *(_only_for_traces(name) for name in ("min_trace", "max_trace")),
+    Clash(
         ("min_trace", "max_trace"),
         lambda low, high: low > high,
         "min_trace is above max_trace, so that no trace would be left",
     ),
-    (
+    Clash(
         ("full_ft_offload", "optimizer"),
         lambda offloaded, optimizer: offloaded and optimizer not in (None, "adamw"),
         "full_ft_offload keeps the moments on the host, where optimizer must be adamw",
     ),
-    (
+    Clash(
         ("full_ft_offload", "mode"),
         lambda offload, mode: offload and mode != "full",
         "full_ft_offload is for mode full; an adapter's base is frozen, and what is trained is small",
     ),
     *(
-        (
+        Clash(
             ("shard", name),
             lambda shard, value, no=no: bool(shard) and no(value),
             f"shard shares out weights as they are trained or frozen, which {why}",
@@ -536,128 +588,91 @@ _IMPOSSIBLE: list[_Clash] = [
             ("unsloth", bool, "unsloth holds whole"),
         )
     ),
-    (
+    Clash(
         ("shard", "mode", "optimizer"),
         lambda shard, mode, name: bool(shard) and mode == "full" and name not in (None, "adamw"),
         "shard with mode full shares out AdamW's moments too, so optimizer must be adamw",
     ),
-    (
+    Clash(
         ("fp8", "mode"),
         lambda fp8, mode: fp8 and mode != "lora",
         "fp8 multiplies with frozen 16-bit weights, which only mode lora has: leave fp8 or the mode out",
     ),
-    *(_not_with_unsloth(name, getattr(TrainConfig, name)) for name in ("attention", "liger", "fp8", "dora", "init")),
-    (
+    *(_not_with_unsloth(name) for name in ("attention", "liger", "fp8", "dora", "init")),
+    Clash(
         ("unsloth", "mode"),
         lambda unsloth, mode: unsloth and mode not in ("lora", "qlora"),
         "unsloth goes with modes lora and qlora",
     ),
-    (
+    Clash(
         ("attention", "dtype"),
         lambda attention, dtype: attention == "flash-attention-2" and dtype == "float32",
         "attention flash-attention-2 computes in 16 bits, so dtype cannot be float32",
     ),
-    (
+    Clash(
         ("init", "mode"),
         lambda init, mode: mode in QUANTIZED and init in STARTS_IN_BASE and init != "loftq",
         "init takes its start from weights in full precision, which modes qlora and lora-8bit do not keep",
     ),
-    (
+    Clash(
         ("init", "mode"),
         lambda init, mode: init == "loftq" and mode != "qlora",
         "init loftq makes up for what 4 bits lose, which only mode qlora does",
     ),
-    *(
-        _only_for_adapters(name, getattr(TrainConfig, name))
-        for name in ("rank", "alpha", "dropout", "rslora", "dora", "target_modules", "init")
-    ),
-    (
+    *(_only_for_adapters(name) for name in ("rank", "alpha", "dropout", "rslora", "dora", "target_modules", "init")),
+    Clash(
         ("eval_data", "held_out"),
         lambda file, share: None not in (file, share),
         "eval_data and held_out are both set: use one of them",
     ),
     *(
-        (
+        Clash(
             (name, "eval_data", "held_out"),
             lambda wanted, file, share: wanted is not None and file is None and share is None,
             f"{name} is set, but there is nothing to evaluate on: give --eval-data FILE, or --held-out 0.05",
         )
         for name in ("eval_every", "patience")
     ),
-    (
+    Clash(
         ("lora_preset", "rank"),
         lambda preset, rank: None not in (preset, rank) and LORA_RANKS[preset] != rank,
         "lora_preset and rank are both set, and the preset has another rank: leave one out",
     ),
-    (
+    Clash(
         ("init", "rank", "lora_rank"),
         lambda init, _, rank: init == "orthogonal" and rank % 2 == 1,
         "init orthogonal splits the rank in two halves, so it must be even",
     ),
-    (
+    Clash(
         ("init", "dora"),
         lambda init, dora: dora and init in STARTS_IN_BASE,
         "dora measures the length of the whole weight rows, so init must leave the base as it is (default, orthogonal)",
     ),
 ]
 # What only a GGUF can have.
-_NOT_GGUF: list[_Clash] = [
-    (
+_NOT_GGUF: list[Clash] = [
+    Clash(
         (name, "format"),
         lambda wanted, format: bool(wanted) and format != "gguf",
         f"{name} is set, but only the format gguf has use for it",
     )
     for name in ("ollama", "ollama_name", "ollama_overwrite", "system", "num_ctx")
 ]
-_MERGELESS: _Clash = (
+_MERGELESS = Clash(
     ("base", "format"),
     lambda base, format: base is not None and format == "lora",
     "base is set, but the format lora merges nothing",
 )
-_POSITIVE: _Range = (1, math.inf)
-_TRAIN_RANGES: dict[str, _Range] = {
-    "steps": _POSITIVE,
-    "epochs": (1e-6, math.inf),
-    "samples": _POSITIVE,
-    "rank": _POSITIVE,
-    "alpha": (1e-6, math.inf),
-    "dropout": (0, 0.999),
-    "learning_rate": (1e-12, 10),
-    "beta": (1e-9, math.inf),
-    "gamma": (0, math.inf),
-    "desirable_weight": (1e-9, math.inf),
-    "undesirable_weight": (1e-9, math.inf),
-    "min_trace": (0, math.inf),
-    "max_trace": _POSITIVE,
-    "batch_size": _POSITIVE,
-    "micro_batch": _POSITIVE,
-    "max_length": (8, math.inf),
-    "warmup_ratio": (0, 1),
-    "weight_decay": (0, math.inf),
-    "max_grad_norm": (1e-9, math.inf),
-    "seed": (0, 2**32 - 1),
-    "checkpoint_every": _POSITIVE,
-    "keep_checkpoints": _POSITIVE,
-    "checkpoint_minutes": (1e-6, math.inf),
-    "held_out": (1e-9, 0.999999),
-    "eval_every": _POSITIVE,
-    "patience": _POSITIVE,
-    "max_skipped": (0, math.inf),
-    "max_temp": (1, math.inf),
-    "cooldown": (0, math.inf),
-    "disk_wait": (0, math.inf),
-}
-_EVAL_RANGES: dict[str, _Range] = {"answers": (0, math.inf), "max_tokens": _POSITIVE, "samples": _POSITIVE}
-_EVAL_CLASHES: list[_Clash] = [
+_EVAL_CLASHES: list[Clash] = [
     *(
-        (
+        Clash(
             (name, "answers"),
             lambda value, answers: value is not None and not answers,
             f"{name} is about answers, but answers is 0",
         )
         for name in ("regex", "max_tokens")
     ),
-    (("regex",), lambda pattern: pattern is not None and not _compiles(pattern), "regex is no regular expression"),
+    Clash(("regex",), lambda pattern: pattern is not None and not _compiles(pattern), "regex is no regular expression"),
 ]
 
 
@@ -675,21 +690,28 @@ def settings(config: type) -> Iterator[Setting]:
     for field in dataclasses.fields(config):
         hint = hints[field.name]
         assert get_origin(hint) is Annotated, f"{config.__name__}.{field.name} has no help"
-        kind, text = get_args(hint)[:2]
-        yield Setting(field.name, kind, field.default, text)
+        kind, text, *rest = get_args(hint)
+        yield Setting(field.name, kind, field.default, text, next((r for r in rest if isinstance(r, Range)), None))
 
 
-def check(config: Any, ranges: Mapping[str, _Range], clashes: Iterable[_Clash] = ()) -> None:
+def check(config: Any, clashes: Iterable[Clash] = ()) -> None:
     """Raise BadValue that lists every field of the wrong type or out of range, and what does not go together."""
     problems = {}
+    defaults = {}
     for setting in settings(type(config)):
+        defaults[setting.name] = setting.default
         value = getattr(config, setting.name)
-        problem = _wrong_type(setting, value) or _out_of_range(value, ranges.get(setting.name))
+        problem = _wrong_type(setting, value) or (setting.range and setting.range.problem(value))
         if problem:
             problems[setting.name] = f"{setting.name} is {value!r}, but {problem}"
-    for names, clash, text in clashes:
-        if not problems.keys() & set(names) and clash(*(getattr(config, name) for name in names)):
-            problems[text] = text
+    for clash in clashes:
+        changed = clash.changed
+        if problems.keys() & {*clash.names, changed}:
+            continue
+        if changed and getattr(config, changed) == defaults[changed]:
+            continue
+        if clash.wrong(*(getattr(config, name) for name in clash.names)):
+            problems[clash.text] = clash.text
     if problems:
         raise BadValue("; ".join(problems.values()) + ".")
 
@@ -721,12 +743,3 @@ def _wrong_type(setting: Setting, value: object) -> str | None:
         return None
     wanted = tuple(kind for kind in options if isinstance(kind, type) and kind is not type(None))
     return None if isinstance(value, wanted) else f"must be of type {wanted[0].__name__}"
-
-
-def _out_of_range(value: object, limits: _Range | None) -> str | None:
-    if limits is None or not isinstance(value, int | float):
-        return None
-    low, high = limits
-    if low <= value <= high:
-        return None
-    return f"must be at least {low:g}" if math.isinf(high) else f"must be between {low:g} and {high:g}"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from .config import check
+from .config import Clash, Range, check
 
 Merge = Literal["slao", "sequential", "linear", "ties", "dare"]
 Schedule = Literal["inverse-sqrt", "inverse", "constant"]
@@ -24,6 +23,7 @@ class MultiRunConfig:
     runs: Annotated[
         int | None,
         "Cut the one data set into so many stages, drawn at random. Default: each data set is one stage, in order.",
+        Range(2),
     ] = None
     merge: Annotated[
         Merge,
@@ -41,47 +41,44 @@ class MultiRunConfig:
         "With slao: the weight of the i-th stage when it is mixed in: 1/√i, 1/i (forgets less, learns less), or "
         "--weight.",
     ] = "inverse-sqrt"
-    weight: Annotated[float, "With --schedule constant: the weight of each stage."] = 0.5
-    density: Annotated[float, "With ties and dare: the share of each stage's changes that is kept."] = 0.5
+    weight: Annotated[float, "With --schedule constant: the weight of each stage.", Range(1e-6, 1)] = 0.5
+    density: Annotated[float, "With ties and dare: the share of each stage's changes that is kept.", Range(1e-6, 1)] = (
+        0.5
+    )
     replay: Annotated[
-        float, "Rows of earlier stages to learn again with each stage: so many for each row of its own. 0: none."
+        float,
+        "Rows of earlier stages to learn again with each stage: so many for each row of its own. 0: none.",
+        Range(0, 10),
     ] = 0.0
-    rate_decay: Annotated[float, "The learning rate of a stage, as a multiple of that of the one before."] = 1.0
+    rate_decay: Annotated[
+        float, "The learning rate of a stage, as a multiple of that of the one before.", Range(1e-6, 1)
+    ] = 1.0
     gate: Annotated[
         float | None,
         "Keep the earlier adapter when a stage would raise the mean loss of earlier stages by more than this, in nats "
         "a token. Default: every stage is merged.",
+        Range(0),
     ] = None
 
     def __post_init__(self) -> None:
-        check(self, _RANGES, [*_OF_SLAO, *_OTHERS])
+        check(self, _CLASHES)
 
 
-_RANGES = {
-    "runs": (2, math.inf),
-    "weight": (1e-6, 1),
-    "density": (1e-6, 1),
-    "replay": (0, 10),
-    "rate_decay": (1e-6, 1),
-    "gate": (0, math.inf),
-}
-_OF_SLAO = [
-    (
-        ("merge", name),
-        lambda merge, value, default=default: merge != "slao" and value != default,
-        f"{name} is a setting of merge slao",
-    )
-    for name, default in (("init_a", "qr"), ("init_b", "finetuned"), ("schedule", "inverse-sqrt"))
-]
-_OTHERS = [
-    (
-        ("schedule", "weight"),
-        lambda schedule, weight: schedule != "constant" and weight != MultiRunConfig.weight,
-        "weight is set, but schedule is not constant",
+_CLASHES = [
+    *(
+        Clash(("merge",), lambda merge: merge != "slao", f"{name} is a setting of merge slao", changed=name)
+        for name in ("init_a", "init_b", "schedule")
     ),
-    (
-        ("merge", "density"),
-        lambda merge, density: merge not in ("ties", "dare") and density != MultiRunConfig.density,
+    Clash(
+        ("schedule",),
+        lambda schedule: schedule != "constant",
+        "weight is set, but schedule is not constant",
+        changed="weight",
+    ),
+    Clash(
+        ("merge",),
+        lambda merge: merge not in ("ties", "dare"),
         "density is a setting of merge ties and dare",
+        changed="density",
     ),
 ]
