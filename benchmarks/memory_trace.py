@@ -28,8 +28,8 @@ from torch.utils._pytree import tree_iter
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 
-from bp_core.config import Recipe
 from bp_core.examples import Batch
+from bp_core.recipe import Recipe
 from bp_cuda import adapter, attention, quantized, relief
 from bp_cuda import optimizer as optimizers
 from bp_cuda.gradients import Gradients

@@ -22,8 +22,8 @@ from function_descriptions import LIBRARIES
 from backpropagate import Trainer
 from backpropagate.heat_map import heat_map
 from backpropagate.multi_run import PROBE
-from bp_core.multi_run import HELD_OUT
 from bp_data.split import split
+from bp_multirun.config import HELD_OUT
 
 WAYS: dict[str, dict[str, Any]] = {
     "sequential": {"merge": "sequential"},

@@ -26,9 +26,10 @@ from trl.experimental.cpo import CPOConfig, CPOTrainer
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
 from backpropagate import Trainer, models
-from bp_core.config import Method, Recipe
+from bp_core.choices import Method
 from bp_core.examples import Example
 from bp_core.rail import Job
+from bp_core.recipe import Recipe
 from bp_cuda.rail import CpuRail
 from bp_data import ChatTokenizer
 from bp_data.batches import Step

@@ -18,6 +18,7 @@ from backpropagate.architecture import architecture
 from backpropagate.fit import Room, alike, cut
 from backpropagate.memory import GIB
 from backpropagate.presets import PRESETS
+from bp_core.choices import Mode
 from bp_core.config import (
     FULL_LIMIT,
     CheckConfig,
@@ -25,16 +26,15 @@ from bp_core.config import (
     EvalConfig,
     ExportConfig,
     HarnessConfig,
-    Mode,
     PushConfig,
     ServeConfig,
     TrainConfig,
-    settings,
 )
 from bp_core.errors import ERRORS, PARTLY_DONE
-from bp_core.multi_run import MultiRunConfig
+from bp_core.settings import settings
 from bp_data.check import KINDS
 from bp_data.formats import FORMATS
+from bp_multirun.config import MultiRunConfig
 
 MODES: tuple[Mode, ...] = ("qlora", "lora-8bit", "lora", "full")
 MODE_LENGTH = 1024

@@ -14,7 +14,7 @@ from transformers import CONFIG_MAPPING, AutoConfig
 from backpropagate.architecture import KNOWN, architecture
 from backpropagate.memory import Load, Setup, estimate, weights
 from backpropagate.presets import PRESETS
-from bp_core.config import Mode
+from bp_core.choices import Mode
 from bp_core.rail import Job
 from bp_cuda.rail import CpuRail
 

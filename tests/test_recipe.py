@@ -8,7 +8,8 @@ from backpropagate.fit import Room, alike
 from backpropagate.memory import GIB
 from backpropagate.presets import PRESETS
 from backpropagate.recipe import resolve
-from bp_core.config import Method, Mode, TrainConfig
+from bp_core.choices import Method, Mode
+from bp_core.config import TrainConfig
 
 ROOM = Room("cuda", 24 * GIB, "bfloat16")
 COLUMNS = ("learning_rate", "rank", "alpha", "max_length", "dtype", "micro_batch", "activation_checkpointing")

@@ -9,14 +9,7 @@ import pytest
 from backpropagate import Trainer
 from backpropagate.cli import app
 from backpropagate.failures import exit_code_of
-from bp_core.errors import (
-    BadValue,
-    CheckpointUnusable,
-    Interrupted,
-    NothingToResume,
-    ResumeMismatch,
-    RunAlive,
-)
+from bp_core.errors import BadValue, CheckpointUnusable, Interrupted, NothingToResume, ResumeMismatch, RunAlive
 from bp_core.events import Evaluated, Started, Stepped, StoppedEarly, Warned
 from bp_resilience import Claim
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from bp_core.config import TrainOn
+from bp_core.choices import TrainOn
 from bp_core.errors import TemplateUnusable
 from bp_data import ChatTokenizer, Record, mask
 

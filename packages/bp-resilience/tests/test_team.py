@@ -9,7 +9,7 @@ from tiny_runs import Time, held_out, kinds, run
 from bp_core.errors import BackpropagateError, DiskFull, Interrupted, OutOfMemory, PeerLost
 from bp_core.events import Checkpointed, Evaluated, MemoryShrunk, Paused, Relieved, Stepped
 from bp_core.null_rail import NullRail
-from bp_core.team import agreed, led
+from bp_core.process_group import agreed, led
 from bp_resilience import Signals, Surroundings
 
 

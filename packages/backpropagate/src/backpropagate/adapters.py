@@ -12,7 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bp_core.config import QUANTIZED, DType, ExportConfig, Mode, TrainConfig
+from bp_core.choices import QUANTIZED, DType, Mode
+from bp_core.config import ExportConfig, TrainConfig
 from bp_core.contract import CONTRACT_FILE, Contract
 from bp_core.errors import AdapterUnusable, BadValue, HubUnreachable, ModelNotFound, OutputUnusable
 from bp_core.events import Notify, Progress

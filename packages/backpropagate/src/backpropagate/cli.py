@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from bp_core.choices import TrainOn
 from bp_core.config import (
     CheckConfig,
     CompareConfig,
@@ -20,10 +21,9 @@ from bp_core.config import (
     PushConfig,
     ServeConfig,
     TrainConfig,
-    TrainOn,
 )
-from bp_core.config import settings as settings_of
-from bp_core.multi_run import MultiRunConfig
+from bp_core.settings import settings as settings_of
+from bp_multirun.config import MultiRunConfig
 
 from . import __version__
 from .failures import exit_code_of

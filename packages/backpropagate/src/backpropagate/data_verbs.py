@@ -11,7 +11,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from bp_core.config import CheckConfig, TrainOn
+from bp_core.choices import TrainOn
+from bp_core.config import CheckConfig
 from bp_core.errors import BadValue
 from bp_data import ChatTokenizer, convert, read
 from bp_data.check import check

@@ -13,8 +13,8 @@ from typing import Any
 from typer.exceptions import TyperException
 
 from bp_core.errors import PARTLY_DONE, BackpropagateError, BadValue, Interrupted
+from bp_core.process_group import launched
 from bp_core.redact import redact
-from bp_core.team import launched
 
 
 def exit_code_of(app: Callable[..., Any], arguments: Sequence[str]) -> int:

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
-from bp_core.config import Optimizer, TrainConfig
-from bp_core.team import launched
+from bp_core.choices import Optimizer
+from bp_core.config import TrainConfig
+from bp_core.process_group import launched
 
 from .architecture import Architecture
 from .memory import GIB, Device, Estimate, Load, Setup, estimate

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bp_core.multi_run import MultiRunConfig
 from bp_multirun import forgetting
+from bp_multirun.config import MultiRunConfig
 from bp_multirun.mergers import weights
 from bp_multirun.record import Record, Score
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bp_core.config import PAIRED, Method, TrainConfig
+from bp_core.choices import PAIRED, Method
+from bp_core.config import TrainConfig
 from bp_core.contract import Contract
 from bp_core.errors import BadValue, NothingToEvaluate
 from bp_core.events import Notify

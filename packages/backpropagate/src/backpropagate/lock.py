@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bp_core.config import Recipe, TrainConfig, settings
+from bp_core.config import TrainConfig
 from bp_core.errors import NotReplayable
 from bp_core.folders import digest, write_json
+from bp_core.recipe import Recipe
 from bp_core.redact import redact_all
+from bp_core.settings import settings
 
 LOCK_FILE = "run.lock"
 _VERSION = 1

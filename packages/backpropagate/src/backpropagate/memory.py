@@ -10,7 +10,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bp_core.config import ALL_LINEAR, STARTS_IN_BASE, Attention, Init, Mode, Optimizer
+from bp_core.choices import STARTS_IN_BASE, Attention, Init, Mode, Optimizer
+from bp_core.config import ALL_LINEAR
 
 from .architecture import Architecture
 

@@ -11,15 +11,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from bp_core.config import QUANTIZED, STARTS_IN_BASE, TrainConfig
+from bp_core.choices import QUANTIZED, STARTS_IN_BASE
+from bp_core.config import TrainConfig
 from bp_core.errors import BadValue, GateFailed, Interrupted, NothingToResume, ResumeMismatch
 from bp_core.events import Notify, Watch
 from bp_core.folders import writable_folder, write_json
-from bp_core.multi_run import MultiRunConfig
+from bp_core.process_group import launched
 from bp_core.rail import Job
-from bp_core.team import launched
 from bp_data import ChatTokenizer
 from bp_data.files import Data, lasting
+from bp_multirun.config import MultiRunConfig
 from bp_multirun.record import GENERAL, Record, Score, Scores, states
 from bp_multirun.session import Hands, Session
 from bp_resilience import Claim

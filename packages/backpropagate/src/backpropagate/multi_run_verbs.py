@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bp_core.config import TrainConfig, settings
+from bp_core.config import TrainConfig
 from bp_core.errors import BadValue
-from bp_core.multi_run import MultiRunConfig
+from bp_core.settings import settings
+from bp_multirun.config import MultiRunConfig
 
 from . import document, forgetting_report, results
 from .commands import command, near

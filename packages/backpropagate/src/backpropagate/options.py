@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bp_core.config import settings
+from bp_core.settings import settings
 
 
 def with_options(

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from bp_core.config import Recipe
 from bp_core.folders import home, write_json
+from bp_core.recipe import Recipe
 
 _KEPT = 200
 

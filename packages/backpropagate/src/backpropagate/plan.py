@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bp_core.config import Recipe
+from bp_core.recipe import Recipe
 
 from .preflight import Preflight
 

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from bp_core.config import BATCH_SIZE, PAIRED, Recipe, TrainConfig
+from bp_core.choices import PAIRED
+from bp_core.config import BATCH_SIZE, TrainConfig
 from bp_core.rail import Probe
+from bp_core.recipe import Recipe
 from bp_data import Prepared
 from bp_data.packing import pairs
 

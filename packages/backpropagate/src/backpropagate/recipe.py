@@ -9,19 +9,11 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from bp_core.config import (
-    BATCH_SIZE,
-    BETAS,
-    EPOCHS,
-    EVALUATIONS,
-    GAMMA,
-    PAIRED,
-    RATES,
-    Recipe,
-    TrainConfig,
-)
+from bp_core.choices import PAIRED
+from bp_core.config import BATCH_SIZE, BETAS, EPOCHS, EVALUATIONS, GAMMA, RATES, TrainConfig
 from bp_core.errors import BackendUnavailable, MlxUnavailable
 from bp_core.rail import Probe, Rail, find, rails
+from bp_core.recipe import Recipe
 
 from .architecture import architecture
 from .fit import Room, Rows, alike, cut, optimizer, sharing

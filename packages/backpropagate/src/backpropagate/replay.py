@@ -7,8 +7,9 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, get_args
 
-from bp_core.config import Setting, TrainConfig, known, settings
+from bp_core.config import TrainConfig
 from bp_core.errors import BadValue, NotReplayable, ReplayMismatch
+from bp_core.settings import Setting, known, settings
 
 from . import records
 from .lock import LOCK_FILE, Lock

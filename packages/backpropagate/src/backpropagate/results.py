@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bp_core.config import Recipe
+from bp_core.recipe import Recipe
 from bp_export import Export, Parity
 from bp_export.ollama import Registered
 

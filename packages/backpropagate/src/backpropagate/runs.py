@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bp_core.config import Recipe
 from bp_core.errors import BadValue, CheckpointUnusable, NothingToResume, ResumeMismatch
 from bp_core.examples import Sample
 from bp_core.folders import write_json, writing
+from bp_core.recipe import Recipe
 from bp_core.redact import redact_all
 
 RUN_FILE = "run.json"

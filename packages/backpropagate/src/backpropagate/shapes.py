@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from bp_core.config import ALL_LINEAR, FULL_LIMIT, OFFLOAD_LIMIT, STARTS_IN_BASE, TrainConfig
+from bp_core.choices import STARTS_IN_BASE
+from bp_core.config import ALL_LINEAR, FULL_LIMIT, OFFLOAD_LIMIT, TrainConfig
 from bp_core.errors import BadValue, ModelTooLarge, ModelUnusable
 from bp_core.rail import find
 from bp_export.merge import open_base

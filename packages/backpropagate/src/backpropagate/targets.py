@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bp_core.config import QUANTIZED, DType, TrainConfig, settings
+from bp_core.choices import QUANTIZED, DType
+from bp_core.config import TrainConfig
 from bp_core.errors import AdapterUnusable, ModelNotFound, RunNotFound, TargetNotFound
 from bp_core.events import Notify
 from bp_core.rail import Job
+from bp_core.settings import settings
 
 from . import models, records
 from .adapters import adapter_in, base_of, is_whole, job_for, mode_of, run_of

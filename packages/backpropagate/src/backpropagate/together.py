@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from bp_core.config import Recipe
 from bp_core.errors import BackendUnavailable, PeersDiffer
+from bp_core.process_group import Team, launched
 from bp_core.rail import Probe, Rail
-from bp_core.team import Team, launched
+from bp_core.recipe import Recipe
 
 from .environment import versions
 from .training import Work

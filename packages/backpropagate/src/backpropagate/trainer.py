@@ -9,30 +9,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bp_core.config import (
-    CompareConfig,
-    EvalConfig,
-    ExportConfig,
-    ExportFormat,
-    PushConfig,
-    Quantization,
-    TrainConfig,
-    known,
-)
+from bp_core.config import CompareConfig, EvalConfig, ExportConfig, ExportFormat, PushConfig, Quantization, TrainConfig
 from bp_core.contract import CONTRACT_FILE, Contract
 from bp_core.errors import BadValue
 from bp_core.events import Event, Notify, Progress, Watch
 from bp_core.examples import Example
 from bp_core.folders import home, writable_folder
-from bp_core.multi_run import MultiRunConfig
+from bp_core.process_group import agreed, launched, nothing
 from bp_core.rail import Job, Probe, Rail
-from bp_core.team import agreed, launched, nothing
+from bp_core.settings import known
 from bp_data import ChatTokenizer, prepare
 from bp_data.files import Data, columns_in, lasting, require
 from bp_data.hold_out import hold_out
 from bp_data.traces import Limits
 from bp_export import Export
 from bp_export.hub import Pushed
+from bp_multirun.config import MultiRunConfig
 from bp_resilience import Claim, Signals
 
 from . import comparison, held_out, lock, models, pushing, reporting, runs, targets

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bp_core.config import PAIRED, Recipe
+from bp_core.choices import PAIRED
 from bp_core.errors import BackpropagateError, DiskFull, Interrupted, OutputUnusable
 from bp_core.events import Event, Planned, Warned, Watch
 from bp_core.examples import Example
 from bp_core.folders import digest, sweep
+from bp_core.process_group import agreed, nothing
 from bp_core.rail import Job, Opened, Rail
-from bp_core.team import agreed, nothing
+from bp_core.recipe import Recipe
 from bp_data import Batches, ChatTokenizer, Prepared
 from bp_resilience import Keeper, Signals, State, Surroundings, nvml, read_events
 from bp_resilience import train as run_loop

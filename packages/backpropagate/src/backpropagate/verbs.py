@@ -10,7 +10,7 @@ from typing import Any
 
 from bp_core.config import ExportConfig, ServeConfig, TrainConfig
 from bp_core.errors import NotProven
-from bp_core.team import launched
+from bp_core.process_group import launched
 
 from . import conversation, environment, results, runs, serving
 from .adapters import adapter_in, export_adapter, verify_file

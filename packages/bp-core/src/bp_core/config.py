@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Literal
 
+from .choices import LORA_RANKS, RANK, Attention, DType, Init, LoraPreset, Method, Mode, Optimizer, TrainOn
+from .clashes import CLASHES
 from .errors import BadValue
 from .gates import METRICS, OF_ANSWERS, gates_in
+from .settings import Clash, Range, check
 
-DType = Literal["auto", "float32", "bfloat16"]
-Mode = Literal["lora", "qlora", "lora-8bit", "full"]
-Attention = Literal["auto", "sdpa", "eager", "flash-attention-2"]
-Optimizer = Literal["adamw", "adamw-8bit", "paged-adamw-8bit"]
-Init = Literal["default", "orthogonal", "pissa", "pissa_niter_16", "olora", "loftq"]
 ExportFormat = Literal["lora", "merged", "gguf", "gguf-lora"]
-TrainOn = Literal["assistant", "last", "all"]
-Method = Literal["sft", "orpo", "simpo", "kto"]
-LoraPreset = Literal["fast", "balanced", "quality"]
 Quantization = Literal["f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m"]
 Severity = Literal["note", "warning", "error"]  # from the mildest
 
@@ -33,17 +24,14 @@ FULL_LIMIT = 4_000_000_000  # parameters; beyond, weights, gradients and moments
 OFFLOAD_LIMIT = 8_500_000_000  # with all of that in the host's memory
 FLASH_CARD = (8, 0)  # compute capability: the first that flash-attention 2 runs on
 FP8_CARD = (8, 9)  # compute capability: the first that multiplies in float8
-RANK = 16
 MAX_LENGTH, TRACE_LENGTH = 2048, 8192  # tokens of an example, without and with a reasoning trace
 LONGEST_ANSWER = 512
 NUM_CTX = 8192
 
-PAIRED: tuple[Method, ...] = ("orpo", "simpo")  # methods that compare two answers
 # From the papers: arXiv:2403.07691 (ORPO), arXiv:2405.14734 (SimPO), arXiv:2402.01306 (KTO).
 RATES: dict[Method, float] = {"orpo": 8e-6, "simpo": 1e-6, "kto": 1e-6}
 BETAS: dict[Method, float] = {"orpo": 0.1, "simpo": 2.0, "kto": 0.1}
 GAMMA = 1.0
-LORA_RANKS: dict[LoraPreset, int] = {"fast": RANK, "balanced": 32, "quality": 256}
 ALL_LINEAR = "all-linear"
 
 
@@ -236,7 +224,7 @@ class TrainConfig:
         return self.max_length or (TRACE_LENGTH if self.reasoning_trace else MAX_LENGTH)
 
     def __post_init__(self) -> None:
-        check(self, _IMPOSSIBLE)
+        check(self, CLASHES)
 
 
 @dataclass(frozen=True)
@@ -410,245 +398,6 @@ class HarnessConfig:
         check(self)
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """A resolved TrainConfig: nothing is None; 0 and "" mean never and nothing. `why` explains what was computed."""
-
-    model: str
-    output: str
-    backend: str
-    steps: int
-    rank: int
-    alpha: float
-    dropout: float
-    learning_rate: float
-    batch_size: int
-    micro_batch: int
-    max_length: int
-    packing: bool
-    train_on: TrainOn
-    columns: str
-    warmup_steps: int
-    weight_decay: float
-    max_grad_norm: float
-    seed: int
-    dtype: DType
-    checkpoint_every: int
-    keep_checkpoints: int
-    activation_checkpointing: bool = False
-    checkpoint_minutes: float = TrainConfig.checkpoint_minutes
-    eval_data: str = ""
-    held_out: float = 0.0
-    eval_every: int = 0
-    patience: int = 0
-    max_skipped: int = TrainConfig.max_skipped
-    max_temp: float = TrainConfig.max_temp
-    cooldown: float = TrainConfig.cooldown
-    disk_wait: float = TrainConfig.disk_wait
-    method: Method = TrainConfig.method
-    beta: float = 0.0
-    gamma: float = 0.0
-    desirable_weight: float = 0.0
-    undesirable_weight: float = 0.0
-    reasoning_trace: bool = TrainConfig.reasoning_trace
-    min_trace: int = TrainConfig.min_trace
-    max_trace: int = TrainConfig.max_trace
-    mode: Mode = TrainConfig.mode
-    full_ft_offload: bool = TrainConfig.full_ft_offload
-    shard: bool = False
-    fp8: bool = TrainConfig.fp8
-    attention: Attention = TrainConfig.attention
-    liger: bool = TrainConfig.liger
-    unsloth: bool = TrainConfig.unsloth
-    rslora: bool = TrainConfig.rslora
-    dora: bool = TrainConfig.dora
-    target_modules: str = TrainConfig.target_modules
-    init: Init = TrainConfig.init
-    optimizer: Optimizer = "adamw"
-    why: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-    @property
-    def shared_out(self) -> bool:
-        """Whether several processes hold the weights together, so that all must take part in every pass."""
-        return self.shard or self.full_ft_offload
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One field of a settings class, as the command line and the docs need it."""
-
-    name: str
-    type: Any
-    default: Any
-    help: str
-    range: Range | None = None
-
-
-STARTS_IN_BASE: tuple[Init, ...] = ("pissa", "pissa_niter_16", "olora", "loftq")
-QUANTIZED: dict[Mode, str] = {"qlora": "nf4", "lora-8bit": "int8"}  # modes, and what they keep the base in
-
-
-@dataclass(frozen=True)
-class Range:
-    """What a number may be, both ends included. It stands beside the help of a setting."""
-
-    low: float
-    high: float = math.inf
-
-    def problem(self, value: object) -> str | None:
-        """What is wrong with a value, in words; None for one within, or that is no number."""
-        if not isinstance(value, int | float) or self.low <= value <= self.high:
-            return None
-        if math.isinf(self.high):
-            return f"must be at least {self.low:g}"
-        return f"must be between {self.low:g} and {self.high:g}"
-
-
-@dataclass(frozen=True)
-class Clash:
-    """What does not go together: `wrong` judges the values of `names`, and `text` says why.
-
-    It is not asked while the setting `changed` is at its default.
-    """
-
-    names: tuple[str, ...]
-    wrong: Callable[..., bool]
-    text: str
-    changed: str = ""
-
-
-def _only_for(methods: tuple[Method, ...], name: str) -> Clash:
-    text = f"{name} is a setting of method {' and '.join(methods)}"
-    return Clash(("method",), lambda method: method not in methods, text, changed=name)
-
-
-def _only_for_sft(name: str, what: str) -> Clash:
-    text = f"{name} goes with method sft only: {what}"
-    return Clash(("method",), lambda method: method != "sft", text, changed=name)
-
-
-def _only_for_traces(name: str) -> Clash:
-    text = f"{name} is set, but reasoning_trace is not"
-    return Clash(("reasoning_trace",), lambda traces: not traces, text, changed=name)
-
-
-def _only_for_adapters(name: str) -> Clash:
-    text = f"{name} is a setting of adapters, which mode full has none of"
-    return Clash(("mode",), lambda mode: mode == "full", text, changed=name)
-
-
-def _not_with_unsloth(name: str) -> Clash:
-    text = f"unsloth computes the model its own way, so {name} cannot be set"
-    return Clash(("unsloth",), bool, text, changed=name)
-
-
-_IMPOSSIBLE: list[Clash] = [
-    _only_for(("orpo", "simpo", "kto"), "beta"),
-    _only_for(("simpo",), "gamma"),
-    _only_for(("kto",), "desirable_weight"),
-    _only_for(("kto",), "undesirable_weight"),
-    _only_for_sft("packing", "preferences are computed row by row"),
-    _only_for_sft("train_on", "preferences are about the last answer"),
-    _only_for_sft("reasoning_trace", "of two answers one may be short"),
-    Clash(
-        ("method", "mode"),
-        lambda method, mode: method != "sft" and mode == "full",
-        "preference methods (orpo, simpo, kto) train an adapter, not all weights: leave mode full out",
-    ),
-    Clash(
-        ("method", "batch_size"),
-        lambda method, size: method == "kto" and size == 1,
-        "kto compares examples within a batch, so batch_size must be at least 2",
-    ),
-    *(_only_for_traces(name) for name in ("min_trace", "max_trace")),
-    Clash(
-        ("min_trace", "max_trace"),
-        lambda low, high: low > high,
-        "min_trace is above max_trace, so that no trace would be left",
-    ),
-    Clash(
-        ("full_ft_offload", "optimizer"),
-        lambda offloaded, optimizer: offloaded and optimizer not in (None, "adamw"),
-        "full_ft_offload keeps the moments on the host, where optimizer must be adamw",
-    ),
-    Clash(
-        ("full_ft_offload", "mode"),
-        lambda offload, mode: offload and mode != "full",
-        "full_ft_offload is for mode full; an adapter's base is frozen, and what is trained is small",
-    ),
-    *(
-        Clash(
-            ("shard", name),
-            lambda shard, value, no=no: bool(shard) and no(value),
-            f"shard shares out weights as they are trained or frozen, which {why}",
-        )
-        for name, no, why in (
-            ("mode", lambda mode: mode in QUANTIZED, "modes qlora and lora-8bit keep in another form"),
-            ("fp8", bool, "fp8 multiplies its own way"),
-            ("unsloth", bool, "unsloth holds whole"),
-        )
-    ),
-    Clash(
-        ("shard", "mode", "optimizer"),
-        lambda shard, mode, name: bool(shard) and mode == "full" and name not in (None, "adamw"),
-        "shard with mode full shares out AdamW's moments too, so optimizer must be adamw",
-    ),
-    Clash(
-        ("fp8", "mode"),
-        lambda fp8, mode: fp8 and mode != "lora",
-        "fp8 multiplies with frozen 16-bit weights, which only mode lora has: leave fp8 or the mode out",
-    ),
-    *(_not_with_unsloth(name) for name in ("attention", "liger", "fp8", "dora", "init")),
-    Clash(
-        ("unsloth", "mode"),
-        lambda unsloth, mode: unsloth and mode not in ("lora", "qlora"),
-        "unsloth goes with modes lora and qlora",
-    ),
-    Clash(
-        ("attention", "dtype"),
-        lambda attention, dtype: attention == "flash-attention-2" and dtype == "float32",
-        "attention flash-attention-2 computes in 16 bits, so dtype cannot be float32",
-    ),
-    Clash(
-        ("init", "mode"),
-        lambda init, mode: mode in QUANTIZED and init in STARTS_IN_BASE and init != "loftq",
-        "init takes its start from weights in full precision, which modes qlora and lora-8bit do not keep",
-    ),
-    Clash(
-        ("init", "mode"),
-        lambda init, mode: init == "loftq" and mode != "qlora",
-        "init loftq makes up for what 4 bits lose, which only mode qlora does",
-    ),
-    *(_only_for_adapters(name) for name in ("rank", "alpha", "dropout", "rslora", "dora", "target_modules", "init")),
-    Clash(
-        ("eval_data", "held_out"),
-        lambda file, share: None not in (file, share),
-        "eval_data and held_out are both set: use one of them",
-    ),
-    *(
-        Clash(
-            (name, "eval_data", "held_out"),
-            lambda wanted, file, share: wanted is not None and file is None and share is None,
-            f"{name} is set, but there is nothing to evaluate on: give --eval-data FILE, or --held-out 0.05",
-        )
-        for name in ("eval_every", "patience")
-    ),
-    Clash(
-        ("lora_preset", "rank"),
-        lambda preset, rank: None not in (preset, rank) and LORA_RANKS[preset] != rank,
-        "lora_preset and rank are both set, and the preset has another rank: leave one out",
-    ),
-    Clash(
-        ("init", "rank", "lora_rank"),
-        lambda init, _, rank: init == "orthogonal" and rank % 2 == 1,
-        "init orthogonal splits the rank in two halves, so it must be even",
-    ),
-    Clash(
-        ("init", "dora"),
-        lambda init, dora: dora and init in STARTS_IN_BASE,
-        "dora measures the length of the whole weight rows, so init must leave the base as it is (default, orthogonal)",
-    ),
-]
 # What only a GGUF can have.
 _NOT_GGUF: list[Clash] = [
     Clash(
@@ -682,64 +431,3 @@ def _compiles(pattern: str) -> bool:
     except re.error:
         return False
     return True
-
-
-def settings(config: type) -> Iterator[Setting]:
-    """The fields of a settings class with type, default and help."""
-    hints = get_type_hints(config, include_extras=True)
-    for field in dataclasses.fields(config):
-        hint = hints[field.name]
-        assert get_origin(hint) is Annotated, f"{config.__name__}.{field.name} has no help"
-        kind, text, *rest = get_args(hint)
-        yield Setting(field.name, kind, field.default, text, next((r for r in rest if isinstance(r, Range)), None))
-
-
-def check(config: Any, clashes: Iterable[Clash] = ()) -> None:
-    """Raise BadValue that lists every field of the wrong type or out of range, and what does not go together."""
-    problems = {}
-    defaults = {}
-    for setting in settings(type(config)):
-        defaults[setting.name] = setting.default
-        value = getattr(config, setting.name)
-        problem = _wrong_type(setting, value) or (setting.range and setting.range.problem(value))
-        if problem:
-            problems[setting.name] = f"{setting.name} is {value!r}, but {problem}"
-    for clash in clashes:
-        changed = clash.changed
-        if problems.keys() & {*clash.names, changed}:
-            continue
-        if changed and getattr(config, changed) == defaults[changed]:
-            continue
-        if clash.wrong(*(getattr(config, name) for name in clash.names)):
-            problems[clash.text] = clash.text
-    if problems:
-        raise BadValue("; ".join(problems.values()) + ".")
-
-
-def known(names: Iterable[str], config: type) -> None:
-    """Raise BadValue for names that are no field of `config`, suggesting the nearest one."""
-    fields = [setting.name for setting in settings(config)]
-    problems = []
-    for name in names:
-        if name not in fields:
-            near = difflib.get_close_matches(name, fields, 1)
-            problems.append(f"there is no setting {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
-    if problems:
-        raise BadValue("; ".join(problems))
-
-
-def _wrong_type(setting: Setting, value: object) -> str | None:
-    options = [kind for kind in (get_args(setting.type) or (setting.type,))]
-    words = options if get_origin(setting.type) is Literal else [word for kind in options for word in get_args(kind)]
-    if words and value is not None:
-        near = difflib.get_close_matches(str(value), words, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        return None if value in words else f"must be one of {', '.join(map(str, words))}{hint}"
-    if value is None:
-        return None if type(None) in options else "must have a value"
-    if isinstance(value, bool) and bool not in options:
-        return "must be a number"
-    if float in options and isinstance(value, int | float):
-        return None
-    wanted = tuple(kind for kind in options if isinstance(kind, type) and kind is not type(None))
-    return None if isinstance(value, wanted) else f"must be of type {wanted[0].__name__}"

@@ -12,10 +12,12 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
-from .config import DType, Mode, Recipe, TrainConfig
+from .choices import DType, Mode
+from .config import TrainConfig
 from .errors import UnknownBackend
 from .examples import Batch
-from .team import Team
+from .process_group import Team
+from .recipe import Recipe
 
 GROUP = "backpropagate.rails"
 

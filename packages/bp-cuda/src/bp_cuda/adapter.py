@@ -26,8 +26,10 @@ from torch import Tensor
 from torch.nn import Parameter
 from transformers import PreTrainedModel
 
-from bp_core.config import ALL_LINEAR, STARTS_IN_BASE, Init, Recipe
+from bp_core.choices import STARTS_IN_BASE, Init
+from bp_core.config import ALL_LINEAR
 from bp_core.errors import AdapterUnusable
+from bp_core.recipe import Recipe
 
 from . import lost, start
 

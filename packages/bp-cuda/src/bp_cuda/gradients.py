@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
 
 from bp_core.errors import OutOfMemory, PeerLost
-from bp_core.team import Team, agreed
+from bp_core.process_group import Team, agreed
 
 from ._errors import translated
 from .sharding import together

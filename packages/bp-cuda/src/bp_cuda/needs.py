@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib.util import find_spec
 
-from bp_core.config import FLASH_CARD, FP8_CARD, QUANTIZED, Recipe, TrainConfig
+from bp_core.choices import QUANTIZED
+from bp_core.config import FLASH_CARD, FP8_CARD, TrainConfig
 from bp_core.errors import BadValue, PackageMissing
+from bp_core.recipe import Recipe
 
 Settings = TrainConfig | Recipe
 Capability = tuple[int, int]

@@ -13,10 +13,11 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from bp_core.config import QUANTIZED, Recipe
+from bp_core.choices import QUANTIZED
 from bp_core.errors import BackendUnavailable, ModelUnusable
+from bp_core.process_group import launched
 from bp_core.rail import Job
-from bp_core.team import launched
+from bp_core.recipe import Recipe
 
 from . import adapter as adapters
 from . import model as models

@@ -7,7 +7,7 @@ import logging
 import torch
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
-from bp_core.config import QUANTIZED, Mode
+from bp_core.choices import QUANTIZED, Mode
 
 from . import needs
 

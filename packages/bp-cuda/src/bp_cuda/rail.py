@@ -18,11 +18,13 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import DynamicCache, PreTrainedModel
 
-from bp_core.config import FP8_CARD, DType, Recipe, TrainConfig
+from bp_core.choices import DType
+from bp_core.config import FP8_CARD, TrainConfig
 from bp_core.errors import BackendUnavailable
 from bp_core.examples import Batch
+from bp_core.process_group import Alone, Team, agreed, launched, nothing
 from bp_core.rail import Job, Measured, Memory, Opened, Probe
-from bp_core.team import Alone, Team, agreed, launched, nothing
+from bp_core.recipe import Recipe
 
 from . import adapter as adapters
 from . import attention, gradients, host, needs, objectives, opening, relief, sharding, team

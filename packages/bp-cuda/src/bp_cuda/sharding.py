@@ -18,7 +18,7 @@ from torch.nn import Parameter
 from transformers import PreTrainedModel
 
 from bp_core.errors import OutOfMemory, PeerLost
-from bp_core.team import Team, launched
+from bp_core.process_group import Team, launched
 
 from .team import answered, broadcast, connect
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bp_core.config import Init
+from bp_core.choices import Init
 
 Pair = tuple[Tensor, Tensor]
 

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from bp_core.errors import PeerLost
-from bp_core.team import Alone, Launched, Team, launched
+from bp_core.process_group import Alone, Launched, Team, launched
 
 from ._errors import is_out_of_memory
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bp_core.config import PAIRED, Method
+from bp_core.choices import PAIRED, Method
 from bp_core.examples import Batch, Example
 
 from .packing import Rows, pairs

@@ -10,15 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from bp_core.errors import (
-    BackpropagateError,
-    BadRow,
-    BadValue,
-    BrokenJson,
-    FileEmpty,
-    FileUnreadable,
-    UnknownFormat,
-)
+from bp_core.errors import BackpropagateError, BadRow, BadValue, BrokenJson, FileEmpty, FileUnreadable, UnknownFormat
 
 from .decode import STDIN, Fault, Lines, lines, missing, place, strict
 from .hub import HubName, hub_rows, named

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from bp_core.config import PAIRED
+from bp_core.choices import PAIRED
 from bp_core.examples import Example
 
 from .examples import Collector, Examples

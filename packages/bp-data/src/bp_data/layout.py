@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bp_core.config import TrainConfig, TrainOn
+from bp_core.choices import TrainOn
+from bp_core.config import TrainConfig
 from bp_core.contract import Bos
 from bp_core.errors import BadRow, TemplateUnusable
 

@@ -11,7 +11,8 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bp_core.config import TrainConfig, TrainOn
+from bp_core.choices import TrainOn
+from bp_core.config import TrainConfig
 from bp_core.contract import Bos
 from bp_core.errors import TemplateUnusable
 

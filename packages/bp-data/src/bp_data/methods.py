@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bp_core.config import PAIRED, Method
+from bp_core.choices import PAIRED, Method
 from bp_core.errors import MethodMismatch, NoTarget
 
 from .records import AnyRecord, Preference, Rated, Record, demonstrations

@@ -8,7 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from bp_core.config import Method, TrainConfig, TrainOn
+from bp_core.choices import Method, TrainOn
+from bp_core.config import TrainConfig
 from bp_core.events import Notify, Progress
 
 from .cache import keep, load, place

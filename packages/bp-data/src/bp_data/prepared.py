@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bp_core.config import Method
+from bp_core.choices import Method
 from bp_core.contract import CONTRACT_FILE, Contract
 from bp_core.examples import Sample
 from bp_core.folders import write_json

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from bp_core.config import TrainConfig, TrainOn
+from bp_core.choices import TrainOn
+from bp_core.config import TrainConfig
 from bp_core.errors import TemplateUnusable
 
 from .chat import ChatTokenizer

@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 
-from bp_core.config import PAIRED, Method
+from bp_core.choices import PAIRED, Method
 from bp_core.contract import Bos, Contract
 from bp_core.errors import NoTarget, TemplateUnusable
 

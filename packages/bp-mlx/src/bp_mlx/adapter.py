@@ -15,8 +15,9 @@ from mlx.utils import tree_unflatten
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from bp_core.config import ALL_LINEAR, Recipe
+from bp_core.config import ALL_LINEAR
 from bp_core.errors import AdapterUnusable
+from bp_core.recipe import Recipe
 
 from . import start
 from .lora import LoraLinear, Settings, shape

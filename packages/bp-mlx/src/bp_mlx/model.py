@@ -14,7 +14,7 @@ from mlx.utils import tree_flatten
 from mlx_lm.utils import _get_classes, load_model
 from safetensors import safe_open
 
-from bp_core.config import DType, Mode
+from bp_core.choices import DType, Mode
 from bp_core.errors import BadValue, ModelUnusable
 
 from . import description, host, quantized

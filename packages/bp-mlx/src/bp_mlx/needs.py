@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bp_core.config import STARTS_IN_BASE, Recipe, TrainConfig
+from bp_core.choices import STARTS_IN_BASE
+from bp_core.config import TrainConfig
 from bp_core.errors import BadValue
+from bp_core.recipe import Recipe
 
 Settings = TrainConfig | Recipe
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import mlx.core as mx
 import mlx.nn as nn
 
-from bp_core.config import Method, Recipe
+from bp_core.choices import Method
+from bp_core.recipe import Recipe
 
 from . import host
 

@@ -10,8 +10,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from bp_core.config import Recipe
 from bp_core.errors import CheckpointUnusable
+from bp_core.recipe import Recipe
 
 from .rounding import round_by_chance
 

@@ -13,11 +13,13 @@ import psutil
 from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.models.cache import make_prompt_cache
 
-from bp_core.config import DType, Recipe, TrainConfig
+from bp_core.choices import DType
+from bp_core.config import TrainConfig
 from bp_core.errors import OutOfMemory
 from bp_core.examples import Batch
+from bp_core.process_group import Alone, Team
 from bp_core.rail import Job, Measured, Memory, Opened, Probe
-from bp_core.team import Alone, Team
+from bp_core.recipe import Recipe
 
 from . import adapter as adapters
 from . import host, needs, objectives, quantized, relief, rows

@@ -6,12 +6,12 @@ import math
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from bp_core.config import Recipe
 from bp_core.errors import Diverged, Interrupted, OutOfMemory
 from bp_core.events import Checkpointed, Finished, Skipped, Started, Stepped, StoppedEarly, Warned, Watch
 from bp_core.examples import Batches, StepBatch
+from bp_core.process_group import agreed
 from bp_core.rail import Rail
-from bp_core.team import agreed
+from bp_core.recipe import Recipe
 
 from . import disk
 from .checkpoints import Keeper, State

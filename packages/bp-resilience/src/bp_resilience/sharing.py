@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
 from bp_core.examples import Batch
-from bp_core.team import Team
+from bp_core.process_group import Team
 
 from .clock import Clock
 from .heat import Sensor

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from .config import Clash, Range, check
+from bp_core.settings import Clash, Range, check
 
 Merge = Literal["slao", "sequential", "linear", "ties", "dare"]
 Schedule = Literal["inverse-sqrt", "inverse", "constant"]
