@@ -15,8 +15,9 @@ from backpropagate.failures import exit_code_of
 from backpropagate.options import with_options
 from backpropagate.recipe import learning_rate, resolve
 from backpropagate.serving import model_file
-from bp_core.config import ExportConfig, ServeConfig, TrainConfig
+from bp_core.config import TrainConfig
 from bp_core.settings import settings
+from bp_export.config import ExportConfig, ServeConfig
 
 HEAVY = ("torch", "transformers", "peft", "numpy", "pydantic", "tokenizers", "gguf", "huggingface_hub", "httpx")
 

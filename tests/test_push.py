@@ -18,7 +18,7 @@ from backpropagate import Trainer
 from backpropagate.cli import app
 from backpropagate.failures import exit_code_of
 from backpropagate.parcel import parcel
-from bp_core.config import PushConfig
+from bp_export.config import PushConfig
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")]
 GGUF = "tiny-llama-f16.gguf"

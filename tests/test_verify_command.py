@@ -7,10 +7,10 @@ import tiny_families
 from backpropagate.cli import app
 from backpropagate.failures import exit_code_of
 from backpropagate.models import fingerprint
-from bp_core.config import ExportConfig
 from bp_core.errors import BadValue
 from bp_core.folders import write_json
 from bp_export import export
+from bp_export.config import ExportConfig
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bp_core.choices import QUANTIZED, DType, Mode
-from bp_core.config import ExportConfig, TrainConfig
+from bp_core.config import TrainConfig
 from bp_core.contract import CONTRACT_FILE, Contract
 from bp_core.errors import AdapterUnusable, BadValue, HubUnreachable, ModelNotFound, OutputUnusable
 from bp_core.events import Notify, Progress
@@ -22,8 +22,9 @@ from bp_core.folders import MANIFEST, damage, digest, move, new_folder, write_js
 from bp_core.rail import Job, Rail, find, rails
 from bp_data import ChatTokenizer
 from bp_export import Export, Parity, export, verify
-from bp_export.mlx_weights import comes_from, is_quantized
+from bp_export.config import ExportConfig
 from bp_export.pipeline import model_name
+from bp_export.weights.mlx import comes_from, is_quantized
 
 from . import models
 from .plan import Plan

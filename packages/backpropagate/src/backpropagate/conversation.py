@@ -16,7 +16,7 @@ from bp_core.events import Progress
 from bp_core.rail import Rail
 from bp_data import ChatTokenizer
 from bp_export import Engine, GgufFacts, gguf_facts
-from bp_export.talk import talk
+from bp_export.llama_cpp.client import talk
 
 from .adapters import adapter_in, job_for, stop_ids
 from .recipe import choose_rail

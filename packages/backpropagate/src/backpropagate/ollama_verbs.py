@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bp_core.config import ExportConfig
+from bp_export.config import ExportConfig
 from bp_export.ollama import Ollama, register
 
 from . import results

@@ -11,11 +11,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from bp_core.config import PushConfig
 from bp_core.contract import CONTRACT_FILE
 from bp_core.errors import AdapterUnusable, BadValue, FileMissing, LedgerUnusable
 from bp_core.folders import MANIFEST, damage, digest
-from bp_export.gguf_file import GgufFile
+from bp_export.config import PushConfig
+from bp_export.gguf.reader import GgufFile
 from bp_export.hub import Item
 
 from . import models, records

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bp_core.config import PushConfig
+from bp_export.config import PushConfig
 
 from . import results
 from .pushing import Shipment, prepare

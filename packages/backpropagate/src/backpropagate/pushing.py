@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bp_core.config import PushConfig
 from bp_export import hub
+from bp_export.config import PushConfig
 from bp_export.hub import Item, Pushed
 
 from .card import CARD, card

@@ -9,8 +9,8 @@ from typing import Any
 
 from bp_core.examples import Batch, Sample
 from bp_core.rail import Job, Rail, find, rails
-from bp_export import rows
-from bp_export.mlx_weights import is_quantized
+from bp_export.proof import samples as rows
+from bp_export.weights.mlx import is_quantized
 
 from . import models
 from .recipe import choose_rail

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from bp_core.config import ServeConfig
 from bp_core.errors import FileMissing
-from bp_export.serve import LlamaServer, is_local
+from bp_export.config import ServeConfig
+from bp_export.llama_cpp.server import LlamaServer, is_local
 
 from . import records, results
 from .commands import command

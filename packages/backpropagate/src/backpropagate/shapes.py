@@ -10,8 +10,8 @@ from bp_core.choices import STARTS_IN_BASE
 from bp_core.config import ALL_LINEAR, FULL_LIMIT, OFFLOAD_LIMIT, TrainConfig
 from bp_core.errors import BadValue, ModelTooLarge, ModelUnusable
 from bp_core.rail import find
-from bp_export.merge import open_base
-from bp_export.mlx_weights import is_quantized
+from bp_export.weights.merge import open_base
+from bp_export.weights.mlx import is_quantized
 
 from . import models
 from .architecture import architecture

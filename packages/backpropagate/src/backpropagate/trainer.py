@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bp_core.config import CompareConfig, EvalConfig, ExportConfig, ExportFormat, PushConfig, Quantization, TrainConfig
+from bp_core.config import CompareConfig, EvalConfig, TrainConfig
 from bp_core.contract import CONTRACT_FILE, Contract
 from bp_core.errors import BadValue
 from bp_core.events import Event, Notify, Progress, Watch
@@ -23,6 +23,7 @@ from bp_data.files import Data, columns_in, lasting, require
 from bp_data.hold_out import hold_out
 from bp_data.traces import Limits
 from bp_export import Export
+from bp_export.config import ExportConfig, ExportFormat, PushConfig, Quantization
 from bp_export.hub import Pushed
 from bp_multirun.config import MultiRunConfig
 from bp_resilience import Claim, Signals

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bp_core.config import ExportConfig, ServeConfig, TrainConfig
+from bp_core.config import TrainConfig
 from bp_core.errors import NotProven
 from bp_core.process_group import launched
+from bp_export.config import ExportConfig, ServeConfig
 
 from . import conversation, environment, results, runs, serving
 from .adapters import adapter_in, export_adapter, verify_file

@@ -4,10 +4,10 @@ import psutil
 import pytest
 
 from bp_core.errors import FileMissing, GgufUnusable, LlamaCppFailed
-from bp_export.chat import Chat
-from bp_export.engine import Engine
-from bp_export.facts import gguf_facts
-from bp_export.talk import talk
+from bp_export.chat_template import Chat
+from bp_export.gguf.metadata import gguf_facts
+from bp_export.llama_cpp.client import talk
+from bp_export.llama_cpp.engine import Engine
 
 ASKED = [{"role": "user", "content": "Say hi"}]
 
@@ -38,7 +38,7 @@ def test_a_message_the_template_cannot_write_is_told(gguf_source):
 
 def test_a_server_that_dies_is_told(gguf_source):
     with talk(gguf_source, gpu=False) as server:
-        child = next(one for one in psutil.Process().children() if "bp_export._server" in one.cmdline())
+        child = next(one for one in psutil.Process().children() if "bp_export.llama_cpp._server" in one.cmdline())
         with pytest.raises(LlamaCppFailed, match="went away"):
             server.answer(ASKED, 200, lambda _: child.kill())
 

@@ -15,7 +15,7 @@ import numpy as np
 from bp_core import folders
 from bp_core.errors import AdapterUnusable, ModelUnusable
 
-from .weights import Weights
+from .safetensors_file import Weights
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"

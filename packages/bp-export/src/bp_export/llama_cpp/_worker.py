@@ -1,7 +1,7 @@
 """llama.cpp in a process of its own: requests come as JSON lines on stdin, answers go as JSON lines to stdout.
 
-Run by engine.py as `python -m bp_export._worker`; a crash in here cannot take the caller along. When stdin closes,
-the caller is gone or done, and the process ends at once, whatever it is computing.
+Run by engine.py as `python -m bp_export.llama_cpp._worker`; a crash in here cannot take the caller along. When stdin
+closes, the caller is gone or done, and the process ends at once, whatever it is computing.
 """
 
 from __future__ import annotations

@@ -11,12 +11,12 @@ from typing import Any
 
 import httpx
 
-from bp_core.config import ServeConfig
 from bp_core.errors import GgufUnusable, LlamaCppFailed
 
-from .chat import Tools, Turns
-from .facts import gguf_facts
-from .serve import LlamaServer
+from ..chat_template import Tools, Turns
+from ..config import ServeConfig
+from ..gguf.metadata import gguf_facts
+from .server import LlamaServer
 
 _SHORTER = "Start over with /new, or serve the file with more: backprop serve FILE --num-ctx 16384"
 _ONE_EACH = httpx.Limits(max_keepalive_connections=0)  # the server hangs up on a user who thinks for seconds

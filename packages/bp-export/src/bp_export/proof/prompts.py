@@ -10,11 +10,11 @@ from pathlib import Path
 from bp_core.contract import Contract
 from bp_core.errors import LlamaCppFailed, TemplateUnusable
 
-from .chat import Chat, Tools, Turns
-from .facts import GgufFacts
-from .hf_files import special_token
-from .parity import Check
-from .talk import talk
+from ..chat_template import Chat, Tools, Turns
+from ..gguf.metadata import GgufFacts
+from ..llama_cpp.client import talk
+from ..parity import Check
+from ..weights.model_files import special_token
 
 NAME = "rendered prompts"
 _CONTEXT = 256  # nothing is computed

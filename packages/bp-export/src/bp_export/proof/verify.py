@@ -17,13 +17,13 @@ from bp_core.errors import GgufUnusable, LlamaCppFailed
 from bp_core.events import Notify, Progress
 from bp_core.examples import Sample
 
-from . import vocab
-from .engine import Engine, require_llama_cpp
-from .facts import facts_of
-from .gguf_file import GgufFile
-from .parity import Check, Parity
-from .places import require_space
-from .proof import Prover, Reference, Subject
+from ..gguf import vocabulary
+from ..gguf.metadata import facts_of
+from ..gguf.reader import GgufFile
+from ..llama_cpp.engine import Engine, require_llama_cpp
+from ..output_paths import require_space
+from ..parity import Check, Parity
+from .prover import Prover, Reference, Subject
 
 # Relative root mean square error that a number format may cause in a tensor; measured on normal values: half of these.
 ERRORS = {"F32": 1e-3, "F16": 2e-3, "BF16": 1e-2, "Q8_0": 0.02, "Q6_K": 0.04, "Q5": 0.09, "Q4": 0.2}
@@ -70,7 +70,7 @@ class _Verification:
         require_space(place / "f16.gguf", converter.size)
         with tempfile.TemporaryDirectory(prefix="backprop-verify-") as folder:
             fresh = Path(folder, "f16.gguf")
-            words = vocab.read(self.subject.base, converter.vocabulary_size, self.subject.contract)
+            words = vocabulary.read(self.subject.base, converter.vocabulary_size, self.subject.contract)
             converter.write(fresh, words, "verify", self.notify)
             self.prover.checks.append(self._fields(GgufFile(fresh)))
             try:

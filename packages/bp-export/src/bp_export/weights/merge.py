@@ -15,12 +15,11 @@ from bp_core.contract import CONTRACT_FILE, Contract
 from bp_core.errors import AdapterUnusable, ModelUnusable
 from bp_core.events import Notify, Progress
 
+from ..output_paths import require_free, require_space
 from . import adapter as lora
-from . import mlx_weights, weights
-from .families import text_name
-from .hf_files import chat_template, read_json
-from .places import require_free, require_space
-from .weights import Source, Weights
+from . import mlx, safetensors_file
+from .model_files import chat_template, read_json, text_name
+from .safetensors_file import Source, Weights
 
 SHARD_BYTES = 5_000_000_000
 _FLOATS = [np.dtype(kind) for kind in (np.float64, np.float32, np.float16, ml_dtypes.bfloat16)]
@@ -71,8 +70,8 @@ def open_base(base: Path) -> Source:
 
     Raises ModelUnusable if they are missing, broken or quantised by others.
     """
-    packed = mlx_weights.is_quantized(read_json(base / "config.json", optional=True))
-    source: Source = mlx_weights.MlxWeights(base) if packed else Weights(base)
+    packed = mlx.is_quantized(read_json(base / "config.json", optional=True))
+    source: Source = mlx.MlxWeights(base) if packed else Weights(base)
     for name in source.names():
         if source.dtype(name) not in _FLOATS:
             raise ModelUnusable(
@@ -93,7 +92,7 @@ def write_merged(adapter: Path, base: Path, target: Path, notify: Notify | None 
     source = Merged(base, lora.read(adapter))
     contract = Contract.read(adapter)
     require_free(target)
-    require_space(target, sum(weights.size(source, name) for name in source.names()))
+    require_space(target, sum(safetensors_file.size(source, name) for name in source.names()))
     with folders.new_folder(target) as draft:
         names = source.names()
         for done, _ in enumerate(_write_shards(source, draft), 1):
@@ -110,8 +109,8 @@ def write_merged(adapter: Path, base: Path, target: Path, notify: Notify | None 
 def _say_as_written(folder: Path) -> None:
     """The weights are floats now, whatever the base's were."""
     config = read_json(folder / "config.json", optional=True)
-    if mlx_weights.is_quantized(config):
-        kept = {name: value for name, value in config.items() if name not in mlx_weights.SETTINGS}
+    if mlx.is_quantized(config):
+        kept = {name: value for name, value in config.items() if name not in mlx.SETTINGS}
         folders.write_json(folder / "config.json", kept)
 
 
@@ -125,15 +124,15 @@ def _keep_contract(contract: Contract, adapter: Path, draft: Path) -> None:
 def _write_shards(source: Source, folder: Path) -> Iterator[str]:
     shards = _shards(source)
     if len(shards) == 1:
-        yield from weights.write(folder / weights.SINGLE, source, shards[0])
+        yield from safetensors_file.write(folder / safetensors_file.SINGLE, source, shards[0])
         return
     places: dict[str, str] = {}
     for number, names in enumerate(shards, 1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         places.update(dict.fromkeys(names, file))
-        yield from weights.write(folder / file, source, names)
-    total = sum(weights.size(source, name) for name in places)
-    folders.write_json(folder / weights.INDEX, {"metadata": {"total_size": total}, "weight_map": places})
+        yield from safetensors_file.write(folder / file, source, names)
+    total = sum(safetensors_file.size(source, name) for name in places)
+    folders.write_json(folder / safetensors_file.INDEX, {"metadata": {"total_size": total}, "weight_map": places})
 
 
 def _shards(source: Source) -> list[list[str]]:
@@ -149,4 +148,4 @@ def _shards(source: Source) -> list[list[str]]:
 
 
 def _sizes(source: Source, names: Iterable[str]) -> list[tuple[str, int]]:
-    return [(name, weights.size(source, name)) for name in names]
+    return [(name, safetensors_file.size(source, name)) for name in names]

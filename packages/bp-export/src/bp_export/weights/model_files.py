@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,3 +45,11 @@ def special_token(folder: Path, name: str) -> str | None:
         if text:
             return str(text)
     return None
+
+
+_WRAPPED = re.compile(r"language_model\.")  # a text model inside one that also sees
+
+
+def text_name(name: str) -> str:
+    """A tensor's name as a text model alone would call it."""
+    return _WRAPPED.sub("", name, count=1)

@@ -9,8 +9,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from bp_core import folders
 from bp_core.errors import GgufUnusable, OutputUnusable, UnsupportedArchitecture
 from bp_export import Engine, unpack_gguf
-from bp_export.corpus import TEXTS
-from bp_export.merge import open_base
+from bp_export.proof.corpus import TEXTS
+from bp_export.weights.merge import open_base
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,12 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
 from bp_core.errors import UnsupportedArchitecture
-from bp_export import Engine, families, vocab
-from bp_export.convert import Converter
-from bp_export.corpus import TEXTS
-from bp_export.facts import gguf_facts
-from bp_export.merge import open_base, trained_weights
+from bp_export import Engine
+from bp_export.gguf import architectures, vocabulary
+from bp_export.gguf.convert import Converter
+from bp_export.gguf.metadata import gguf_facts
+from bp_export.proof.corpus import TEXTS
+from bp_export.weights.merge import open_base, trained_weights
 
 REFERENCE = json.loads(Path(__file__).with_name("reference.json").read_text(encoding="utf-8"))
 TOKENS = [int(number) for number in np.random.default_rng(0).integers(300, 480, 100)]
@@ -46,7 +47,7 @@ def made(tmp_path_factory):
 
 def convert(folder, type_, target):
     converter = Converter(open_base(folder), folder, type_)
-    words = vocab.read(folder, converter.vocabulary_size)
+    words = vocabulary.read(folder, converter.vocabulary_size)
     converter.write(target, words, folder.name)
     return target
 
@@ -71,7 +72,7 @@ def test_f16_computes_what_transformers_computes(name, made, tmp_path, helpers):
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
     with torch.no_grad():
         truth = model(torch.tensor([TOKENS])).logits[0].numpy()
-    tokenizer, lead = Tokenizer.from_file(str(folder / "tokenizer.json")), vocab.lead(folder)
+    tokenizer, lead = Tokenizer.from_file(str(folder / "tokenizer.json")), vocabulary.lead(folder)
     with Engine(convert(folder, "f16", tmp_path / "m.gguf"), context=256, gpu=False) as engine:
         assert helpers.mean_kl(truth, engine.logits(TOKENS)) <= 1e-5
         different = [text for text in TEXTS if engine.tokenize(lead + text) != ids(tokenizer, lead + text)]
@@ -97,7 +98,7 @@ def test_an_adapter_of_the_text_part_fits_the_whole_model(name, made, tmp_path):
     files = []
     for base in (made(name), whole):
         converter = Converter(trained_weights(adapter, base), base)
-        converter.write(tmp_path / "m.gguf", vocab.read(base, converter.vocabulary_size), "m")
+        converter.write(tmp_path / "m.gguf", vocabulary.read(base, converter.vocabulary_size), "m")
         files.append(summary(tmp_path / "m.gguf")["tensors"])
     assert files[0] == files[1] != summary(convert(whole, "f16", tmp_path / "p.gguf"))["tensors"]
 
@@ -116,15 +117,15 @@ def test_an_adapter_of_the_text_part_fits_the_whole_model(name, made, tmp_path):
 def test_what_llama_cpp_has_built_in_otherwise_is_refused(name, change):
     tiny = tiny_families.FAMILIES[name]
     config = tiny_families.COMMON | tiny.options | {"architectures": [f"{tiny.kind}ForCausalLM"]}
-    families.find(config)
+    architectures.find(config)
     with pytest.raises(UnsupportedArchitecture, match="not supported for"):
-        families.find(config | change)
+        architectures.find(config | change)
 
 
 def test_an_unknown_architecture_names_the_known_ones():
     with pytest.raises(UnsupportedArchitecture) as caught:
-        families.find({"architectures": ["GPTNeoXForCausalLM"]})
-    assert all(known in caught.value.message for known in families.FAMILIES)
+        architectures.find({"architectures": ["GPTNeoXForCausalLM"]})
+    assert all(known in caught.value.message for known in architectures.FAMILIES)
 
 
 def test_a_context_is_exact_up_to_where_other_rope_factors_begin(made, tmp_path):

@@ -12,11 +12,10 @@ import numpy as np
 
 from bp_core.errors import UnsupportedArchitecture
 
-from . import layout, rope
+from . import rope, tensor_layout
 
 Config = Mapping[str, Any]
 Fields = dict[str, Any]  # by the name of the GGUFWriter method that adds them
-_WRAPPED = re.compile(r"language_model\.")  # a text model inside one that also sees
 # Buffers that some old files carry; eyes; heads that predict several tokens, which fine-tuning leaves untrained.
 _UNUSED = re.compile(
     r".*rotary_emb\.inv_freq|.*attn\.(masked_)?bias|(model\.)?(visual|vision_tower|multi_modal_projector|mtp)\..*"
@@ -40,7 +39,7 @@ class Family:
     """
 
     architecture: str
-    arrange: Callable[[str, np.ndarray, Config], np.ndarray] = layout.as_stored
+    arrange: Callable[[str, np.ndarray, Config], np.ndarray] = tensor_layout.as_stored
     fields: Callable[[Config], Fields] = _none
     refuse: Callable[[Config], str] = _anything
     ropes: tuple[str, ...] = ("default", "linear")
@@ -114,15 +113,15 @@ def _scaled(period: int, large: int) -> Callable[[Config], str]:
     return refuse
 
 
-_LLAMA = Family("llama", layout.interleaved, ropes=("default", "linear", "llama3"), refuse=_windowed)
+_LLAMA = Family("llama", tensor_layout.interleaved, ropes=("default", "linear", "llama3"), refuse=_windowed)
 # Mistral 7B 0.1 has a window of 4096 tokens that llama.cpp leaves out: the same up to there.
 _QWEN35 = Family(
-    "qwen35", layout.hybrid, _qwen35, _every(4, "linear_attention"), defaults={"partial_rotary_factor": 0.25}
+    "qwen35", tensor_layout.hybrid, _qwen35, _every(4, "linear_attention"), defaults={"partial_rotary_factor": 0.25}
 )
 _GEMMA = {"tie_word_embeddings": True, "rms_norm_eps": 1e-6, "head_dim": 256}
 _GEMMA3 = Family(
     "gemma3",
-    layout.shifted_norms,
+    tensor_layout.shifted_norms,
     _gemma3,
     _scaled(6, large=62),
     activation="gelu_pytorch_tanh",
@@ -132,8 +131,8 @@ _GEMMA3 = Family(
 FAMILIES = {
     "LlamaForCausalLM": _LLAMA,
     "MistralForCausalLM": _LLAMA,
-    "Mistral3ForConditionalGeneration": Family("mistral3", layout.interleaved),
-    "SmolLM3ForCausalLM": Family("smollm3", layout.interleaved, refuse=_without_rope),
+    "Mistral3ForConditionalGeneration": Family("mistral3", tensor_layout.interleaved),
+    "SmolLM3ForCausalLM": Family("smollm3", tensor_layout.interleaved, refuse=_without_rope),
     "Qwen2ForCausalLM": Family("qwen2", refuse=_windowed),
     "Qwen3ForCausalLM": Family("qwen3", refuse=_windowed),
     "Qwen3_5ForCausalLM": _QWEN35,
@@ -141,7 +140,7 @@ FAMILIES = {
     "Phi3ForCausalLM": Family("phi3", fields=_phi3, ropes=("default", "longrope")),
     "Gemma2ForCausalLM": Family(
         "gemma2",
-        layout.shifted_norms,
+        tensor_layout.shifted_norms,
         _gemma2,
         _scaled(2, large=46),
         activation="gelu_pytorch_tanh",
@@ -164,11 +163,6 @@ def find(written: Config) -> tuple[Family, Config]:
     config = {**family.defaults, **written, **(written.get("text_config") or {})}
     _refuse_variants(family, config)
     return family, config
-
-
-def text_name(name: str) -> str:
-    """A tensor's name as a text model alone would call it."""
-    return _WRAPPED.sub("", name, count=1)
 
 
 def unused(name: str) -> bool:

@@ -16,15 +16,17 @@ from bp_core.errors import GgufUnusable
 from bp_core.events import Notify, Progress
 from bp_core.examples import Sample
 
-from . import cuts, prompts, rows, vocab
-from .convert import Converter
+from ..gguf import pre_tokenizers, vocabulary
+from ..gguf.convert import Converter
+from ..gguf.metadata import GgufFacts, facts_of
+from ..gguf.reader import GgufFile
+from ..llama_cpp.engine import Engine
+from ..parity import Check, Parity
+from ..weights.merge import trained_weights
+from . import prompts
+from . import samples as rows
 from .corpus import TEXTS
 from .divergence import STRICT, Divergence, Loss, Strength
-from .engine import Engine
-from .facts import GgufFacts, facts_of
-from .gguf_file import GgufFile
-from .merge import trained_weights
-from .parity import Check, Parity
 
 FLOAT_KL, FLOAT_TOP1, WEAK_TOP1 = 1e-4, 0.995, 0.95
 GATES = {"bf16": 1e-3, "q8_0": 0.01, "q6_k": 0.02, "q5_k_m": 0.05, "q4_k_m": 0.12}
@@ -145,7 +147,7 @@ class Prover:
             self._add(f"{label} file is complete", error.message, "a whole GGUF", passed=False)
             return None
         self.types = facts.types
-        self._splits_at_marks = gguf.fields.get("tokenizer.ggml.pre") in cuts.SPLIT_AT_MARKS
+        self._splits_at_marks = gguf.fields.get("tokenizer.ggml.pre") in pre_tokenizers.SPLIT_AT_MARKS
         missing = [planned.name for planned in self.subject.converter.plan if planned.name not in gguf.tensors]
         self._add(f"{label} file is complete", f"{len(missing)} tensors missing", 0, passed=not missing)
         if self.subject.contract:
@@ -164,7 +166,7 @@ class Prover:
             self._add(f"{label} adds a first token", facts.add_bos, wanted, passed=facts.add_bos == wanted)
 
     def _check_tokens(self, engine: Engine) -> None:
-        lead = vocab.lead(self.subject.base)
+        lead = vocabulary.lead(self.subject.base)
         texts = [lead + text for text in (*TEXTS, *self._special_texts(), *(s.text for s in self.subject.samples))]
         different = [text for text in map(self._normal, texts) if self._ids(text) != engine.tokenize(text)]
         strict = [text for text in different if not self._splits_at_marks or not rows.has_marks(text)]

@@ -7,8 +7,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from bp_core.errors import ModelUnusable
-from bp_export import weights
-from bp_export.weights import Weights
+from bp_export.weights import safetensors_file
+from bp_export.weights.safetensors_file import Weights
 
 
 class Arrays:
@@ -51,10 +51,10 @@ def test_reads_what_safetensors_wrote(tmp_path):
 
 def test_safetensors_reads_what_we_wrote(tmp_path):
     path = tmp_path / "m.safetensors"
-    assert list(weights.write(path, Arrays(ARRAYS), ARRAYS)) == list(ARRAYS)
+    assert list(safetensors_file.write(path, Arrays(ARRAYS), ARRAYS)) == list(ARRAYS)
     assert Weights(path).array("tiny").tobytes() == ARRAYS["tiny"].tobytes()
     known = {name: value for name, value in ARRAYS.items() if name != "tiny"}  # safetensors.numpy cannot load float8
-    list(weights.write(path, Arrays(known), known))
+    list(safetensors_file.write(path, Arrays(known), known))
     for name, value in load_file(path).items():
         assert value.dtype == ARRAYS[name].dtype
         assert np.array_equal(value, ARRAYS[name]), name
@@ -69,13 +69,13 @@ def test_shards_with_an_index(tmp_path):
     save_file({"a": ARRAYS["a"]}, tmp_path / "one.safetensors")
     save_file({"b": ARRAYS["half"]}, tmp_path / "two.safetensors")
     index = {"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}
-    (tmp_path / weights.INDEX).write_text(json.dumps(index), encoding="utf-8")
+    (tmp_path / safetensors_file.INDEX).write_text(json.dumps(index), encoding="utf-8")
     assert sorted(Weights(tmp_path).names()) == ["a", "b"]
     (tmp_path / "two.safetensors").unlink()
     with pytest.raises(ModelUnusable, match="missing"):
         Weights(tmp_path)
     index["weight_map"]["b"] = "../elsewhere.safetensors"
-    (tmp_path / weights.INDEX).write_text(json.dumps(index), encoding="utf-8")
+    (tmp_path / safetensors_file.INDEX).write_text(json.dumps(index), encoding="utf-8")
     with pytest.raises(ModelUnusable, match="outside"):
         Weights(tmp_path)
 

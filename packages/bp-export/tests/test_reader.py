@@ -4,7 +4,7 @@ from gguf import GGUFReader
 
 from bp_core.errors import FileMissing, GgufUnusable
 from bp_export import gguf_facts
-from bp_export.gguf_file import GgufFile
+from bp_export.gguf.reader import GgufFile
 
 
 def test_reads_what_the_reference_reader_reads(gguf_source):

@@ -18,11 +18,12 @@ from gguf.tensor_mapping import get_tensor_name_map
 from bp_core.errors import ModelUnusable, UnsupportedArchitecture
 from bp_core.events import Notify, Progress
 
-from . import families, rope
-from .families import Config, Family
-from .hf_files import read_json
-from .vocab import Vocabulary
-from .weights import Source
+from ..weights import model_files
+from ..weights.model_files import read_json
+from ..weights.safetensors_file import Source
+from . import architectures, rope
+from .architectures import Config, Family
+from .vocabulary import Vocabulary
 
 _TYPES = {
     "f32": (GGMLQuantizationType.F32, LlamaFileType.ALL_F32),
@@ -60,7 +61,7 @@ class Converter:
 
     def __init__(self, source: Source, folder: Path, type_: str = "f16") -> None:
         try:
-            self.family, self.config = families.find(read_json(folder / "config.json"))
+            self.family, self.config = architectures.find(read_json(folder / "config.json"))
             self.source = source
             self.type = type_
             self._tables = rope.tables(self.config)
@@ -83,7 +84,7 @@ class Converter:
         """The values of one planned tensor, in the order llama.cpp expects, not yet in their stored format."""
         if planned.name in self._tables:
             return self._tables[planned.name]
-        name = families.text_name(planned.source)
+        name = model_files.text_name(planned.source)
         return self.family.arrange(name, self.source.array(planned.source), self.config).reshape(planned.shape)
 
     def write(self, target: Path, vocabulary: Vocabulary, name: str, notify: Notify | None = None) -> None:
@@ -110,15 +111,15 @@ class Converter:
         names = get_tensor_name_map(_model_arch(self.family), self.config["num_hidden_layers"])
         wanted, tied = {"token_embd.weight", "output_norm.weight"}, self.config.get("tie_word_embeddings")
         for source in self.source.names():
-            plain = families.text_name(source).replace("dt_bias", "dt_proj.bias")
-            if families.unused(plain) or (tied and plain == "lm_head.weight"):
+            plain = model_files.text_name(source).replace("dt_bias", "dt_proj.bias")
+            if architectures.unused(plain) or (tied and plain == "lm_head.weight"):
                 continue
             name = names.get_name(plain, try_suffixes=(".weight", ".bias"))
             if name is None:
                 raise UnsupportedArchitecture(f"the tensor {source} has no place in a {self.family.architecture} GGUF.")
             wanted.discard(name)
             yield self._planned(name, source)
-        if wanted or (tied is False and "lm_head.weight" not in map(families.text_name, self.source.names())):
+        if wanted or (tied is False and "lm_head.weight" not in map(model_files.text_name, self.source.names())):
             raise ModelUnusable(f"the weights lack what GGUF calls {', '.join(wanted) or 'output.weight'}.")
 
     def _planned(self, name: str, source: str) -> Planned:

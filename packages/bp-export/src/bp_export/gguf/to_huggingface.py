@@ -16,10 +16,10 @@ from bp_core import folders
 from bp_core.errors import GgufUnusable, UnsupportedArchitecture
 from bp_core.events import Notify, Progress
 
-from . import weights
-from .gguf_file import GgufFile
-from .layout import deinterleave
-from .places import require_free, require_space
+from ..output_paths import require_free, require_space
+from ..weights import safetensors_file
+from .reader import GgufFile
+from .tensor_layout import deinterleave
 
 _TOP = {
     "token_embd.weight": "model.embed_tokens.weight",
@@ -75,12 +75,12 @@ def unpack_gguf(source: Path, folder: Path, notify: Notify | None = None) -> Non
         raise UnsupportedArchitecture(f"cannot unpack a {gguf.field('general.architecture')} model.", where=str(source))
     require_free(folder)
     tokenizer, tensors = _tokenizer(gguf), Unpacked(gguf)
-    require_space(folder, sum(weights.size(tensors, name) for name in tensors.names()))
+    require_space(folder, sum(safetensors_file.size(tensors, name) for name in tensors.names()))
     with folders.new_folder(folder) as draft:
         for name, value in _settings(gguf).items():
             folders.write_json(draft / name, value)
         tokenizer.save(str(draft / "tokenizer.json"), pretty=False)
-        for done, _ in enumerate(weights.write(draft / weights.SINGLE, tensors, tensors.names()), 1):
+        for done, _ in enumerate(safetensors_file.write(draft / safetensors_file.SINGLE, tensors, tensors.names()), 1):
             if notify:
                 notify(Progress("unpack", done, len(gguf.tensors)))
 

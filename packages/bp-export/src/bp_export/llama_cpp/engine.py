@@ -39,7 +39,7 @@ class Worker:
 
     def __init__(self, on_log: Callable[[str], None] | None = None) -> None:
         require_llama_cpp()
-        command = [sys.executable, "-P", "-m", "bp_export._worker"]
+        command = [sys.executable, "-P", "-m", "bp_export.llama_cpp._worker"]
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)
         self._log: deque[str] = deque(maxlen=_TAIL_LINES)

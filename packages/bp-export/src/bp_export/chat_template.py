@@ -14,7 +14,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from bp_core.errors import TemplateUnusable
 
-from .facts import GgufFacts
+from .gguf.metadata import GgufFacts
 
 Turns = Sequence[Mapping[str, str]]
 Tools = Sequence[Mapping[str, Any]] | None  # as OpenAI writes them

@@ -15,12 +15,12 @@ import pytest
 import tiny_families
 from gguf import GGUFWriter
 
-from bp_core.config import ServeConfig
 from bp_core.errors import AddressUnusable, FileMissing, LlamaCppFailed, OpenToOthers
-from bp_export import vocab
-from bp_export.convert import Converter
-from bp_export.merge import open_base
-from bp_export.serve import LlamaServer, _request, is_local
+from bp_export.config import ServeConfig
+from bp_export.gguf import vocabulary
+from bp_export.gguf.convert import Converter
+from bp_export.llama_cpp.server import LlamaServer, _request, is_local
+from bp_export.weights.merge import open_base
 
 ASKED = {"messages": [{"role": "user", "content": "Say hi"}], "max_tokens": 8, "temperature": 0}
 
@@ -132,8 +132,8 @@ def answer_of(server):
 
 def test_it_ends_with_whoever_started_it(gguf_source):
     code = (
-        "import sys, time; from pathlib import Path; from bp_core.config import ServeConfig\n"
-        "from bp_export.serve import LlamaServer\n"
+        "import sys, time; from pathlib import Path; from bp_export.config import ServeConfig\n"
+        "from bp_export.llama_cpp.server import LlamaServer\n"
         "server = LlamaServer(Path(sys.argv[1]), ServeConfig(port=0, num_ctx=64), gpu=False)\n"
         "print(server.pid, flush=True); time.sleep(60)"
     )
@@ -160,5 +160,5 @@ def test_the_context_is_exact_unless_more_is_asked_for(made_phi):
 def made_phi(tmp_path):
     folder = tiny_families.save("phi4-mini", tmp_path / "phi")
     converter = Converter(open_base(folder), folder, "f16")
-    converter.write(tmp_path / "phi.gguf", vocab.read(folder, converter.vocabulary_size), "phi")
+    converter.write(tmp_path / "phi.gguf", vocabulary.read(folder, converter.vocabulary_size), "phi")
     return tmp_path / "phi.gguf"

@@ -1,4 +1,4 @@
-"""llama.cpp's own HTTP server in a process of its own. Run by serve.py as `python -m bp_export._server`.
+"""llama.cpp's own HTTP server in a process of its own. Run by server.py as `python -m bp_export.llama_cpp._server`.
 
 The first line of stdin is what to serve, in JSON; the first of stdout says where it listens. It ends when stdin closes:
 then the caller is gone or done.

@@ -6,8 +6,9 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from bp_core.contract import Contract
 from bp_core.errors import ModelUnusable, UnsupportedArchitecture
-from bp_export import Engine, vocab
-from bp_export.corpus import TEXTS
+from bp_export import Engine
+from bp_export.gguf import vocabulary
+from bp_export.proof.corpus import TEXTS
 
 CUTS = {
     "smollm": [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)],
@@ -46,7 +47,7 @@ def train(cut, folder):
 def test_llama_cpp_cuts_text_as_the_tokenizer_does(cut, folder, tiny_llama, tmp_path, helpers):
     tokenizer = train(cut, folder)
     gguf = tmp_path / "m.gguf"
-    words = vocab.read(folder, 49152)
+    words = vocabulary.read(folder, 49152)
     assert words.pre == cut
     helpers.write_vocabulary(words, tiny_llama, gguf)
     with Engine(gguf, context=256, gpu=False) as engine:
@@ -55,30 +56,30 @@ def test_llama_cpp_cuts_text_as_the_tokenizer_does(cut, folder, tiny_llama, tmp_
 
 
 def test_kinds_of_tokens_and_padding(folder):
-    words = vocab.read(folder, 49160)
+    words = vocabulary.read(folder, 49160)
     assert words.tokens[49152:49154] == ["[PAD49152]", "[PAD49153]"]
     assert (words.types[0], words.types[100], words.types[49155]) == (3, 1, 5)
     assert dict(words.ids) == {"bos": 1, "unk": 0, "pad": 2, "eos": 2}
     assert (words.add_bos, words.add_eos) == (False, False)
     with pytest.raises(ModelUnusable, match="has id"):
-        vocab.read(folder, 40000)
+        vocabulary.read(folder, 40000)
 
 
 def test_merges_in_both_forms_are_the_same(folder):
-    pairs = vocab.read(folder, 49152).merges
+    pairs = vocabulary.read(folder, 49152).merges
     edit(folder, lambda t: t["model"].update(merges=[" ".join(pair) for pair in t["model"]["merges"]]))
-    assert vocab.read(folder, 49152).merges == pairs
+    assert vocabulary.read(folder, 49152).merges == pairs
 
 
 def test_the_contract_wins_over_the_base(folder):
-    words = vocab.read(folder, 49152, Contract("{{ x }}", "tokenizer", (0, 2, 5), ()))
+    words = vocabulary.read(folder, 49152, Contract("{{ x }}", "tokenizer", (0, 2, 5), ()))
     assert (words.template, words.add_bos) == ("{{ x }}", True)
     assert (words.ids["eos"], words.ids["eot"], words.ids["eom"]) == (0, 2, 5)
-    raw = vocab.read(folder, 49152, Contract("", "none", (), ()))
+    raw = vocabulary.read(folder, 49152, Contract("", "none", (), ()))
     assert "<|im_start|>" in raw.template
     assert raw.ids["eos"] == 2
     with pytest.raises(ModelUnusable, match="outside"):
-        vocab.read(folder, 49152, Contract("", "none", (10**6,), ()))
+        vocabulary.read(folder, 49152, Contract("", "none", (10**6,), ()))
 
 
 def test_a_first_token_that_the_tokenizer_adds(folder):
@@ -86,9 +87,9 @@ def test_a_first_token_that_the_tokenizer_adds(folder):
     processor = processors.TemplateProcessing(single="<|im_start|> $A", special_tokens=[("<|im_start|>", 1)])
     tokenizer.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), processor])
     tokenizer.save(str(folder / "tokenizer.json"))
-    assert vocab.read(folder, 49152).add_bos is True
-    assert vocab.read(folder, 49152, Contract("x", "none", (2,), ())).add_bos is False
-    assert vocab.read(folder, 49152, Contract("x", "template", (2,), ())).add_bos is True
+    assert vocabulary.read(folder, 49152).add_bos is True
+    assert vocabulary.read(folder, 49152, Contract("x", "none", (2,), ())).add_bos is False
+    assert vocabulary.read(folder, 49152, Contract("x", "template", (2,), ())).add_bos is True
 
 
 def test_tokenizers_that_llama_cpp_would_not_reproduce(folder):
@@ -105,13 +106,13 @@ def test_tokenizers_that_llama_cpp_would_not_reproduce(folder):
         (folder / "tokenizer.json").write_text(whole, encoding="utf-8")
         edit(folder, change)
         with pytest.raises(UnsupportedArchitecture):
-            vocab.read(folder, 49152)
+            vocabulary.read(folder, 49152)
     (folder / "tokenizer.json").write_text("{", encoding="utf-8")
     with pytest.raises(ModelUnusable):
-        vocab.read(folder, 49152)
+        vocabulary.read(folder, 49152)
     (folder / "tokenizer.json").unlink()
     with pytest.raises(ModelUnusable, match="missing"):
-        vocab.read(folder, 49152)
+        vocabulary.read(folder, 49152)
 
 
 def edit(folder, change):

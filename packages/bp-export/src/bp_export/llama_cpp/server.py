@@ -15,11 +15,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from bp_core.config import NUM_CTX, ServeConfig
 from bp_core.errors import AddressUnusable, FileMissing, LlamaCppFailed, LlamaServerMissing, OpenToOthers
 
+from ..config import NUM_CTX, ServeConfig
+from ..gguf.metadata import gguf_facts
 from .engine import threads
-from .facts import gguf_facts
 
 _TAIL_LINES = 8
 _GOODBYE_SECONDS = 10
@@ -83,7 +83,7 @@ class LlamaServer:
 
     def _start(self, request: str) -> subprocess.Popen[bytes]:
         pipe = subprocess.PIPE
-        command = [sys.executable, "-P", "-m", "bp_export._server"]
+        command = [sys.executable, "-P", "-m", "bp_export.llama_cpp._server"]
         process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)
         assert process.stdin
         with contextlib.suppress(OSError):  # it died already; its last words tell why

@@ -12,12 +12,12 @@ from gguf import GGUFWriter
 from bp_core.errors import AdapterUnusable
 from bp_core.events import Notify, Progress
 
-from . import adapter as lora
-from . import families
+from ..parity import Check, Parity
+from ..weights import adapter as lora
+from ..weights import model_files
+from ..weights.merge import Merged, open_base
 from .convert import Converter, Planned
-from .gguf_file import GgufFile
-from .merge import Merged, open_base
-from .parity import Check, Parity
+from .reader import GgufFile
 
 ROUNDING = 1e-3  # of a tensor's largest change: the difference of two weights in float32 is not exact
 _WHOLE = "Merge instead: --format gguf, or --format merged."
@@ -79,12 +79,12 @@ class LoraConverter:
         return Parity("f32", "tensors", 0, (complete, same), {}, {"F32": len(gguf.tensors)})
 
     def _pairs(self) -> Iterator[_Pair]:
-        plans = {families.text_name(planned.source): planned for planned in self._base.plan}
+        plans = {model_files.text_name(planned.source): planned for planned in self._base.plan}
         for name, delta in self._deltas.items():
-            planned = plans[families.text_name(name)]
+            planned = plans[model_files.text_name(name)]
             scale = delta.scale * delta.a.shape[0] / self.alpha
             a, b = delta.a.astype(np.float32), delta.b.astype(np.float32) * np.float32(scale)
-            yield _Pair(planned, *self._arranged(families.text_name(planned.source), a, b))
+            yield _Pair(planned, *self._arranged(model_files.text_name(planned.source), a, b))
 
     def _arranged(self, name: str, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         arrange, config = self._base.family.arrange, self._base.config

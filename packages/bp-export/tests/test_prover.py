@@ -9,10 +9,10 @@ import pytest
 from bp_core.contract import Contract
 from bp_core.examples import Sample
 from bp_export import Subject, prove, quantize
-from bp_export import adapter as lora
-from bp_export.divergence import Divergence, Loss, Strength
-from bp_export.merge import Merged, open_base, write_merged
-from bp_export.proof import GENERATED
+from bp_export.proof.divergence import Divergence, Loss, Strength
+from bp_export.proof.prover import GENERATED
+from bp_export.weights import adapter as lora
+from bp_export.weights.merge import Merged, open_base, write_merged
 
 SELDOM = [pytest.param(name, marks=pytest.mark.slow) for name in ("q6_k", "q5_k_m")]
 
@@ -170,7 +170,7 @@ def test_a_wrong_contract_fails(subject, good):
 
 
 def test_another_cut_of_the_text_fails(subject, tmp_path, helpers, monkeypatch):
-    monkeypatch.setattr("bp_export.cuts._BYTES", {("Digits", "ByteLevel+regex"): "qwen2"})
+    monkeypatch.setattr("bp_export.gguf.pre_tokenizers._BYTES", {("Digits", "ByteLevel+regex"): "qwen2"})
     gguf = helpers.write_gguf(subject.converter.source, subject.base, tmp_path / "m.gguf", contract=subject.contract)
     assert failures(prove_f16(subject, gguf)) == {"token ids"}
 

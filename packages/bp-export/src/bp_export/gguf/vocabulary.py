@@ -13,8 +13,8 @@ from gguf import GGUFWriter, TokenType
 from bp_core.contract import Contract
 from bp_core.errors import ModelUnusable, UnsupportedArchitecture
 
-from . import cuts
-from .hf_files import chat_template, read_json, special_token
+from ..weights.model_files import chat_template, read_json, special_token
+from . import pre_tokenizers
 
 _BYTE = re.compile("<0x[0-9A-F]{2}>")
 # Added tokens that are meant as control tokens although not marked so; llama.cpp's own converter sees them like this.
@@ -87,7 +87,7 @@ def lead(folder: Path) -> str:
     """
     tokenizer = read_json(folder / "tokenizer.json")
     pieces = (tokenizer.get("model") or {}).get("byte_fallback")
-    first = bool(pieces) and cuts.space_prefix(tokenizer) == "first"
+    first = bool(pieces) and pre_tokenizers.space_prefix(tokenizer) == "first"
     return (special_token(folder, "bos_token") or "") if first else ""
 
 
@@ -96,8 +96,8 @@ def _words(tokenizer: Mapping[str, Any], size: int) -> dict[str, Any]:
     if model.get("type") != "BPE":
         raise UnsupportedArchitecture(f"its tokenizer is of type {model.get('type')}; only BPE is supported.")
     pieces = bool(model.get("byte_fallback"))
-    space = cuts.space_prefix(tokenizer) if pieces else "nowhere"
-    pre = "default" if pieces else cuts.byte_level(tokenizer)
+    space = pre_tokenizers.space_prefix(tokenizer) if pieces else "nowhere"
+    pre = "default" if pieces else pre_tokenizers.byte_level(tokenizer)
     tokens, types = _tokens(tokenizer, size)
     merges = [_merge(pair) for pair in model["merges"]]
     scores = _scores(tokens, types, merges) if pieces else []

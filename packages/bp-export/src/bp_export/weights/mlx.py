@@ -13,8 +13,8 @@ import numpy as np
 
 from bp_core.errors import ModelUnusable
 
-from .hf_files import read_json
-from .weights import Weights
+from .model_files import read_json
+from .safetensors_file import Weights
 
 SETTINGS = ("quantization", "quantization_config")  # mlx-lm writes both into config.json, alike
 _WHOLE = (2, 4, 8)  # bits of which a 32-bit word holds a whole number

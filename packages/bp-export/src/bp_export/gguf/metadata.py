@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .gguf_file import GgufFile
+from .reader import GgufFile
 
 
 @dataclass(frozen=True)
