@@ -32,7 +32,7 @@ from bp_core.rail import Job
 from bp_core.recipe import Recipe
 from bp_cuda.rail import CpuRail
 from bp_data import ChatTokenizer
-from bp_data.batches import Step
+from bp_data.preparing.batches import Step
 from bp_export.weights.merge import write_merged
 from bp_resilience import learning_rate
 from bp_resilience.evaluation import drift_of

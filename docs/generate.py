@@ -19,11 +19,12 @@ from backpropagate.fit import Room, alike, cut
 from backpropagate.memory import GIB
 from backpropagate.presets import PRESETS
 from bp_core.choices import Mode
-from bp_core.config import FULL_LIMIT, CheckConfig, CompareConfig, EvalConfig, HarnessConfig, TrainConfig
+from bp_core.config import FULL_LIMIT, CompareConfig, EvalConfig, HarnessConfig, TrainConfig
 from bp_core.errors import ERRORS, PARTLY_DONE
 from bp_core.settings import settings
 from bp_data.check import KINDS
-from bp_data.formats import FORMATS
+from bp_data.check.config import CheckConfig
+from bp_data.formats.detect import FORMATS
 from bp_export.config import ExportConfig, PushConfig, ServeConfig
 from bp_multirun.config import MultiRunConfig
 

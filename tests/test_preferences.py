@@ -11,8 +11,8 @@ from backpropagate.trainer import _choose
 from bp_core.config import TrainConfig
 from bp_core.errors import BadValue, MethodMismatch, NoTarget, TemplateUnusable
 from bp_data import ChatTokenizer, prepare
-from bp_data.batches import Batches
-from bp_data.traces import Limits
+from bp_data.masking.reasoning import Limits
+from bp_data.preparing.batches import Batches
 
 SETTINGS = dict(backend="cpu", batch_size=4, max_length=64, dtype="float32", report_to="none", learning_rate=5e-3)
 

@@ -271,14 +271,6 @@ def samples_of(adapter: Path, base: Path) -> list[Sample]:
     return [_probe(tokenizer, question) for question in _PROBES]
 
 
-def stop_ids(tokenizer: ChatTokenizer, contract: Contract | None) -> tuple[int, ...]:
-    """The tokens that end an answer: the contract's, else the tokenizer's end-of-sequence token."""
-    if contract and contract.terminators:
-        return contract.terminators
-    end = tokenizer.token(tokenizer.eos_token) if tokenizer.eos_token else None
-    return () if end is None else (end,)
-
-
 def _probe(tokenizer: ChatTokenizer, question: str) -> Sample:
     turns = [{"role": "user", "content": question}]
     text, tokens = tokenizer.render(turns, add_generation_prompt=True), tuple(tokenizer.prompt(turns))

@@ -12,8 +12,9 @@ from typing import Annotated, Any
 import typer
 
 from bp_core.choices import TrainOn
-from bp_core.config import CheckConfig, CompareConfig, EvalConfig, HarnessConfig, TrainConfig
+from bp_core.config import CompareConfig, EvalConfig, HarnessConfig, TrainConfig
 from bp_core.settings import settings as settings_of
+from bp_data.check.config import CheckConfig
 from bp_export.config import ExportConfig, PushConfig, ServeConfig
 from bp_multirun.config import MultiRunConfig
 

@@ -18,7 +18,7 @@ from bp_data import ChatTokenizer
 from bp_export import Engine, GgufFacts, gguf_facts
 from bp_export.llama_cpp.client import talk
 
-from .adapters import adapter_in, job_for, stop_ids
+from .adapters import adapter_in, job_for
 from .recipe import choose_rail
 from .screen import Screen
 
@@ -103,7 +103,7 @@ def _from_adapter(adapter: Path) -> tuple[Speaker, Rail]:
 class _RailSpeaker:
     def __init__(self, rail: Rail, tokenizer: ChatTokenizer, contract: Contract | None) -> None:
         self.rail, self.tokenizer = rail, tokenizer
-        self.stop = stop_ids(tokenizer, contract)
+        self.stop = tokenizer.stop_ids(contract)
 
     def answer(self, turns: list[Turn], limit: int, on_text: Callable[[str], None]) -> str:
         prompt = self.tokenizer.prompt(turns)

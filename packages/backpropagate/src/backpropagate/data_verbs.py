@@ -12,14 +12,14 @@ from rich.console import Console
 from rich.text import Text
 
 from bp_core.choices import TrainOn
-from bp_core.config import CheckConfig
 from bp_core.errors import BadValue
 from bp_data import ChatTokenizer, convert, read
 from bp_data.check import check
-from bp_data.files import columns_in
-from bp_data.jsonl import line, new_lines
-from bp_data.records import demonstrations
-from bp_data.reshape import reshape
+from bp_data.check.config import CheckConfig
+from bp_data.formats.records import demonstrations
+from bp_data.formats.write import reshape
+from bp_data.reading.files import columns_in
+from bp_data.reading.jsonl import line, new_lines
 from bp_data.show import Shown
 from bp_data.show import show as shown
 from bp_data.split import split as split_file

@@ -17,7 +17,7 @@ from bp_core.examples import Example
 from bp_core.gates import OF_ANSWERS, OF_PAIRS, gates_in
 from bp_core.rail import Measured, Rail
 from bp_data import ChatTokenizer
-from bp_data.batches import Step
+from bp_data.preparing.batches import Step
 
 from . import metrics
 from .bootstrap import Interval, Ratio, difference, interval

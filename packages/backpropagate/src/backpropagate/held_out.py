@@ -15,10 +15,10 @@ from bp_core.events import Notify
 from bp_core.examples import Example
 from bp_core.folders import home
 from bp_data import ChatTokenizer, Prepared, convert, prepare, read
-from bp_data.files import Data, columns_in, lasting, require
-from bp_data.hold_out import hold_out
-from bp_data.records import Preference, Rated
-from bp_data.traces import Limits
+from bp_data.formats.records import Preference, Rated
+from bp_data.masking.reasoning import Limits
+from bp_data.preparing.hold_out import hold_out
+from bp_data.reading.files import Data, columns_in, lasting, require
 
 from .adapters import merged_in
 from .targets import Target

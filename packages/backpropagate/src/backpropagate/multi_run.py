@@ -19,7 +19,7 @@ from bp_core.folders import writable_folder, write_json
 from bp_core.process_group import launched
 from bp_core.rail import Job
 from bp_data import ChatTokenizer
-from bp_data.files import Data, lasting
+from bp_data.reading.files import Data, lasting
 from bp_multirun.config import MultiRunConfig
 from bp_multirun.record import GENERAL, Record, Score, Scores, states
 from bp_multirun.session import Hands, Session

@@ -15,7 +15,7 @@ from bp_core.config import BATCH_SIZE, TrainConfig
 from bp_core.rail import Probe
 from bp_core.recipe import Recipe
 from bp_data import Prepared
-from bp_data.packing import pairs
+from bp_data.preparing.packing import pairs
 
 from . import models, pace
 from .architecture import architecture

@@ -11,7 +11,6 @@ from bp_core.examples import Example
 from bp_core.rail import Rail
 from bp_data import ChatTokenizer
 
-from .adapters import stop_ids
 from .held_out import Rows
 
 
@@ -45,13 +44,13 @@ def last_answer(example: Example) -> tuple[int, int]:
 
 def spoken(tokens: Sequence[int], tokenizer: ChatTokenizer, contract: Contract | None) -> str:
     """An answer as text, without the tokens that end it."""
-    stop = stop_ids(tokenizer, contract)
+    stop = tokenizer.stop_ids(contract)
     return tokenizer.decode([token for token in tokens if token not in stop]).strip()
 
 
 def answering(rail: Rail, tokenizer: ChatTokenizer, contract: Contract | None, limit: int) -> Answering:
     """The open rail's greedy answers, of at most `limit` tokens."""
-    stop = stop_ids(tokenizer, contract)
+    stop = tokenizer.stop_ids(contract)
 
     def answer(question: Question) -> str:
         return spoken(rail.generate(question.tokens, limit=limit, stop=stop), tokenizer, contract)

@@ -19,9 +19,9 @@ import numpy as np
 from bp_core.config import TrainConfig
 from bp_core.errors import BadValue, ResumeMismatch
 from bp_core.folders import damage, new_folder, write_json
-from bp_data.decode import STDIN
-from bp_data.files import Data, Row, lasting, read, require
-from bp_data.jsonl import line, new_lines
+from bp_data.reading.files import Data, Row, lasting, read, require
+from bp_data.reading.jsonl import line, new_lines
+from bp_data.reading.text import STDIN
 from bp_data.split import split
 from bp_multirun.config import HELD_OUT, MOST_HELD_OUT
 from bp_multirun.record import Stage

@@ -19,9 +19,9 @@ from bp_core.process_group import agreed, launched, nothing
 from bp_core.rail import Job, Probe, Rail
 from bp_core.settings import known
 from bp_data import ChatTokenizer, prepare
-from bp_data.files import Data, columns_in, lasting, require
-from bp_data.hold_out import hold_out
-from bp_data.traces import Limits
+from bp_data.masking.reasoning import Limits
+from bp_data.preparing.hold_out import hold_out
+from bp_data.reading.files import Data, columns_in, lasting, require
 from bp_export import Export
 from bp_export.config import ExportConfig, ExportFormat, PushConfig, Quantization
 from bp_export.hub import Pushed
@@ -29,7 +29,7 @@ from bp_multirun.config import MultiRunConfig
 from bp_resilience import Claim, Signals
 
 from . import comparison, held_out, lock, models, pushing, reporting, runs, targets
-from .adapters import adapter_in, beginning, export_adapter, is_whole, place, stop_ids
+from .adapters import adapter_in, beginning, export_adapter, is_whole, place
 from .comparison import Comparison, compare
 from .environment import versions
 from .evaluation import Evaluation, evaluate
@@ -185,7 +185,7 @@ class Trainer:
         """The model's greedy answer to one user message, at most `limit` tokens; with or without what was trained."""
         rail, tokenizer = self._reader(adapter)
         trained = adapter and (self.adapter / CONTRACT_FILE).is_file()
-        stop = stop_ids(tokenizer, Contract.read(self.adapter) if trained else None)
+        stop = tokenizer.stop_ids(Contract.read(self.adapter) if trained else None)
         made = rail.generate(
             tokenizer.prompt([{"role": "user", "content": prompt}]), limit=limit, stop=stop, adapter=adapter
         )

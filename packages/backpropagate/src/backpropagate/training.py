@@ -22,7 +22,7 @@ from bp_resilience import Keeper, Signals, State, Surroundings, nvml, read_event
 from bp_resilience import train as run_loop
 
 from . import models, report
-from .adapters import WEIGHTS, publish, stop_ids
+from .adapters import WEIGHTS, publish
 from .commands import resume_command
 from .measuring import Measuring
 from .plan import Plan
@@ -177,7 +177,7 @@ def _questions(work: Work) -> list[report.Question]:
 
 def _answer(work: Work, prompt: Sequence[int], adapter: bool) -> str:
     contract = work.prepared.contract
-    stop = stop_ids(work.tokenizer, contract)
+    stop = work.tokenizer.stop_ids(contract)
     made = work.rail.generate(prompt, limit=report.LIMIT, stop=stop, adapter=adapter)
     return spoken(made, work.tokenizer, contract)
 
