@@ -193,4 +193,4 @@ def test_code_in_any_folder_of_the_package_counts(tmp_path: Path) -> None:
 
 
 def test_the_cache_is_of_the_whole_package() -> None:
-    assert cache._PACKAGE == Path(bp_data.__file__).parent
+    assert Path(bp_data.__file__).parent == cache._PACKAGE

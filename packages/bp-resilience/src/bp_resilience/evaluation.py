@@ -15,7 +15,7 @@ from bp_core.rail import Measured, Rail
 from bp_core.recipe import Recipe
 
 from .checkpoints import State
-from .sharing import rounds
+from .data_parallel import rounds
 
 
 def drift_of(rail: Rail, examples: StepBatch, size: int, *, even: bool = False) -> float:

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from bp_core.errors import OutOfMemory, PeerLost
 from bp_core.process_group import Team, launched
 
-from .team import answered, broadcast, connect
+from .process_group import answered, broadcast, connect
 
 
 def shard(

@@ -4,7 +4,7 @@ import numpy as np
 import psutil
 import pytest
 
-from bp_cuda import host
+from bp_cuda import host_memory
 
 
 def resident():
@@ -18,6 +18,6 @@ def test_freed_memory_goes_back_to_the_system():
     kept = [np.ones(8000)]
     del pieces
     held = resident()
-    host.give_back()
+    host_memory.give_back()
     assert held - resident() > 64 << 20
     assert kept

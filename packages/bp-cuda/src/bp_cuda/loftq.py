@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bp_core.errors import ModelUnusable
 
-from . import start
+from . import initialization
 
 Original = Callable[[str], Tensor]
 
@@ -40,8 +40,8 @@ def originals(folder: Path) -> Original:
 
 
 @torch.no_grad()
-def pair(original: Original, name: str, layer: LoraLayer) -> start.Pair:
+def pair(original: Original, name: str, layer: LoraLayer) -> initialization.Pair:
     """The largest part of what this layer's weight lost: A [rank, in], B [out, rank]."""
     kept = dequantize_module_weight(layer.get_base_layer()).float()
     rest = original(name).to(kept.device).float() - kept
-    return start.from_weight("pissa_niter_16", rest, layer.r["default"], layer.scaling["default"])
+    return initialization.from_weight("pissa_niter_16", rest, layer.r["default"], layer.scaling["default"])

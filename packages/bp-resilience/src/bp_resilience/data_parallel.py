@@ -9,7 +9,7 @@ from bp_core.examples import Batch
 from bp_core.process_group import Team
 
 from .clock import Clock
-from .heat import Sensor
+from .thermal import Sensor
 
 
 def share(

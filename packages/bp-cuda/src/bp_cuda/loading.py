@@ -20,8 +20,8 @@ from bp_core.rail import Job
 from bp_core.recipe import Recipe
 
 from . import adapter as adapters
+from . import fsdp, quantized
 from . import model as models
-from . import quantized, sharding
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def load(job: Job, device: torch.device, *, emulate_float8: bool = False) -> Loa
 def _base(job: Job, dtype: torch.dtype, computed: torch.dtype, device: torch.device) -> PreTrainedModel:
     recipe = job.recipe
     if recipe and recipe.unsloth:
-        made: PreTrainedModel = _optional("by_unsloth").load(job.model, recipe, dtype, device)
+        made: PreTrainedModel = _optional("unsloth").load(job.model, recipe, dtype, device)
         return made
     mode = recipe.mode if recipe else job.mode
     base = models.load_base(job.model, dtype, device, quantized.config(mode, computed))
@@ -91,7 +91,7 @@ def _trained(base: PreTrainedModel, job: Job) -> PreTrainedModel | PeftModel:
     if recipe.mode == "full":
         return base.requires_grad_(True)
     if recipe.unsloth:
-        adapted: PeftModel = _optional("by_unsloth").adapt(base, recipe)
+        adapted: PeftModel = _optional("unsloth").adapt(base, recipe)
         return adapted
     return adapters.new(base, recipe, job.model)
 
@@ -104,7 +104,7 @@ def _share_out(found: Loaded, recipe: Recipe, device: torch.device) -> None:
     full = recipe.mode == "full"
     whole = [] if full else [p for name, p in found.model.named_parameters() if "lora_" in name]
     computed = found.computed if full else None
-    sharding.shard(found.base, device, computed=computed, on_host=recipe.full_ft_offload, whole=whole)
+    fsdp.shard(found.base, device, computed=computed, on_host=recipe.full_ft_offload, whole=whole)
 
 
 def _optional(name: str) -> ModuleType:

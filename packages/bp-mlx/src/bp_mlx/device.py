@@ -20,7 +20,7 @@ def on_gpu() -> bool:
     return bool(mx.default_device() == mx.Device(mx.gpu))
 
 
-def device() -> str:
+def name() -> str:
     """What computes, for a person."""
     if on_gpu():
         return str(mx.device_info()["device_name"])
