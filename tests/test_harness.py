@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from backpropagate.cli import app
 from backpropagate.failures import exit_code_of
 from backpropagate.harness import _numbers
-from bp_core.rail import Job, find
+from bp_core.backends import find
+from bp_core.rail import Job
 from bp_data import ChatTokenizer
 
 lm_eval = pytest.importorskip("lm_eval", reason="needs the group `harness`")

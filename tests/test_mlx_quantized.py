@@ -14,8 +14,9 @@ from safetensors.numpy import load_file, save_file
 
 from backpropagate import Trainer
 from backpropagate.adapters import job_for
+from bp_core.backends import find
 from bp_core.errors import AdapterUnusable, BadValue, ModelUnusable
-from bp_core.rail import Job, find
+from bp_core.rail import Job
 from bp_export.config import ExportConfig
 from bp_export.weights.merge import open_base
 

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bp_core.backends import find, rails
 from bp_core.choices import QUANTIZED, DType, Mode
 from bp_core.config import TrainConfig
 from bp_core.contract import CONTRACT_FILE, Contract
@@ -19,7 +20,7 @@ from bp_core.errors import AdapterUnusable, BadValue, HubUnreachable, ModelNotFo
 from bp_core.events import Notify, Progress
 from bp_core.examples import Sample
 from bp_core.folders import MANIFEST, damage, digest, move, new_folder, write_json
-from bp_core.rail import Job, Rail, find, rails
+from bp_core.rail import Job, Rail
 from bp_data import ChatTokenizer
 from bp_export import Export, Parity, export, verify
 from bp_export.config import ExportConfig

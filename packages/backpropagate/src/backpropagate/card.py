@@ -11,6 +11,7 @@ import yaml
 from huggingface_hub import ModelCardData, metadata_load, try_to_load_from_cache
 
 from bp_core.redact import redact
+from bp_core.units import gigabytes, short
 from bp_export.hub import Item
 from bp_resilience import Summary, read_events
 
@@ -19,8 +20,6 @@ from .document import Block, Code, Heading, Picture, Table, markdown
 from .lock import LOCK_FILE, Lock
 from .parcel import Base, Gguf, Parcel
 from .presets import of_hub_id
-from .quantity import gigabytes
-from .results import short
 from .running import how_to_run
 
 CARD = "README.md"

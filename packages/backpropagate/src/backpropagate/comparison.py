@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bp_core.backends import choose_rail
 from bp_core.config import CompareConfig
 from bp_core.contract import Contract
 from bp_core.errors import OutputUnusable
@@ -20,7 +21,6 @@ from .document import Block, Code, Heading, Table
 from .evaluation import opened
 from .held_out import Rows
 from .questions import Question, answering, ask, questions_in
-from .recipe import choose_rail
 from .targets import Target, base
 
 TUNED, BASE, EXPORTED, EXPECTED = "tuned", "base", "exported", "in the data"

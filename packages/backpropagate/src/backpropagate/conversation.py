@@ -10,6 +10,7 @@ from typing import Protocol
 
 from rich.console import Console
 
+from bp_core.backends import choose_rail
 from bp_core.contract import Contract
 from bp_core.errors import FileMissing
 from bp_core.events import Progress
@@ -19,7 +20,6 @@ from bp_export import Engine, GgufFacts, gguf_facts
 from bp_export.llama_cpp.client import talk
 
 from .adapters import adapter_in, job_for
-from .recipe import choose_rail
 from .screen import Screen
 
 Turn = dict[str, str]

@@ -13,8 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from bp_core.backends import find, rails
 from bp_core.folders import home
-from bp_core.rail import find, rails
 
 _PACKAGES = (
     "backpropagate",

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from bp_core.backends import choose_rail
 from bp_core.config import LONGEST_ANSWER, EvalConfig
 from bp_core.errors import BadValue, NothingToEvaluate
 from bp_core.events import Notify, Progress
@@ -24,7 +25,6 @@ from .bootstrap import Interval, Ratio, difference, interval
 from .held_out import Rows
 from .judging import Judged, judge
 from .questions import Question, answering, ask, questions_in
-from .recipe import choose_rail
 from .targets import BASE, Target, base, target
 
 FEW = 20  # rows; an interval from fewer is too narrow

@@ -17,11 +17,11 @@ from rich.table import Table
 
 from bp_core.errors import ERRORS, BadValue, UnknownError
 from bp_core.folders import new_file
+from bp_core.units import duration, moment
 from bp_resilience import Entry
 from bp_resilience.summary import STATUSES
 
 from . import records, results
-from .quantity import duration, moment
 from .replay import parsed
 from .replay import replay as replay_run
 from .verbs import quiet_libraries

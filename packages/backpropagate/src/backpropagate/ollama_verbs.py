@@ -9,11 +9,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from bp_core.units import gigabytes
 from bp_export.config import ExportConfig
 from bp_export.ollama import Ollama, register
 
 from . import results
-from .quantity import gigabytes
 from .screen import Screen
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from bp_core.backends import choose_rail
 from bp_core.choices import PAIRED
 from bp_core.config import BATCH_SIZE, TrainConfig
 from bp_core.rail import Probe
@@ -24,7 +25,7 @@ from .memory import GIB
 from .plan import Plan
 from .preflight import Preflight, preflight
 from .presets import PRESETS
-from .recipe import choose_rail, resolve
+from .recipe import resolve
 from .shapes import too_large
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from bp_core.recipe import Recipe
+from bp_core.units import duration, gigabytes
 
 from .architecture import Architecture
 from .fit import Cut
 from .memory import GIB, Estimate, checkpoint
-from .quantity import duration, gigabytes
 
 # Bits a weight of a GGUF in q4_k_m, embeddings included; measured on exports of SmolLM2-135M and llama.cpp's tables.
 _Q4_K_M_BITS = 4.9

@@ -9,11 +9,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from bp_core.units import gigabytes
 from bp_export.config import PushConfig
 
 from . import results
 from .pushing import Shipment, prepare
-from .quantity import gigabytes
 from .verbs import quiet_libraries
 
 

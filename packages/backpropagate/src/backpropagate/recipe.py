@@ -4,27 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import platform
-import sys
 from collections.abc import Mapping
 from typing import Any
 
+from bp_core import backends
 from bp_core.choices import PAIRED
 from bp_core.config import BATCH_SIZE, BETAS, EPOCHS, EVALUATIONS, GAMMA, RATES, TrainConfig
-from bp_core.errors import BackendUnavailable, MlxUnavailable
-from bp_core.rail import Probe, Rail, find, rails
 from bp_core.recipe import Recipe
 
 from .architecture import architecture
 from .fit import Room, Rows, alike, cut, optimizer, sharing
-
-
-def preferred(system: str, machine: str) -> tuple[str, ...]:
-    """In this order `--backend auto` tries what is installed. Off Apple's GPUs MLX is far slower than PyTorch."""
-    return ("cuda", "mlx", "cpu") if (system, machine) == ("darwin", "arm64") else ("cuda", "cpu")
-
-
-_PREFERRED = preferred(sys.platform, platform.machine())
 
 
 def resolve(
@@ -59,7 +48,7 @@ def resolve(
     elif config.dtype == "auto" and room.dtype != "auto":
         chosen["dtype"], why["dtype"] = room.dtype, "auto: what this device multiplies fast"
     if config.backend == "auto":
-        why["backend"] = f"auto: the first of {', '.join(_PREFERRED)} that runs here"
+        why["backend"] = f"auto: the first of {', '.join(backends.PREFERRED)} that runs here"
     fields = {f.name: getattr(config, f.name) for f in dataclasses.fields(TrainConfig)} | chosen
     kept = {f.name for f in dataclasses.fields(Recipe)} & fields.keys()
     settled = {name: fields[name] for name in kept - {"backend", "batch_size", "steps"}}
@@ -117,25 +106,6 @@ def learning_rate(model: Mapping[str, Any], config: TrainConfig) -> tuple[float,
         return 2e-4 * share, f"a common value{what}; the model does not tell its width"
     exponent = 0.0775 if str(model.get("model_type", "")).startswith("qwen") else 0.781
     return float(f"{5e-4 * share * (2000 / width) ** exponent:.2g}"), f"for a model {width} wide{what}"
-
-
-def choose_rail(wanted: str) -> tuple[str, Rail, Probe]:
-    """The rail for `--backend`: the named one, or the best that runs here.
-
-    Raises UnknownBackend, BackendUnavailable.
-    """
-    if wanted == "mlx" and wanted not in rails():
-        raise MlxUnavailable("backend mlx is not installed.")
-    names = [name for name in _PREFERRED if name in rails()] if wanted == "auto" else [wanted]
-    reasons = []
-    for name in names:
-        rail = find(name)
-        probe = rail.probe()
-        if probe.available:
-            return name, rail, probe
-        reasons.append(f"{name}: {probe.reason}")
-    kind = MlxUnavailable if wanted == "mlx" else BackendUnavailable
-    raise kind("no backend can run here (" + "; ".join(reasons or ["none is installed"]) + ").")
 
 
 def _duration(config: TrainConfig, rows: int) -> tuple[int, int, dict[str, str]]:

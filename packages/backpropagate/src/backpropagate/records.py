@@ -10,10 +10,10 @@ from typing import Any
 from bp_core.errors import CheckpointUnusable, NotReplayable, RunNotFound
 from bp_core.folders import home
 from bp_core.redact import redact_all
+from bp_core.units import gigabytes
 from bp_resilience import Entry, Ledger, Owner, Summary, read_events
 
 from .lock import Lock
-from .quantity import gigabytes
 from .runs import RUN_FILE, RunFolder
 
 EXPORTS_FILE = "exports.jsonl"

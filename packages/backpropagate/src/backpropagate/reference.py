@@ -7,13 +7,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from bp_core.backends import choose_rail, find, rails
 from bp_core.examples import Batch, Sample
-from bp_core.rail import Job, Rail, find, rails
+from bp_core.rail import Job, Rail
 from bp_export.proof import samples as rows
 from bp_export.weights.mlx import is_quantized
 
 from . import models
-from .recipe import choose_rail
 from .shapes import parameters
 
 _BYTES = 4  # a parameter, in float32

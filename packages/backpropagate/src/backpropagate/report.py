@@ -14,13 +14,13 @@ from bp_core.errors import OutOfMemory
 from bp_core.events import Evaluated, Stepped
 from bp_core.folders import write_json
 from bp_core.redact import redact_all
+from bp_core.units import gigabytes, moment
 from bp_resilience import Signals, Summary, read_events
 
 from . import document, records
 from .chart import loss_chart
 from .document import Block, Code, Heading, Picture, Table
 from .lock import Lock
-from .quantity import gigabytes, moment
 from .runs import RunFolder
 
 Answer = Callable[[Sequence[int], bool], str]  # to a prompt, with or without the adapter

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bp_core.recipe import Recipe
+from bp_core.units import gigabytes, short
 from bp_export import Export, Parity
 from bp_export.ollama import Registered
 
@@ -19,7 +20,6 @@ from .commands import command, near
 from .plan import Plan
 from .planning import Outlook
 from .preflight import Preflight
-from .quantity import gigabytes
 from .training import Run
 
 # Of the forms of a model; another one is named after what its base is kept in.
@@ -191,14 +191,3 @@ def _curve(losses: tuple[float, ...], width: int = 24) -> str:
     means = [sum(part) / len(part) for part in (losses[i : i + size] for i in range(0, len(losses), size))]
     low, high = min(means), max(means)
     return "".join("▁▂▃▄▅▆▇█"[round(7 * (mean - low) / ((high - low) or 1))] for mean in means)
-
-
-def short(value: Any) -> str:
-    """A measured value in a few characters."""
-    if isinstance(value, float):
-        return f"{value:.3g}"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {short(item)}" for name, item in value.items())
-    if isinstance(value, list | tuple):
-        return " to ".join(short(item) for item in value)
-    return "" if value is None else str(value)

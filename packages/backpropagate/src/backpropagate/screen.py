@@ -16,8 +16,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 from bp_core import events
 from bp_core.redact import redact_all
-
-from .quantity import duration
+from bp_core.units import duration
 
 _SECONDS_BETWEEN_LINES = 10.0
 

@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+from bp_core.backends import find
 from bp_core.choices import STARTS_IN_BASE
 from bp_core.config import ALL_LINEAR, FULL_LIMIT, OFFLOAD_LIMIT, TrainConfig
 from bp_core.errors import BadValue, ModelTooLarge, ModelUnusable
-from bp_core.rail import find
 from bp_export.weights.merge import open_base
 from bp_export.weights.mlx import is_quantized
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from bp_core.backends import choose_rail
 from bp_core.config import CompareConfig, EvalConfig, TrainConfig
 from bp_core.contract import CONTRACT_FILE, Contract
 from bp_core.errors import BadValue
@@ -37,7 +38,6 @@ from .fit import optimizer, sharing
 from .multi_run import MultiRun, multi_run
 from .plan import Plan
 from .planning import Place, planned
-from .recipe import choose_rail
 from .runs import RunFolder
 from .screen import Screen
 from .shapes import refuse_misfits

@@ -39,7 +39,7 @@ def place(root: Path, data: Data, tokenizer: ChatTokenizer, settings: Mapping[st
     contents = _contents(Path(data))
     if not contents:
         return None
-    parts = [contents, tokenizer.fingerprint, settings, code_digest(_PACKAGE), [version(name) for name in _LIBRARIES]]
+    parts = [contents, tokenizer.fingerprint, settings, _code(), [version(name) for name in _LIBRARIES]]
     return root / hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -72,6 +72,10 @@ def _contents(path: Path) -> list[tuple[str, str]]:
 
 
 @functools.cache
+def _code() -> str:
+    return code_digest(_PACKAGE)
+
+
 def code_digest(package: Path) -> str:
     """SHA-256 of a package's sources in every folder, in hex: what they do is part of what a result was made from."""
     digest = hashlib.sha256()

@@ -1,8 +1,10 @@
-"""Numbers as a person reads them."""
+"""Numbers, and other measured values, as a person reads them."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from typing import Any
 
 
 def gigabytes(count: int) -> str:
@@ -19,3 +21,14 @@ def duration(seconds: float) -> str:
 def moment(seconds: float) -> str:
     """Seconds since 1970 as local date and time."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
+def short(value: Any) -> str:
+    """A measured value in a few characters."""
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {short(item)}" for name, item in value.items())
+    if isinstance(value, list | tuple):
+        return " to ".join(short(item) for item in value)
+    return "" if value is None else str(value)
