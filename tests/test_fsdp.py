@@ -15,7 +15,7 @@ from backpropagate.fit import sharing
 from bp_core.config import TrainConfig
 from bp_core.errors import BadValue
 from bp_cuda.rail import CpuRail, CudaRail
-from bp_resilience import read_events
+from bp_runs import read_events
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked here")
 WHOLE = {"mode": "full", "learning_rate": 1e-3}

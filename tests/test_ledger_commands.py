@@ -16,8 +16,8 @@ import pytest
 from backpropagate import Trainer
 from backpropagate.cli import app
 from backpropagate.failures import exit_code_of
-from backpropagate.records import ledger
 from bp_core.errors import ERRORS
+from bp_runs.history import ledger
 
 SETTINGS = dict(
     backend="null", rank=4, batch_size=4, learning_rate=1e-2, max_length=64, dtype="float32", report_to="none"

@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from backpropagate import Trainer, models
 from bp_core.folders import damage
-from bp_resilience import read_events
+from bp_runs import read_events
 
 torch.set_num_threads(1)
 

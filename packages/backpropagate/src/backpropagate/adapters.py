@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import sys
 import time
 from contextlib import ExitStack
 from dataclasses import replace
@@ -16,7 +17,14 @@ from bp_core.backends import find, rails
 from bp_core.choices import QUANTIZED, DType, Mode
 from bp_core.config import TrainConfig
 from bp_core.contract import CONTRACT_FILE, Contract
-from bp_core.errors import AdapterUnusable, BadValue, HubUnreachable, ModelNotFound, OutputUnusable
+from bp_core.errors import (
+    AdapterUnusable,
+    BackpropagateError,
+    BadValue,
+    HubUnreachable,
+    ModelNotFound,
+    OutputUnusable,
+)
 from bp_core.events import Notify, Progress
 from bp_core.examples import Sample
 from bp_core.folders import MANIFEST, damage, digest, move, new_folder, write_json
@@ -26,12 +34,12 @@ from bp_export import Export, Parity, export, verify
 from bp_export.config import ExportConfig
 from bp_export.pipeline import model_name
 from bp_export.weights.mlx import comes_from, is_quantized
+from bp_runs import history
+from bp_runs.run_folder import RUN_FILE, RunFolder
 
-from . import models
+from . import models, report
 from .plan import Plan
-from .recording import record_export
 from .reference import loss_on_quantized, reference
-from .runs import RUN_FILE, RunFolder
 
 _ORIGIN = "run.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -313,3 +321,22 @@ def _origin(adapter: Path) -> dict[str, Any]:
 def _run_of(adapter: Path) -> str | None:
     """The id of the run that made an adapter; None for one from elsewhere."""
     return _origin(adapter).get("run")
+
+
+def record_export(run: RunFolder, done: Export) -> None:
+    """Note a file made of a run: in its folder, its report and the ledger. A failure to do so is told, not raised."""
+    export = {
+        "time": round(time.time(), 3),
+        "path": str(done.path.resolve()),
+        "format": done.format if done.quantization is None else f"{done.format} {done.quantization}",
+        "bytes": done.bytes,
+        "sha256": done.sha256,
+        "proven": done.parity.proven if done.parity else None,
+        "parity": str(done.parity_path) if done.parity_path else None,
+    }
+    try:
+        history.note_export(run, export)
+        report.write(run)
+        history.ledger().add_export(run.id, export)
+    except (BackpropagateError, OSError) as error:
+        print(f"warning: the export is not in the run's records: {error}", file=sys.stderr)

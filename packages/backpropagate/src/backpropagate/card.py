@@ -13,11 +13,11 @@ from huggingface_hub import ModelCardData, metadata_load, try_to_load_from_cache
 from bp_core.redact import redact
 from bp_core.units import gigabytes, short
 from bp_export.hub import Item
-from bp_resilience import Summary, read_events
+from bp_runs import Summary, history, read_events
+from bp_runs.lock_file import LOCK_FILE, Lock
 
-from . import records, report
+from . import report
 from .document import Block, Code, Heading, Picture, Table, markdown
-from .lock import LOCK_FILE, Lock
 from .parcel import Base, Gguf, Parcel
 from .presets import of_hub_id
 from .running import how_to_run
@@ -86,7 +86,7 @@ def _training(parcel: Parcel, samples: bool) -> list[Block]:
     if run is None or not _has_lock(parcel):
         return []
     lock, record = Lock.read(run.path), run.read()
-    blocks: list[Block] = [Heading("Training"), Table(("", ""), _facts(lock, record, records.summed(run)[0]))]
+    blocks: list[Block] = [Heading("Training"), Table(("", ""), _facts(lock, record, history.summed(run)[0]))]
     blocks += report.curve(list(read_events(run.path)))
     blocks += _samples(report.answers_of(run)) if samples else []
     return [*blocks, Heading("Recipe"), Table(("setting", "value"), _recipe(lock.recipe))]

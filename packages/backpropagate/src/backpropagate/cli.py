@@ -17,11 +17,11 @@ from bp_core.settings import settings as settings_of
 from bp_data.check.config import CheckConfig
 from bp_export.config import ExportConfig, PushConfig, ServeConfig
 from bp_multirun.config import MultiRunConfig
+from bp_runs.run_folder import NEWEST
 
 from . import __version__
 from .failures import exit_code_of
 from .options import option, with_options
-from .runs import NEWEST
 
 app = typer.Typer(
     name="backprop",

@@ -6,7 +6,6 @@ import os
 import platform
 import shutil
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +14,7 @@ from rich.table import Table
 
 from bp_core.backends import find, rails
 from bp_core.folders import home
-
-_PACKAGES = (
-    "backpropagate",
-    "bp-core",
-    "bp-data",
-    "bp-resilience",
-    "bp-cuda",
-    "bp-mlx",
-    "bp-export",
-    "torch",
-    "transformers",
-    "peft",
-    "mlx",
-    "mlx-lm",
-    "tokenizers",
-    "safetensors",
-    "gguf",
-    "cyllama",
-    "xllamacpp",
-    "numpy",
-)
+from bp_runs.versions import versions
 
 
 def describe() -> dict[str, Any]:
@@ -49,11 +28,6 @@ def describe() -> dict[str, Any]:
         "home": str(home()),
         "disk_free": shutil.disk_usage(Path.cwd()).free,
     }
-
-
-def versions() -> dict[str, str | None]:
-    """The versions of our packages and of those we compute with; None for what is not installed."""
-    return {name: _version(name) for name in _PACKAGES}
 
 
 def show(found: dict[str, Any]) -> None:
@@ -80,10 +54,3 @@ def _backend(name: str) -> dict[str, Any]:
         "total": probe.total,
         "free": probe.free,
     }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

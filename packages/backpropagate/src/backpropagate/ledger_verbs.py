@@ -18,10 +18,10 @@ from rich.table import Table
 from bp_core.errors import ERRORS, BadValue, UnknownError
 from bp_core.folders import new_file
 from bp_core.units import duration, moment
-from bp_resilience import Entry
-from bp_resilience.summary import STATUSES
+from bp_runs import Entry, history
+from bp_runs.summary import STATUSES
 
-from . import records, results
+from . import results
 from .replay import parsed
 from .replay import replay as replay_run
 from .verbs import quiet_libraries
@@ -35,7 +35,7 @@ _MOMENTS = ("pid_began", "started", "heartbeat")
 def list_runs(status: str | None, *, json: bool) -> None:
     if status and status not in STATUSES:
         raise BadValue(f"there is no status {status!r}; there are: {', '.join(STATUSES)}.")
-    entries = [entry for entry in records.entries() if status in (None, entry.status_now())]
+    entries = [entry for entry in history.entries() if status in (None, entry.status_now())]
     if json:
         results.print_json({"runs": [entry.as_dict() for entry in entries]})
         return
@@ -48,7 +48,7 @@ def list_runs(status: str | None, *, json: bool) -> None:
 
 
 def show_run(name: str, *, json: bool) -> None:
-    entry = records.find(name)
+    entry = history.find(name)
     if json:
         results.print_json(entry.as_dict())
         return
@@ -58,7 +58,7 @@ def show_run(name: str, *, json: bool) -> None:
 
 
 def diff_runs(first: str, second: str, *, json: bool) -> None:
-    a, b = records.find(first), records.find(second)
+    a, b = history.find(first), history.find(second)
     left, right = _flat(a), _flat(b)
     names = [name for name in {**left, **right} if name not in _OWN and left.get(name) != right.get(name)]
     if json:
@@ -79,7 +79,7 @@ def replay(name: str, assignments: Sequence[str], *, json: bool) -> None:
 def export_runs(format: str, output: str | None) -> None:
     if format not in ("jsonl", "csv"):
         raise BadValue(f"there is no format {format!r}; there are: jsonl, csv.")
-    rows = [entry.as_dict() for entry in records.entries()]
+    rows = [entry.as_dict() for entry in history.entries()]
     text = "".join(f"{line}\n" for line in map(json.dumps, rows)) if format == "jsonl" else _csv(rows)
     if output is None:
         sys.stdout.write(text)
@@ -120,7 +120,7 @@ def _flat(entry: Entry) -> dict[str, Any]:
     value = entry.as_dict()
     recipe = {f"recipe {name}": item for name, item in entry.recipe.items() if name not in ("why", "model")}
     versions = {f"version {name}": item for name, item in entry.versions.items()}
-    exports = {f"export {n}": records.export_line(e) for n, e in enumerate(entry.exports, 1)}
+    exports = {f"export {n}": history.export_line(e) for n, e in enumerate(entry.exports, 1)}
     plain = {name: item for name, item in value.items() if name not in ("recipe", "versions", "exports")}
     return plain | exports | recipe | versions
 

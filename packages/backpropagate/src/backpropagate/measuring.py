@@ -6,10 +6,10 @@ from contextlib import suppress
 
 from bp_core.errors import BackpropagateError
 from bp_core.events import Event, Stepped, Watch
+from bp_runs.run_folder import RunFolder
 
 from . import models, pace
 from .plan import Plan
-from .runs import RunFolder
 
 _WARM_UP = 1  # steps that are slower than the rest
 

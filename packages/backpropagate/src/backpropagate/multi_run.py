@@ -23,9 +23,9 @@ from bp_data.reading.files import Data, lasting
 from bp_multirun.config import MultiRunConfig
 from bp_multirun.record import GENERAL, Record, Score, Scores, states
 from bp_multirun.session import Hands, Session
-from bp_resilience import Claim
+from bp_runs import Claim, history, run_folder
 
-from . import forgetting_report, held_out, models, records, runs
+from . import forgetting_report, held_out, models
 from .adapters import MULTI_RUN, publish_merged
 from .commands import multi_run_command
 from .evaluation import losses, opened
@@ -125,7 +125,7 @@ class _Session:
     def train(self, number: int, start: Path | None, folder: Path) -> Path:
         """A stage, or the rest of one that was begun."""
         config = self.stage_config(number, folder)
-        begun = sorted((folder / "runs").glob("*/" + runs.RUN_FILE), reverse=True)
+        begun = sorted((folder / "runs").glob("*/" + run_folder.RUN_FILE), reverse=True)
         trainer = self.make(**dataclasses.asdict(config))
         earlier = Record.read(done[0]).accepted if (done := states(self.folder)) else ()
         data = self.data.train(number, earlier, self.multi.replay, self.config.seed)
@@ -212,7 +212,7 @@ def begun(name: str) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
     """The settings and data of a session, by its output folder or the id of a stage's run. Raises NothingToResume."""
     places = [Path(name) / MULTI_RUN, Path(name)]
     if not Path(name).exists():
-        places = list(Path(records.find(name).folder).parents)[:3]
+        places = list(Path(history.find(name).folder).parents)[:3]
     path = next((place / SETTINGS_FILE for place in places if (place / SETTINGS_FILE).is_file()), None)
     if path is None:
         raise NothingToResume("there is no session of many stages.", where=name, fix="Begin one with --data.")

@@ -17,11 +17,12 @@ from bp_core.folders import MANIFEST, damage, digest
 from bp_export.config import PushConfig
 from bp_export.gguf.reader import GgufFile
 from bp_export.hub import Item
+from bp_runs import history
+from bp_runs.run_folder import RUN_FILE, RunFolder
 
-from . import models, records
+from . import models
 from .adapters import TOKENIZER_FILES, adapter_in, base_of, is_whole, run_of
 from .commands import command
-from .runs import RUN_FILE, RunFolder
 
 Kind = Literal["adapter", "model", "gguf", "gguf-lora"]
 # Nothing else of a folder is uploaded: run.json, manifest.json and whatever was put there stay.
@@ -131,7 +132,7 @@ def _files(folder: Path) -> list[Path]:
 def _exports(folder: Path, run: RunFolder | None) -> Iterator[Gguf]:
     """The whole GGUF models made of a folder: those the run knows, also if the output folder was moved."""
     names = (
-        [Path(export["path"]) for export in records.exports_of(run)] if run else sorted(folder.parent.glob("*.gguf"))
+        [Path(export["path"]) for export in history.exports_of(run)] if run else sorted(folder.parent.glob("*.gguf"))
     )
     for path in names:
         here = next((place for place in (path, folder.parent / path.name) if place.is_file()), None)
@@ -144,9 +145,9 @@ def _exporter(path: Path) -> RunFolder | None:
     beside = [RunFolder(file.parent) for file in sorted(path.parent.glob("runs/*/" + RUN_FILE), reverse=True)]
     known: list[RunFolder] = []
     with suppress(LedgerUnusable):
-        known = [RunFolder(Path(entry.folder)) for entry in records.ledger().entries()]
+        known = [RunFolder(Path(entry.folder)) for entry in history.ledger().entries()]
     for run in [*beside, *known]:
-        if any(export["path"] == str(path) for export in records.exports_of(run)):
+        if any(export["path"] == str(path) for export in history.exports_of(run)):
             return run
     return None
 

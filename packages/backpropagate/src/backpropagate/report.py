@@ -15,13 +15,13 @@ from bp_core.events import Evaluated, Stepped
 from bp_core.folders import write_json
 from bp_core.redact import redact_all
 from bp_core.units import gigabytes, moment
-from bp_resilience import Signals, Summary, read_events
+from bp_runs import Summary, history, read_events
+from bp_runs.lock_file import Lock
+from bp_runs.run_folder import RunFolder
 
-from . import document, records
+from . import document
 from .chart import loss_chart
 from .document import Block, Code, Heading, Picture, Table
-from .lock import Lock
-from .runs import RunFolder
 
 Answer = Callable[[Sequence[int], bool], str]  # to a prompt, with or without the adapter
 REPORT = "report"
@@ -42,13 +42,16 @@ class Question:
     expected: str
 
 
-def ask(run: RunFolder, questions: Sequence[Question], answer: Answer, signals: Signals) -> None:
-    """Keep the answers to a few prompts with and without the adapter, for the report of a run that is finished."""
+def ask(run: RunFolder, questions: Sequence[Question], answer: Answer, asked: Callable[[], bool]) -> None:
+    """Keep the answers to a few prompts with and without the adapter, for the report of a run that is finished.
+
+    `asked`: whether the user wants to stop.
+    """
     began = time.perf_counter()
     answers: list[dict[str, str]] = []
     for question in questions[:_PROMPTS]:
         over = time.perf_counter() - began > _SHARE * run.read()["seconds"]
-        if signals.asked or (answers and over):
+        if asked() or (answers and over):
             break
         try:
             before, after = (answer(question.tokens, adapter) for adapter in (False, True))
@@ -65,11 +68,11 @@ def write(run: RunFolder) -> Path:
     events = list(read_events(run.path))
     blocks: list[Block] = [
         Heading(f"Run {run.id}", 1),
-        *_overview(lock, run.read(), records.summed(run)[0]),
+        *_overview(lock, run.read(), history.summed(run)[0]),
         *curve(events),
         *_notes(events),
         *_answers(answers_of(run)),
-        *_exports(records.exports_of(run)),
+        *_exports(history.exports_of(run)),
         *_recipe(lock),
         *_surroundings(lock),
     ]
@@ -153,7 +156,7 @@ def _answers(answers: Sequence[Mapping[str, str]]) -> list[Block]:
 def _exports(exports: Sequence[Mapping[str, Any]]) -> list[Block]:
     if not exports:
         return []
-    rows = [(records.export_line(export), export["sha256"] or "", export["parity"] or "") for export in exports]
+    rows = [(history.export_line(export), export["sha256"] or "", export["parity"] or "") for export in exports]
     return [Heading("Files"), Table(("file", "SHA-256", "proof"), rows)]
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from bp_core.errors import FileMissing
 from bp_export.config import ServeConfig
 from bp_export.llama_cpp.server import LlamaServer, is_local
+from bp_runs import history
 
-from . import records, results
+from . import results
 from .commands import command
 
 
@@ -25,7 +26,7 @@ def model_file(target: str) -> Path:
         return found[-1]
     if path.is_dir() and not (path / "run.json").is_file():
         raise FileMissing("there is no .gguf file here.", where=target, fix=f"Make one: {command('export', path)}")
-    entry = records.find(target)
+    entry = history.find(target)
     exports = [Path(export["path"]) for export in entry.exports]
     files = [file for file in exports if file.suffix == ".gguf" and file.is_file()]
     if not files:

@@ -11,11 +11,12 @@ from bp_core.errors import AdapterUnusable, ModelNotFound, RunNotFound, TargetNo
 from bp_core.events import Notify
 from bp_core.rail import Job
 from bp_core.settings import settings
+from bp_runs import history
+from bp_runs.run_folder import RunFolder
 
-from . import models, records
+from . import models
 from .adapters import adapter_in, base_of, is_whole, job_for, mode_of, run_of
 from .presets import PRESETS
-from .runs import RunFolder
 
 BASE = "base"  # in place of a name: what the other one was trained from
 
@@ -53,7 +54,7 @@ def target(name: str, dtype: DType, notify: Notify) -> Target:
         fix = "Name the folder of an adapter or a model; `backprop compare --file` asks a .gguf."
         raise TargetNotFound("this is a file, not a folder.", where=name, fix=fix)
     try:
-        entry = records.find(name)
+        entry = history.find(name)
     except RunNotFound as error:
         raise TargetNotFound(f"there is no folder and no preset {name!r}, and {error.message}") from error
     return replace(_in_folder(name, Path(entry.folder), dtype, notify), name=entry.id)

@@ -11,8 +11,8 @@ from bp_core.errors import BackendUnavailable, PeersDiffer
 from bp_core.process_group import Team, launched
 from bp_core.rail import Probe, Rail
 from bp_core.recipe import Recipe
+from bp_runs.versions import versions
 
-from .environment import versions
 from .training import Work
 
 

@@ -27,24 +27,25 @@ from bp_export import Export
 from bp_export.config import ExportConfig, ExportFormat, PushConfig, Quantization
 from bp_export.hub import Pushed
 from bp_multirun.config import MultiRunConfig
-from bp_resilience import Claim, Signals
+from bp_resilience import Signals
+from bp_runs import Claim, lock_file, run_folder, tracker_processes
+from bp_runs.run_folder import RunFolder
+from bp_runs.versions import versions
 
-from . import comparison, held_out, lock, models, pushing, reporting, runs, targets
+from . import comparison, held_out, models, pushing, targets
 from .adapters import adapter_in, beginning, export_adapter, is_whole, place
 from .comparison import Comparison, compare
-from .environment import versions
 from .evaluation import Evaluation, evaluate
 from .fit import optimizer, sharing
 from .multi_run import MultiRun, multi_run
 from .plan import Plan
 from .planning import Place, planned
-from .runs import RunFolder
 from .screen import Screen
 from .shapes import refuse_misfits
 from .together import following, joined, leaving, told
 from .training import Run, Work, carry_along, carry_out, resumable
 
-Check = Callable[[lock.Lock], None]
+Check = Callable[[lock_file.Lock], None]
 Chosen = tuple[str, Rail, Probe]  # a rail's name, the rail, its device
 Result = TypeVar("Result")
 
@@ -103,7 +104,7 @@ class Trainer:
 
             def begin() -> tuple[Work, RunFolder | None, list[str]]:
                 output = writable_folder(Path(config.output).resolve())
-                run = runs.find(output, runs.NEWEST if resume is True else resume) if resume else None
+                run = run_folder.find(output, run_folder.NEWEST if resume is True else resume) if resume else None
                 if run:
                     claims.enter_context(Claim(run.path))
                 work = self._prepare(data, config, notify, (backend, rail, probe))
@@ -112,7 +113,7 @@ class Trainer:
                     check(_lock(work, config, data))
                 if run is None:
                     return work, None, []
-                recipe, changes = runs.continued(run, work.plan.recipe, work.facts, allow_changes)
+                recipe, changes = run_folder.continued(run, work.plan.recipe, work.facts, allow_changes)
                 work = replace(work, plan=replace(work.plan, recipe=recipe))
                 return work, run, [f"going on although {change}." for change in changes]
 
@@ -124,7 +125,7 @@ class Trainer:
             if run:
                 run.write(recipe=dataclasses.asdict(work.plan.recipe), facts=work.facts)
             else:
-                run = runs.create(Path(config.output).resolve(), **_record(work, config, data))
+                run = run_folder.create(Path(config.output).resolve(), **_record(work, config, data))
                 claims.enter_context(Claim(run.path))
             claims.enter_context(resumable(run))
             replace(_lock(work, config, data), run=run.id).write(run.path)
@@ -268,7 +269,7 @@ class Trainer:
 
     def _prepare(self, data: Data, config: TrainConfig, notify: Notify, chosen: Chosen) -> Work:
         backend, rail, probe = chosen
-        trackers = reporting.chosen(config.report_to)
+        trackers = tracker_processes.chosen(config.report_to)
         base = models.locate(config.model, notify)
         refuse_misfits(replace(config, backend=backend), base)
         self._tokenizer = ChatTokenizer.open(base)
@@ -320,7 +321,7 @@ def _choose(data: Data, config: TrainConfig) -> Chosen:
     if config.shard and launched().size == 1:
         fix = "Start it through a launcher: torchrun --nproc-per-node 2 -m backpropagate train …; or leave shard out."
         raise BadValue("shard shares weights out over several processes, and this is one by itself.", fix=fix)
-    reporting.chosen(config.report_to)
+    tracker_processes.chosen(config.report_to)
     backend, rail, probe = choose_rail(config.backend)
     rail.check(replace(config, optimizer=optimizer(config, backend)[0]))
     return backend, rail, probe
@@ -336,16 +337,16 @@ def _record(work: Work, config: TrainConfig, data: Data) -> dict[str, Any]:
     return record | ({"start": str(work.start)} if work.start else {})
 
 
-def _lock(work: Work, config: TrainConfig, data: Data) -> lock.Lock:
+def _lock(work: Work, config: TrainConfig, data: Data) -> lock_file.Lock:
     """The run.lock of a run that has no id yet."""
-    return lock.Lock(
+    return lock_file.Lock(
         run="",
         data=lasting(data),
-        settings=lock.pinned(config, work.plan.recipe),
+        settings=lock_file.pinned(config, work.plan.recipe),
         recipe=dataclasses.asdict(work.plan.recipe),
-        hashes=work.facts | {"tokenizer": lock.tokenizer_digest(work.plan.base)},
+        hashes=work.facts | {"tokenizer": lock_file.tokenizer_digest(work.plan.base)},
         packages=versions(),
-        hardware=lock.hardware(work.plan.device),
+        hardware=lock_file.hardware(work.plan.device),
     )
 
 

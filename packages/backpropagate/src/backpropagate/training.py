@@ -18,8 +18,11 @@ from bp_core.process_group import agreed, nothing
 from bp_core.rail import Job, Opened, Rail
 from bp_core.recipe import Recipe
 from bp_data import Batches, ChatTokenizer, Prepared
-from bp_resilience import Keeper, Signals, State, Surroundings, nvml, read_events
+from bp_resilience import Keeper, Signals, State, Surroundings, nvml
 from bp_resilience import train as run_loop
+from bp_runs import read_events
+from bp_runs.recorder import Recording
+from bp_runs.run_folder import RunFolder
 
 from . import models, report
 from .adapters import WEIGHTS, publish
@@ -27,8 +30,6 @@ from .commands import resume_command
 from .measuring import Measuring
 from .plan import Plan
 from .questions import last_answer, spoken
-from .recording import Recording
-from .runs import RunFolder
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def carry_out(work: Work, run: RunFolder, watch: Watch, notes: Sequence[str], si
 
     Raises what the loop raises; Interrupted says how to go on.
     """
-    with Recording(run, work.trackers, watch) as recording, _ending(run):
+    with Recording(run, work.trackers, watch, report.write) as recording, _ending(run):
         record = Measuring(run, work.plan, recording.watch)
         for name in ("run.json", "samples.json", "lora", "model"):
             sweep(run.path, name)
@@ -116,7 +117,7 @@ def carry_out(work: Work, run: RunFolder, watch: Watch, notes: Sequence[str], si
         recording.finished()
         team.gather(result.as_dict())
         record.remember()
-        report.ask(run, _questions(work), lambda prompt, adapter: _answer(work, prompt, adapter), signals)
+        report.ask(run, _questions(work), lambda prompt, adapter: _answer(work, prompt, adapter), lambda: signals.asked)
         return result
 
 

@@ -12,8 +12,9 @@ from bp_core.config import TrainConfig
 from bp_core.errors import NotProven
 from bp_core.process_group import launched
 from bp_export.config import ExportConfig, ServeConfig
+from bp_runs import run_folder
 
-from . import conversation, environment, results, runs, serving
+from . import conversation, environment, results, serving
 from .adapters import adapter_in, export_adapter, verify_file
 from .demonstration import demonstrate
 from .planning import outlook
@@ -36,8 +37,8 @@ def train(
 
 def resume(run_id: str, output: str, steps: int | None, *, allow_changes: bool, json: bool) -> None:
     quiet_libraries()
-    found = runs.find(Path(output).resolve(), run_id)
-    settings, data = runs.settings_of(found)
+    found = run_folder.find(Path(output).resolve(), run_id)
+    settings, data = run_folder.settings_of(found)
     trainer = Trainer(**settings | {"output": output})
     _show(trainer.train(data, steps=steps, resume=found.id, allow_changes=allow_changes), json)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from bp_core.errors import TrackerMissing, UnknownTracker
 from bp_core.redact import redact
-from bp_resilience.event_log import EVENTS_FILE
 
+from .event_log import EVENTS_FILE
 from .trackers import KINDS
 
 AUTO, NONE = "auto", "none"
@@ -72,7 +72,7 @@ class Reporter:
             self._drop(name)
 
     def _start(self, name: str, folder: Path, offset: int) -> subprocess.Popen[bytes]:
-        words = [sys.executable, "-m", "backpropagate.trackers", name, str(folder), str(offset)]
+        words = [sys.executable, "-m", "bp_runs.trackers", name, str(folder), str(offset)]
         # A session of its own: Ctrl-C in the terminal is for the training, which then ends the trackers.
         group = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
         with (self._logs / f"{name}.log").open("ab") as log:

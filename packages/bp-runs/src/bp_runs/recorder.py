@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from types import TracebackType
@@ -12,13 +11,13 @@ from types import TracebackType
 from bp_core.errors import BackpropagateError, LedgerUnusable, NotReplayable
 from bp_core.events import Continued, Event, Failed, Finished, Paused, Started, Warned, Watch
 from bp_core.redact import redact
-from bp_export import Export
-from bp_resilience import EventLog, Owner
-from bp_resilience.summary import FINISHED, RUNNING
 
-from . import records, report
-from .reporting import Reporter
-from .runs import RunFolder
+from . import history
+from .claim import Owner
+from .event_log import EventLog
+from .run_folder import RunFolder
+from .summary import FINISHED, RUNNING
+from .tracker_processes import Reporter
 
 _SECONDS_BETWEEN_HEARTBEATS = 10.0
 _KEPT_AT_ONCE = (Started, Paused, Continued, Finished, Failed)
@@ -27,15 +26,19 @@ _KEPT_AT_ONCE = (Started, Paused, Continued, Finished, Failed)
 class Recording:
     """Entered for the time of a run. An error that leaves it is recorded with the run, and gets the run's id.
 
-    What cannot be recorded never stops the training: it is told once, as a warning.
+    What cannot be recorded never stops the training: it is told once, as a warning. `report` writes the run's report
+    at the end; it may raise our errors and OSError.
     """
 
-    def __init__(self, run: RunFolder, trackers: Sequence[str], watch: Watch) -> None:
+    def __init__(
+        self, run: RunFolder, trackers: Sequence[str], watch: Watch, report: Callable[[RunFolder], object]
+    ) -> None:
         self.run = run
+        self._report = report
         self._watch = watch
         self._trackers = trackers
         self._log = EventLog(run.path)
-        self._summary, _ = records.summed(run)
+        self._summary, _ = history.summed(run)
         self._written = 0.0
         self._unwritable = False
 
@@ -59,7 +62,7 @@ class Recording:
             self._warn(message)
         self._keep(FINISHED if finished else self._summary.status)
         try:
-            report.write(self.run)
+            self._report(self.run)
         except (BackpropagateError, OSError) as problem:
             self._warn(f"there is no report: {problem}")
 
@@ -67,7 +70,7 @@ class Recording:
         """Record an event, then show it."""
         self._log.watch(event)
         if isinstance(event, Started):  # steps after the checkpoint that a resumed run begins with do not count
-            self._summary, _ = records.summed(self.run)
+            self._summary, _ = history.summed(self.run)
         else:
             self._summary.add(event.as_dict())
         self._watch(event)
@@ -104,7 +107,7 @@ class Recording:
         """Bring the ledger up to date."""
         self._written = time.monotonic()
         try:
-            records.ledger().record(records.entry_of(self.run, self._summary, status, time.time()))
+            history.ledger().record(history.entry_of(self.run, self._summary, status, time.time()))
         except (LedgerUnusable, NotReplayable, OSError) as error:
             if not self._unwritable:
                 self._warn(f"this run is not in the ledger: {error} Its folder holds everything.")
@@ -112,23 +115,4 @@ class Recording:
 
     def _remember_output(self) -> None:
         with suppress(OSError):  # the ledger, in the same folder, will say so
-            records.remember_output(self.run.path.parent.parent)
-
-
-def record_export(run: RunFolder, done: Export) -> None:
-    """Note a file made of a run: in its folder, its report and the ledger. A failure to do so is told, not raised."""
-    export = {
-        "time": round(time.time(), 3),
-        "path": str(done.path.resolve()),
-        "format": done.format if done.quantization is None else f"{done.format} {done.quantization}",
-        "bytes": done.bytes,
-        "sha256": done.sha256,
-        "proven": done.parity.proven if done.parity else None,
-        "parity": str(done.parity_path) if done.parity_path else None,
-    }
-    try:
-        records.note_export(run, export)
-        report.write(run)
-        records.ledger().add_export(run.id, export)
-    except (BackpropagateError, OSError) as error:
-        print(f"warning: the export is not in the run's records: {error}", file=sys.stderr)
+            history.remember_output(self.run.path.parent.parent)

@@ -11,10 +11,13 @@ from bp_core.errors import CheckpointUnusable, NotReplayable, RunNotFound
 from bp_core.folders import home
 from bp_core.redact import redact_all
 from bp_core.units import gigabytes
-from bp_resilience import Entry, Ledger, Owner, Summary, read_events
 
-from .lock import Lock
-from .runs import RUN_FILE, RunFolder
+from .claim import Owner
+from .event_log import read_events
+from .ledger import Entry, Ledger
+from .lock_file import Lock
+from .run_folder import RUN_FILE, RunFolder
+from .summary import Summary
 
 EXPORTS_FILE = "exports.jsonl"
 _NOBODY = Owner("", 0, 0.0)

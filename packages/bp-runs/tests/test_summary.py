@@ -4,7 +4,7 @@ import pytest
 
 from bp_core.events import Evaluated, Failed, Finished, MemoryShrunk, Started, Stepped
 from bp_core.rail import Memory
-from bp_resilience import Summary
+from bp_runs import Summary
 
 
 def stepped(step, loss, seconds=0.5):

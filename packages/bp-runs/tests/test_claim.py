@@ -7,12 +7,12 @@ import sys
 import pytest
 
 from bp_core.errors import RunAlive
-from bp_resilience import Claim
+from bp_runs import Claim
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from bp_resilience import Claim
+from bp_runs import Claim
 with Claim(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bp_core.errors import LedgerUnusable
-from bp_resilience import Entry, Ledger, Owner
+from bp_runs import Entry, Ledger, Owner
 
 
 def entry(number, **changes):
@@ -61,7 +61,7 @@ def test_exports_stay_when_the_run_is_recorded_again(tmp_path):
 WRITER = """
 import sys
 from pathlib import Path
-from bp_resilience import Entry, Ledger
+from bp_runs import Entry, Ledger
 from test_ledger import entry
 ledger, me = Ledger(Path(sys.argv[1])), int(sys.argv[2])
 sys.stdin.read(1)
@@ -183,7 +183,7 @@ def test_a_ledger_of_a_newer_version_is_left_alone(tmp_path):
 
 
 def test_a_ledger_locked_for_long_is_told_and_not_replaced(tmp_path, monkeypatch):
-    monkeypatch.setattr("bp_resilience.ledger._BUSY_SECONDS", 0.2)
+    monkeypatch.setattr("bp_runs.ledger._BUSY_SECONDS", 0.2)
     ledger = Ledger(tmp_path / "ledger.db")
     ledger.record(entry(1))
     other = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from bp_core.errors import LedgerUnusable
 
-from .owner import Owner
+from .claim import Owner
 from .summary import INTERRUPTED, PAUSED, RUNNING
 
 T = TypeVar("T")

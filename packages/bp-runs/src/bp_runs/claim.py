@@ -1,4 +1,4 @@
-"""Who is training a run: one process only, also when several machines share the folder."""
+"""Who is training a run: one process only, also when several machines share the folder; and whether it lives."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO
+
+import psutil
 
 from bp_core.errors import RunAlive
 from bp_core.folders import writing
@@ -27,15 +29,29 @@ _SECONDS_TILL_DEAD = 60.0
 
 
 @dataclass(frozen=True)
-class Holder:
-    """The process that trains a run."""
+class Owner:
+    """A process, told from a later one with the same number by when it began (seconds since 1970; 0: not known)."""
 
     host: str
     pid: int
+    began: float = 0.0
 
     @classmethod
-    def here(cls) -> Holder:
-        return cls(socket.gethostname(), os.getpid())
+    def this(cls) -> Owner:
+        """The calling process."""
+        return cls(socket.gethostname(), os.getpid(), psutil.Process().create_time())
+
+    def alive(self) -> bool | None:
+        """Whether the process runs; None if it belongs to another host, where this one cannot look."""
+        if self.host != socket.gethostname():
+            return None
+        try:
+            process = psutil.Process(self.pid)
+            return bool(process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - self.began) < 1)
+        except psutil.NoSuchProcess:
+            return False
+        except psutil.AccessDenied:
+            return True
 
 
 class Claim:
@@ -70,13 +86,13 @@ class Claim:
         self._file.close()
 
     def _take(self, file: IO[str]) -> None:
-        free, other = _lock(file), _holder(file)
-        elsewhere = other is not None and other.host != Holder.here().host
+        free, other = _lock(file), _owner(file)
+        elsewhere = other is not None and other.host != socket.gethostname()
         if not free or (elsewhere and _age(self._path) < _SECONDS_TILL_DEAD):
             who = f"process {other.pid} on {other.host}" if other else "another process"
             raise RunAlive(f"run {self._path.parent.name} is being trained by {who}.", where=str(self._path.parent))
         file.truncate(0)
-        file.write(json.dumps(vars(Holder.here())))
+        file.write(json.dumps(vars(Owner.this())))
         file.flush()
 
     def _beat(self) -> None:
@@ -85,10 +101,10 @@ class Claim:
                 os.utime(self._path)
 
 
-def _holder(file: IO[str]) -> Holder | None:
+def _owner(file: IO[str]) -> Owner | None:
     file.seek(0)
     try:
-        return Holder(**json.loads(file.read()))
+        return Owner(**json.loads(file.read()))
     except (ValueError, TypeError):  # empty: given back, or its writer was killed before the first word
         return None
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bp_core.events import Checkpointed, Evaluated, Started, Warned
-from bp_resilience import EventLog, read_events
+from bp_runs import EventLog, read_events
 
 
 def told(folder):

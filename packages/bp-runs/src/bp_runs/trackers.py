@@ -1,6 +1,6 @@
 """Trackers: each follows a run's events.jsonl from a process of its own, so none can slow, stop or spoil a run.
 
-`python -m backpropagate.trackers NAME RUN_FOLDER OFFSET` reads on from OFFSET until its standard input ends, which it
+`python -m bp_runs.trackers NAME RUN_FOLDER OFFSET` reads on from OFFSET until its standard input ends, which it
 does when the training process closes it or dies.
 """
 
@@ -19,10 +19,10 @@ from typing import Any, Protocol
 
 from bp_core.errors import Interrupted
 from bp_core.events import Evaluated, Failed, Finished, Started, Stepped
-from bp_resilience.event_log import EVENTS_FILE
-from bp_resilience.summary import FAILED, FINISHED, INTERRUPTED
 
-from .lock import Lock
+from .event_log import EVENTS_FILE
+from .lock_file import Lock
+from .summary import FAILED, FINISHED, INTERRUPTED
 
 PROJECT = "backpropagate"
 _SECONDS_BETWEEN_READS = 0.5
