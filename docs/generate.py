@@ -14,10 +14,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from backpropagate.architecture import architecture
-from backpropagate.fit import Room, alike, cut
-from backpropagate.memory import GIB
-from backpropagate.presets import PRESETS
 from bp_core.choices import Mode
 from bp_core.config import FULL_LIMIT, CompareConfig, EvalConfig, HarnessConfig, TrainConfig
 from bp_core.errors import ERRORS, PARTLY_DONE
@@ -27,6 +23,11 @@ from bp_data.check.config import CheckConfig
 from bp_data.formats.detect import FORMATS
 from bp_export.config import ExportConfig, PushConfig, ServeConfig
 from bp_multirun.config import MultiRunConfig
+from bp_plan.architecture import architecture
+from bp_plan.memory import GIB
+from bp_plan.micro_batch import Room, cut
+from bp_plan.presets import PRESETS
+from bp_plan.rows import alike
 
 MODES: tuple[Mode, ...] = ("qlora", "lora-8bit", "lora", "full")
 MODE_LENGTH = 1024

@@ -13,11 +13,12 @@ import backpropagate
 from backpropagate.cli import app
 from backpropagate.failures import exit_code_of
 from backpropagate.options import with_options
-from backpropagate.recipe import learning_rate, resolve
 from backpropagate.serving import model_file
 from bp_core.config import TrainConfig
 from bp_core.settings import settings
 from bp_export.config import ExportConfig, ServeConfig
+from bp_plan.defaults import learning_rate
+from bp_plan.recipe import resolve
 
 HEAVY = ("torch", "transformers", "peft", "numpy", "pydantic", "tokenizers", "gguf", "huggingface_hub", "httpx")
 

@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 from tiny_models import save_tiny
 
 from backpropagate import Trainer
-from backpropagate.fit import sharing
 from bp_core.config import TrainConfig
 from bp_core.errors import BadValue
 from bp_cuda.rail import CpuRail, CudaRail
+from bp_plan.defaults import sharing
 from bp_runs import read_events
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked here")

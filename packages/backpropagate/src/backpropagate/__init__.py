@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bp_core.errors import BackpropagateError
+    from bp_plan.plan import Plan
 
     from .multi_run import MultiRun
-    from .plan import Plan
     from .trainer import Trainer
     from .training import Run
 

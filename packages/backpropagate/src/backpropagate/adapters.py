@@ -34,11 +34,11 @@ from bp_export import Export, Parity, export, verify
 from bp_export.config import ExportConfig
 from bp_export.pipeline import model_name
 from bp_export.weights.mlx import comes_from, is_quantized
+from bp_plan.plan import Plan
 from bp_runs import history
 from bp_runs.run_folder import RUN_FILE, RunFolder
 
 from . import models, report
-from .plan import Plan
 from .reference import loss_on_quantized, reference
 
 _ORIGIN = "run.json"

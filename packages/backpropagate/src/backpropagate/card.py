@@ -13,13 +13,13 @@ from huggingface_hub import ModelCardData, metadata_load, try_to_load_from_cache
 from bp_core.redact import redact
 from bp_core.units import gigabytes, short
 from bp_export.hub import Item
+from bp_plan.presets import of_hub_id
 from bp_runs import Summary, history, read_events
 from bp_runs.lock_file import LOCK_FILE, Lock
 
 from . import report
 from .document import Block, Code, Heading, Picture, Table, markdown
 from .parcel import Base, Gguf, Parcel
-from .presets import of_hub_id
 from .running import how_to_run
 
 CARD = "README.md"

@@ -6,10 +6,11 @@ from contextlib import suppress
 
 from bp_core.errors import BackpropagateError
 from bp_core.events import Event, Stepped, Watch
+from bp_plan import speed
+from bp_plan.plan import Plan
 from bp_runs.run_folder import RunFolder
 
-from . import models, pace
-from .plan import Plan
+from . import models
 
 _WARM_UP = 1  # steps that are slower than the rest
 
@@ -32,7 +33,7 @@ class Measuring:
         """Keep the speed of this run for the next one's estimate of time."""
         speeds = self._speeds[_WARM_UP:]
         with suppress(OSError, BackpropagateError):
-            pace.remember(self._plan.device, models.lasting_name(self._plan.base), self._plan.recipe, speeds)
+            speed.remember(self._plan.device, models.lasting_name(self._plan.base), self._plan.recipe, speeds)
 
     def _note_peak(self, peak: int) -> None:
         expected = self._plan.preflight.memory

@@ -18,9 +18,8 @@ from bp_core.errors import HubUnreachable, ModelNotFound, ModelUnusable, OutputU
 from bp_core.events import Notify, Progress
 from bp_core.folders import damage, home
 from bp_export import unpack_gguf
-
-from .architecture import KNOWN, architecture
-from .presets import PRESETS, Preset, meant, of_hub_id
+from bp_plan.architecture import KNOWN, architecture
+from bp_plan.presets import PRESETS, Preset, meant, of_hub_id
 
 DEFAULT = "smollm2-135m"
 # Weights once, as safetensors; whatever else a tokenizer or a converter may want; the page that names the licence.

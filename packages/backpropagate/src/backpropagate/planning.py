@@ -17,15 +17,17 @@ from bp_core.rail import Probe
 from bp_core.recipe import Recipe
 from bp_data import Prepared
 from bp_data.preparing.packing import pairs
+from bp_plan import speed
+from bp_plan.architecture import architecture
+from bp_plan.memory import GIB
+from bp_plan.micro_batch import Room, cut
+from bp_plan.plan import Plan
+from bp_plan.preflight import Preflight, preflight
+from bp_plan.presets import PRESETS
+from bp_plan.recipe import resolve
+from bp_plan.rows import Rows, alike, rows_of
 
-from . import models, pace
-from .architecture import architecture
-from .fit import Room, Rows, alike, cut, rows_of
-from .memory import GIB
-from .plan import Plan
-from .preflight import Preflight, preflight
-from .presets import PRESETS
-from .recipe import resolve
+from . import models
 from .shapes import too_large
 
 
@@ -63,7 +65,7 @@ def planned(config: TrainConfig, prepared: Prepared, place: Place, counts: Mappi
     recipe = resolve(config, rows, place.backend, model, _room(config, place.room))
     tokens = recipe.steps * recipe.batch_size * rows.largest(len(rows)).tokens / len(rows)
     expected = _preflight(config, recipe, model, (rows, _room(config, place.room)))
-    expected = dataclasses.replace(expected, seconds=pace.seconds(place.probe.device, name, recipe, tokens))
+    expected = dataclasses.replace(expected, seconds=speed.seconds(place.probe.device, name, recipe, tokens))
     remarks = (*models.remarks(_called(config.model, name), model), *expected.warnings())
     return Plan(recipe, place.probe.device, place.base, counts, expected, remarks)
 

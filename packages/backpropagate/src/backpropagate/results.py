@@ -15,11 +15,11 @@ from bp_core.recipe import Recipe
 from bp_core.units import gigabytes, short
 from bp_export import Export, Parity
 from bp_export.ollama import Registered
+from bp_plan.plan import Plan
+from bp_plan.preflight import Preflight
 
 from .commands import command, near
-from .plan import Plan
 from .planning import Outlook
-from .preflight import Preflight
 from .training import Run
 
 # Of the forms of a model; another one is named after what its base is kept in.

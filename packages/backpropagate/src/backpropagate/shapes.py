@@ -12,12 +12,12 @@ from bp_core.config import ALL_LINEAR, FULL_LIMIT, OFFLOAD_LIMIT, TrainConfig
 from bp_core.errors import BadValue, ModelTooLarge, ModelUnusable
 from bp_export.weights.merge import open_base
 from bp_export.weights.mlx import is_quantized
+from bp_plan.architecture import architecture
+from bp_plan.memory import GIB, most_parameters
+from bp_plan.micro_batch import Room, setup_of
+from bp_plan.presets import PRESETS
 
 from . import models
-from .architecture import architecture
-from .fit import Room, setup_of
-from .memory import GIB, most_parameters
-from .presets import PRESETS
 
 _HEADS = ("lm_head", "embed_out", "output")
 _EMBEDDINGS = ("embed", "wte", "wpe")

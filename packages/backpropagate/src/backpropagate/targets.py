@@ -11,12 +11,12 @@ from bp_core.errors import AdapterUnusable, ModelNotFound, RunNotFound, TargetNo
 from bp_core.events import Notify
 from bp_core.rail import Job
 from bp_core.settings import settings
+from bp_plan.presets import PRESETS
 from bp_runs import history
 from bp_runs.run_folder import RunFolder
 
 from . import models
 from .adapters import adapter_in, base_of, is_whole, job_for, mode_of, run_of
-from .presets import PRESETS
 
 BASE = "base"  # in place of a name: what the other one was trained from
 

@@ -27,6 +27,8 @@ from bp_export import Export
 from bp_export.config import ExportConfig, ExportFormat, PushConfig, Quantization
 from bp_export.hub import Pushed
 from bp_multirun.config import MultiRunConfig
+from bp_plan.defaults import optimizer, sharing
+from bp_plan.plan import Plan
 from bp_resilience import Signals
 from bp_runs import Claim, lock_file, run_folder, tracker_processes
 from bp_runs.run_folder import RunFolder
@@ -36,9 +38,7 @@ from . import comparison, held_out, models, pushing, targets
 from .adapters import adapter_in, beginning, export_adapter, is_whole, place
 from .comparison import Comparison, compare
 from .evaluation import Evaluation, evaluate
-from .fit import optimizer, sharing
 from .multi_run import MultiRun, multi_run
-from .plan import Plan
 from .planning import Place, planned
 from .screen import Screen
 from .shapes import refuse_misfits

@@ -18,6 +18,7 @@ from bp_core.process_group import agreed, nothing
 from bp_core.rail import Job, Opened, Rail
 from bp_core.recipe import Recipe
 from bp_data import Batches, ChatTokenizer, Prepared
+from bp_plan.plan import Plan
 from bp_resilience import Keeper, Signals, State, Surroundings, nvml
 from bp_resilience import train as run_loop
 from bp_runs import read_events
@@ -28,7 +29,6 @@ from . import models, report
 from .adapters import WEIGHTS, publish
 from .commands import resume_command
 from .measuring import Measuring
-from .plan import Plan
 from .questions import last_answer, spoken
 
 

@@ -1,63 +1,39 @@
-"""The one place where what the user left open is decided, with the reason for each decision."""
+"""What a setting becomes that the user left open, one rule each, with the reason."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
+import os
 from collections.abc import Mapping
 from typing import Any
 
-from bp_core import backends
-from bp_core.choices import PAIRED
+from bp_core.choices import PAIRED, Optimizer
 from bp_core.config import BATCH_SIZE, BETAS, EPOCHS, EVALUATIONS, GAMMA, RATES, TrainConfig
-from bp_core.recipe import Recipe
+from bp_core.process_group import launched
 
-from .architecture import architecture
-from .fit import Room, Rows, alike, cut, optimizer, sharing
+from .rows import Rows
 
 
-def resolve(
-    config: TrainConfig, rows: int | Rows, backend: str, model: Mapping[str, Any], room: Room | None = None
-) -> Recipe:
-    """A recipe for the rail `backend`; every value that the user did not set is explained.
+def sharing(config: TrainConfig) -> tuple[bool, str]:
+    """Whether processes share the weights out, and why; accelerate's launcher can ask for it too."""
+    if config.shard is not None:
+        return config.shard, "as set"
+    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true") and launched().size > 1:
+        return True, "accelerate was launched with --use_fsdp"
+    return False, "the default"
 
-    `rows`: examples, or packed rows, by number or by size; `model`: the base's config.json; `room`: where it must fit.
-    """
-    room = room or Room(backend, None, config.dtype)
-    sizes = rows if isinstance(rows, Rows) else alike(rows, config.length)
-    batch_size, steps, why = _duration(config, len(sizes))
-    open_values: dict[str, tuple[Any, str]] = {
-        "rank": (config.lora_rank, f"{config.lora_preset}, by name" if config.lora_preset else "the default"),
-        "alpha": alpha(config),
-        "learning_rate": learning_rate(model, config),
-        "max_length": (config.length, "with reasoning_trace" if config.reasoning_trace else "the default"),
-        "optimizer": optimizer(config, backend),
-        "shard": sharing(config),
-        **preference(config, sizes),
-        **_evaluation(config, steps),
-    }
-    as_cut = cut(config, architecture(model), sizes, room, batch_size)
-    for name in ("micro_batch", "activation_checkpointing"):
-        open_values[name] = getattr(as_cut, name), as_cut.why.get(name, "")
-    chosen = {name: getattr(config, name) for name in open_values}
-    for name in [name for name, value in chosen.items() if value is None]:
-        chosen[name], why[name] = open_values[name]
-    chosen["micro_batch"] = min(chosen["micro_batch"], batch_size)
-    if config.dtype == "auto" and config.mode == "full":
-        why["dtype"] = "auto: trained weights in float32 on the host, in bfloat16 on a card"
-    elif config.dtype == "auto" and room.dtype != "auto":
-        chosen["dtype"], why["dtype"] = room.dtype, "auto: what this device multiplies fast"
-    if config.backend == "auto":
-        why["backend"] = f"auto: the first of {', '.join(backends.PREFERRED)} that runs here"
-    fields = {f.name: getattr(config, f.name) for f in dataclasses.fields(TrainConfig)} | chosen
-    kept = {f.name for f in dataclasses.fields(Recipe)} & fields.keys()
-    settled = {name: fields[name] for name in kept - {"backend", "batch_size", "steps"}}
-    warmup = round(config.warmup_ratio * steps)
-    why["warmup_steps"] = f"{config.warmup_ratio:.0%} of the steps"
-    for field in dataclasses.fields(TrainConfig):
-        if field.name in kept and field.name not in why and getattr(config, field.name) == field.default:
-            why[field.name] = "the default"
-    return Recipe(backend=backend, batch_size=batch_size, steps=steps, warmup_steps=warmup, why=why, **settled)
+
+def optimizer(config: TrainConfig, backend: str) -> tuple[Optimizer, str]:
+    """What holds AdamW's moments, and why: those of an adapter are small, those of all weights are not."""
+    if config.optimizer:
+        return config.optimizer, "as set"
+    if config.full_ft_offload:
+        return "adamw", "full_ft_offload keeps the moments on the host"
+    if config.mode == "full" and sharing(config)[0]:
+        return "adamw", "shard: every process has a share of the moments"
+    if config.mode == "full" and backend == "cuda":
+        return "paged-adamw-8bit", "mode full on a card: moments in 8 bits, which may move to the host"
+    return "adamw", "the default"
 
 
 def alpha(config: TrainConfig) -> tuple[float, str]:
@@ -108,7 +84,7 @@ def learning_rate(model: Mapping[str, Any], config: TrainConfig) -> tuple[float,
     return float(f"{5e-4 * share * (2000 / width) ** exponent:.2g}"), f"for a model {width} wide{what}"
 
 
-def _duration(config: TrainConfig, rows: int) -> tuple[int, int, dict[str, str]]:
+def duration(config: TrainConfig, rows: int) -> tuple[int, int, dict[str, str]]:
     """Rows a step, the number of steps, and why."""
     why = {}
     kind = "packed rows" if config.packing else "pairs" if config.method in PAIRED else "examples"
@@ -123,7 +99,7 @@ def _duration(config: TrainConfig, rows: int) -> tuple[int, int, dict[str, str]]
     return batch_size, steps, why
 
 
-def _evaluation(config: TrainConfig, steps: int) -> dict[str, tuple[Any, str]]:
+def evaluation(config: TrainConfig, steps: int) -> dict[str, tuple[Any, str]]:
     """On what to evaluate, and when."""
     every = (max(1, steps // EVALUATIONS), f"steps ÷ {EVALUATIONS}")
     if config.eval_data is None and config.held_out is None:

@@ -1,13 +1,23 @@
 """A model's shape from its config.json: parameters, adapters, and which linears there are."""
 
 import pytest
-import torch
-from tiny_models import SIZES
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
-from backpropagate.architecture import KNOWN, architecture
-from backpropagate.presets import PRESETS
+from bp_plan.architecture import KNOWN, architecture
+from bp_plan.presets import PRESETS
 
+SIZES = dict(
+    vocab_size=300,
+    hidden_size=64,
+    intermediate_size=96,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=16,
+    max_position_embeddings=256,
+    pad_token_id=0,
+    bos_token_id=1,
+    eos_token_id=2,
+)
 # As the models' safetensors have them.
 PUBLISHED = {
     "smollm2-135m": 134_515_008,
@@ -36,9 +46,10 @@ def test_every_preset_of_a_known_family_is_pinned():
 
 @pytest.mark.parametrize("family", sorted(KNOWN))
 def test_shapes_are_those_of_the_real_model(family):
-    config = CONFIG_MAPPING[family](**SIZES)
+    torch, transformers = (pytest.importorskip(name) for name in ("torch", "transformers"))
+    config = transformers.CONFIG_MAPPING[family](**SIZES)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        model = transformers.AutoModelForCausalLM.from_config(config)
     shape = architecture(config.to_dict())
     assert shape.parameters == sum(parameter.numel() for parameter in model.parameters())
     real = {

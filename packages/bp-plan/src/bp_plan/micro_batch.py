@@ -3,40 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import accumulate
 
-from bp_core.choices import Optimizer
 from bp_core.config import TrainConfig
-from bp_core.process_group import launched
 
 from .architecture import Architecture
-from .memory import GIB, Device, Estimate, Load, Setup, estimate
+from .defaults import optimizer, sharing
+from .memory import GIB, Device, Estimate, Setup, estimate
+from .rows import Rows
 
 # Families of which examples may not share a row; the rail computes them one by one.
 _ONE_BY_ONE = frozenset({"qwen3_5_text", "qwen3_5", "gpt_oss", "bloom"})
-
-
-@dataclass(frozen=True)
-class Rows:
-    """How large rows are: `tokens[k]` and `targets[k]` bound any k + 1 rows together.
-
-    Where answers are rated, so many are `desirable`.
-    """
-
-    tokens: tuple[int, ...]
-    targets: tuple[int, ...]
-    desirable: int | None = None
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-    def largest(self, count: int) -> Load:
-        """The most that `count` rows can be."""
-        last = min(count, len(self.tokens)) - 1
-        return Load(self.tokens[last], self.targets[last], self.tokens[0])
 
 
 @dataclass(frozen=True)
@@ -58,18 +36,6 @@ class Cut:
     estimate: Estimate | None
     fits: bool | None
     why: Mapping[str, str]
-
-
-def rows_of(sizes: Iterable[tuple[int, int]], desirable: int | None = None) -> Rows:
-    """`sizes`: tokens and targets of each row."""
-    tokens, targets = (tuple(accumulate(sorted(column, reverse=True))) for column in zip(*sizes, strict=True))
-    return Rows(tokens, targets, desirable)
-
-
-def alike(count: int, length: int) -> Rows:
-    """Rows of which nothing is known but their greatest length: each full, and every token learned."""
-    sizes = tuple(length * (number + 1) for number in range(count))
-    return Rows(sizes, sizes)
 
 
 def cut(config: TrainConfig, model: Architecture | None, rows: Rows, room: Room, batch: int) -> Cut:
@@ -97,28 +63,6 @@ def cut(config: TrainConfig, model: Architecture | None, rows: Rows, room: Room,
 def _other_kernels(config: TrainConfig) -> bool:
     """Whether something computes of which the formula does not know what it keeps."""
     return bool(config.fp8 or config.liger or config.unsloth or sharing(config)[0])
-
-
-def sharing(config: TrainConfig) -> tuple[bool, str]:
-    """Whether processes share the weights out, and why; accelerate's launcher can ask for it too."""
-    if config.shard is not None:
-        return config.shard, "as set"
-    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true") and launched().size > 1:
-        return True, "accelerate was launched with --use_fsdp"
-    return False, "the default"
-
-
-def optimizer(config: TrainConfig, backend: str) -> tuple[Optimizer, str]:
-    """What holds AdamW's moments, and why: those of an adapter are small, those of all weights are not."""
-    if config.optimizer:
-        return config.optimizer, "as set"
-    if config.full_ft_offload:
-        return "adamw", "full_ft_offload keeps the moments on the host"
-    if config.mode == "full" and sharing(config)[0]:
-        return "adamw", "shard: every process has a share of the moments"
-    if config.mode == "full" and backend == "cuda":
-        return "paged-adamw-8bit", "mode full on a card: moments in 8 bits, which may move to the host"
-    return "adamw", "the default"
 
 
 def setup_of(config: TrainConfig, room: Room) -> Setup:

@@ -4,12 +4,13 @@ from typing import get_args
 
 import pytest
 
-from backpropagate.fit import Room, alike
-from backpropagate.memory import GIB
-from backpropagate.presets import PRESETS
-from backpropagate.recipe import resolve
 from bp_core.choices import Method, Mode
 from bp_core.config import TrainConfig
+from bp_plan.memory import GIB
+from bp_plan.micro_batch import Room
+from bp_plan.presets import PRESETS
+from bp_plan.recipe import resolve
+from bp_plan.rows import alike
 
 ROOM = Room("cuda", 24 * GIB, "bfloat16")
 COLUMNS = ("learning_rate", "rank", "alpha", "max_length", "dtype", "micro_batch", "activation_checkpointing")

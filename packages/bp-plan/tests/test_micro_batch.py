@@ -4,11 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backpropagate.architecture import architecture
-from backpropagate.fit import Room, alike, cut, rows_of
-from backpropagate.memory import GIB
-from backpropagate.presets import PRESETS
 from bp_core.config import TrainConfig
+from bp_plan.architecture import architecture
+from bp_plan.memory import GIB
+from bp_plan.micro_batch import Room, cut
+from bp_plan.presets import PRESETS
+from bp_plan.rows import alike, rows_of
 
 SHAPE = architecture(PRESETS["llama-3.2-1b"].config)
 

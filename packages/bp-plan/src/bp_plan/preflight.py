@@ -13,8 +13,8 @@ from bp_core.recipe import Recipe
 from bp_core.units import duration, gigabytes
 
 from .architecture import Architecture
-from .fit import Cut
 from .memory import GIB, Estimate, checkpoint
+from .micro_batch import Cut
 
 # Bits a weight of a GGUF in q4_k_m, embeddings included; measured on exports of SmolLM2-135M and llama.cpp's tables.
 _Q4_K_M_BITS = 4.9
