@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from bp_core.choices import Mode
-from bp_core.config import FULL_LIMIT, CompareConfig, EvalConfig, HarnessConfig, TrainConfig
+from bp_core.config import FULL_LIMIT, TrainConfig
 from bp_core.errors import ERRORS, PARTLY_DONE
 from bp_core.settings import settings
 from bp_data.check import KINDS
 from bp_data.check.config import CheckConfig
 from bp_data.formats.detect import FORMATS
+from bp_eval.config import CompareConfig, EvalConfig, HarnessConfig
 from bp_export.config import ExportConfig, PushConfig, ServeConfig
 from bp_multirun.config import MultiRunConfig
 from bp_plan.architecture import architecture

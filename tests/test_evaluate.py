@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from backpropagate import Trainer
 from backpropagate.cli import app
 from backpropagate.failures import exit_code_of
-from backpropagate.questions import last_answer
 from bp_core.examples import Example
+from bp_eval.questions import last_answer
 
 SETTINGS = dict(backend="cpu", dtype="float32", max_length=96, report_to="none")
 EVAL = ["--backend", "cpu", "--dtype", "float32"]

@@ -17,7 +17,7 @@ from bp_data import ChatTokenizer
 lm_eval = pytest.importorskip("lm_eval", reason="needs the group `harness`")
 HFLM = pytest.importorskip("lm_eval.models.huggingface").HFLM
 TaskManager = pytest.importorskip("lm_eval.tasks").TaskManager
-RailModel = pytest.importorskip("backpropagate.harness_model").RailModel
+RailModel = pytest.importorskip("bp_eval.lm_harness").RailModel
 ROWS = [
     {"q": "Question 1? The answer is", "choices": ["7", "14", "a cat sat"], "gold": 0},
     {"q": "Question 2? The answer is", "choices": ["7", "14 of course", "dogs"], "gold": 1},

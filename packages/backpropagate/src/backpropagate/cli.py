@@ -12,9 +12,10 @@ from typing import Annotated, Any
 import typer
 
 from bp_core.choices import TrainOn
-from bp_core.config import CompareConfig, EvalConfig, HarnessConfig, TrainConfig
+from bp_core.config import TrainConfig
 from bp_core.settings import settings as settings_of
 from bp_data.check.config import CheckConfig
+from bp_eval.config import CompareConfig, EvalConfig, HarnessConfig
 from bp_export.config import ExportConfig, PushConfig, ServeConfig
 from bp_multirun.config import MultiRunConfig
 from bp_runs.run_folder import NEWEST

@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from bp_core.backends import choose_rail
-from bp_core.config import CompareConfig
 from bp_core.contract import Contract
 from bp_core.errors import OutputUnusable
 from bp_core.events import Notify, Progress
 from bp_core.redact import redact
 from bp_data import ChatTokenizer
+from bp_eval.config import CompareConfig
+from bp_eval.questions import Question, answering, ask
 
 from . import document
 from .conversation import completed, gguf, user
 from .document import Block, Code, Heading, Table
 from .evaluation import opened
-from .held_out import Rows
-from .questions import Question, answering, ask, questions_in
+from .held_out import Rows, questions_in
 from .targets import Target, base
 
 TUNED, BASE, EXPORTED, EXPECTED = "tuned", "base", "exported", "in the data"
@@ -122,7 +122,8 @@ def _by_rail(
     who: Target, tokenizer: ChatTokenizer, asked: Asked, config: CompareConfig, notify: Notify, stage: str
 ) -> list[str]:
     with opened(who, config.backend, notify) as rail:
-        return ask(answering(rail, tokenizer, asked.contract, config.max_tokens), asked.questions, stage, notify)
+        answer = answering(rail, tokenizer.decode, tokenizer.stop_ids(asked.contract), config.max_tokens)
+        return ask(answer, asked.questions, stage, notify)
 
 
 def _by_file(file: Path, asked: Asked, config: CompareConfig, notify: Notify) -> list[str]:

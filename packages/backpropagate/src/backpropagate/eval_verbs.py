@@ -8,11 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bp_core.config import CompareConfig, EvalConfig, HarnessConfig, TrainConfig
+from bp_core.config import TrainConfig
 from bp_core.errors import BadValue
 from bp_data import ChatTokenizer
+from bp_eval import gates
+from bp_eval.config import CompareConfig, EvalConfig, HarnessConfig
 
-from . import comparison, held_out, judging, results
+from . import comparison, held_out, results
 from .commands import near
 from .evaluation import evaluate
 from .evaluation_report import show_comparison, show_evaluation, show_tasks
@@ -37,7 +39,7 @@ def evaluation(settings: Mapping[str, Any], name: str, data: str | None, columns
 
         found = evaluate(subject, rows, config, screen.notify)
     results.print_json(found.as_dict()) if json else show_evaluation(found)
-    judging.require(found.gates)
+    gates.require(found.gates)
 
 
 def compare(

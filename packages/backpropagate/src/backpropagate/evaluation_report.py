@@ -6,11 +6,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bp_core.gates import OF_ANSWERS, OF_LOSS, OF_PAIRS
+from bp_eval.bootstrap import Interval
+from bp_eval.gates import OF_ANSWERS, OF_LOSS, OF_PAIRS
+from bp_eval.measures import FEW, Compared, Evaluation
 
-from .bootstrap import Interval
 from .comparison import Comparison
-from .evaluation import FEW, Compared, Evaluation
 from .harness import Harnessed
 from .results import visible
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from bp_eval.bootstrap import Interval, Ratio, difference, mean_difference
 from bp_multirun import forgetting
 from bp_multirun.config import MultiRunConfig
 from bp_multirun.mergers import weights
 from bp_multirun.record import Record, Score
 
 from . import document
-from .bootstrap import Interval, Ratio, difference, mean_difference
 from .document import Block, Heading, Picture, Table
 from .heat_map import heat_map
 from .report import number_text

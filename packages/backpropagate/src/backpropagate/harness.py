@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bp_core.config import HarnessConfig
 from bp_core.errors import BadValue, HubUnreachable, ModelUnusable, PackageMissing
 from bp_core.events import Notify, Progress
 from bp_core.rail import Rail
 from bp_data import ChatTokenizer
+from bp_eval.bootstrap import RESAMPLES
+from bp_eval.config import HarnessConfig
 
 from . import models
-from .bootstrap import RESAMPLES
 from .evaluation import opened
 from .targets import Target
 
@@ -87,7 +87,7 @@ def _model(rail: Rail, subject: Target, notify: Notify) -> Any:
     config = models.description(folder)
     config = config.get("text_config", config)
     length = config.get("max_position_embeddings") or _LONGEST
-    kind = importlib.import_module(".harness_model", __package__).RailModel
+    kind = importlib.import_module("bp_eval.lm_harness").RailModel
     return kind(rail, tokenizer, end, length, notify)
 
 

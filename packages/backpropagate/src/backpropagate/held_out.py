@@ -19,6 +19,7 @@ from bp_data.formats.records import Preference, Rated
 from bp_data.masking.reasoning import Limits
 from bp_data.preparing.hold_out import hold_out
 from bp_data.reading.files import Data, columns_in, lasting, require
+from bp_eval.questions import Question, last_answer, spoken
 
 from .adapters import merged_in
 from .targets import Target
@@ -125,3 +126,18 @@ def _rows(
     good = found[::2] if paired else [row for row in found if row.desirable]
     bad = found[1::2] if paired else []
     return Rows(source, good[:samples], prepared.contract, tokenizer, prepared.report.truncated, bad[:samples])
+
+
+def questions_in(rows: Rows, count: int) -> list[Question]:
+    """Up to `count` questions, spread over the rows. A row asks for its last answer; raw text asks for nothing."""
+    found = [(row, start, end) for row in rows.examples for start, end in [last_answer(row)] if start > 1]
+    count = min(count, len(found))
+    chosen = [found[number * len(found) // count] for number in range(count)]
+    return [_question(rows, row, start, end) for row, start, end in chosen]
+
+
+def _question(rows: Rows, row: Example, start: int, end: int) -> Question:
+    prompt, answer = row.tokens[:start], row.tokens[start:end]
+    decode = rows.tokenizer.decode
+    expected = spoken(answer, decode, rows.tokenizer.stop_ids(rows.contract))
+    return Question([int(token) for token in prompt], decode(prompt), expected, end - start)

@@ -20,6 +20,7 @@ from bp_core.process_group import launched
 from bp_core.rail import Job
 from bp_data import ChatTokenizer
 from bp_data.reading.files import Data, lasting
+from bp_eval.measures import losses
 from bp_multirun.config import MultiRunConfig
 from bp_multirun.record import GENERAL, Record, Score, Scores, states
 from bp_multirun.session import Hands, Session
@@ -29,7 +30,7 @@ from bp_runs import Claim, history, run_folder
 from . import forgetting_report, held_out, models
 from .adapters import MULTI_RUN, publish_merged
 from .commands import multi_run_command
-from .evaluation import losses, opened
+from .evaluation import opened
 from .screen import Screen
 from .stage_data import Source, StageData, anew, as_list, sources
 from .targets import BASE, Target

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bp_core.backends import choose_rail
-from bp_core.config import CompareConfig, EvalConfig, TrainConfig
+from bp_core.config import TrainConfig
 from bp_core.contract import CONTRACT_FILE, Contract
 from bp_core.errors import BadValue
 from bp_core.events import Event, Notify, Progress, Watch
@@ -23,6 +23,8 @@ from bp_data import ChatTokenizer, prepare
 from bp_data.masking.reasoning import Limits
 from bp_data.preparing.hold_out import hold_out
 from bp_data.reading.files import Data, columns_in, lasting, require
+from bp_eval.config import CompareConfig, EvalConfig
+from bp_eval.measures import Evaluation
 from bp_export import Export
 from bp_export.config import ExportConfig, ExportFormat, PushConfig, Quantization
 from bp_export.hub import Pushed
@@ -37,7 +39,7 @@ from bp_runs.versions import versions
 from . import comparison, held_out, models, pushing, targets
 from .adapters import adapter_in, beginning, export_adapter, is_whole, place
 from .comparison import Comparison, compare
-from .evaluation import Evaluation, evaluate
+from .evaluation import evaluate
 from .multi_run import MultiRun, multi_run
 from .planning import Place, planned
 from .screen import Screen

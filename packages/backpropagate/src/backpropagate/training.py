@@ -18,6 +18,7 @@ from bp_core.process_group import agreed, nothing
 from bp_core.rail import Job, Opened, Rail
 from bp_core.recipe import Recipe
 from bp_data import Batches, ChatTokenizer, Prepared
+from bp_eval.questions import last_answer, spoken
 from bp_plan.plan import Plan
 from bp_resilience import Keeper, Signals, State, Surroundings, nvml
 from bp_resilience import train as run_loop
@@ -29,7 +30,6 @@ from . import models, report
 from .adapters import WEIGHTS, publish
 from .commands import resume_command
 from .measuring import Measuring
-from .questions import last_answer, spoken
 
 
 @dataclass(frozen=True)
@@ -166,21 +166,18 @@ def _questions(work: Work) -> list[report.Question]:
     rows = [(example.tokens, *last_answer(example)) for example in good if example.desirable]
     where = "held out" if rows else "from the training rows"
     rows = rows or [(sample.tokens, len(sample.prompt), len(sample.tokens)) for sample in work.prepared.samples]
-    reading = work.tokenizer, work.prepared.contract
+    decode, stop = work.tokenizer.decode, work.tokenizer.stop_ids(work.prepared.contract)
     return [
-        report.Question(
-            where, tokens[:start], work.tokenizer.decode(tokens[:start]), spoken(tokens[start:end], *reading)
-        )
+        report.Question(where, tokens[:start], decode(tokens[:start]), spoken(tokens[start:end], decode, stop))
         for tokens, start, end in rows
         if start > 1  # less is a text without a question
     ]
 
 
 def _answer(work: Work, prompt: Sequence[int], adapter: bool) -> str:
-    contract = work.prepared.contract
-    stop = work.tokenizer.stop_ids(contract)
+    stop = work.tokenizer.stop_ids(work.prepared.contract)
     made = work.rail.generate(prompt, limit=report.LIMIT, stop=stop, adapter=adapter)
-    return spoken(made, work.tokenizer, contract)
+    return spoken(made, work.tokenizer.decode, stop)
 
 
 def _best(state: State, keeper: Keeper, rail: Rail, watch: Watch) -> int:

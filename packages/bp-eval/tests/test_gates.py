@@ -2,9 +2,9 @@ import math
 
 import pytest
 
-from bp_core.config import CompareConfig, EvalConfig
 from bp_core.errors import BadValue
-from bp_core.gates import METRICS, gates_in
+from bp_eval.config import CompareConfig, EvalConfig
+from bp_eval.gates import METRICS, gates_in
 
 
 @pytest.mark.parametrize("sign", ["<", "<=", ">", ">="])

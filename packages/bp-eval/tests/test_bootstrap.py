@@ -7,11 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backpropagate import bootstrap
-from backpropagate.bootstrap import RESAMPLES, Ratio, difference, interval, mean_difference
-from backpropagate.judging import judge, require
 from bp_core.errors import GateFailed
-from bp_core.gates import gates_in
+from bp_eval import bootstrap
+from bp_eval.bootstrap import RESAMPLES, Ratio, difference, interval, mean_difference
+from bp_eval.gates import gates_in, judge, require
 
 ROWS = st.lists(st.tuples(st.floats(0, 1e6), st.integers(1, 500)), min_size=1, max_size=30)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backpropagate.metrics import contains, exact_match, f1, regex, words
+from bp_eval.metrics import contains, exact_match, f1, regex, words
 
 TEXT = st.text(max_size=40) | st.lists(st.sampled_from(["the", "a", "cat", "Cat!", "sat", "on", "7", ""])).map(" ".join)
 

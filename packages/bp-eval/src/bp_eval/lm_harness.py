@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from lm_eval.api.instance import Instance
@@ -15,10 +15,10 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
+from bp_core.contract import Bos
 from bp_core.errors import BadValue
 from bp_core.events import Notify, Progress
 from bp_core.rail import Rail
-from bp_data import ChatTokenizer
 
 _Pair = tuple[Any, list[int], list[int]]  # texts, tokens before, tokens to be predicted
 
@@ -27,10 +27,28 @@ class _Enough(Exception):
     """The text has reached a place where the task says to stop."""
 
 
+class Tokenizer(Protocol):
+    """A vocabulary with its chat template; `prefix` are the ids that the tokenizer itself begins a text with."""
+
+    bos_token: str | None
+
+    @property
+    def prefix(self) -> Sequence[int]: ...
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def template(self) -> str: ...
+    def token(self, text: str) -> int | None: ...
+    def bos(self, text: str) -> Bos: ...
+    def encode(self, text: str) -> list[int]: ...
+    def decode(self, ids: Sequence[int]) -> str: ...
+    def render(self, messages: Sequence[dict[str, str]], add_generation_prompt: bool = False) -> str: ...
+
+
 class RailModel(TemplateLM):  # type: ignore[misc]
     """An open rail. Tokens, windows and truncation are those of lm_eval's own model for transformers, HFLM."""
 
-    def __init__(self, rail: Rail, tokenizer: ChatTokenizer, end: int, max_length: int, notify: Notify) -> None:
+    def __init__(self, rail: Rail, tokenizer: Tokenizer, end: int, max_length: int, notify: Notify) -> None:
         super().__init__()
         self._rail, self._tokenizer, self._end, self._notify = rail, tokenizer, end, notify
         self._max_length = max_length
