@@ -11,7 +11,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-from backpropagate import models
+from backpropagate.models import locate
 from bp_export.weights import safetensors_file
 
 HIDDEN, FEED, LAYERS, HEADS, KV_HEADS, WORDS, RANK = 2048, 8192, 16, 32, 8, 49152, 16
@@ -64,7 +64,7 @@ def write(folder: Path) -> tuple[Path, Path]:
     adapter.mkdir()
     _write_shards(base, Random(dict(_base_shapes()), ml_dtypes.bfloat16))
     (base / "config.json").write_text(json.dumps(CONFIG))
-    words = models.locate("smollm2-135m", lambda progress: None)
+    words = locate.locate("smollm2-135m", lambda progress: None)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(words / name, base / name)
     pairs = Random(dict(_adapter_shapes()), np.float32)

@@ -39,7 +39,7 @@ NOTE = "<!-- Written by docs/generate.py. Change the code, then run `uv run pyth
 
 
 def cli() -> str:
-    words = [sys.executable, "-m", "typer", "backpropagate.cli", "utils", "docs", "--name", "backprop"]
+    words = [sys.executable, "-m", "typer", "backpropagate.cli.app", "utils", "docs", "--name", "backprop"]
     done = subprocess.run(words, capture_output=True, text=True, encoding="utf-8", check=True)
     return html.unescape(done.stdout).strip() + "\n"
 

@@ -22,8 +22,8 @@ from safetensors.torch import load_file
 from tiny_models import batch, recipe
 
 from backpropagate import Trainer
-from backpropagate.cli import app
-from backpropagate.failures import exit_code_of
+from backpropagate.cli.app import app
+from backpropagate.cli.exit_codes import exit_code_of
 from bp_core.errors import Interrupted, PeerLost
 from bp_core.events import MemoryShrunk, Stepped
 from bp_core.examples import Example

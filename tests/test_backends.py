@@ -11,7 +11,7 @@ from faults.runs import prepare
 
 import bp_mlx
 from backpropagate import Trainer
-from backpropagate.planning import outlook
+from backpropagate.training.planning import outlook
 from bp_core import backends
 from bp_core.config import TrainConfig
 from bp_core.errors import MlxUnavailable, UnknownBackend

@@ -10,10 +10,10 @@ import pytest
 from ollama_server import OllamaServer
 
 import backpropagate
-from backpropagate.cli import app
-from backpropagate.failures import exit_code_of
-from backpropagate.options import with_options
-from backpropagate.serving import model_file
+from backpropagate.cli.app import app
+from backpropagate.cli.exit_codes import exit_code_of
+from backpropagate.cli.options import with_options
+from backpropagate.cli.serve import model_file
 from bp_core.config import TrainConfig
 from bp_core.settings import settings
 from bp_export.config import ExportConfig, ServeConfig
@@ -30,13 +30,13 @@ def loaded_by(code):
     return done.stdout.splitlines()[-1]
 
 
-@pytest.mark.parametrize("code", ["import backpropagate", "import backpropagate.cli", "import bp_core.rail"])
+@pytest.mark.parametrize("code", ["import backpropagate", "import backpropagate.cli.app", "import bp_core.rail"])
 def test_importing_loads_nothing_heavy(code):
     assert loaded_by(code) == "[]"
 
 
 def test_help_loads_nothing_heavy_but_what_typer_brings():
-    code = "from backpropagate.cli import app\nfrom backpropagate.failures import exit_code_of\n"
+    code = "from backpropagate.cli.app import app\nfrom backpropagate.cli.exit_codes import exit_code_of\n"
     assert loaded_by(code + 'exit_code_of(app, ["train", "--help"])') == "['pydantic']"
 
 

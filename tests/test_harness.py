@@ -7,9 +7,9 @@ import datasets
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from backpropagate.cli import app
-from backpropagate.failures import exit_code_of
-from backpropagate.harness import _numbers
+from backpropagate.cli.app import app
+from backpropagate.cli.exit_codes import exit_code_of
+from backpropagate.evaluation.harness import _numbers
 from bp_core.backends import find
 from bp_core.rail import Job
 from bp_data import ChatTokenizer

@@ -1,6 +1,6 @@
 from xml.etree import ElementTree
 
-from backpropagate.heat_map import heat_map
+from backpropagate.reports.heat_map import heat_map
 
 SVG = "{http://www.w3.org/2000/svg}"
 

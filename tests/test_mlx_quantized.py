@@ -13,7 +13,7 @@ from mlx_lm.convert import convert
 from safetensors.numpy import load_file, save_file
 
 from backpropagate import Trainer
-from backpropagate.adapters import job_for
+from backpropagate.models.published import job_for
 from bp_core.backends import find
 from bp_core.errors import AdapterUnusable, BadValue, ModelUnusable
 from bp_core.rail import Job

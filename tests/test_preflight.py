@@ -5,8 +5,8 @@ import json
 import pytest
 
 from backpropagate import Trainer
-from backpropagate.cli import app
-from backpropagate.failures import exit_code_of
+from backpropagate.cli.app import app
+from backpropagate.cli.exit_codes import exit_code_of
 from bp_plan.memory import GIB
 
 

@@ -15,9 +15,9 @@ import yaml
 from push_hub import READER, TOKEN, connected
 
 from backpropagate import Trainer
-from backpropagate.cli import app
-from backpropagate.failures import exit_code_of
-from backpropagate.parcel import parcel
+from backpropagate.cli.app import app
+from backpropagate.cli.exit_codes import exit_code_of
+from backpropagate.hub.files import parcel
 from bp_export.config import PushConfig
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")]

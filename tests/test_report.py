@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backpropagate import Trainer
-from backpropagate.chart import loss_chart
-from backpropagate.document import Code, Heading, Picture, Table, html, markdown
+from backpropagate.reports.document import Code, Heading, Picture, Table, html, markdown
+from backpropagate.reports.line_chart import loss_chart
 from bp_core.errors import Diverged
 from bp_core.events import Stepped
 

@@ -7,8 +7,8 @@ import shutil
 import pytest
 
 from backpropagate import Trainer
-from backpropagate.cli import app
-from backpropagate.failures import exit_code_of
+from backpropagate.cli.app import app
+from backpropagate.cli.exit_codes import exit_code_of
 from bp_core.errors import BadValue, CheckpointUnusable, Interrupted, NothingToResume, ResumeMismatch, RunAlive
 from bp_core.events import Evaluated, Started, Stepped, StoppedEarly, Warned
 from bp_runs import Claim

@@ -4,9 +4,9 @@ import shutil
 import pytest
 import tiny_families
 
-from backpropagate.cli import app
-from backpropagate.failures import exit_code_of
-from backpropagate.models import fingerprint
+from backpropagate.cli.app import app
+from backpropagate.cli.exit_codes import exit_code_of
+from backpropagate.models.locate import fingerprint
 from bp_core.errors import BadValue
 from bp_core.folders import write_json
 from bp_export import export

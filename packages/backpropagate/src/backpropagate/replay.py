@@ -14,7 +14,7 @@ from bp_runs import history
 from bp_runs.lock_file import LOCK_FILE, Lock
 
 from .trainer import Trainer
-from .training import Run
+from .training.run import Run
 
 # A hash that is another one when these are set is no surprise.
 _CHANGED_BY = {"model": ("template", "tokenizer", "base"), "samples": ("data",), "eval_data": ("evaluation data",)}

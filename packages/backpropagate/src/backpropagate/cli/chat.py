@@ -1,0 +1,44 @@
+"""The command chat."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+
+from ..export.chat import Speaker, Turn, user
+
+
+def converse(speaker: Speaker, prompt: str | None, system: str | None, limit: int) -> None:
+    """Answer `prompt` once on stdout; without one, talk until the user leaves."""
+    turns: list[Turn] = [{"role": "system", "content": system}] if system else []
+    if prompt is not None:
+        _say(speaker, [*turns, user(prompt)], limit)
+        return
+    console = Console(stderr=True)
+    console.print("[dim]Write a message; /new starts over, /bye or Ctrl-D leaves.[/]")
+    talk = list(turns)
+    while (line := _read_line(console)) not in (None, "/bye"):
+        if line == "/new":
+            talk = list(turns)
+        elif line:
+            talk.append(user(line))
+            talk.append({"role": "assistant", "content": _say(speaker, talk, limit)})
+
+
+def _say(speaker: Speaker, turns: list[Turn], limit: int) -> str:
+    def show(text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    try:
+        return speaker.answer(turns, limit, show)
+    finally:
+        show("\n")
+
+
+def _read_line(console: Console) -> str | None:
+    try:
+        return console.input("[bold cyan]> [/]").strip()
+    except EOFError:
+        return None
