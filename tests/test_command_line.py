@@ -1,5 +1,6 @@
 """The command line is derived from the settings, quick to start, and keeps data on stdout."""
 
+import ast
 import dataclasses
 import json
 import subprocess
@@ -10,7 +11,7 @@ import pytest
 from ollama_server import OllamaServer
 
 import backpropagate
-from backpropagate.cli.app import app
+from backpropagate.cli.app import Backprop, Data, Listed, Ollama, app
 from backpropagate.cli.exit_codes import exit_code_of
 from backpropagate.cli.options import with_options
 from backpropagate.cli.serve import model_file
@@ -35,9 +36,25 @@ def test_importing_loads_nothing_heavy(code):
     assert loaded_by(code) == "[]"
 
 
-def test_help_loads_nothing_heavy_but_what_typer_brings():
-    code = "from backpropagate.cli.app import app\nfrom backpropagate.cli.exit_codes import exit_code_of\n"
-    assert loaded_by(code + 'exit_code_of(app, ["train", "--help"])') == "['pydantic']"
+HELP = "from backpropagate.cli.app import app\nfrom backpropagate.cli.exit_codes import exit_code_of\n"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["data", "--help"], ["ollama", "--help"]])
+def test_help_loads_nothing_heavy(words):
+    assert loaded_by(HELP + f"exit_code_of(app, {words})") == "[]"
+
+
+@pytest.mark.parametrize("command", ["train", "multi-run", "eval", "export"])
+def test_help_of_a_command_loads_no_framework(command):
+    loaded = loaded_by(HELP + f'exit_code_of(app, ["{command}", "--help"])')
+    assert not {"torch", "transformers", "peft"} & set(ast.literal_eval(loaded))
+
+
+@pytest.mark.parametrize("group", [Backprop, Data, Ollama])
+def test_a_command_is_listed_with_the_help_that_it_has_itself(group):
+    for name, place in group.table.items():
+        listed = Listed(name, place)
+        assert listed.described().help == listed.loaded().help != ""
 
 
 def test_public_names_are_these():

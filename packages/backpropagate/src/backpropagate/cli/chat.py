@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
+import typer
 from rich.console import Console
 
-from ..export.chat import Speaker, Turn, user
+from ..export.chat import Speaker, Turn, speaker, user
+from .quiet import quiet_libraries
 
 
-def converse(speaker: Speaker, prompt: str | None, system: str | None, limit: int) -> None:
+def chat(
+    target: Annotated[str, typer.Argument(help="A .gguf file, an adapter or model folder, or an output folder.")],
+    prompt: Annotated[str | None, typer.Option(help="Ask this once and stop.")] = None,
+    system: Annotated[str | None, typer.Option(help="A system message to begin with.")] = None,
+    max_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.", min=1)] = 512,
+) -> None:
+    """Talk to a trained model: the GGUF through llama.cpp, an adapter through its training backend."""
+    quiet_libraries()
+    with speaker(target) as model:
+        _converse(model, prompt, system, max_tokens)
+
+
+def _converse(speaker: Speaker, prompt: str | None, system: str | None, limit: int) -> None:
     """Answer `prompt` once on stdout; without one, talk until the user leaves."""
     turns: list[Turn] = [{"role": "system", "content": system}] if system else []
     if prompt is not None:

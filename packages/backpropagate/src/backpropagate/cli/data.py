@@ -1,20 +1,22 @@
-"""The verbs of `backprop data`: each calls bp_data and shows what came of it."""
+"""The commands of `backprop data`: show, check, split, convert."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.text import Text
 
 from bp_core.choices import TrainOn
+from bp_core.config import TrainConfig
 from bp_core.errors import BadValue
-from bp_data import ChatTokenizer, convert, read
-from bp_data.check import check
+from bp_data import ChatTokenizer, read
+from bp_data import convert as convert_row
+from bp_data.check import check as check_rows
 from bp_data.check.config import CheckConfig
 from bp_data.formats.records import demonstrations
 from bp_data.formats.write import reshape
@@ -28,15 +30,25 @@ from ..models import locate
 from ..progress import Screen
 from . import tables
 from .data_check_tables import show_check
+from .options import Columns, Json, option, with_options
 from .quiet import quiet_libraries
 
 
-def show(file: str, model: str, rows: int, skip: int, columns: str, train_on: TrainOn, *, json: bool) -> None:
+def show(
+    file: Annotated[str, typer.Argument(help="The data file.")],
+    model: Annotated[str, typer.Option(help="The model whose tokenizer and chat template to use.")] = TrainConfig.model,
+    rows: Annotated[int, typer.Option("--rows", "-n", help="How many rows.", min=1)] = 3,
+    skip: Annotated[int, typer.Option(help="Leave out the first so many.", min=0)] = 0,
+    columns: Columns = TrainConfig.columns,
+    train_on: Annotated[TrainOn, option(TrainConfig, "train_on")] = TrainConfig.train_on,
+    json: Json = False,
+) -> None:
+    """Show rows as the model will see them: the rendered text, what is learned of it, and its tokens."""
     quiet_libraries()
     with Screen() as screen:
         folder = locate.locate(model, screen.notify)
     tokenizer = ChatTokenizer.open(folder)
-    records = (convert(row) for row in islice(read(file, columns_in(columns)), skip, skip + rows))
+    records = (convert_row(row) for row in islice(read(file, columns_in(columns)), skip, skip + rows))
     found = [shown(row, tokenizer, train_on) for record in records for row in demonstrations(record)]
     if not found:
         raise BadValue(f"there are no rows after the first {skip}.", where=file, fix="Use a smaller --skip.")
@@ -48,18 +60,32 @@ def show(file: str, model: str, rows: int, skip: int, columns: str, train_on: Tr
         _print_row(row, console)
 
 
-def check_file(settings: Mapping[str, Any], file: str, columns: str, *, json: bool) -> int:
-    """Returns the exit code: 1 if there are findings at or above `fail_on`."""
+@with_options(CheckConfig)
+def check(
+    settings: dict[str, Any],
+    file: Annotated[str, typer.Argument(help="The data file.")],
+    columns: Columns = TrainConfig.columns,
+    json: Json = False,
+) -> None:
+    """Find what is wrong in a data file, each fault with its line; exits with 1 if there is an error."""
     quiet_libraries()
     config = CheckConfig(**settings)
     with Screen() as screen:
         tokenizer = ChatTokenizer.open(locate.locate(config.model, screen.notify)) if config.model else None
-        report = check(file, config, tokenizer, columns_in(columns), screen.notify)
+        report = check_rows(file, config, tokenizer, columns_in(columns), screen.notify)
     tables.print_json(report.as_dict()) if json else show_check(report)
-    return 1 if report.fails(config.fail_on) else 0
+    raise typer.Exit(1 if report.fails(config.fail_on) else 0)
 
 
-def split(file: str, held_out: float, seed: int, output: str | None, columns: str, *, json: bool) -> None:
+def split(
+    file: Annotated[str, typer.Argument(help="The data file.")],
+    held_out: Annotated[float, typer.Option(help="Share of the different conversations to hold out, 0 to 1.")],
+    seed: Annotated[int, typer.Option(help="Another seed holds out others.")] = 42,
+    output: Annotated[str | None, typer.Option(help="Folder for the two files. Default: beside the file.")] = None,
+    columns: Columns = TrainConfig.columns,
+    json: Json = False,
+) -> None:
+    """Divide a file into rows to train on and rows held out; the same conversation is never in both."""
     done = split_file(file, held_out, seed=seed, folder=output, columns=columns_in(columns))
     if json:
         tables.print_json(done.as_dict())
@@ -69,7 +95,13 @@ def split(file: str, held_out: float, seed: int, output: str | None, columns: st
         print(f"{done.repeated} rows repeat another; each stands on the side of the first.", file=sys.stderr)
 
 
-def convert_file(file: str, to: str, output: str | None, columns: str) -> None:
+def convert(
+    file: Annotated[str, typer.Argument(help="The data file.")],
+    to: Annotated[str, typer.Option(help="The format: openai, sharegpt or alpaca.")],
+    output: Annotated[str | None, typer.Option(help="The file to write. Default: stdout.")] = None,
+    columns: Columns = TrainConfig.columns,
+) -> None:
+    """Write a file's conversations in another format, as JSON lines."""
     lines = (line(row) for row in reshape(read(file, columns_in(columns)), to))
     if output is None:
         sys.stdout.buffer.writelines(lines)

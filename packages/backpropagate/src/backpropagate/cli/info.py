@@ -1,4 +1,4 @@
-"""What a bug report needs to say about a machine."""
+"""The command info: what a bug report needs to say about a machine."""
 
 from __future__ import annotations
 
@@ -16,6 +16,15 @@ from bp_core.backends import find, rails
 from bp_core.folders import home
 from bp_runs.versions import versions
 
+from . import tables
+from .options import Json
+
+
+def info(json: Json = False) -> None:
+    """Show versions, backends and folders, for a bug report."""
+    found = describe()
+    tables.print_json(found) if json else _show(found)
+
 
 def describe() -> dict[str, Any]:
     """Versions, backends, folders and free disk space (bytes)."""
@@ -30,7 +39,7 @@ def describe() -> dict[str, Any]:
     }
 
 
-def show(found: dict[str, Any]) -> None:
+def _show(found: dict[str, Any]) -> None:
     """`describe` for a person."""
     table = Table(show_header=False, box=None, pad_edge=False)
     for name in ("python", "platform", "processors", "home"):

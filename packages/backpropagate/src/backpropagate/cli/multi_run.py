@@ -1,11 +1,12 @@
-"""The verb multi-run: calls the package and shows what came of it."""
+"""The command multi-run."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -17,20 +18,34 @@ from bp_multirun.config import MultiRunConfig
 
 from ..hints import command, near
 from ..multi_run import report
-from ..multi_run.session import MultiRun, begun, multi_run, plans, settings_of
+from ..multi_run.session import MultiRun, begun, plans, settings_of
+from ..multi_run.session import multi_run as run_stages
 from ..multi_run.stage_data import sources
 from ..reports import document
 from ..trainer import Trainer
 from . import tables
+from .options import Json, with_options
 from .quiet import quiet_libraries
 
 
-def run(values: Mapping[str, Any], data: Sequence[str], resume: str, *, dry_run: bool, json: bool) -> None:
+@with_options(TrainConfig, also=(MultiRunConfig,))
+def multi_run(
+    settings: dict[str, Any],
+    data: Annotated[
+        list[str] | None, typer.Option(help="The examples of a stage; given again, those of the next. As for train.")
+    ] = None,
+    resume: Annotated[
+        str, typer.Option(help="Go on with a session as it was begun: its output folder, or the id of a stage's run.")
+    ] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
+    json: Json = False,
+) -> None:
+    """Train stage after stage and merge them into one adapter; again with one more --data it goes on from there."""
     quiet_libraries()
-    training, merging = settings_of(values)
+    training, merging = settings_of(settings)
     if resume:
         known_training, known_merging, known_data = begun(resume)
-        _refuse_others(values, known_training | known_merging, data)
+        _refuse_others(settings, known_training | known_merging, data or [])
         training, merging, data = known_training, known_merging, known_data
     config, multi = TrainConfig(**training), MultiRunConfig(**merging)
     if not data:
@@ -38,7 +53,7 @@ def run(values: Mapping[str, Any], data: Sequence[str], resume: str, *, dry_run:
     if dry_run:
         _show_plans(config, multi, data, json)
         return
-    done = multi_run(config, multi, data, Trainer)
+    done = run_stages(config, multi, data, Trainer)
     tables.print_json(done.as_dict()) if json else _show(done)
     done.require()
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
+from bp_core.config import TrainConfig
 from bp_core.settings import settings
 
 
@@ -49,6 +51,15 @@ def option(config: type, name: str, kind: Callable[..., Any] = typer.Option) -> 
     return kind(help=next(setting.help for setting in settings(config) if setting.name == name))
 
 
-def given(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings without those left at None."""
-    return {name: value for name, value in settings.items() if value is not None}
+def parsed_by(kind: type[TyperCommand]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Let a class of its own read a command's words."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        command.__dict__["parsed_by"] = kind
+        return command
+
+    return decorate
+
+
+Columns = Annotated[str, option(TrainConfig, "columns")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]

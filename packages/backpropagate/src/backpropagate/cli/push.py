@@ -1,11 +1,11 @@
-"""The verb `push`."""
+"""The command push."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
@@ -14,10 +14,19 @@ from bp_export.config import PushConfig
 
 from ..hub.push import Shipment, gather
 from . import tables
+from .options import Json, with_options
 from .quiet import quiet_libraries
 
 
-def push(settings: Mapping[str, Any], path: str, repo: str, *, dry_run: bool, json: bool) -> None:
+@with_options(PushConfig)
+def push(
+    settings: dict[str, Any],
+    path: Annotated[str, typer.Argument(help="A .gguf file, an adapter or model folder, or an output folder.")],
+    repo: Annotated[str, typer.Option(help="Where to: owner/name. It is made if it is not there.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the files and the card, and send nothing.")] = False,
+    json: Json = False,
+) -> None:
+    """Upload what was trained to the Hugging Face hub, with a card. The token: HF_TOKEN, or `hf auth login`."""
     quiet_libraries()
     shipment = gather(Path(path), repo, PushConfig(**settings))
     if dry_run:

@@ -1,10 +1,12 @@
-"""`backprop quickstart`: the whole way once, on the embedded model."""
+"""The command quickstart: the whole way once, on the embedded model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.console import Console
 
 from bp_core.errors import FileMissing
@@ -16,6 +18,7 @@ from ..models import locate
 from ..progress import Screen
 from ..trainer import Trainer
 from . import tables
+from .quiet import quiet_libraries
 
 DATA = Path("examples", "quickstart.jsonl")
 QUESTIONS = (
@@ -26,13 +29,18 @@ QUESTIONS = (
 _LIMIT = 40  # tokens of an answer
 
 
-def demonstrate(output: Path, steps: int, backend: str) -> None:
-    """Ask, train, ask again from the exported file, and say what to do next."""
+def quickstart(
+    output: Annotated[str, typer.Option(help="Folder for everything that is written.")] = "output",
+    steps: Annotated[int, typer.Option(help="Optimizer steps.", min=1)] = 48,
+    backend: Annotated[str, typer.Option(help="Where to train.")] = "auto",
+) -> None:
+    """Train, prove, export and ask the embedded small model, from start to finish in a few minutes."""
+    quiet_libraries()
     if not DATA.is_file():
         raise FileMissing("there is no such file.", where=str(DATA), fix="Run this in the project's folder.")
     console = Console(stderr=True)
     console.print(f"[bold]Training {locate.DEFAULT} on {DATA}[/]: a bakery's own assistant. Files go to {output}.")
-    trainer = Trainer(locate.DEFAULT, output=str(output), backend=backend)
+    trainer = Trainer(locate.DEFAULT, output=output, backend=backend)
     with Screen() as screen:
         locate.locate(locate.DEFAULT, screen.notify)
         before = _ask("ask the untrained model", screen, lambda q: trainer.generate(q, limit=_LIMIT, adapter=False))

@@ -1,4 +1,4 @@
-"""The verbs that look back: list-runs, show-run, diff-runs, replay, export-runs, errors."""
+"""The commands that look back: list-runs, show-run, diff-runs, replay, export-runs, errors."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import difflib
 import io
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -24,15 +25,23 @@ from bp_runs.summary import STATUSES
 from ..replay import parsed
 from ..replay import replay as replay_run
 from . import tables
+from .options import Json
 from .quiet import quiet_libraries
 
+RunName = Annotated[str, typer.Argument(help="Id, unique beginning of one, or run folder.")]
 _COLOURS = {"finished": "green", "failed": "red", "interrupted": "yellow", "running": "cyan", "paused": "cyan"}
 # What tells where and when a run was, not what it is.
 _OWN = ("id", "folder", "host", "pid", "pid_began", "started", "heartbeat", "exports", "recipe", "versions")
 _MOMENTS = ("pid_began", "started", "heartbeat")
 
 
-def list_runs(status: str | None, *, json: bool) -> None:
+def list_runs(
+    status: Annotated[
+        str | None, typer.Option(help="Only these: running, paused, finished, failed or interrupted.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List every run of this user, newest first, wherever its folder is."""
     if status and status not in STATUSES:
         raise BadValue(f"there is no status {status!r}; there are: {', '.join(STATUSES)}.")
     entries = [entry for entry in history.entries() if status in (None, entry.status_now())]
@@ -47,8 +56,9 @@ def list_runs(status: str | None, *, json: bool) -> None:
     Console().print(table if entries else "There are no runs.")
 
 
-def show_run(name: str, *, json: bool) -> None:
-    entry = history.find(name)
+def show_run(run: RunName, json: Json = False) -> None:
+    """Show all that the ledger knows of a run."""
+    entry = history.find(run)
     if json:
         tables.print_json(entry.as_dict())
         return
@@ -57,7 +67,10 @@ def show_run(name: str, *, json: bool) -> None:
             print(f"{key:24} {_text(value) if key not in _MOMENTS else moment(value)}")
 
 
-def diff_runs(first: str, second: str, *, json: bool) -> None:
+def diff_runs(
+    first: RunName, second: Annotated[str, typer.Argument(help="The other run.")], json: Json = False
+) -> None:
+    """Show two runs side by side, only what differs: recipe, data, versions, results."""
     a, b = history.find(first), history.find(second)
     left, right = _flat(a), _flat(b)
     names = [name for name in {**left, **right} if name not in _OWN and left.get(name) != right.get(name)]
@@ -70,13 +83,22 @@ def diff_runs(first: str, second: str, *, json: bool) -> None:
     Console().print(table if names else "These runs do not differ.")
 
 
-def replay(name: str, assignments: Sequence[str], *, json: bool) -> None:
+def replay(
+    run: Annotated[str, typer.Argument(help="Id, unique beginning of one, run folder, or run.lock file.")],
+    set: Annotated[list[str] | None, typer.Option(help="A setting to change, as name=value; may be repeated.")] = None,
+    json: Json = False,
+) -> None:
+    """Do a run again, after checking that data, base model and tokenizer are still the same."""
     quiet_libraries()
-    run = replay_run(name, parsed(assignments), lambda text: print(f"warning: {text}", file=sys.stderr))
-    tables.print_json(run.as_dict()) if json else tables.show_run(run)
+    done = replay_run(run, parsed(set or []), lambda text: print(f"warning: {text}", file=sys.stderr))
+    tables.print_json(done.as_dict()) if json else tables.show_run(done)
 
 
-def export_runs(format: str, output: str | None) -> None:
+def export_runs(
+    format: Annotated[str, typer.Option(help="jsonl or csv.")] = "jsonl",
+    output: Annotated[str | None, typer.Option(help="The file to write. Default: stdout.")] = None,
+) -> None:
+    """Write all runs as a table for other tools."""
     if format not in ("jsonl", "csv"):
         raise BadValue(f"there is no format {format!r}; there are: jsonl, csv.")
     rows = [entry.as_dict() for entry in history.entries()]
@@ -90,7 +112,11 @@ def export_runs(format: str, output: str | None) -> None:
         draft.write_text(text, encoding="utf-8", newline="")
 
 
-def errors(code: str | None, *, json: bool) -> None:
+def errors(
+    code: Annotated[str | None, typer.Argument(help="Only this code.")] = None,
+    json: Json = False,
+) -> None:
+    """Explain error codes and what to do about each."""
     if code and code.upper() not in ERRORS:
         near = difflib.get_close_matches(code.upper(), ERRORS, 1, cutoff=0.5)
         raise UnknownError(f"there is no error {code!r}" + (f"; did you mean {near[0]}?" if near else "."))

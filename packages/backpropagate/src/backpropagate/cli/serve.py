@@ -1,9 +1,12 @@
-"""`backprop serve`: which file is meant, and a server for it until the user stops it."""
+"""The command serve: which file is meant, and a server for it until the user stops it."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Annotated, Any
+
+import typer
 
 from bp_core.errors import FileMissing
 from bp_export.config import ServeConfig
@@ -12,6 +15,28 @@ from bp_runs import history
 
 from ..hints import command
 from . import tables
+from .options import Json, with_options
+from .quiet import quiet_libraries
+
+
+@with_options(ServeConfig)
+def serve(
+    settings: dict[str, Any],
+    target: Annotated[str, typer.Argument(help="A .gguf file, an output folder, or a run whose export it was.")],
+    json: Json = False,
+) -> None:
+    """Serve a GGUF over HTTP as OpenAI does, to this machine only, until Ctrl-C."""
+    quiet_libraries()
+    config = ServeConfig(**settings)
+    file = model_file(target)
+    if config.open_to_network and not is_local(config.host):
+        _warn(config)
+    with LlamaServer(file, config) as server:
+        _announce(server, file, json)
+        try:
+            server.wait()
+        except KeyboardInterrupt:
+            print("Stopped.", file=sys.stderr)
 
 
 def model_file(target: str) -> Path:
@@ -33,19 +58,6 @@ def model_file(target: str) -> Path:
         output = Path(entry.folder).parent.parent
         raise FileMissing(f"run {entry.id} has no .gguf file.", fix=f"Make one: {command('export', output)}")
     return files[-1]
-
-
-def serve(target: str, config: ServeConfig, *, json: bool) -> None:
-    """Serve until Ctrl-C, which is the way to end it."""
-    file = model_file(target)
-    if config.open_to_network and not is_local(config.host):
-        _warn(config)
-    with LlamaServer(file, config) as server:
-        _announce(server, file, json)
-        try:
-            server.wait()
-        except KeyboardInterrupt:
-            print("Stopped.", file=sys.stderr)
 
 
 def _warn(config: ServeConfig) -> None:
