@@ -1,4 +1,4 @@
-"""Settings: frozen dataclasses, help beside the default. Command line, environment and docs derive from them."""
+"""The settings of training, help and range beside the default. Command line, environment and docs derive from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A settings class: its fields with help, range and default, checked when it is made."""
+"""Settings classes: frozen dataclasses whose fields have help, a range and a default; checked when one is made.
+
+Command line, environment and docs derive from them.
+"""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def test_secrets_do_not_reach_the_log(lines):
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no pseudo-terminals")
 def test_on_a_terminal_there_is_a_bar_with_speed_and_time_left():
     code = (
-        "from backpropagate.progress import Screen\nfrom test_screen import stepped\nfrom bp_core.events import *\n"
+        "from backpropagate.progress import Screen\nfrom test_progress import stepped\nfrom bp_core.events import *\n"
         "with Screen() as s:\n    w = s.showing('r'); w(Started(0, 100)); w(stepped(40)); w(Warned(40, 'odd [x]'))\n"
         "    s._bars.refresh()\n"
     )
