@@ -17,7 +17,7 @@ from pathlib import Path
 FAULTS = ["", "jane.doe@bakery.test", "it\u00e2\u20ac\u2122s", "\u200b", " <|im_end|>", "\x07"]
 SIDE = """
 import json, resource, sys, time
-from bp_core.config import CheckConfig
+from bp_data.check.config import CheckConfig
 from bp_data import ChatTokenizer
 from bp_data.check import check
 file, near, model = json.loads(sys.argv[1])

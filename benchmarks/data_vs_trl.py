@@ -23,7 +23,7 @@ from pathlib import Path
 import psutil
 from alpaca_like import write
 
-from backpropagate import models
+from backpropagate.models import locate
 
 HERE = Path(__file__).parent
 OURS = ("backpropagate", HERE / "data_ours.py", None)
@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=2048, help="tokens in a packed row")
     parser.add_argument("--out", type=Path, help="write the result as JSON here")
     options = parser.parse_args()
-    model = str(models.locate("smollm2-135m", lambda progress: None))
+    model = str(locate.locate("smollm2-135m", lambda progress: None))
     runs: dict[str, list[dict]] = {name: [] for name, _, _ in (OURS, *THEIRS)}
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "rows.jsonl"

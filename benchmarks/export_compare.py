@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bp_export.gguf_file import GgufFile
+from bp_export.gguf.reader import GgufFile
 
 worst = {}
 for type_ in ("f16", "q8_0"):

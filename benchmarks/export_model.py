@@ -11,8 +11,8 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-from backpropagate import models
-from bp_export import weights
+from backpropagate.models import locate
+from bp_export.weights import safetensors_file
 
 HIDDEN, FEED, LAYERS, HEADS, KV_HEADS, WORDS, RANK = 2048, 8192, 16, 32, 8, 49152, 16
 SHARDS = 2
@@ -64,11 +64,11 @@ def write(folder: Path) -> tuple[Path, Path]:
     adapter.mkdir()
     _write_shards(base, Random(dict(_base_shapes()), ml_dtypes.bfloat16))
     (base / "config.json").write_text(json.dumps(CONFIG))
-    words = models.locate("smollm2-135m", lambda progress: None)
+    words = locate.locate("smollm2-135m", lambda progress: None)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(words / name, base / name)
     pairs = Random(dict(_adapter_shapes()), np.float32)
-    list(weights.write(adapter / "adapter_model.safetensors", pairs, pairs.names()))
+    list(safetensors_file.write(adapter / "adapter_model.safetensors", pairs, pairs.names()))
     (adapter / "adapter_config.json").write_text(json.dumps(ADAPTER | {"base_model_name_or_path": str(base)}))
     return base, adapter
 
@@ -79,9 +79,9 @@ def _write_shards(base: Path, source: Random) -> None:
     for number in range(SHARDS):
         part = names[number * len(names) // SHARDS : (number + 1) * len(names) // SHARDS]
         file = f"model-{number + 1:05d}-of-{SHARDS:05d}.safetensors"
-        places |= dict.fromkeys(weights.write(base / file, source, part), file)
-    size = sum(weights.size(source, name) for name in names)
-    (base / weights.INDEX).write_text(json.dumps({"metadata": {"total_size": size}, "weight_map": places}))
+        places |= dict.fromkeys(safetensors_file.write(base / file, source, part), file)
+    size = sum(safetensors_file.size(source, name) for name in names)
+    (base / safetensors_file.INDEX).write_text(json.dumps({"metadata": {"total_size": size}, "weight_map": places}))
 
 
 def _base_shapes() -> Iterator[tuple[str, tuple[int, ...]]]:

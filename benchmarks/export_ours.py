@@ -5,17 +5,17 @@ import sys
 import time
 from pathlib import Path
 
-from bp_export import vocab
-from bp_export.convert import Converter
-from bp_export.merge import trained_weights
-from bp_export.proof import Prover, Subject
-from bp_export.quantization import quantize
+from bp_export.gguf import vocabulary
+from bp_export.gguf.convert import Converter
+from bp_export.llama_cpp.quantize import quantize
+from bp_export.proof.prover import Prover, Subject
+from bp_export.weights.merge import trained_weights
 
 a = json.loads(sys.argv[1])
 adapter, base, out = Path(a["adapter"]), Path(a["base"]), Path(a["out"])
 if a["do"] == "convert":
     converter = Converter(trained_weights(adapter, base), base, a["type"])
-    converter.write(out, vocab.read(base, converter.vocabulary_size), base.name)
+    converter.write(out, vocabulary.read(base, converter.vocabulary_size), base.name)
 elif a["do"] == "quantize":
     quantize(Path(a["plain"]), out, a["type"])
 else:

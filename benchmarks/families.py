@@ -28,10 +28,11 @@ sys.path.insert(0, str(TESTS))
 import reference  # noqa: E402 - the reference's own summary of a file
 import tiny_families  # noqa: E402
 
-from bp_export import Engine, quantize, vocab  # noqa: E402
-from bp_export.convert import Converter  # noqa: E402
-from bp_export.divergence import Divergence  # noqa: E402
-from bp_export.merge import open_base  # noqa: E402
+from bp_export import Engine, quantize  # noqa: E402
+from bp_export.gguf import vocabulary  # noqa: E402
+from bp_export.gguf.convert import Converter  # noqa: E402
+from bp_export.proof.divergence import Divergence  # noqa: E402
+from bp_export.weights.merge import open_base  # noqa: E402
 
 DIRECT = ("f16", "bf16", "q8_0")
 QUANTISED = ("q6_k", "q5_k_m", "q4_k_m")
@@ -41,7 +42,7 @@ ROUNDED = ("rope_freqs.weight", "ssm_a")  # equal but for the last bit: numpy's 
 
 def convert(folder: Path, type_: str, target: Path) -> Path:
     converter = Converter(open_base(folder), folder, type_)
-    converter.write(target, vocab.read(folder, converter.vocabulary_size), folder.name)
+    converter.write(target, vocabulary.read(folder, converter.vocabulary_size), folder.name)
     return target
 
 

@@ -19,12 +19,12 @@ from typing import Any
 from memory_trace import trace
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 
-from backpropagate.architecture import architecture
-from backpropagate.fit import alike
-from backpropagate.memory import GIB, Load, Setup, estimate
-from backpropagate.presets import PRESETS
-from backpropagate.recipe import resolve
 from bp_core.config import FULL_LIMIT, TrainConfig
+from bp_plan.architecture import architecture
+from bp_plan.memory import GIB, Load, Setup, estimate
+from bp_plan.presets import PRESETS
+from bp_plan.recipe import resolve
+from bp_plan.rows import alike
 
 RESULTS = Path(__file__).parent / "results" / "memory_grid.json"
 CARDS = (6, 8, 12, 16, 24, 32, 48, 80)  # GiB

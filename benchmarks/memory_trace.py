@@ -28,9 +28,9 @@ from torch.utils._pytree import tree_iter
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 
-from bp_core.config import Recipe
 from bp_core.examples import Batch
-from bp_cuda import adapter, attention, quantized, relief
+from bp_core.recipe import Recipe
+from bp_cuda import adapter, attention, memory_saving, quantized
 from bp_cuda import optimizer as optimizers
 from bp_cuda.gradients import Gradients
 from bp_cuda.rail import CpuRail
@@ -88,7 +88,7 @@ def trace(config: PreTrainedConfig, recipe: Recipe, lengths: list[int], *, card:
         rail.optimizer = optimizers.build(rail.parameters, recipe)
         rail.gradients = Gradients(rail.team, rail.parameters)
         if recipe.activation_checkpointing:
-            relief.recompute_layers(rail.model)
+            memory_saving.recompute_layers(rail.model)
         for _ in range(1 + (recipe.mode == "full")):  # its first update makes room that the second step finds taken
             for _ in range(1 + twice):
                 rail.accumulate(batch, 1.0)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sft_vs_trl import OURS, WARM_UP, machine, measure
 
-from backpropagate import models
+from backpropagate.models import locate
 
 MODES = {
     "lora": {},
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(MODES), default=list(MODES), help="modes to run, by name")
     parser.add_argument("--out", type=Path, help="write the result as JSON here")
     options = parser.parse_args()
-    model = str(models.locate("smollm2-135m", lambda progress: None))
+    model = str(locate.locate("smollm2-135m", lambda progress: None))
     common = {
         "model": model, "data": str(Path(options.data).resolve()), "batch": 4, "length": 512, "steps": options.steps,
         "samples": None, "warm_up": WARM_UP, "dtype": "auto",

@@ -20,10 +20,10 @@ import function_descriptions
 from function_descriptions import LIBRARIES
 
 from backpropagate import Trainer
-from backpropagate.heat_map import heat_map
-from backpropagate.multi_run import PROBE
-from bp_core.multi_run import HELD_OUT
+from backpropagate.multi_run.session import PROBE
+from backpropagate.reports.heat_map import heat_map
 from bp_data.split import split
+from bp_multirun.config import HELD_OUT
 
 WAYS: dict[str, dict[str, Any]] = {
     "sequential": {"merge": "sequential"},

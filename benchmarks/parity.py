@@ -25,14 +25,16 @@ from trl import KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
 from trl.experimental.cpo import CPOConfig, CPOTrainer
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
-from backpropagate import Trainer, models
-from bp_core.config import Method, Recipe
+from backpropagate import Trainer
+from backpropagate.models import locate
+from bp_core.choices import Method
 from bp_core.examples import Example
 from bp_core.rail import Job
+from bp_core.recipe import Recipe
 from bp_cuda.rail import CpuRail
 from bp_data import ChatTokenizer
-from bp_data.batches import Step
-from bp_export.merge import write_merged
+from bp_data.preparing.batches import Step
+from bp_export.weights.merge import write_merged
 from bp_resilience import learning_rate
 from bp_resilience.evaluation import drift_of
 
@@ -311,7 +313,7 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
-    model, found = models.locate(options.model, lambda progress: None), []
+    model, found = locate.locate(options.model, lambda progress: None), []
     print(f"{'what':32}{'reference':26}{'ours':>14}{'theirs':>14}{'difference':>12}{'allowed':>9}")
     with tempfile.TemporaryDirectory() as folder:
         for row in everything(model, Path(folder)):

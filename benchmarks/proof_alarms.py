@@ -27,16 +27,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # several processes share the pro
 sys.path.insert(0, str(Path(__file__).parents[1] / "packages/bp-export/tests"))
 
 import tiny_families
+from bp_export.convert import Converter
+from bp_export.quantization import FILE_TYPES
+from bp_export.vocab import read as read_vocabulary
 from trained_adapters import TrainedAdapter, Training, train
 
 from backpropagate import models
 from bp_core.rail import Job
 from bp_cuda.rail import CpuRail
 from bp_export import quantize
-from bp_export.convert import Converter
 from bp_export.proof import Prover, Subject
-from bp_export.quantization import FILE_TYPES
-from bp_export.vocab import read as read_vocabulary
 
 DATA = Path("examples", "quickstart.jsonl")
 FAMILIES = ("llama31", "qwen3", "gemma3", "phi4-mini", "mistral")

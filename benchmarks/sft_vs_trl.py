@@ -17,7 +17,7 @@ from pathlib import Path
 
 import alpaca_like
 
-from backpropagate import models
+from backpropagate.models import locate
 
 WARM_UP = 2
 HERE = Path(__file__).parent
@@ -60,7 +60,7 @@ def generated(path: Path, count: int) -> Path:
 
 
 def compare(options: argparse.Namespace, data: Path) -> None:
-    model = str(models.locate("smollm2-135m", lambda progress: None))
+    model = str(locate.locate("smollm2-135m", lambda progress: None))
     common = {
         "model": model, "data": str(data.resolve()), "batch": 4, "length": 512, "steps": options.steps,
         "samples": options.samples, "warm_up": WARM_UP, "extra": {},

@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bp_core.backends import choose_rail
-
 from backpropagate import Trainer
+from bp_core.backends import choose_rail
 from bp_core.contract import CONTRACT_FILE
 from bp_core.examples import Sample
 from bp_core.folders import write_json

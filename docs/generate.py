@@ -14,27 +14,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from backpropagate.architecture import architecture
-from backpropagate.fit import Room, alike, cut
-from backpropagate.memory import GIB
-from backpropagate.presets import PRESETS
-from bp_core.config import (
-    FULL_LIMIT,
-    CheckConfig,
-    CompareConfig,
-    EvalConfig,
-    ExportConfig,
-    HarnessConfig,
-    Mode,
-    PushConfig,
-    ServeConfig,
-    TrainConfig,
-    settings,
-)
+from bp_core.choices import Mode
+from bp_core.config import FULL_LIMIT, TrainConfig
 from bp_core.errors import ERRORS, PARTLY_DONE
-from bp_core.multi_run import MultiRunConfig
+from bp_core.settings import settings
 from bp_data.check import KINDS
-from bp_data.formats import FORMATS
+from bp_data.check.config import CheckConfig
+from bp_data.formats.detect import FORMATS
+from bp_eval.config import CompareConfig, EvalConfig, HarnessConfig
+from bp_export.config import ExportConfig, PushConfig, ServeConfig
+from bp_multirun.config import MultiRunConfig
+from bp_plan.architecture import architecture
+from bp_plan.memory import GIB
+from bp_plan.micro_batch import Room, cut
+from bp_plan.presets import PRESETS
+from bp_plan.rows import alike
 
 MODES: tuple[Mode, ...] = ("qlora", "lora-8bit", "lora", "full")
 MODE_LENGTH = 1024
@@ -45,7 +39,7 @@ NOTE = "<!-- Written by docs/generate.py. Change the code, then run `uv run pyth
 
 
 def cli() -> str:
-    words = [sys.executable, "-m", "typer", "backpropagate.cli", "utils", "docs", "--name", "backprop"]
+    words = [sys.executable, "-m", "typer", "backpropagate.cli.app", "utils", "docs", "--name", "backprop"]
     done = subprocess.run(words, capture_output=True, text=True, encoding="utf-8", check=True)
     return html.unescape(done.stdout).strip() + "\n"
 

@@ -18,7 +18,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from faults import damage, disk, kills, memory, processes, runs, stops
 
-from bp_core.rail import find
+from bp_core.backends import find
 
 
 class Campaign:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from backpropagate import models
+from backpropagate.models import locate
 from bp_core.errors import OutputUnusable
 from bp_core.folders import new_folder
 
@@ -32,7 +32,7 @@ def home(tmp_path_factory, worker_id):
 @pytest.fixture(scope="session")
 def smollm2(home):
     """The embedded model, unpacked."""
-    return models.locate("smollm2-135m", lambda progress: None)
+    return locate.locate("smollm2-135m", lambda progress: None)
 
 
 @pytest.fixture(scope="session")

@@ -22,15 +22,15 @@ from safetensors.torch import load_file
 from tiny_models import batch, recipe
 
 from backpropagate import Trainer
-from backpropagate.cli import app
-from backpropagate.failures import exit_code_of
+from backpropagate.cli.app import app
+from backpropagate.cli.exit_codes import exit_code_of
 from bp_core.errors import Interrupted, PeerLost
 from bp_core.events import MemoryShrunk, Stepped
 from bp_core.examples import Example
 from bp_core.rail import Job
-from bp_cuda import team
+from bp_cuda import process_group
+from bp_cuda.fsdp import plain, together
 from bp_cuda.rail import CpuRail
-from bp_cuda.sharding import plain, together
 from bp_data import Batches
 from bp_resilience import Keeper, train
 
@@ -196,8 +196,8 @@ class Signalled(CpuRail):
 
 def silence(rank):
     """Process 1 does not answer, and process 0 gives it up."""
-    team._PATIENCE = timedelta(seconds=2)
-    joined = team.join(torch.device("cpu"))
+    process_group._PATIENCE = timedelta(seconds=2)
+    joined = process_group.join(torch.device("cpu"))
     if rank == 1:
         time.sleep(6)
         return 5
@@ -209,5 +209,5 @@ def silence(rank):
 
 
 def long_words(rank):
-    told = team.join(torch.device("cpu")).gather(["x" * 1000 * rank, float("nan")])
+    told = process_group.join(torch.device("cpu")).gather(["x" * 1000 * rank, float("nan")])
     return 7 if [len(text) for text, _ in told] == [0, 1000, 2000] else 8

@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 
-from backpropagate.cli import app
-from backpropagate.failures import exit_code_of
+from backpropagate.cli.app import app
+from backpropagate.cli.exit_codes import exit_code_of
 
 GOOD = json.dumps({"prompt": "Hi", "completion": "Hello."}) + "\n"
 

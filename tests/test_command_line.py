@@ -1,71 +1,14 @@
-"""The command line is derived from the settings, quick to start, and keeps data on stdout."""
+"""Commands do what they say, and keep data on stdout."""
 
-import dataclasses
 import json
-import subprocess
-import sys
 from pathlib import Path
 
-import pytest
 from ollama_server import OllamaServer
 
 import backpropagate
-from backpropagate.cli import app
-from backpropagate.failures import exit_code_of
-from backpropagate.options import with_options
-from backpropagate.recipe import learning_rate, resolve
-from backpropagate.serving import model_file
-from bp_core.config import ExportConfig, ServeConfig, TrainConfig, settings
-
-HEAVY = ("torch", "transformers", "peft", "numpy", "pydantic", "tokenizers", "gguf", "huggingface_hub", "httpx")
-
-
-def loaded_by(code):
-    """The heavy modules that a fresh interpreter has loaded after `code`."""
-    script = f"import sys\n{code}\nprint([name for name in {HEAVY} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    return done.stdout.splitlines()[-1]
-
-
-@pytest.mark.parametrize("code", ["import backpropagate", "import backpropagate.cli", "import bp_core.rail"])
-def test_importing_loads_nothing_heavy(code):
-    assert loaded_by(code) == "[]"
-
-
-def test_help_loads_nothing_heavy_but_what_typer_brings():
-    code = "from backpropagate.cli import app\nfrom backpropagate.failures import exit_code_of\n"
-    assert loaded_by(code + 'exit_code_of(app, ["train", "--help"])') == "['pydantic']"
-
-
-def test_public_names_are_these():
-    assert set(backpropagate.__all__) == {
-        "BackpropagateError", "MultiRun", "Plan", "Run", "Trainer", "__version__",
-    }  # fmt: skip
-    assert all(getattr(backpropagate, name) for name in backpropagate.__all__)
-    with pytest.raises(AttributeError, match="Trainr"):
-        backpropagate.Trainr  # noqa: B018
-
-
-@pytest.mark.parametrize(("verb", "config"), [("train", TrainConfig), ("export", ExportConfig), ("serve", ServeConfig)])
-def test_every_setting_is_an_option_with_its_help_and_variable(verb, config, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "400")
-    assert exit_code_of(app, [verb, "--help"]) == 0
-    page = capsys.readouterr().out
-    for setting in settings(config):
-        assert f"--{setting.name.replace('_', '-')} " in page
-        assert setting.help in page
-        assert f"BACKPROPAGATE_{verb.upper()}_{setting.name.upper()}" in page
-
-
-def test_options_and_environment_arrive_as_settings(monkeypatch):
-    @with_options(ExportConfig)
-    def command(settings, name: str):
-        seen.update(settings, name=name)
-
-    seen = {}
-    command(name="x", **dataclasses.asdict(ExportConfig(quantization="f16")))
-    assert seen == {"name": "x", **dataclasses.asdict(ExportConfig(quantization="f16"))}
-    assert {f.name for f in dataclasses.fields(ExportConfig)} < set(seen)
+from backpropagate.cli.app import app
+from backpropagate.cli.exit_codes import exit_code_of
+from backpropagate.cli.serve import model_file
 
 
 def test_the_environment_sets_a_default(rows, tiny_llama, capsys, monkeypatch):
@@ -109,19 +52,3 @@ def test_train_and_export_print_json_for_scripts(rows, tiny_llama, tmp_path, cap
     assert done["parity"]["proven"] and done["path"].endswith("tiny-llama-q8_0.gguf")
     assert exit_code_of(app, ["chat", done["path"], "--prompt", "Hi", "--max-tokens", "4"]) == 0
     assert capsys.readouterr().out.endswith("\n")
-
-
-@pytest.mark.parametrize(
-    ("model", "rate"),
-    [
-        ({"model_type": "llama", "hidden_size": 576}, 1.3e-3),
-        ({"model_type": "llama", "hidden_size": 4096}, 2.9e-4),
-        ({"model_type": "qwen2", "hidden_size": 3584}, 4.8e-4),
-        ({"model_type": "gemma3", "text_config": {"hidden_size": 2560}}, 4.1e-4),
-        ({}, 2e-4),
-    ],
-)
-def test_the_learning_rate_follows_the_width_of_the_model(model, rate):
-    assert learning_rate(model, TrainConfig())[0] == rate
-    assert resolve(TrainConfig(), 20, "cpu", model).learning_rate == rate
-    assert resolve(TrainConfig(learning_rate=1e-5), 20, "cpu", model).learning_rate == 1e-5

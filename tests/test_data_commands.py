@@ -11,13 +11,13 @@ import huggingface_hub
 import pytest
 
 from backpropagate import Trainer
-from backpropagate.cli import app
-from backpropagate.failures import exit_code_of
+from backpropagate.cli.app import app
+from backpropagate.cli.exit_codes import exit_code_of
 from bp_data import ChatTokenizer, convert, prepare, read
 
 ROOT = Path(__file__).parent.parent
 FAULTS, HELD_OUT = ROOT / "examples" / "faults.jsonl", ROOT / "examples" / "faults-held-out.jsonl"
-BACKPROP = [sys.executable, "-c", "from backpropagate.cli import main; main()"]
+BACKPROP = [sys.executable, "-c", "from backpropagate.cli.app import main; main()"]
 QUESTION = {"role": "user", "content": "Why\x1b[31m?"}
 ANSWER = {"role": "assistant", "content": "Because [bold]so[/]."}
 

@@ -12,8 +12,8 @@ import pytest
 import typer
 from typer.main import get_command
 
-from backpropagate.cli import app
-from backpropagate.failures import exit_code_of
+from backpropagate.cli.app import app
+from backpropagate.cli.exit_codes import exit_code_of
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "docs" / "data.md"

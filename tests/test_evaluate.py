@@ -10,10 +10,8 @@ from safetensors.numpy import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from backpropagate import Trainer
-from backpropagate.cli import app
-from backpropagate.failures import exit_code_of
-from backpropagate.questions import last_answer
-from bp_core.examples import Example
+from backpropagate.cli.app import app
+from backpropagate.cli.exit_codes import exit_code_of
 
 SETTINGS = dict(backend="cpu", dtype="float32", max_length=96, report_to="none")
 EVAL = ["--backend", "cpu", "--dtype", "float32"]
@@ -297,9 +295,3 @@ def test_pairs_tell_how_often_the_chosen_answer_wins(tiny_llama, tmp_path, measu
 def test_a_gate_on_accuracy_needs_pairs(tiny_llama, data, backprop):
     code, _, err = backprop("eval", tiny_llama, "--data", data, "--gate", "accuracy>0", *EVAL)
     assert code == 1 and "INPUT_NOTHING_TO_EVALUATE" in err and "no pairs" in err and "load " not in err
-
-
-def test_of_several_answers_the_last_is_asked_for():
-    assert last_answer(Example((9,) * 8, bytes([0, 0, 1, 1, 0, 0, 1, 0]))) == (6, 7)
-    assert last_answer(Example((9,) * 4, bytes([0, 0, 1, 1]))) == (2, 4)
-    assert last_answer(Example((9,) * 3, bytes([0, 1, 1]))) == (1, 3)

@@ -15,8 +15,9 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from backpropagate import Trainer
-from backpropagate.adapters import adapter_in, samples_of
-from backpropagate.conversation import speaker
+from backpropagate.export.chat import speaker
+from backpropagate.export.export import samples_of
+from backpropagate.models.published import adapter_in
 from bp_core.contract import Contract
 from bp_core.errors import NothingToResume, ResumeMismatch
 from bp_core.events import Finished, MemoryShrunk, Planned, Started, Stepped
@@ -151,7 +152,7 @@ def test_micro_batches_of_one_train_like_the_whole_batch(tiny_llama, rows, tmp_p
     np.testing.assert_allclose(small.losses, plain.losses, rtol=1e-4)
 
 
-BACKPROP = [sys.executable, "-c", "from backpropagate.cli import main; main()"]
+BACKPROP = [sys.executable, "-c", "from backpropagate.cli.app import main; main()"]
 
 
 def arguments(model, rows, output):

@@ -6,8 +6,8 @@ import pytest
 from safetensors.torch import load_file
 
 from backpropagate import Trainer
-from backpropagate.cli import app
-from backpropagate.failures import exit_code_of
+from backpropagate.cli.app import app
+from backpropagate.cli.exit_codes import exit_code_of
 from bp_core.config import TrainConfig
 from bp_core.errors import BadValue, ModelTooLarge
 

@@ -7,16 +7,17 @@ import datasets
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from backpropagate.cli import app
-from backpropagate.failures import exit_code_of
-from backpropagate.harness import _numbers
-from bp_core.rail import Job, find
+from backpropagate.cli.app import app
+from backpropagate.cli.exit_codes import exit_code_of
+from backpropagate.evaluation.harness import _numbers
+from bp_core.backends import find
+from bp_core.rail import Job
 from bp_data import ChatTokenizer
 
 lm_eval = pytest.importorskip("lm_eval", reason="needs the group `harness`")
 HFLM = pytest.importorskip("lm_eval.models.huggingface").HFLM
 TaskManager = pytest.importorskip("lm_eval.tasks").TaskManager
-RailModel = pytest.importorskip("backpropagate.harness_model").RailModel
+RailModel = pytest.importorskip("bp_eval.lm_harness").RailModel
 ROWS = [
     {"q": "Question 1? The answer is", "choices": ["7", "14", "a cat sat"], "gold": 0},
     {"q": "Question 2? The answer is", "choices": ["7", "14 of course", "dogs"], "gold": 1},

@@ -14,10 +14,10 @@ import time
 import pytest
 
 from backpropagate import Trainer
-from backpropagate.cli import app
-from backpropagate.failures import exit_code_of
-from backpropagate.records import ledger
+from backpropagate.cli.app import app
+from backpropagate.cli.exit_codes import exit_code_of
 from bp_core.errors import ERRORS
+from bp_runs.history import ledger
 
 SETTINGS = dict(
     backend="null", rank=4, batch_size=4, learning_rate=1e-2, max_length=64, dtype="float32", report_to="none"
@@ -229,7 +229,7 @@ def test_with_no_runs_at_all(backprop):
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 on Windows")
 @pytest.mark.slow
 def test_a_killed_run_shows_as_interrupted_until_it_is_resumed(backprop, rows, tiny_llama, tmp_path):
-    words = [sys.executable, "-c", "from backpropagate.cli import main; main()", "train", "--data", str(rows)]
+    words = [sys.executable, "-c", "from backpropagate.cli.app import main; main()", "train", "--data", str(rows)]
     words += ["--model", str(tiny_llama), "--output", str(tmp_path / "out"), "--steps", "30", "--checkpoint-every", "1"]
     words += ["--backend", "cpu", "--batch-size", "4"]
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)

@@ -11,12 +11,12 @@ from tiny_models import recipe
 from torch.profiler import ProfilerActivity, profile
 from transformers import CONFIG_MAPPING, AutoConfig
 
-from backpropagate.architecture import KNOWN, architecture
-from backpropagate.memory import Load, Setup, estimate, weights
-from backpropagate.presets import PRESETS
-from bp_core.config import Mode
+from bp_core.choices import Mode
 from bp_core.rail import Job
 from bp_cuda.rail import CpuRail
+from bp_plan.architecture import KNOWN, architecture
+from bp_plan.memory import Load, Setup, estimate, weights
+from bp_plan.presets import PRESETS
 
 # Layers as wide as real ones are to each other, and few, so that a trace takes a second or two.
 SMALL = dict(

@@ -9,8 +9,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from backpropagate import Trainer
-from backpropagate.adapters import adapter_in, samples_of
-from backpropagate.conversation import speaker
+from backpropagate.export.chat import speaker
+from backpropagate.export.export import samples_of
+from backpropagate.models.published import adapter_in
 from bp_core.contract import Contract
 from bp_core.errors import AdapterUnusable, BadValue, ModelTooLarge
 from bp_core.folders import damage

@@ -13,11 +13,12 @@ from mlx_lm.convert import convert
 from safetensors.numpy import load_file, save_file
 
 from backpropagate import Trainer
-from backpropagate.adapters import job_for
-from bp_core.config import ExportConfig
+from backpropagate.models.published import job_for
+from bp_core.backends import find
 from bp_core.errors import AdapterUnusable, BadValue, ModelUnusable
-from bp_core.rail import Job, find
-from bp_export.merge import open_base
+from bp_core.rail import Job
+from bp_export.config import ExportConfig
+from bp_export.weights.merge import open_base
 
 
 def quiet(event):

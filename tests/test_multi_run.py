@@ -14,9 +14,9 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from backpropagate import Trainer
-from backpropagate.cli import app
-from backpropagate.failures import exit_code_of
-from backpropagate.stage_data import sources
+from backpropagate.cli.app import app
+from backpropagate.cli.exit_codes import exit_code_of
+from backpropagate.multi_run.stage_data import sources
 from bp_core.config import TrainConfig
 from bp_core.errors import BadValue, Interrupted, NothingToResume
 from bp_core.events import Stepped

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from ollama_server import OllamaServer
 
-from backpropagate.cli import app
-from backpropagate.failures import exit_code_of
+from backpropagate.cli.app import app
+from backpropagate.cli.exit_codes import exit_code_of
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def serve(target):
     """Start it, ask it, stop it with Ctrl-C."""
     # a shell that runs tests in the background ignores SIGINT for them
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    code += "from backpropagate.cli import main; main()"
+    code += "from backpropagate.cli.app import main; main()"
     words = ["serve", str(target), "--port", "0", "--json"]
     command = [sys.executable, "-c", code, *words]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))

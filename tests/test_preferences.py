@@ -5,14 +5,14 @@ import json
 import pytest
 
 from backpropagate import Trainer
-from backpropagate.fit import rows_of
-from backpropagate.recipe import preference
-from backpropagate.trainer import _choose
+from backpropagate.training.prepare import choose, prepared_work
 from bp_core.config import TrainConfig
 from bp_core.errors import BadValue, MethodMismatch, NoTarget, TemplateUnusable
 from bp_data import ChatTokenizer, prepare
-from bp_data.batches import Batches
-from bp_data.traces import Limits
+from bp_data.masking.reasoning import Limits
+from bp_data.preparing.batches import Batches
+from bp_plan.defaults import preference
+from bp_plan.rows import rows_of
 
 SETTINGS = dict(backend="cpu", batch_size=4, max_length=64, dtype="float32", report_to="none", learning_rate=5e-3)
 
@@ -197,7 +197,7 @@ def test_a_thought_opened_twice_or_left_out_is_refused(with_template):
 
 
 def _prepared(trainer, data):
-    return trainer._prepare(data, trainer.config, quiet, _choose(data, trainer.config))
+    return prepared_work(data, trainer.config, quiet, choose(data, trainer.config))
 
 
 def _row(example):

@@ -1,15 +1,13 @@
 """What a run will need is told before it, without loading it, and held against the run afterwards."""
 
 import json
-from pathlib import Path
 
 import pytest
 
 from backpropagate import Trainer
-from backpropagate.cli import app
-from backpropagate.failures import exit_code_of
-from backpropagate.memory import GIB
-from backpropagate.preflight import Disk, Preflight
+from backpropagate.cli.app import app
+from backpropagate.cli.exit_codes import exit_code_of
+from bp_plan.memory import GIB
 
 
 @pytest.fixture
@@ -88,11 +86,3 @@ def test_a_plan_tells_what_the_run_then_shows_to_be_so(rows, tiny_llama, tmp_pat
     assert record["first_step"]["peak_memory"] > 0
     again = trainer.plan(rows, steps=300)
     assert again.preflight.seconds > 0 and "Time: about" in again.preflight.says()
-
-
-def test_a_disk_without_room_is_told():
-    disk = Disk(Path("/somewhere"), 10**9, {"checkpoints": 2 * 10**9, "adapter": 10**8})
-    found = Preflight(None, None, None, False, (disk,), {}, None)
-    (warning,) = found.warnings()
-    assert "/somewhere" in warning and "1.00 GB free" in warning and "checkpoints 2.00 GB" in warning
-    assert "not known" in found.says()

@@ -5,59 +5,22 @@ import shutil
 
 import pytest
 
-from backpropagate import models
-from backpropagate.presets import PRESETS, meant
+from backpropagate.models import locate
 from bp_core.errors import ModelNotFound, ModelUnusable
 from bp_core.rail import Job
 from bp_cuda.rail import CpuRail
 
 
-def test_the_presets_are_these():
-    assert set(PRESETS) == {
-        "smollm2-135m", "llama-3.2-1b", "smollm3-3b", "qwen2.5-3b", "llama-3.2-3b", "phi-4-mini-3.8b", "qwen3.5-4b",
-        "mistral-7b", "qwen2.5-7b", "llama-3.1-8b", "qwen2.5-14b", "mistral-small-24b", "qwen2.5-32b",
-    }  # fmt: skip
-    assert models.DEFAULT in PRESETS
-    assert all(preset.licence and "/" in preset.hub_id for preset in PRESETS.values())
-
-
-@pytest.mark.parametrize(
-    ("name", "near"), [("qwen2.5-7", "qwen2.5-7b"), ("Mistral_7B", "mistral-7b"), ("smolm2-135m", "smollm2-135m")]
-)
-def test_a_misspelt_preset_is_answered_with_the_near_one(name, near):
-    with pytest.raises(ModelNotFound, match=f"did you mean '{near}'"):
-        models.locate(name, lambda progress: None)
-
-
-def test_a_name_that_is_near_nothing_is_answered_with_all():
-    assert all(name in meant("zzz") for name in PRESETS)
-
-
-def test_a_licence_that_restricts_is_told_by_preset_and_by_hub_id():
-    for name in ("qwen2.5-3b", "Qwen/Qwen2.5-3B-Instruct"):
-        (remark,) = models.remarks(name, PRESETS["qwen2.5-3b"].config)
-        assert "no commercial use" in remark
-    assert models.remarks("qwen2.5-7b", PRESETS["qwen2.5-7b"].config) == []
-
-
-def test_other_models_are_called_untested():
-    (remark,) = models.remarks("somebody/some-llama", PRESETS["llama-3.1-8b"].config)
-    assert "somebody/some-llama is untested" in remark
-    (remark,) = models.remarks("/a/folder", {"model_type": "mamba"})
-    assert "mamba" in remark and "untested" in remark
-    assert models.remarks("/a/folder", PRESETS["llama-3.1-8b"].config) == []
-
-
 def test_a_presets_shape_needs_no_network():
-    config, name, where = models.shape("qwen2.5-7b")
+    config, name, where = locate.shape("qwen2.5-7b")
     assert config["hidden_size"] == 3584 and name == "Qwen/Qwen2.5-7B-Instruct" and where
-    assert models.shape("smollm2-135m")[2] is None
+    assert locate.shape("smollm2-135m")[2] is None
 
 
 def test_a_folders_shape_is_its_own(tiny_llama, tmp_path):
-    assert models.shape(str(tiny_llama))[0]["hidden_size"] == 256
+    assert locate.shape(str(tiny_llama))[0]["hidden_size"] == 256
     with pytest.raises(ModelNotFound, match=r"config\.json"):
-        models.shape(str(tmp_path))
+        locate.shape(str(tmp_path))
 
 
 def test_code_that_comes_with_a_model_is_not_run(tiny_llama, tmp_path):

@@ -15,10 +15,10 @@ import yaml
 from push_hub import READER, TOKEN, connected
 
 from backpropagate import Trainer
-from backpropagate.cli import app
-from backpropagate.failures import exit_code_of
-from backpropagate.parcel import parcel
-from bp_core.config import PushConfig
+from backpropagate.cli.app import app
+from backpropagate.cli.exit_codes import exit_code_of
+from backpropagate.hub.files import parcel
+from bp_export.config import PushConfig
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")]
 GGUF = "tiny-llama-f16.gguf"

@@ -9,11 +9,12 @@ from faults import memory, runs
 from tiny_models import recipe, save_tiny
 
 from backpropagate import Trainer
+from bp_core.backends import find, rails
 from bp_core.config import TrainConfig
 from bp_core.errors import UnknownBackend
 from bp_core.events import MemoryShrunk, Stepped
 from bp_core.examples import Batch
-from bp_core.rail import Job, Opened, find, rails
+from bp_core.rail import Job, Opened
 
 AVAILABLE = [name for name in rails() if find(name).probe().available]
 LENGTHS = np.array([6, 9], dtype=np.int32)

@@ -7,18 +7,11 @@ import shutil
 import pytest
 
 from backpropagate import Trainer
-from backpropagate.cli import app
-from backpropagate.failures import exit_code_of
-from bp_core.errors import (
-    BadValue,
-    CheckpointUnusable,
-    Interrupted,
-    NothingToResume,
-    ResumeMismatch,
-    RunAlive,
-)
+from backpropagate.cli.app import app
+from backpropagate.cli.exit_codes import exit_code_of
+from bp_core.errors import BadValue, CheckpointUnusable, Interrupted, NothingToResume, ResumeMismatch, RunAlive
 from bp_core.events import Evaluated, Started, Stepped, StoppedEarly, Warned
-from bp_resilience import Claim
+from bp_runs import Claim
 
 SETTINGS = dict(
     backend="cpu", rank=4, batch_size=4, learning_rate=1e-2, max_length=64, dtype="float32", checkpoint_every=1

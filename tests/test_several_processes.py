@@ -12,7 +12,7 @@ from tiny_models import save_tiny
 
 from backpropagate import Trainer
 from bp_cuda.rail import CpuRail, CudaRail
-from bp_resilience import read_events
+from bp_runs import read_events
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked here")
 SETTINGS = dict(

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from bp_core.contract import Contract
-from bp_export import gguf_facts, prompts, vocab
-from bp_export.convert import Converter
-from bp_export.merge import open_base
+from bp_export import gguf_facts
+from bp_export.gguf import vocabulary
+from bp_export.gguf.convert import Converter
+from bp_export.proof import prompts
+from bp_export.weights.merge import open_base
 
 TEMPLATES = sorted(Path(__file__).parents[1].glob("packages/bp-data/tests/templates/*.jinja"))
 WITH_TOOLS = ("llama3_2", "mistral_v3", "qwen", "qwen2_5", "qwen3")
@@ -20,7 +22,7 @@ DATED = ("llama3_1",)  # "26 Jul 2024" in transformers; its tools are there too,
 def test_llama_cpp_renders_the_prompts_of_training(file, tiny_llama, tmp_path):
     converter = Converter(open_base(tiny_llama), tiny_llama)
     template = file.read_text(encoding="utf-8")
-    words = dataclasses.replace(vocab.read(tiny_llama, converter.vocabulary_size), template=template)
+    words = dataclasses.replace(vocabulary.read(tiny_llama, converter.vocabulary_size), template=template)
     converter.write(tmp_path / "m.gguf", words, "m")
     facts = gguf_facts(tmp_path / "m.gguf")
     contract = Contract(template, "template", (facts.eos,), (facts.eos_token,))

@@ -15,9 +15,10 @@ from tiny_models import recipe, save_tiny
 from transformers import AutoModelForCausalLM
 
 from backpropagate import Trainer
-from bp_core.config import Recipe
+from bp_core.backends import find
 from bp_core.examples import Batch
-from bp_core.rail import Job, find
+from bp_core.rail import Job
+from bp_core.recipe import Recipe
 
 # Of each family one whose details mlx-lm has to get right: rotary kinds, windows, soft caps, linear attention.
 FAMILIES = ["llama31", "qwen3.5"]

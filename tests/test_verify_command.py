@@ -5,13 +5,13 @@ import shutil
 import pytest
 import tiny_families
 
-from backpropagate.cli import app
-from backpropagate.failures import exit_code_of
-from backpropagate.models import fingerprint
-from bp_core.config import ExportConfig
+from backpropagate.cli.app import app
+from backpropagate.cli.exit_codes import exit_code_of
+from backpropagate.models.locate import fingerprint
 from bp_core.errors import BadValue
 from bp_core.folders import write_json
 from bp_export import export
+from bp_export.config import ExportConfig
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_a_refused_export_says_which_checks_failed_and_the_command_that_accepts_
 ):
     lora = shutil.copytree(place / "lora", tmp_path / "lo ra")
     words = ["export", str(lora), "--quantization", "q8_0", "--base", str(place / "base"), "--output", str(tmp_path)]
-    monkeypatch.setattr("bp_export.proof.FLOAT_KL", 1e-12)
+    monkeypatch.setattr("bp_export.proof.prover.FLOAT_KL", 1e-12)
     assert exit_code_of(app, words) == 2
     said = capsys.readouterr().err
     assert "✗ f16 divergence: " in said and "allowed 1e-12" in said and "× the limit" in said

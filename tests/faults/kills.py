@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from backpropagate import records
+from bp_runs import history
 
 from .runs import Child, begun, ended, finish, same, training
 
@@ -30,7 +30,7 @@ def kill_often(count, model, rows, folder, reference, seed=0):
                 break
         finish(model, rows, output, log)
         same(output, reference)
-    told = {entry.folder: entry.status for entry in records.entries()}
+    told = {entry.folder: entry.status for entry in history.entries()}
     for path in folder.glob("kill-*/runs/*/"):
         assert told[str(path)] == "finished", f"the ledger says of {path}: {told[str(path)]}"
     return fell

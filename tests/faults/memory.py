@@ -4,9 +4,10 @@ import math
 import sys
 from pathlib import Path
 
+from bp_core.backends import find
 from bp_core.errors import OutOfMemory
 from bp_core.events import Evaluated, EvaluationShrunk, MemoryShrunk, Relieved, Stepped
-from bp_core.rail import Job, find
+from bp_core.rail import Job
 from bp_data import Batches, ChatTokenizer, prepare
 from bp_resilience import Keeper, Surroundings, train
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from backpropagate import Trainer, models
+from backpropagate import Trainer
+from backpropagate.models import locate
 from bp_core.folders import damage
-from bp_resilience import read_events
+from bp_runs import read_events
 
 torch.set_num_threads(1)
 
@@ -25,7 +26,7 @@ SETTINGS = dict(
 
 def prepare(folder):
     """A model with two random layers and a real tokenizer, and rows to train on."""
-    source = models.locate("smollm2-135m", lambda progress: None)
+    source = locate.locate("smollm2-135m", lambda progress: None)
     model = folder / "model"
     torch.manual_seed(1)
     config = LlamaConfig(

@@ -9,7 +9,7 @@ import sys
 import time
 from collections import Counter
 
-from backpropagate import cli
+from backpropagate.cli import app
 
 from .runs import SETTINGS, STEPS, Child, ended, finish, same
 
@@ -54,7 +54,7 @@ def command(words):
         signal.signal(signal.SIGINT, signal.default_int_handler)
         tell(b"r")
         try:
-            cli.main()
+            app.main()
         except SystemExit as end:
             return end.code
 

@@ -4,8 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bp_core.config import ExportConfig, Recipe, TrainConfig, known, settings
+from bp_core.config import TrainConfig
 from bp_core.errors import BadValue
+from bp_core.recipe import Recipe
+from bp_core.settings import known, settings
+from bp_export.config import ExportConfig
 
 
 @pytest.mark.parametrize("config", [TrainConfig, ExportConfig])

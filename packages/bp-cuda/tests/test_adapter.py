@@ -7,7 +7,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from tiny_models import batch, opened, save_tiny
 from transformers import AutoModelForCausalLM
 
-from bp_cuda import adapter, start
+from bp_cuda import adapter, initialization
 
 KINDS = {
     "rslora": dict(rslora=True, rank=8),
@@ -135,7 +135,7 @@ def test_orthogonal_factors_are_pefts():
     torch.manual_seed(5)
     theirs.orthogonal_init("default")
     torch.manual_seed(5)
-    a, b = start.orthogonal(16, 24, 6)
+    a, b = initialization.orthogonal(16, 24, 6)
     assert torch.equal(theirs.lora_A["default"].weight, a) and torch.equal(theirs.lora_B["default"].weight, b)
     assert (b @ a).abs().max() < 1e-6 < a.abs().max()
 

@@ -9,7 +9,7 @@ from bp_core.config import TrainConfig
 from bp_core.errors import BadValue, ModelUnusable, PackageMissing
 from bp_core.examples import Batch
 from bp_core.rail import Job
-from bp_cuda import attention, needs
+from bp_cuda import attention, requirements
 from bp_cuda.rail import CpuRail, CudaRail
 
 FLASH = "flash-attention-2"
@@ -77,12 +77,12 @@ def test_flash_attention_is_refused_before_anything_loads(tmp_path, monkeypatch)
     with pytest.raises(BadValue, match=r"capability 8\.0 or more, and there is none"):
         CpuRail().open(Job(tmp_path / "nowhere", recipe=wanted))
     with pytest.raises(BadValue, match=r"this one has 7\.5"):
-        needs.check(TrainConfig(attention=FLASH), "cuda", (7, 5))
+        requirements.check(TrainConfig(attention=FLASH), "cuda", (7, 5))
     with pytest.raises(BadValue, match="16 bits"):
         TrainConfig(attention=FLASH, dtype="float32")
-    monkeypatch.setattr(needs, "find_spec", lambda name: None)
+    monkeypatch.setattr(requirements, "find_spec", lambda name: None)
     with pytest.raises(PackageMissing, match="needs flash-attn") as caught:
-        needs.check(TrainConfig(attention=FLASH), "cuda", (8, 0))
+        requirements.check(TrainConfig(attention=FLASH), "cuda", (8, 0))
     assert "pip install flash-attn" in caught.value.fix
 
 

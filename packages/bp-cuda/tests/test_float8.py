@@ -9,7 +9,7 @@ from bp_core.config import TrainConfig
 from bp_core.errors import BadValue, ModelUnusable, PackageMissing
 from bp_core.examples import Batch
 from bp_core.rail import Job
-from bp_cuda import needs
+from bp_cuda import requirements
 from bp_cuda.rail import CpuRail, CudaRail
 
 
@@ -145,12 +145,12 @@ def test_it_needs_a_card_that_can_and_torchao(tiny, monkeypatch):
     with pytest.raises(BadValue, match=r"capability 8\.9 or more, and there is none"):
         CpuRail().open(Job(tiny / "nowhere", recipe=recipe(fp8=True)))
     with pytest.raises(BadValue, match=r"capability 8\.9 or more, and this one has 8\.6"):
-        needs.check(TrainConfig(fp8=True), "cuda", (8, 6))
-    monkeypatch.setattr(needs, "find_spec", lambda name: None)
-    needs.check(TrainConfig(), "cuda", (8, 6))
+        requirements.check(TrainConfig(fp8=True), "cuda", (8, 6))
+    monkeypatch.setattr(requirements, "find_spec", lambda name: None)
+    requirements.check(TrainConfig(), "cuda", (8, 6))
     for capability in ((8, 9), (12, 0)):
         with pytest.raises(PackageMissing, match="torchao") as caught:
-            needs.check(TrainConfig(fp8=True), "cuda", capability)
+            requirements.check(TrainConfig(fp8=True), "cuda", capability)
     assert "bp-cuda[fp8]" in caught.value.fix
 
 

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 from bp_core.errors import CheckpointUnusable
 from bp_core.rail import Job
 from bp_cuda.rail import CpuRail
-from bp_cuda.rounding import RoundingAdamW, round_by_chance
+from bp_cuda.stochastic_rounding import RoundingAdamW, round_by_chance
 
 WORDS = [5, 17, 200, 31, 8]
 

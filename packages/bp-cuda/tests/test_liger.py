@@ -8,16 +8,16 @@ from transformers import AutoModelForCausalLM
 from bp_core.config import TrainConfig
 from bp_core.errors import BadValue, ModelUnusable, PackageMissing
 from bp_core.rail import Job
-from bp_cuda import needs
+from bp_cuda import requirements
 from bp_cuda.rail import CpuRail, CudaRail
 
 
 def test_it_needs_a_card_and_the_package_told_before_anything_loads(tmp_path, monkeypatch):
     with pytest.raises(BadValue, match="liger has kernels for NVIDIA cards only"):
         CpuRail().open(Job(tmp_path / "nowhere", recipe=recipe(liger=True)))
-    monkeypatch.setattr(needs, "find_spec", lambda name: None)
+    monkeypatch.setattr(requirements, "find_spec", lambda name: None)
     with pytest.raises(PackageMissing, match="liger needs liger-kernel") as caught:
-        needs.check(TrainConfig(liger=True), "cuda", (8, 6))
+        requirements.check(TrainConfig(liger=True), "cuda", (8, 6))
     assert "bp-cuda[liger]" in caught.value.fix
 
 

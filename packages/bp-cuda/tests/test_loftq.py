@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from bp_core.config import TrainConfig
 from bp_core.errors import BadValue, ModelUnusable
-from bp_cuda import adapter, lost
+from bp_cuda import adapter, loftq
 
 pytest.importorskip("bitsandbytes")
 WORDS = [5, 17, 200, 31, 8]
@@ -47,7 +47,7 @@ def test_it_starts_nearer_to_the_16_bit_model_the_higher_the_rank(folder):
 def test_the_pair_is_the_best_of_its_rank_for_what_was_lost(folder):
     rail = opened(folder, mode="qlora", init="loftq", rank=8, alpha=16.0)
     name, layer = adapter._layers(rail.model)[0]
-    rest = lost.originals(folder)(name) - lost.dequantize_module_weight(layer.get_base_layer()).float()
+    rest = loftq.originals(folder)(name) - loftq.dequantize_module_weight(layer.get_base_layer()).float()
     left = rest - 2.0 * layer.lora_B["default"].weight @ layer.lora_A["default"].weight
     best = torch.linalg.svdvals(rest)[8:].square().sum().sqrt()
     assert left.norm().item() == pytest.approx(best.item(), rel=0.02)
@@ -97,4 +97,4 @@ def test_it_is_refused_without_4_bits_with_dora_and_for_weights_of_other_names(t
     with pytest.raises(BadValue, match="dora measures"):
         TrainConfig(init="loftq", mode="qlora", dora=True)
     with pytest.raises(ModelUnusable, match="loftq needs it"):
-        lost.originals(tmp_path)("layers.0.q_proj")
+        loftq.originals(tmp_path)("layers.0.q_proj")

@@ -8,8 +8,8 @@ from tiny_models import batch, opened, recipe
 from bp_core.config import TrainConfig
 from bp_core.errors import BadValue, CheckpointUnusable, PackageMissing
 from bp_core.rail import Job
-from bp_cuda import needs, rounding
 from bp_cuda import optimizer as optimizers
+from bp_cuda import requirements, stochastic_rounding
 from bp_cuda.rail import CpuRail, CudaRail
 
 bitsandbytes = pytest.importorskip("bitsandbytes")
@@ -86,7 +86,7 @@ def test_a_weight_taken_in_pieces_has_the_same_moments(kind, monkeypatch):
     value, gradient = torch.randn(70, 70).bfloat16(), torch.randn(70, 70).bfloat16()
     states = []
     for piece in (1 << 24, 512):
-        monkeypatch.setattr(rounding, "_PIECE", piece)
+        monkeypatch.setattr(stochastic_rounding, "_PIECE", piece)
         parameters = {"w": torch.nn.Parameter(value.clone())}
         optimizer = optimizers.build(parameters, recipe(optimizer=kind))
         for _ in range(2):
@@ -102,7 +102,7 @@ def test_pages_need_a_card_and_8_bits_need_bitsandbytes(tiny, monkeypatch):
     with pytest.raises(BadValue, match="use adamw-8bit"):
         CpuRail().open(Job(tiny / "nowhere", recipe=recipe(optimizer="paged-adamw-8bit")))
     CudaRail().check(TrainConfig(optimizer="paged-adamw-8bit"))
-    monkeypatch.setattr(needs, "find_spec", lambda name: None)
+    monkeypatch.setattr(requirements, "find_spec", lambda name: None)
     CudaRail().check(TrainConfig())
     with pytest.raises(PackageMissing, match="bitsandbytes") as caught:
         CudaRail().check(TrainConfig(optimizer="paged-adamw-8bit"))

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from bp_core.errors import PackageMissing
 from bp_core.rail import Job
-from bp_cuda import needs
+from bp_cuda import requirements
 from bp_cuda.rail import CpuRail
 
 bitsandbytes = pytest.importorskip("bitsandbytes")
@@ -105,6 +105,6 @@ def test_orthogonal_starts_fit_packed_weights(tiny):
 
 
 def test_without_bitsandbytes_it_is_named(tiny, monkeypatch):
-    monkeypatch.setattr(needs, "find_spec", lambda name: None)
+    monkeypatch.setattr(requirements, "find_spec", lambda name: None)
     with pytest.raises(PackageMissing, match="bitsandbytes"):
         opened(tiny, mode="qlora")

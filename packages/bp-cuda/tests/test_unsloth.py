@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from bp_core.config import TrainConfig
 from bp_core.errors import BadValue, PackageMissing
-from bp_cuda import needs
+from bp_cuda import requirements
 
 COMPARE = """
 import sys
@@ -25,9 +25,9 @@ import torch
 from tiny_models import batch, recipe
 from bp_core.errors import BackendUnavailable
 from bp_core.rail import Job
-from bp_cuda import needs, rail as rails
+from bp_cuda import requirements, rail as rails
 
-needs._impossible = lambda *given: iter(())  # so that it may fall back to the CPU
+requirements._impossible = lambda *given: iter(())  # so that it may fall back to the CPU
 folder, kind = Path(sys.argv[1]), rails.CudaRail if sys.argv[2] == "cuda" else rails.CpuRail
 dtype = "bfloat16" if sys.argv[2] == "cuda" else "float32"
 
@@ -57,10 +57,10 @@ except BackendUnavailable as error:
 
 def test_it_needs_a_card_and_the_package(monkeypatch):
     with pytest.raises(BadValue, match="unsloth has kernels for NVIDIA cards only"):
-        needs.check(TrainConfig(unsloth=True), "cpu")
-    monkeypatch.setattr(needs, "find_spec", lambda name: None)
+        requirements.check(TrainConfig(unsloth=True), "cpu")
+    monkeypatch.setattr(requirements, "find_spec", lambda name: None)
     with pytest.raises(PackageMissing, match="unsloth needs unsloth") as caught:
-        needs.check(TrainConfig(unsloth=True), "cuda", (8, 6))
+        requirements.check(TrainConfig(unsloth=True), "cuda", (8, 6))
     assert "backpropagate[standard]" in caught.value.fix
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
-from bp_core.config import Recipe
 from bp_core.examples import Batch
 from bp_core.rail import Job
+from bp_core.recipe import Recipe
 from bp_cuda.rail import CpuRail
 
 torch.set_num_threads(1)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from bp_core.examples import Batch, Example
 from bp_core.examples import Batches as Protocol
 from bp_data import Batches
-from bp_data.batches import Step
-from bp_data.packing import pack
+from bp_data.preparing.batches import Step
+from bp_data.preparing.packing import pack
 
 FIRST = [4, 1, 3, 6, 0, 7, 2, 5]
 SECOND = [1, 2, 5, 3, 6, 0, 4, 7]

@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from bp_data import ChatTokenizer, Prepared, cache, prepare
-from bp_data.prepared import read, write
+import bp_data
+from bp_data import ChatTokenizer, Prepared, prepare
+from bp_data.preparing import cache
+from bp_data.preparing.prepared import read, write
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=30).filter(str.strip)
 LASTING = {"max_length": 64, "samples": None, "columns": None, "train_on": "assistant"}
@@ -97,7 +99,7 @@ def test_every_setting_of_prepare_is_part_of_the_place(
     path: Path, smol: ChatTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: dict[str, Any] = {}
-    module = importlib.import_module("bp_data.prepare")
+    module = importlib.import_module("bp_data.preparing.prepare")
     monkeypatch.setattr(module, "place", lambda root, data, tokenizer, settings: given.update(settings))
     prepare(path, smol, max_length=64, cache=path.parent)
     parameters = set(inspect.signature(prepare).parameters)
@@ -179,3 +181,16 @@ def test_a_cache_that_cannot_be_written_does_not_stop_the_work(path: Path, root:
     root.write_text("a file, not a folder")
     assert prepare(path, smol, max_length=64, cache=root / "data").report.rows == 9
     assert root.read_text() == "a file, not a folder"
+
+
+def test_code_in_any_folder_of_the_package_counts(tmp_path: Path) -> None:
+    (tmp_path / "masking").mkdir()
+    mask = tmp_path / "masking" / "loss_mask.py"
+    mask.write_text("one")
+    before = cache.code_digest(tmp_path)
+    mask.write_text("another")
+    assert cache.code_digest(tmp_path) != before
+
+
+def test_the_cache_is_of_the_whole_package() -> None:
+    assert Path(bp_data.__file__).parent == cache._PACKAGE

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bp_core.config import CheckConfig
 from bp_core.errors import BackpropagateError, BadValue, FileEmpty, FileMissing, NoTarget, OutputUnusable
 from bp_core.events import Progress
 from bp_data import ChatTokenizer
 from bp_data.check import KINDS, Report, check
+from bp_data.check.config import CheckConfig
 from bp_data.check.findings import KEPT
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -225,7 +225,7 @@ def test_progress_is_told_when_it_takes_long(tmp_path: Path, monkeypatch: pytest
     data = write(tmp_path / "a.jsonl", *(pair(f"{n}?") for n in range(1500)))
     check(data, on_progress=told.append)
     assert told == []
-    monkeypatch.setattr("bp_data.check.pace.QUIET", 0.0)
+    monkeypatch.setattr("bp_data.check.progress.QUIET", 0.0)
     check(data, on_progress=told.append)
     assert told == [Progress("check", n, 1500) for n in (512, 1024, 1500)]
 

@@ -25,7 +25,7 @@ from bp_core.errors import (
     UnknownFormat,
 )
 from bp_data import Row, convert, read
-from bp_data.files import columns_in
+from bp_data.reading.files import columns_in
 
 ROW = {"text": "é漢👩"}
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from bp_core.contract import Contract
 from bp_core.errors import BadValue
-from bp_data.examples import Collector
-from bp_data.hold_out import hold_out
-from bp_data.prepared import Prepared, Report
+from bp_data.preparing.example_arrays import Collector
+from bp_data.preparing.hold_out import hold_out
+from bp_data.preparing.prepared import Prepared, Report
 
 REPORT = Report(0, {}, {}, 0, 0, 0, 0, 0, 0, 0, 0, (), 0, 0, "")
 

@@ -12,8 +12,8 @@ import pytest
 
 from bp_core.errors import BadValue, FileMissing, PackageMissing
 from bp_data import Row, read
-from bp_data.files import require
-from bp_data.hub import HubName, named
+from bp_data.reading.files import require
+from bp_data.reading.hub import HubName, named
 from bp_data.split import split
 
 SERVER = Path(__file__).with_name("hub_server.py")

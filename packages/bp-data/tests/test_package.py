@@ -18,8 +18,17 @@ def test_the_public_names_are_these() -> None:
     assert len(NAMES) <= 12
 
 
-def test_importing_it_loads_no_framework() -> None:
-    code = "import bp_data, sys; print([name for name in ('torch', 'transformers', 'mlx') if name in sys.modules])"
+@pytest.mark.parametrize("module", ["bp_data", "bp_data.check.config"])
+def test_importing_it_is_light(module: str) -> None:
+    heavy = "('torch', 'transformers', 'mlx', 'numpy', 'tokenizers', 'jinja2')"
+    code = f"import {module}, sys; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_using_all_of_it_loads_no_framework() -> None:
+    names = "[name for name in ('torch', 'transformers', 'mlx') if name in sys.modules]"
+    code = f"import bp_data, sys; [getattr(bp_data, name) for name in bp_data.__all__]; print({names})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bp_data.packing import Rows, pack
+from bp_data.preparing.packing import Rows, pack
 
 CAPACITY = 32
 LENGTHS = st.lists(st.integers(1, CAPACITY), max_size=60)

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from bp_core.errors import BackpropagateError, MethodMismatch
 from bp_data import ChatTokenizer, Record, Row, convert, prepare, read
-from bp_data.formats import Found, detect
-from bp_data.masking import mask_preference, mask_rated
-from bp_data.records import Preference, Rated, said
+from bp_data.formats.detect import Found, detect
+from bp_data.formats.records import Preference, Rated, said
+from bp_data.masking.loss_mask import mask_preference, mask_rated
 
 SAMPLES = {file.stem: file for file in sorted((Path(__file__).parent / "samples").glob("*.jsonl"))}
 ROWS = {name: next(read(file)) for name, file in SAMPLES.items()}

@@ -23,9 +23,9 @@ from bp_core.contract import Contract
 from bp_core.examples import Sample
 from bp_core.folders import write_json
 from bp_export import unpack_gguf
-from bp_export.convert import Converter
-from bp_export.merge import open_base
-from bp_export.vocab import read as read_vocabulary
+from bp_export.gguf.convert import Converter
+from bp_export.gguf.vocabulary import read as read_vocabulary
+from bp_export.weights.merge import open_base
 
 VOCABULARY = 49152
 SIZES = dict(

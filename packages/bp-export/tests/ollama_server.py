@@ -15,10 +15,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import go_text
 
-from bp_core.config import ServeConfig
 from bp_core.errors import BackpropagateError
-from bp_export.gguf_file import GgufFile
-from bp_export.serve import LlamaServer
+from bp_export.config import ServeConfig
+from bp_export.gguf.reader import GgufFile
+from bp_export.llama_cpp.server import LlamaServer
 
 VERSIONS = ("0.29.0", "0.33.3", "0.34.1")
 # One of the templates that Ollama knows by heart, and what it takes in place of one that resembles it.

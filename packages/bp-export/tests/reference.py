@@ -15,8 +15,8 @@ from pathlib import Path
 
 import tiny_families
 
-from bp_export.gguf_file import GgufFile
-from bp_export.vocab import read as read_vocabulary
+from bp_export.gguf.reader import GgufFile
+from bp_export.gguf.vocabulary import read as read_vocabulary
 
 PLACE = Path(__file__).with_name("reference.json")
 TYPES = ["f16", "bf16", "q8_0"]

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from bp_core.errors import FileMissing, LlamaCppFailed, LlamaCppMissing, UnknownQuantization
-from bp_export import Engine, engine, quantize
-from bp_export._worker import byte_table
-from bp_export.merge import open_base
+from bp_export import Engine, quantize
+from bp_export.llama_cpp import engine
+from bp_export.llama_cpp._worker import byte_table
+from bp_export.weights.merge import open_base
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ from collections import namedtuple
 import pytest
 
 from bp_core import folders
-from bp_core.config import ExportConfig
 from bp_core.errors import AdapterUnusable, BadValue, DiskFull, FileMissing, NotProven, OutputUnusable
-from bp_export import Engine, export, gguf_facts, places
-from bp_export.gguf_file import GgufFile
+from bp_export import Engine, export, gguf_facts, output_paths
+from bp_export.config import ExportConfig
+from bp_export.gguf.reader import GgufFile
 from bp_export.pipeline import model_name
 
 SELDOM = [pytest.param(name, marks=pytest.mark.slow) for name in ("f16", "bf16", "q6_k", "q5_k_m")]
@@ -140,7 +140,7 @@ def test_an_interruption_leaves_nothing(stage, home, tiny_llama, llama_reference
 EXPORT = """
     import signal, sys
     from pathlib import Path
-    from bp_core.config import ExportConfig
+    from bp_export.config import ExportConfig
     from bp_export import export
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs tests in the background ignores it
@@ -221,7 +221,7 @@ def test_a_hub_snapshot_is_called_after_its_repository(tmp_path):
 
 def test_no_room_is_said_before_anything_is_written(home, tiny_llama, monkeypatch):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(places.shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 10**6, 10**6))
+    monkeypatch.setattr(output_paths.shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 10**6, 10**6))
     for format in ("gguf", "merged"):
         with pytest.raises(DiskFull, match=r"0\.1 GB are needed"):
             export(home / "lora", tiny_llama, ExportConfig(format=format))

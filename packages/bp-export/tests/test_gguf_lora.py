@@ -9,13 +9,13 @@ import pytest
 import tiny_families
 from reference import summary
 
-from bp_core.config import ExportConfig
 from bp_core.errors import AdapterUnusable
 from bp_export import export
-from bp_export.convert import Converter
-from bp_export.gguf_lora import LoraConverter
-from bp_export.merge import trained_weights
-from bp_export.vocab import read as read_vocabulary
+from bp_export.config import ExportConfig
+from bp_export.gguf.convert import Converter
+from bp_export.gguf.lora import LoraConverter
+from bp_export.gguf.vocabulary import read as read_vocabulary
+from bp_export.weights.merge import trained_weights
 
 REFERENCE = json.loads(Path(__file__).with_name("reference.json").read_text(encoding="utf-8"))
 KINDS = {

@@ -11,7 +11,7 @@ import pytest
 
 from bp_core.errors import TemplateUnusable
 from bp_export import GgufFacts
-from bp_export.chat import Chat
+from bp_export.chat_template import Chat
 from bp_export.ollama.blob import guard
 from bp_export.ollama.go_template import conversations, go_template
 

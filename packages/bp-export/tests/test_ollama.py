@@ -10,7 +10,6 @@ import ollama_server
 import pytest
 from gguf import GGUFWriter
 
-from bp_core.config import ExportConfig
 from bp_core.contract import Contract
 from bp_core.errors import (
     AdapterUnusable,
@@ -23,11 +22,12 @@ from bp_core.errors import (
     OllamaUnreachable,
 )
 from bp_export import export, gguf_facts
-from bp_export.gguf_file import GgufFile
-from bp_export.merge import open_base
+from bp_export.config import ExportConfig
+from bp_export.gguf.reader import GgufFile
 from bp_export.ollama import Ollama, address, read_modelfile, register, setup_of, write_modelfile
 from bp_export.ollama.blob import Blob, guard
 from bp_export.ollama.modelfile import Origin
+from bp_export.weights.merge import open_base
 
 NAME = "backpropagate-test"
 CONFIG = ExportConfig(ollama_name=NAME)

@@ -22,7 +22,7 @@ import sys
 from pathlib import Path
 import bp_export
 assert not {"numpy", "gguf", "tokenizers"} & set(sys.modules), "import bp_export should load nothing"
-from bp_core.config import ExportConfig
+from bp_export.config import ExportConfig
 config = ExportConfig(quantization="f16", output=sys.argv[3])
 bp_export.export(Path(sys.argv[1]), Path(sys.argv[2]), config)
 heavy = {"torch", "transformers", "peft", "safetensors", "cyllama"} & set(sys.modules)

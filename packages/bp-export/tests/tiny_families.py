@@ -11,8 +11,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from bp_export.corpus import TEXTS
-from bp_export.cuts import PATTERNS
+from bp_export.gguf.pre_tokenizers import PATTERNS
+from bp_export.proof.corpus import TEXTS
 
 SPECIAL = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<start_of_turn>"]
 TEMPLATE = (

@@ -9,7 +9,7 @@ from tiny_mlx import batch, go, opened, save
 
 from bp_core.errors import AdapterUnusable, BadValue, ModelUnusable, OutOfMemory
 from bp_core.rail import Job
-from bp_mlx import _errors, relief, rows
+from bp_mlx import _errors, memory_saving, padding
 from bp_mlx.rail import MlxRail
 
 KINDS = {
@@ -85,7 +85,7 @@ def test_a_neighbour_changes_nothing(tiny):
 
 def test_rows_of_like_length_share_a_grid_and_every_target_is_there_once():
     b = batch((10, 40, 38, 9, 2))
-    made = list(rows.grids(b))
+    made = list(padding.grids(b))
     assert [grid.tokens.shape for grid in made] == [(2, 40), (2, 10), (1, 2)]
     assert sum(len(grid.targets) for grid in made) == int(b.trained.sum())
     starts = np.cumsum(b.lengths) - b.lengths
@@ -108,7 +108,7 @@ def test_layers_computed_twice_give_the_same_gradients(kind, tiny):
     found = []
     for again in (False, True):
         rail = opened(tiny, activation_checkpointing=again, **KINDS[kind])
-        assert (relief.RECOMPUTE in rail.reliefs) == again
+        assert (memory_saving.RECOMPUTE in rail.reliefs) == again
         go(rail, range(2))
         rail.accumulate(batch(seed=5), 1.0)
         found.append(rail.gradients)

@@ -5,9 +5,9 @@ import json
 import numpy as np
 from safetensors.numpy import save_file
 
-from bp_core.config import Recipe
 from bp_core.examples import Batch
 from bp_core.rail import Job
+from bp_core.recipe import Recipe
 from bp_mlx.rail import MlxRail
 
 CONFIG = dict(

@@ -11,8 +11,8 @@ import pytest
 
 from bp_core.errors import MergeRefused, ResumeMismatch
 from bp_core.folders import damage, digest, new_folder
-from bp_core.multi_run import MultiRunConfig
 from bp_multirun import Adapter, Pair, forgetting, read_adapter, shares, write_adapter
+from bp_multirun.config import MultiRunConfig
 from bp_multirun.mergers import weights
 from bp_multirun.record import GENERAL, Entry, Record, Score, Stage, states
 from bp_multirun.session import Hands, Session

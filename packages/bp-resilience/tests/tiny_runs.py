@@ -1,9 +1,9 @@
 """Runs on the null rail: recipes, rows, time."""
 
-from bp_core.config import Recipe
 from bp_core.examples import Batch
 from bp_core.null_rail import NullRail
 from bp_core.rail import Job
+from bp_core.recipe import Recipe
 from bp_resilience import Clock, Keeper, Surroundings, train
 
 

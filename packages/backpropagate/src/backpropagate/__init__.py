@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bp_core.errors import BackpropagateError
+    from bp_plan.plan import Plan
 
-    from .multi_run import MultiRun
-    from .plan import Plan
+    from .multi_run.session import MultiRun
     from .trainer import Trainer
-    from .training import Run
+    from .training.run import Run
 
 __version__ = version("backpropagate")
 __all__ = ["BackpropagateError", "MultiRun", "Plan", "Run", "Trainer", "__version__"]
@@ -26,9 +26,9 @@ __all__ = ["BackpropagateError", "MultiRun", "Plan", "Run", "Trainer", "__versio
 # Looked up when first used, so that `import backpropagate` costs nothing.
 _HOMES = {
     "BackpropagateError": "bp_core.errors",
-    "MultiRun": ".multi_run",
-    "Plan": ".plan",
-    "Run": ".training",
+    "MultiRun": ".multi_run.session",
+    "Plan": "bp_plan.plan",
+    "Run": ".training.run",
     "Trainer": ".trainer",
 }
 

@@ -7,13 +7,14 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, get_args
 
-from bp_core.config import Setting, TrainConfig, known, settings
+from bp_core.config import TrainConfig
 from bp_core.errors import BadValue, NotReplayable, ReplayMismatch
+from bp_core.settings import Setting, known, settings
+from bp_runs import history
+from bp_runs.lock_file import LOCK_FILE, Lock
 
-from . import records
-from .lock import LOCK_FILE, Lock
 from .trainer import Trainer
-from .training import Run
+from .training.run import Run
 
 # A hash that is another one when these are set is no surprise.
 _CHANGED_BY = {"model": ("template", "tokenizer", "base"), "samples": ("data",), "eval_data": ("evaluation data",)}
@@ -88,7 +89,7 @@ def _lock_file(name: str) -> Path:
     path = Path(name)
     if path.is_file() or (path / LOCK_FILE).is_file():
         return path
-    return Path(records.find(name).folder)
+    return Path(history.find(name).folder)
 
 
 def _expected(lock: Lock, changes: Mapping[str, Any]) -> dict[str, str]:

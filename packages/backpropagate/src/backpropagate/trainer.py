@@ -9,57 +9,46 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bp_core.config import (
-    CompareConfig,
-    EvalConfig,
-    ExportConfig,
-    ExportFormat,
-    PushConfig,
-    Quantization,
-    TrainConfig,
-    known,
-)
+from bp_core.backends import choose_rail
+from bp_core.config import TrainConfig
 from bp_core.contract import CONTRACT_FILE, Contract
 from bp_core.errors import BadValue
 from bp_core.events import Event, Notify, Progress, Watch
-from bp_core.examples import Example
-from bp_core.folders import home, writable_folder
-from bp_core.multi_run import MultiRunConfig
-from bp_core.rail import Job, Probe, Rail
-from bp_core.team import agreed, launched, nothing
-from bp_data import ChatTokenizer, prepare
-from bp_data.files import Data, columns_in, lasting, require
-from bp_data.hold_out import hold_out
-from bp_data.traces import Limits
+from bp_core.process_group import agreed, launched, nothing
+from bp_core.rail import Job, Rail
+from bp_core.settings import known
+from bp_data import ChatTokenizer
+from bp_data.reading.files import Data
+from bp_eval.config import CompareConfig, EvalConfig
+from bp_eval.measures import Evaluation
 from bp_export import Export
+from bp_export.config import ExportConfig, ExportFormat, PushConfig, Quantization
 from bp_export.hub import Pushed
-from bp_resilience import Claim, Signals
+from bp_multirun.config import MultiRunConfig
+from bp_plan.plan import Plan
+from bp_resilience import Signals
+from bp_runs.run_folder import RunFolder
 
-from . import comparison, held_out, lock, models, pushing, reporting, runs, targets
-from .adapters import adapter_in, beginning, export_adapter, is_whole, place, stop_ids
-from .comparison import Comparison, compare
-from .environment import versions
-from .evaluation import Evaluation, evaluate
-from .fit import optimizer, sharing
-from .multi_run import MultiRun, multi_run
-from .plan import Plan
-from .planning import Place, planned
-from .recipe import choose_rail
-from .runs import RunFolder
-from .screen import Screen
-from .shapes import refuse_misfits
-from .together import following, joined, leaving, told
-from .training import Run, Work, carry_along, carry_out, resumable
+from .evaluation import comparison, rows
+from .evaluation.comparison import Comparison, compare
+from .evaluation.evaluate import evaluate
+from .export.export import export_adapter
+from .hub.push import gather
+from .models import locate, targets
+from .models.published import adapter_in, is_whole, place
+from .multi_run.session import MultiRun, multi_run
+from .progress import Screen
+from .training.distributed import following, joined, leaving, told
+from .training.prepare import Check, Chosen, TrainingRequest, begin, choose, prepared_work, write_down
+from .training.run import Run, Work, carry_along, carry_out
 
-Check = Callable[[lock.Lock], None]
-Chosen = tuple[str, Rail, Probe]  # a rail's name, the rail, its device
 Result = TypeVar("Result")
 
 
 class Trainer:
     """Fine-tunes one base model. `settings` are the fields of TrainConfig; an unknown one raises BadValue."""
 
-    def __init__(self, model: str = models.DEFAULT, **settings: Any) -> None:
+    def __init__(self, model: str = locate.DEFAULT, **settings: Any) -> None:
         known(settings, TrainConfig)
         self.config = TrainConfig(model=str(model), **settings)
         self._rail: Rail | None = None
@@ -75,7 +64,7 @@ class Trainer:
         """Resolve the recipe for `data` and say what training would do, without loading the model's weights."""
         with Screen() as screen:
             config = self._with(settings)
-            return self._prepare(data, config, screen.notify, _choose(data, config)).plan
+            return prepared_work(data, config, screen.notify, choose(data, config)).plan
 
     def train(
         self,
@@ -100,41 +89,22 @@ class Trainer:
         anything.
         """
         config = self._with({"steps": steps, "epochs": epochs, "samples": samples})
+        request = TrainingRequest(data, config, resume, allow_changes, check, start)
         quiet = watch is not None or launched().rank > 0
         screen: AbstractContextManager[Screen | None] = nullcontext() if quiet else Screen()
         with Signals(at_once=True) as signals, screen as shown, ExitStack() as claims:
             notify = shown.notify if shown else _silent
-            backend, rail, probe = _choose(data, config)
+            backend, rail, probe = choose(data, config)
             team, probe = joined(rail, probe)
+            chosen = backend, rail, probe
             claims.enter_context(leaving(team))
 
-            def begin() -> tuple[Work, RunFolder | None, list[str]]:
-                output = writable_folder(Path(config.output).resolve())
-                run = runs.find(output, runs.NEWEST if resume is True else resume) if resume else None
-                if run:
-                    claims.enter_context(Claim(run.path))
-                work = self._prepare(data, config, notify, (backend, rail, probe))
-                work = replace(work, start=beginning(start or (run.read().get("start") if run else None), work.plan))
-                if check:
-                    check(_lock(work, config, data))
-                if run is None:
-                    return work, None, []
-                recipe, changes = runs.continued(run, work.plan.recipe, work.facts, allow_changes)
-                work = replace(work, plan=replace(work.plan, recipe=recipe))
-                return work, run, [f"going on although {change}." for change in changes]
-
             if team.rank:
-                return self._follow(data, config, (backend, rail, probe), signals)
-            work, run, notes = agreed(team, begin)
+                return self._follow(data, config, chosen, signals)
+            work, found, notes = agreed(team, lambda: begin(request, chosen, notify, claims))
             team.gather(told(work))
             agreed(team, nothing)  # the others have prepared the same
-            if run:
-                run.write(recipe=dataclasses.asdict(work.plan.recipe), facts=work.facts)
-            else:
-                run = runs.create(Path(config.output).resolve(), **_record(work, config, data))
-                claims.enter_context(Claim(run.path))
-            claims.enter_context(resumable(run))
-            replace(_lock(work, config, data), run=run.id).write(run.path)
+            run = write_down(request, work, found, claims)
             team.gather(str(run.path))
             self.close()
             result = carry_out(work, run, watch or (shown.showing(run.id) if shown else _silent), notes, signals)
@@ -186,13 +156,13 @@ class Trainer:
         huggingface_hub's own file. Raises HubTokenMissing, and what `bp_export.hub.push` raises.
         """
         known(settings, PushConfig)
-        return pushing.prepare(self.adapter, repo, PushConfig(**settings)).push()
+        return gather(self.adapter, repo, PushConfig(**settings)).push()
 
     def generate(self, prompt: str, *, limit: int = 256, adapter: bool = True) -> str:
         """The model's greedy answer to one user message, at most `limit` tokens; with or without what was trained."""
         rail, tokenizer = self._reader(adapter)
         trained = adapter and (self.adapter / CONTRACT_FILE).is_file()
-        stop = stop_ids(tokenizer, Contract.read(self.adapter) if trained else None)
+        stop = tokenizer.stop_ids(Contract.read(self.adapter) if trained else None)
         made = rail.generate(
             tokenizer.prompt([{"role": "user", "content": prompt}]), limit=limit, stop=stop, adapter=adapter
         )
@@ -206,13 +176,13 @@ class Trainer:
         """
         known(settings, EvalConfig)
         config = EvalConfig(**self._computing() | settings)
-        held_out.check_data(data, self.config.columns)
+        rows.check_data(data, self.config.columns)
 
         def measured(notify: Notify) -> Evaluation:
             subject = targets.trained(self.adapter, self.config.model, config.dtype, notify)
             return evaluate(
                 subject,
-                lambda reader: held_out.given(reader, data, self.config, config.samples, notify),
+                lambda reader: rows.given(reader, data, self.config, config.samples, notify),
                 config,
                 notify,
             )
@@ -257,7 +227,7 @@ class Trainer:
 
     def _keep(self, work: Work, result: Run) -> Run:
         """Leave what was trained open, unless all processes must take part to ask it."""
-        self._rail, self._untrained = work.rail, False
+        self._rail, self._tokenizer, self._untrained = work.rail, work.tokenizer, False
         if work.plan.recipe.shared_out and launched().size > 1:
             self.close()
         return result
@@ -267,36 +237,11 @@ class Trainer:
         team = chosen[1].join()
         agreed(team, nothing)
         lead = team.gather(None)[0]
-        work = agreed(team, lambda: following(self._prepare(data, config, _silent, chosen), lead))
+        work = agreed(team, lambda: following(prepared_work(data, config, _silent, chosen), lead))
         run = RunFolder(Path(team.gather(None)[0]))
         self.close()
         result = carry_along(work, run, signals)
         return self._keep(work, result)
-
-    def _prepare(self, data: Data, config: TrainConfig, notify: Notify, chosen: Chosen) -> Work:
-        backend, rail, probe = chosen
-        trackers = reporting.chosen(config.report_to)
-        base = models.locate(config.model, notify)
-        refuse_misfits(replace(config, backend=backend), base)
-        self._tokenizer = ChatTokenizer.open(base)
-        settings: dict[str, Any] = {"max_length": config.length, "train_on": config.train_on, "on_progress": notify}
-        settings |= {"method": config.method}
-        if config.reasoning_trace:
-            settings["traces"] = Limits(config.min_trace, config.max_trace)
-        settings |= {"cache": home() / "cache" / "data", "columns": columns_in(config.columns)}
-        prepared = prepare(data, self._tokenizer, samples=config.samples, **settings)
-        held_out: Sequence[Example] = []
-        evaluation = {}
-        if config.held_out:
-            prepared, held_out = hold_out(prepared, config.held_out, config.seed)
-        elif config.eval_data:
-            others = prepare(config.eval_data, self._tokenizer, **settings)
-            held_out, evaluation = others.examples, {"evaluation_sha256": others.report.sha256}
-        if config.packing:
-            prepared = prepared.packing(config.length)
-        counts = prepared.report.as_dict() | evaluation | {"evaluation_examples": len(held_out)}
-        plan = planned(config, prepared, Place(backend, probe, base), counts)
-        return Work(plan, prepared, held_out, rail, self._tokenizer, trackers)
 
     def _reader(self, trained: bool) -> tuple[Rail, ChatTokenizer]:
         """The open rail, or the base with what was trained, if it was, opened for reading.
@@ -307,7 +252,7 @@ class Trainer:
         if self._rail is None or self._tokenizer is None or untrained != self._untrained:
             self.close()
             _, rail, _ = choose_rail(self.config.backend)
-            base = models.locate(self.config.model, _silent)
+            base = locate.locate(self.config.model, _silent)
             job = Job(base, dtype=self.config.dtype)
             if is_whole(self.adapter) and not untrained:
                 job = replace(job, model=self.adapter)
@@ -316,44 +261,6 @@ class Trainer:
             rail.open(job)
             self._rail, self._tokenizer, self._untrained = rail, ChatTokenizer.open(base), untrained
         return self._rail, self._tokenizer
-
-
-def _choose(data: Data, config: TrainConfig) -> Chosen:
-    """Where to train; looked at after what costs nothing to refuse, for it loads a framework."""
-    require(data)
-    if config.eval_data:
-        require(config.eval_data)
-    config = replace(config, shard=sharing(config)[0])  # what does not go with it is refused
-    if config.shard and launched().size == 1:
-        fix = "Start it through a launcher: torchrun --nproc-per-node 2 -m backpropagate train …; or leave shard out."
-        raise BadValue("shard shares weights out over several processes, and this is one by itself.", fix=fix)
-    reporting.chosen(config.report_to)
-    backend, rail, probe = choose_rail(config.backend)
-    rail.check(replace(config, optimizer=optimizer(config, backend)[0]))
-    return backend, rail, probe
-
-
-def _record(work: Work, config: TrainConfig, data: Data) -> dict[str, Any]:
-    """What a run is remembered by: enough to go on with it in another folder, without being told anything again."""
-    settings = dataclasses.asdict(config)
-    if config.eval_data:
-        settings["eval_data"] = lasting(config.eval_data)
-    recipe, base = dataclasses.asdict(work.plan.recipe), str(work.plan.base)
-    record = {"recipe": recipe, "facts": work.facts, "settings": settings, "data": lasting(data), "base": base}
-    return record | ({"start": str(work.start)} if work.start else {})
-
-
-def _lock(work: Work, config: TrainConfig, data: Data) -> lock.Lock:
-    """The run.lock of a run that has no id yet."""
-    return lock.Lock(
-        run="",
-        data=lasting(data),
-        settings=lock.pinned(config, work.plan.recipe),
-        recipe=dataclasses.asdict(work.plan.recipe),
-        hashes=work.facts | {"tokenizer": lock.tokenizer_digest(work.plan.base)},
-        packages=versions(),
-        hardware=lock.hardware(work.plan.device),
-    )
 
 
 def _silent(event: Event | Progress) -> None:

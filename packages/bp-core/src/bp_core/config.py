@@ -1,29 +1,13 @@
-"""Settings: frozen dataclasses, help beside the default. Command line, environment and docs derive from them."""
+"""The settings of training, help and range beside the default. Command line, environment and docs derive from them."""
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import math
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated
 
-from .errors import BadValue
-from .gates import METRICS, OF_ANSWERS, gates_in
-
-DType = Literal["auto", "float32", "bfloat16"]
-Mode = Literal["lora", "qlora", "lora-8bit", "full"]
-Attention = Literal["auto", "sdpa", "eager", "flash-attention-2"]
-Optimizer = Literal["adamw", "adamw-8bit", "paged-adamw-8bit"]
-Init = Literal["default", "orthogonal", "pissa", "pissa_niter_16", "olora", "loftq"]
-ExportFormat = Literal["lora", "merged", "gguf", "gguf-lora"]
-TrainOn = Literal["assistant", "last", "all"]
-Method = Literal["sft", "orpo", "simpo", "kto"]
-LoraPreset = Literal["fast", "balanced", "quality"]
-Quantization = Literal["f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m"]
-Severity = Literal["note", "warning", "error"]  # from the mildest
+from .choices import LORA_RANKS, RANK, Attention, DType, Init, LoraPreset, Method, Mode, Optimizer, TrainOn
+from .clashes import CLASHES
+from .settings import Range, check
 
 # What an unset setting becomes when nothing better can be computed.
 EPOCHS = 3.0
@@ -33,17 +17,12 @@ FULL_LIMIT = 4_000_000_000  # parameters; beyond, weights, gradients and moments
 OFFLOAD_LIMIT = 8_500_000_000  # with all of that in the host's memory
 FLASH_CARD = (8, 0)  # compute capability: the first that flash-attention 2 runs on
 FP8_CARD = (8, 9)  # compute capability: the first that multiplies in float8
-RANK = 16
 MAX_LENGTH, TRACE_LENGTH = 2048, 8192  # tokens of an example, without and with a reasoning trace
-LONGEST_ANSWER = 512
-NUM_CTX = 8192
 
-PAIRED: tuple[Method, ...] = ("orpo", "simpo")  # methods that compare two answers
 # From the papers: arXiv:2403.07691 (ORPO), arXiv:2405.14734 (SimPO), arXiv:2402.01306 (KTO).
 RATES: dict[Method, float] = {"orpo": 8e-6, "simpo": 1e-6, "kto": 1e-6}
 BETAS: dict[Method, float] = {"orpo": 0.1, "simpo": 2.0, "kto": 0.1}
 GAMMA = 1.0
-LORA_RANKS: dict[LoraPreset, int] = {"fast": RANK, "balanced": 32, "quality": 256}
 ALL_LINEAR = "all-linear"
 
 
@@ -54,9 +33,11 @@ class TrainConfig:
     model: Annotated[str, "Preset, hub id (owner/name) or folder of the base model."] = "smollm2-135m"
     output: Annotated[str, "Folder for the adapter and the run's records."] = "output"
     backend: Annotated[str, "Where to train: auto, or the name of an installed rail (cuda, mlx, cpu, null)."] = "auto"
-    steps: Annotated[int | None, "Optimizer steps. Default: from --epochs."] = None
-    epochs: Annotated[float | None, f"Passes over the data. Default: {EPOCHS:g}, unless --steps is given."] = None
-    samples: Annotated[int | None, "Use only the first so many examples of the data."] = None
+    steps: Annotated[int | None, "Optimizer steps. Default: from --epochs.", Range(1)] = None
+    epochs: Annotated[
+        float | None, f"Passes over the data. Default: {EPOCHS:g}, unless --steps is given.", Range(1e-6)
+    ] = None
+    samples: Annotated[int | None, "Use only the first so many examples of the data.", Range(1)] = None
     method: Annotated[
         Method,
         "sft: learn the answers. From pairs of a chosen and a rejected answer: orpo, simpo. From answers that are "
@@ -67,14 +48,15 @@ class TrainConfig:
         "How much a preference counts. Default: "
         + ", ".join(f"{method} {value:g}" for method, value in BETAS.items())
         + ", as in the papers.",
+        Range(1e-9),
     ] = None
-    gamma: Annotated[float | None, f"SimPO's margin between the two answers. Default: {GAMMA:g}."] = None
-    desirable_weight: Annotated[float | None, "KTO's weight of good answers. Default: balances good and bad ones."] = (
-        None
-    )
-    undesirable_weight: Annotated[float | None, "KTO's weight of bad answers. Default: balances good and bad ones."] = (
-        None
-    )
+    gamma: Annotated[float | None, f"SimPO's margin between the two answers. Default: {GAMMA:g}.", Range(0)] = None
+    desirable_weight: Annotated[
+        float | None, "KTO's weight of good answers. Default: balances good and bad ones.", Range(1e-9)
+    ] = None
+    undesirable_weight: Annotated[
+        float | None, "KTO's weight of bad answers. Default: balances good and bad ones.", Range(1e-9)
+    ] = None
     mode: Annotated[
         Mode,
         "lora: a small adapter beside frozen weights. qlora: the same, with the frozen weights in 4 bits; lora-8bit: "
@@ -114,12 +96,16 @@ class TrainConfig:
         f"The rank by name: {', '.join(f'{name} {rank}' for name, rank in LORA_RANKS.items())}. Default: none.",
     ] = None
     rank: Annotated[
-        int | None, f"LoRA rank: higher learns more and needs more memory. Default: {RANK}, or from --lora-preset."
+        int | None,
+        f"LoRA rank: higher learns more and needs more memory. Default: {RANK}, or from --lora-preset.",
+        Range(1),
     ] = None
     alpha: Annotated[
-        float | None, "LoRA alpha, the adapter's strength times the rank. Default: 2 × rank; with --rslora 8."
+        float | None,
+        "LoRA alpha, the adapter's strength times the rank. Default: 2 × rank; with --rslora 8.",
+        Range(1e-6),
     ] = None
-    dropout: Annotated[float, "LoRA dropout, 0 to 1."] = 0.0
+    dropout: Annotated[float, "LoRA dropout, 0 to 1.", Range(0, 0.999)] = 0.0
     rslora: Annotated[bool, "Strength alpha / √rank in place of alpha / rank, so that high ranks learn as fast."] = (
         False
     )
@@ -140,14 +126,18 @@ class TrainConfig:
         "Peak learning rate. Default: from the width of the model; of preference methods "
         + ", ".join(f"{method} {value:g}" for method, value in RATES.items())
         + ", as in the papers.",
+        Range(1e-12, 10),
     ] = None
     batch_size: Annotated[
-        int | None, f"Examples (packed: rows) per optimizer step. Default: {BATCH_SIZE}, or all if there are fewer."
+        int | None,
+        f"Examples (packed: rows) per optimizer step. Default: {BATCH_SIZE}, or all if there are fewer.",
+        Range(1),
     ] = None
     micro_batch: Annotated[
         int | None,
         "Examples computed at once. Default: as much of the batch as fits in memory, or 1 when packed; shrinks when "
         "memory runs out.",
+        Range(1),
     ] = None
     activation_checkpointing: Annotated[
         bool | None,
@@ -157,12 +147,13 @@ class TrainConfig:
         int | None,
         f"Longest example in tokens; longer ones are cut at the end. Default: {MAX_LENGTH}; with --reasoning-trace "
         f"{TRACE_LENGTH}.",
+        Range(8),
     ] = None
     reasoning_trace: Annotated[
         bool, "Learn to think first: only rows with a <think> … </think> of --min-trace to --max-trace tokens are used."
     ] = False
-    min_trace: Annotated[int, "Shortest reasoning trace in tokens."] = 8
-    max_trace: Annotated[int, "Longest reasoning trace in tokens."] = TRACE_LENGTH
+    min_trace: Annotated[int, "Shortest reasoning trace in tokens.", Range(0)] = 8
+    max_trace: Annotated[int, "Longest reasoning trace in tokens.", Range(1)] = TRACE_LENGTH
     packing: Annotated[
         bool,
         "Let short examples share rows of max_length tokens, without seeing each other; batch_size and micro_batch then"
@@ -172,37 +163,43 @@ class TrainConfig:
         "assistant"
     )
     columns: Annotated[str, "Names of the data's columns, ours first: prompt=question,completion=reply."] = ""
-    warmup_ratio: Annotated[float, "Share of the steps over which the learning rate rises."] = 0.05
-    weight_decay: Annotated[float, "AdamW weight decay."] = 0.0
+    warmup_ratio: Annotated[float, "Share of the steps over which the learning rate rises.", Range(0, 1)] = 0.05
+    weight_decay: Annotated[float, "AdamW weight decay.", Range(0)] = 0.0
     optimizer: Annotated[
         Optimizer | None,
         "How AdamW keeps its moments. adamw: 8 bytes a trained weight; adamw-8bit: 2, by bitsandbytes; "
         "paged-adamw-8bit: 2, moved to the host when a card is full. Default: that for mode full on cuda, else adamw.",
     ] = None
-    max_grad_norm: Annotated[float, "Gradients are clipped to this norm."] = 1.0
-    seed: Annotated[int, "Seed of the adapter's start and of the data order."] = 42
+    max_grad_norm: Annotated[float, "Gradients are clipped to this norm.", Range(1e-9)] = 1.0
+    seed: Annotated[int, "Seed of the adapter's start and of the data order.", Range(0, 2**32 - 1)] = 42
     dtype: Annotated[DType, "Number format of the base weights while training. auto: bfloat16 where it is fast."] = (
         "auto"
     )
-    checkpoint_every: Annotated[int, "Steps between checkpoints."] = 100
-    keep_checkpoints: Annotated[int, "How many checkpoints to keep; the best one is kept besides."] = 2
-    checkpoint_minutes: Annotated[float, "Minutes after which a checkpoint is due as well."] = 15.0
+    checkpoint_every: Annotated[int, "Steps between checkpoints.", Range(1)] = 100
+    keep_checkpoints: Annotated[int, "How many checkpoints to keep; the best one is kept besides.", Range(1)] = 2
+    checkpoint_minutes: Annotated[float, "Minutes after which a checkpoint is due as well.", Range(1e-6)] = 15.0
     eval_data: Annotated[str | None, "A file of examples to evaluate on. Default: none, or from --held-out."] = None
     held_out: Annotated[
-        float | None, "Share of the different conversations to hold out for evaluation, such as 0.05. Default: none."
+        float | None,
+        "Share of the different conversations to hold out for evaluation, such as 0.05. Default: none.",
+        Range(1e-9, 0.999999),
     ] = None
     eval_every: Annotated[
-        int | None, f"Steps between evaluations. Default: steps ÷ {EVALUATIONS}, if there is evaluation data."
+        int | None, f"Steps between evaluations. Default: steps ÷ {EVALUATIONS}, if there is evaluation data.", Range(1)
     ] = None
     patience: Annotated[
-        int | None, "Stop after so many evaluations in a row without a better loss. Default: never."
+        int | None, "Stop after so many evaluations in a row without a better loss. Default: never.", Range(1)
     ] = None
     max_skipped: Annotated[
-        int, "Updates that may be skipped because a loss or gradient is not a finite number, before the run fails."
+        int,
+        "Updates that may be skipped because a loss or gradient is not a finite number, before the run fails.",
+        Range(0),
     ] = 5
-    max_temp: Annotated[float, "Pause between steps while the graphics card is hotter than this, in °C."] = 88.0
-    cooldown: Annotated[float, "Shortest such pause, in seconds."] = 30.0
-    disk_wait: Annotated[float, "Minutes to wait for room on a full disk before the run fails."] = 30.0
+    max_temp: Annotated[float, "Pause between steps while the graphics card is hotter than this, in °C.", Range(1)] = (
+        88.0
+    )
+    cooldown: Annotated[float, "Shortest such pause, in seconds.", Range(0)] = 30.0
+    disk_wait: Annotated[float, "Minutes to wait for room on a full disk before the run fails.", Range(0)] = 30.0
     report_to: Annotated[
         str, "Trackers: auto (those installed), none, or names of tensorboard, wandb, mlflow, trackio, with commas."
     ] = "auto"
@@ -218,523 +215,4 @@ class TrainConfig:
         return self.max_length or (TRACE_LENGTH if self.reasoning_trace else MAX_LENGTH)
 
     def __post_init__(self) -> None:
-        check(self, _TRAIN_RANGES, _IMPOSSIBLE)
-
-
-@dataclass(frozen=True)
-class ExportConfig:
-    """What a user may set for an export."""
-
-    format: Annotated[
-        ExportFormat,
-        "lora: the adapter alone; merged: a Hugging Face folder; gguf: one file to run; gguf-lora: the adapter alone, "
-        "for llama.cpp and LM Studio.",
-    ] = "gguf"
-    quantization: Annotated[Quantization, "Number format inside the GGUF."] = "q4_k_m"
-    output: Annotated[str | None, "File or folder to write. Default: beside the adapter."] = None
-    overwrite: Annotated[bool, "Replace what an earlier export wrote there."] = False
-    base: Annotated[
-        str | None,
-        "Merge into this model, the 16-bit source of a base that MLX had quantised. Default: the base that was trained "
-        "on.",
-    ] = None
-    accept_unproven: Annotated[
-        bool, "Hand over a GGUF whose proof fails, too. What failed stays on record, beside the file and in its card."
-    ] = False
-    ollama: Annotated[bool, "Register the GGUF with Ollama, too, and see that it behaves there."] = False
-    ollama_name: Annotated[
-        str | None, "What Ollama shall call it; asks for --ollama by itself. Default: the file's name."
-    ] = None
-    ollama_overwrite: Annotated[bool, "Replace a model of that name in Ollama."] = False
-    system: Annotated[
-        str | None, "System message for when a conversation has none, in Ollama and the Modelfile. Default: none."
-    ] = None
-    num_ctx: Annotated[
-        int | None,
-        f"Context in tokens, in Ollama and the Modelfile; more needs more memory. Default: the model's, to {NUM_CTX}.",
-    ] = None
-
-    @property
-    def registers(self) -> bool:
-        """Whether Ollama is wanted."""
-        return self.ollama or self.ollama_name is not None
-
-    def __post_init__(self) -> None:
-        check(self, {"num_ctx": _POSITIVE}, [*_NOT_GGUF, _NOTHING_TO_PROVE, _MERGELESS])
-
-
-@dataclass(frozen=True)
-class ServeConfig:
-    """What a user may set for serving a model over HTTP."""
-
-    host: Annotated[str, "Where to listen. Any other address than this machine's own needs --open-to-network."] = (
-        "127.0.0.1"
-    )
-    port: Annotated[int, "The port; 0 takes any free one."] = 8080
-    name: Annotated[str | None, "The model's name in requests. Default: the file's."] = None
-    num_ctx: Annotated[int | None, f"Context of a conversation in tokens. Default: the model's, to {NUM_CTX}."] = None
-    lora: Annotated[str | None, "A GGUF adapter that changes the model while it runs. Default: none."] = None
-    parallel: Annotated[int, "Conversations at the same time; each has its own context."] = 1
-    api_key: Annotated[str | None, "A key that every request must bring; hide it in the variable. Default: none."] = (
-        None
-    )
-    open_to_network: Annotated[bool, "Yes, let others use the model, whoever can reach this machine."] = False
-
-    def __post_init__(self) -> None:
-        check(self, {"port": (0, (1 << 16) - 1), "num_ctx": _POSITIVE, "parallel": (1, 256)})
-
-
-@dataclass(frozen=True)
-class PushConfig:
-    """What a user may set for an upload to the Hugging Face hub."""
-
-    private: Annotated[bool, "Only you and your organisation may see it. A repository that is public is refused."] = (
-        False
-    )
-    gguf: Annotated[bool, "Upload the GGUF files that were exported of it, too."] = False
-    samples: Annotated[bool, "Show answers before and after, with their prompts from the data, in the card."] = True
-    base: Annotated[str | None, "The base's hub id, if it was trained from a folder. Default: as the run says."] = None
-
-    def __post_init__(self) -> None:
-        check(self, {})
-
-
-@dataclass(frozen=True)
-class CheckConfig:
-    """What a user may set for the check of a data file."""
-
-    model: Annotated[
-        str | None, "Also check what this model's tokenizer and chat template make of the rows. Default: no tokens."
-    ] = None
-    max_length: Annotated[
-        int | None, f"With --model: longest row in tokens. Default: {MAX_LENGTH}, as in training."
-    ] = None
-    against: Annotated[str | None, "The held-out data: rows that are also there are found."] = None
-    near: Annotated[bool, "Find near duplicates, too; takes about 2 KB of memory a row."] = True
-    fix: Annotated[str | None, "A .jsonl file to write: the rows, repaired or left out, each change told."] = None
-    fail_on: Annotated[Severity, "Exit with 1 when there is a finding of this severity, or a worse one."] = "error"
-
-    def __post_init__(self) -> None:
-        check(self, {"max_length": _TRAIN_RANGES["max_length"]})
-        if self.max_length is not None and self.model is None:
-            raise BadValue("max_length counts tokens, and without a model there are none.", fix="Give --model too.")
-
-
-_Backend = Annotated[str, "Where to compute: auto, or the name of an installed rail."]
-_Format = Annotated[DType, "Number format of the weights. auto: bfloat16 where it is fast."]
-
-
-@dataclass(frozen=True)
-class EvalConfig:
-    """What a user may set for an evaluation."""
-
-    against: Annotated[
-        str | None, "Another model on the same rows: base, or a run, folder or model name. Default: none."
-    ] = None
-    gate: Annotated[
-        str,
-        "Conditions that must hold, else the exit code is 2: 'loss<2.5,f1>=0.3'. With --against also on the "
-        "difference: 'loss_change<0'. Metrics: " + ", ".join(METRICS) + ".",
-    ] = ""
-    regex: Annotated[str | None, "A regular expression to look for in each answer. Default: none."] = None
-    answers: Annotated[int, "Write answers to so many of the rows, spread over the data; 0 for the loss alone."] = 16
-    max_tokens: Annotated[
-        int | None, f"Longest answer, in tokens. Default: twice the longest in the data, at most {LONGEST_ANSWER}."
-    ] = None
-    samples: Annotated[int | None, "Use only the first so many rows of the data. Default: all."] = None
-    backend: _Backend = TrainConfig.backend
-    dtype: _Format = TrainConfig.dtype
-
-    def __post_init__(self) -> None:
-        check(self, _EVAL_RANGES, _EVAL_CLASHES)
-        gates = gates_in(self.gate)
-        problems = []
-        if self.against is None and any(gate.change for gate in gates):
-            problems.append("a gate is on a difference, but there is nothing to compare with: give --against")
-        if self.regex is None and any(gate.metric == "regex" for gate in gates):
-            problems.append("a gate is on regex, but there is no pattern: give --regex")
-        if not self.answers and any(gate.metric in OF_ANSWERS for gate in gates):
-            problems.append("a gate is on answers, but answers is 0")
-        if problems:
-            raise BadValue("; ".join(problems) + ".")
-
-
-@dataclass(frozen=True)
-class CompareConfig:
-    """What a user may set for answers side by side."""
-
-    file: Annotated[str | None, "A .gguf file, whose answers are shown too. Default: none."] = None
-    output: Annotated[str | None, "Write the page here, as .md and .html. Default: only to the screen."] = None
-    answers: Annotated[int, "How many rows of the data to ask, spread over it."] = 4
-    max_tokens: Annotated[int, "Longest answer, in tokens."] = 128
-    backend: _Backend = TrainConfig.backend
-    dtype: _Format = TrainConfig.dtype
-
-    def __post_init__(self) -> None:
-        check(self, {"answers": _POSITIVE, "max_tokens": _POSITIVE})
-
-
-@dataclass(frozen=True)
-class HarnessConfig:
-    """What a user may set for tasks of lm-evaluation-harness."""
-
-    samples: Annotated[int | None, "Use only the first so many rows of each task. Default: all."] = None
-    shots: Annotated[int | None, "Solved examples before each question. Default: what the task says."] = None
-    chat: Annotated[bool, "Ask in the model's chat template, as a user would; tasks are made for plain text."] = False
-    backend: _Backend = TrainConfig.backend
-    dtype: _Format = TrainConfig.dtype
-
-    def __post_init__(self) -> None:
-        check(self, {"samples": _POSITIVE, "shots": (0, math.inf)})
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A resolved TrainConfig: nothing is None; 0 and "" mean never and nothing. `why` explains what was computed."""
-
-    model: str
-    output: str
-    backend: str
-    steps: int
-    rank: int
-    alpha: float
-    dropout: float
-    learning_rate: float
-    batch_size: int
-    micro_batch: int
-    max_length: int
-    packing: bool
-    train_on: TrainOn
-    columns: str
-    warmup_steps: int
-    weight_decay: float
-    max_grad_norm: float
-    seed: int
-    dtype: DType
-    checkpoint_every: int
-    keep_checkpoints: int
-    activation_checkpointing: bool = False
-    checkpoint_minutes: float = TrainConfig.checkpoint_minutes
-    eval_data: str = ""
-    held_out: float = 0.0
-    eval_every: int = 0
-    patience: int = 0
-    max_skipped: int = TrainConfig.max_skipped
-    max_temp: float = TrainConfig.max_temp
-    cooldown: float = TrainConfig.cooldown
-    disk_wait: float = TrainConfig.disk_wait
-    method: Method = TrainConfig.method
-    beta: float = 0.0
-    gamma: float = 0.0
-    desirable_weight: float = 0.0
-    undesirable_weight: float = 0.0
-    reasoning_trace: bool = TrainConfig.reasoning_trace
-    min_trace: int = TrainConfig.min_trace
-    max_trace: int = TrainConfig.max_trace
-    mode: Mode = TrainConfig.mode
-    full_ft_offload: bool = TrainConfig.full_ft_offload
-    shard: bool = False
-    fp8: bool = TrainConfig.fp8
-    attention: Attention = TrainConfig.attention
-    liger: bool = TrainConfig.liger
-    unsloth: bool = TrainConfig.unsloth
-    rslora: bool = TrainConfig.rslora
-    dora: bool = TrainConfig.dora
-    target_modules: str = TrainConfig.target_modules
-    init: Init = TrainConfig.init
-    optimizer: Optimizer = "adamw"
-    why: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-    @property
-    def shared_out(self) -> bool:
-        """Whether several processes hold the weights together, so that all must take part in every pass."""
-        return self.shard or self.full_ft_offload
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One field of a settings class, as the command line and the docs need it."""
-
-    name: str
-    type: Any
-    default: Any
-    help: str
-
-
-STARTS_IN_BASE: tuple[Init, ...] = ("pissa", "pissa_niter_16", "olora", "loftq")
-QUANTIZED: dict[Mode, str] = {"qlora": "nf4", "lora-8bit": "int8"}  # modes, and what they keep the base in
-_Range = tuple[float, float]
-# What does not go together: the settings, whether they clash, and why.
-_Clash = tuple[tuple[str, ...], Callable[..., bool], str]
-
-
-def _only_for(methods: tuple[Method, ...], name: str) -> _Clash:
-    text = f"{name} is a setting of method {' and '.join(methods)}"
-    return ("method", name), lambda method, value: value is not None and method not in methods, text
-
-
-def _only_for_sft(name: str, what: str) -> _Clash:
-    text = f"{name} goes with method sft only: {what}"
-    return ("method", name), lambda method, value: method != "sft" and value != getattr(TrainConfig, name), text
-
-
-def _only_for_traces(name: str, default: int) -> _Clash:
-    text = f"{name} is set, but reasoning_trace is not"
-    return ("reasoning_trace", name), lambda traces, value: value != default and not traces, text
-
-
-def _only_for_adapters(name: str, default: object) -> _Clash:
-    text = f"{name} is a setting of adapters, which mode full has none of"
-    return ("mode", name), lambda mode, value: mode == "full" and value != default, text
-
-
-def _not_with_unsloth(name: str, default: object) -> _Clash:
-    text = f"unsloth computes the model its own way, so {name} cannot be set"
-    return ("unsloth", name), lambda unsloth, value: unsloth and value != default, text
-
-
-_IMPOSSIBLE: list[_Clash] = [
-    _only_for(("orpo", "simpo", "kto"), "beta"),
-    _only_for(("simpo",), "gamma"),
-    _only_for(("kto",), "desirable_weight"),
-    _only_for(("kto",), "undesirable_weight"),
-    _only_for_sft("packing", "preferences are computed row by row"),
-    _only_for_sft("train_on", "preferences are about the last answer"),
-    _only_for_sft("reasoning_trace", "of two answers one may be short"),
-    (
-        ("method", "mode"),
-        lambda method, mode: method != "sft" and mode == "full",
-        "preference methods (orpo, simpo, kto) train an adapter, not all weights: leave mode full out",
-    ),
-    (
-        ("method", "batch_size"),
-        lambda method, size: method == "kto" and size == 1,
-        "kto compares examples within a batch, so batch_size must be at least 2",
-    ),
-    *(_only_for_traces(name, getattr(TrainConfig, name)) for name in ("min_trace", "max_trace")),
-    (
-        ("min_trace", "max_trace"),
-        lambda low, high: low > high,
-        "min_trace is above max_trace, so that no trace would be left",
-    ),
-    (
-        ("full_ft_offload", "optimizer"),
-        lambda offloaded, optimizer: offloaded and optimizer not in (None, "adamw"),
-        "full_ft_offload keeps the moments on the host, where optimizer must be adamw",
-    ),
-    (
-        ("full_ft_offload", "mode"),
-        lambda offload, mode: offload and mode != "full",
-        "full_ft_offload is for mode full; an adapter's base is frozen, and what is trained is small",
-    ),
-    *(
-        (
-            ("shard", name),
-            lambda shard, value, no=no: bool(shard) and no(value),
-            f"shard shares out weights as they are trained or frozen, which {why}",
-        )
-        for name, no, why in (
-            ("mode", lambda mode: mode in QUANTIZED, "modes qlora and lora-8bit keep in another form"),
-            ("fp8", bool, "fp8 multiplies its own way"),
-            ("unsloth", bool, "unsloth holds whole"),
-        )
-    ),
-    (
-        ("shard", "mode", "optimizer"),
-        lambda shard, mode, name: bool(shard) and mode == "full" and name not in (None, "adamw"),
-        "shard with mode full shares out AdamW's moments too, so optimizer must be adamw",
-    ),
-    (
-        ("fp8", "mode"),
-        lambda fp8, mode: fp8 and mode != "lora",
-        "fp8 multiplies with frozen 16-bit weights, which only mode lora has: leave fp8 or the mode out",
-    ),
-    *(_not_with_unsloth(name, getattr(TrainConfig, name)) for name in ("attention", "liger", "fp8", "dora", "init")),
-    (
-        ("unsloth", "mode"),
-        lambda unsloth, mode: unsloth and mode not in ("lora", "qlora"),
-        "unsloth goes with modes lora and qlora",
-    ),
-    (
-        ("attention", "dtype"),
-        lambda attention, dtype: attention == "flash-attention-2" and dtype == "float32",
-        "attention flash-attention-2 computes in 16 bits, so dtype cannot be float32",
-    ),
-    (
-        ("init", "mode"),
-        lambda init, mode: mode in QUANTIZED and init in STARTS_IN_BASE and init != "loftq",
-        "init takes its start from weights in full precision, which modes qlora and lora-8bit do not keep",
-    ),
-    (
-        ("init", "mode"),
-        lambda init, mode: init == "loftq" and mode != "qlora",
-        "init loftq makes up for what 4 bits lose, which only mode qlora does",
-    ),
-    *(
-        _only_for_adapters(name, getattr(TrainConfig, name))
-        for name in ("rank", "alpha", "dropout", "rslora", "dora", "target_modules", "init")
-    ),
-    (
-        ("eval_data", "held_out"),
-        lambda file, share: None not in (file, share),
-        "eval_data and held_out are both set: use one of them",
-    ),
-    *(
-        (
-            (name, "eval_data", "held_out"),
-            lambda wanted, file, share: wanted is not None and file is None and share is None,
-            f"{name} is set, but there is nothing to evaluate on: give --eval-data FILE, or --held-out 0.05",
-        )
-        for name in ("eval_every", "patience")
-    ),
-    (
-        ("lora_preset", "rank"),
-        lambda preset, rank: None not in (preset, rank) and LORA_RANKS[preset] != rank,
-        "lora_preset and rank are both set, and the preset has another rank: leave one out",
-    ),
-    (
-        ("init", "rank", "lora_rank"),
-        lambda init, _, rank: init == "orthogonal" and rank % 2 == 1,
-        "init orthogonal splits the rank in two halves, so it must be even",
-    ),
-    (
-        ("init", "dora"),
-        lambda init, dora: dora and init in STARTS_IN_BASE,
-        "dora measures the length of the whole weight rows, so init must leave the base as it is (default, orthogonal)",
-    ),
-]
-# What only a GGUF can have.
-_NOT_GGUF: list[_Clash] = [
-    (
-        (name, "format"),
-        lambda wanted, format: bool(wanted) and format != "gguf",
-        f"{name} is set, but only the format gguf has use for it",
-    )
-    for name in ("ollama", "ollama_name", "ollama_overwrite", "system", "num_ctx")
-]
-_NOTHING_TO_PROVE: _Clash = (
-    ("accept_unproven", "format"),
-    lambda accept, format: accept and not format.startswith("gguf"),
-    "accept_unproven is set, but only GGUF files are proven",
-)
-_MERGELESS: _Clash = (
-    ("base", "format"),
-    lambda base, format: base is not None and format == "lora",
-    "base is set, but the format lora merges nothing",
-)
-_POSITIVE: _Range = (1, math.inf)
-_TRAIN_RANGES: dict[str, _Range] = {
-    "steps": _POSITIVE,
-    "epochs": (1e-6, math.inf),
-    "samples": _POSITIVE,
-    "rank": _POSITIVE,
-    "alpha": (1e-6, math.inf),
-    "dropout": (0, 0.999),
-    "learning_rate": (1e-12, 10),
-    "beta": (1e-9, math.inf),
-    "gamma": (0, math.inf),
-    "desirable_weight": (1e-9, math.inf),
-    "undesirable_weight": (1e-9, math.inf),
-    "min_trace": (0, math.inf),
-    "max_trace": _POSITIVE,
-    "batch_size": _POSITIVE,
-    "micro_batch": _POSITIVE,
-    "max_length": (8, math.inf),
-    "warmup_ratio": (0, 1),
-    "weight_decay": (0, math.inf),
-    "max_grad_norm": (1e-9, math.inf),
-    "seed": (0, 2**32 - 1),
-    "checkpoint_every": _POSITIVE,
-    "keep_checkpoints": _POSITIVE,
-    "checkpoint_minutes": (1e-6, math.inf),
-    "held_out": (1e-9, 0.999999),
-    "eval_every": _POSITIVE,
-    "patience": _POSITIVE,
-    "max_skipped": (0, math.inf),
-    "max_temp": (1, math.inf),
-    "cooldown": (0, math.inf),
-    "disk_wait": (0, math.inf),
-}
-_EVAL_RANGES: dict[str, _Range] = {"answers": (0, math.inf), "max_tokens": _POSITIVE, "samples": _POSITIVE}
-_EVAL_CLASHES: list[_Clash] = [
-    *(
-        (
-            (name, "answers"),
-            lambda value, answers: value is not None and not answers,
-            f"{name} is about answers, but answers is 0",
-        )
-        for name in ("regex", "max_tokens")
-    ),
-    (("regex",), lambda pattern: pattern is not None and not _compiles(pattern), "regex is no regular expression"),
-]
-
-
-def _compiles(pattern: str) -> bool:
-    try:
-        re.compile(pattern)
-    except re.error:
-        return False
-    return True
-
-
-def settings(config: type) -> Iterator[Setting]:
-    """The fields of a settings class with type, default and help."""
-    hints = get_type_hints(config, include_extras=True)
-    for field in dataclasses.fields(config):
-        hint = hints[field.name]
-        assert get_origin(hint) is Annotated, f"{config.__name__}.{field.name} has no help"
-        kind, text = get_args(hint)[:2]
-        yield Setting(field.name, kind, field.default, text)
-
-
-def check(config: Any, ranges: Mapping[str, _Range], clashes: Iterable[_Clash] = ()) -> None:
-    """Raise BadValue that lists every field of the wrong type or out of range, and what does not go together."""
-    problems = {}
-    for setting in settings(type(config)):
-        value = getattr(config, setting.name)
-        problem = _wrong_type(setting, value) or _out_of_range(value, ranges.get(setting.name))
-        if problem:
-            problems[setting.name] = f"{setting.name} is {value!r}, but {problem}"
-    for names, clash, text in clashes:
-        if not problems.keys() & set(names) and clash(*(getattr(config, name) for name in names)):
-            problems[text] = text
-    if problems:
-        raise BadValue("; ".join(problems.values()) + ".")
-
-
-def known(names: Iterable[str], config: type) -> None:
-    """Raise BadValue for names that are no field of `config`, suggesting the nearest one."""
-    fields = [setting.name for setting in settings(config)]
-    problems = []
-    for name in names:
-        if name not in fields:
-            near = difflib.get_close_matches(name, fields, 1)
-            problems.append(f"there is no setting {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
-    if problems:
-        raise BadValue("; ".join(problems))
-
-
-def _wrong_type(setting: Setting, value: object) -> str | None:
-    options = [kind for kind in (get_args(setting.type) or (setting.type,))]
-    words = options if get_origin(setting.type) is Literal else [word for kind in options for word in get_args(kind)]
-    if words and value is not None:
-        near = difflib.get_close_matches(str(value), words, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        return None if value in words else f"must be one of {', '.join(map(str, words))}{hint}"
-    if value is None:
-        return None if type(None) in options else "must have a value"
-    if isinstance(value, bool) and bool not in options:
-        return "must be a number"
-    if float in options and isinstance(value, int | float):
-        return None
-    wanted = tuple(kind for kind in options if isinstance(kind, type) and kind is not type(None))
-    return None if isinstance(value, wanted) else f"must be of type {wanted[0].__name__}"
-
-
-def _out_of_range(value: object, limits: _Range | None) -> str | None:
-    if limits is None or not isinstance(value, int | float):
-        return None
-    low, high = limits
-    if low <= value <= high:
-        return None
-    return f"must be at least {low:g}" if math.isinf(high) else f"must be between {low:g} and {high:g}"
+        check(self, CLASHES)

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .config import Recipe, TrainConfig
+from .config import TrainConfig
 from .errors import OutOfMemory
 from .examples import Batch
+from .process_group import Alone, Team
 from .rail import Job, Measured, Memory, Opened, Probe
-from .team import Alone, Team
+from .recipe import Recipe
 
 
 class NullRail:

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
-from .config import DType, Mode, Recipe, TrainConfig
-from .errors import UnknownBackend
+from .choices import DType, Mode
+from .config import TrainConfig
 from .examples import Batch
-from .team import Team
-
-GROUP = "backpropagate.rails"
+from .process_group import Team
+from .recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -190,16 +188,3 @@ class Rail(Protocol):
     def close(self) -> None:
         """Let go of the model and its memory."""
         ...
-
-
-def rails() -> list[str]:
-    """The names of the installed rails."""
-    return sorted({point.name for point in entry_points(group=GROUP)})
-
-
-def find(name: str) -> Rail:
-    """A new rail of that name. Raises UnknownBackend."""
-    for point in entry_points(group=GROUP, name=name):
-        rail: Rail = point.load()()
-        return rail
-    raise UnknownBackend(f"There is no backend {name!r}; installed are: {', '.join(rails())}.")

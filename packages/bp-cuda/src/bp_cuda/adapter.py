@@ -26,10 +26,12 @@ from torch import Tensor
 from torch.nn import Parameter
 from transformers import PreTrainedModel
 
-from bp_core.config import ALL_LINEAR, STARTS_IN_BASE, Init, Recipe
+from bp_core.choices import STARTS_IN_BASE, Init
+from bp_core.config import ALL_LINEAR
 from bp_core.errors import AdapterUnusable
+from bp_core.recipe import Recipe
 
-from . import lost, start
+from . import initialization, loftq
 
 _TRAINED, _START = "default", "start"
 
@@ -54,7 +56,7 @@ def new(model: PreTrainedModel, recipe: Recipe, folder: Path | None = None) -> P
             adapted.base_model.set_adapter([_TRAINED] if recipe.init == "loftq" else [_TRAINED, _START])
     if recipe.init == "loftq":
         assert folder, "loftq needs the weights as they were"
-        _begin(adapted, partial(lost.pair, lost.originals(folder)))
+        _begin(adapted, partial(loftq.pair, loftq.originals(folder)))
     elif recipe.init != "default":
         _begin(adapted, lambda name, layer: _pair(layer, recipe.init))
     _freeze_start(adapted)
@@ -101,7 +103,7 @@ def write(model: PeftModel, folder: Path, base_name: str) -> None:
 
 
 @torch.no_grad()
-def _begin(model: PeftModel, pair: Callable[[str, LoraLayer], start.Pair]) -> None:
+def _begin(model: PeftModel, pair: Callable[[str, LoraLayer], initialization.Pair]) -> None:
     for name, layer in _layers(model):
         a, b = pair(name, layer)
         layer.lora_A[_TRAINED].weight.copy_(a)
@@ -111,12 +113,12 @@ def _begin(model: PeftModel, pair: Callable[[str, LoraLayer], start.Pair]) -> No
             layer.lora_B[_START].weight.copy_(-b)
 
 
-def _pair(layer: LoraLayer, init: Init) -> start.Pair:
+def _pair(layer: LoraLayer, init: Init) -> initialization.Pair:
     rank = layer.r[_TRAINED]
     if init == "orthogonal":
-        return start.orthogonal(layer.out_features, layer.in_features, rank)
+        return initialization.orthogonal(layer.out_features, layer.in_features, rank)
     weight = layer.get_base_layer().weight
-    return start.from_weight(init, weight.T if layer.fan_in_fan_out else weight, rank, layer.scaling[_TRAINED])
+    return initialization.from_weight(init, weight.T if layer.fan_in_fan_out else weight, rank, layer.scaling[_TRAINED])
 
 
 def _layers(model: PeftModel) -> list[tuple[str, LoraLayer]]:

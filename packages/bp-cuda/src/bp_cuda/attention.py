@@ -11,7 +11,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
-from bp_core.config import Attention
+from bp_core.choices import Attention
 
 NAME, EAGER, FLASH = "segments", "segments-eager", "flash_attention_2"
 # What keeps examples apart, for each setting; and what a model that cannot do so computes by, one at a time.

@@ -13,7 +13,7 @@ from bitsandbytes import functional
 from bitsandbytes.optim.adamw import AdamW8bit
 from torch import Tensor
 
-from .rounding import Workspace
+from .stochastic_rounding import Workspace
 
 
 class EightBitAdamW(AdamW8bit):

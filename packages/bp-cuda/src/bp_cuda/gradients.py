@@ -13,11 +13,11 @@ from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
 
 from bp_core.errors import OutOfMemory, PeerLost
-from bp_core.team import Team, agreed
+from bp_core.process_group import Team, agreed
 
 from ._errors import translated
-from .sharding import together
-from .team import answered, broadcast
+from .fsdp import together
+from .process_group import answered, broadcast
 
 _BUCKET = 1 << 23  # numbers that are sent at once
 

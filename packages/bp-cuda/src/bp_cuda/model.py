@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
-from bp_core.config import Attention, DType
+from bp_core.choices import Attention, DType
 from bp_core.errors import ModelUnusable
 
 from . import attention

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, sigmoid
 
-from bp_core.config import Method, Recipe
+from bp_core.choices import Method
+from bp_core.recipe import Recipe
 
 Losses = tuple[Tensor, Tensor]  # each with the margin by which the better answer is preferred, where there is one
 

@@ -16,11 +16,11 @@ from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from bp_core.config import Recipe
 from bp_core.errors import CheckpointUnusable
+from bp_core.recipe import Recipe
 
-from .rounding import RoundingAdamW
-from .sharding import plain, share_out, together
+from .fsdp import plain, share_out, together
+from .stochastic_rounding import RoundingAdamW
 
 Parameters = dict[str, Parameter]
 

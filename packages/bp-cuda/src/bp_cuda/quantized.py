@@ -7,9 +7,9 @@ import logging
 import torch
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
-from bp_core.config import QUANTIZED, Mode
+from bp_core.choices import QUANTIZED, Mode
 
-from . import needs
+from . import requirements
 
 
 def config(mode: Mode, computed: torch.dtype) -> BitsAndBytesConfig | None:
@@ -19,7 +19,7 @@ def config(mode: Mode, computed: torch.dtype) -> BitsAndBytesConfig | None:
     """
     if mode not in QUANTIZED:
         return None
-    needs.require(f"mode {mode}", "bitsandbytes", "--mode lora")
+    requirements.require(f"mode {mode}", "bitsandbytes", "--mode lora")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells of every cast, in every layer
     if mode == "lora-8bit":
         return BitsAndBytesConfig(load_in_8bit=True)

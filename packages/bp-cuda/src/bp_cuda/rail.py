@@ -18,14 +18,16 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import DynamicCache, PreTrainedModel
 
-from bp_core.config import FP8_CARD, DType, Recipe, TrainConfig
+from bp_core.choices import DType
+from bp_core.config import FP8_CARD, TrainConfig
 from bp_core.errors import BackendUnavailable
 from bp_core.examples import Batch
+from bp_core.process_group import Alone, Team, agreed, launched, nothing
 from bp_core.rail import Job, Measured, Memory, Opened, Probe
-from bp_core.team import Alone, Team, agreed, launched, nothing
+from bp_core.recipe import Recipe
 
 from . import adapter as adapters
-from . import attention, gradients, host, needs, objectives, opening, relief, sharding, team
+from . import attention, fsdp, gradients, host_memory, loading, memory_saving, objectives, process_group, requirements
 from . import model as models
 from . import optimizer as optimizers
 from ._errors import translated
@@ -51,7 +53,7 @@ class TorchRail:
         self.collected: optimizers.Contents | None = None
 
     def join(self) -> Team:
-        self.team = team.join(self.device)
+        self.team = process_group.join(self.device)
         return self.team
 
     def probe(self) -> Probe:
@@ -69,7 +71,7 @@ class TorchRail:
         return Probe(True, torch.cuda.get_device_name(self.device), total=total, free=free, dtype=self._auto())
 
     def check(self, settings: TrainConfig | Recipe) -> None:
-        needs.check(settings, self.device.type, self._capability())
+        requirements.check(settings, self.device.type, self._capability())
 
     def open(self, job: Job) -> Opened:
         probe = self.probe()
@@ -81,7 +83,7 @@ class TorchRail:
             self.close()
             if job.recipe:
                 self.join()
-            found = opening.load(job, self.device, emulate_float8=self.emulates_float8)
+            found = loading.load(job, self.device, emulate_float8=self.emulates_float8)
             self.model, self.separable, self.computed = found.model, found.separable, found.computed
             self.base_name = job.base_name or str(job.model)
             self.reliefs, self.objective = [], objectives.of(job.recipe)
@@ -102,13 +104,13 @@ class TorchRail:
         gradients.same(self.team, self._kept().values())
         self.gradients = gradients.Gradients(self.team, self.parameters)
         if recipe.activation_checkpointing:
-            self._relieve_by(relief.RECOMPUTE)
+            self._relieve_by(memory_saving.RECOMPUTE)
 
     def accumulate(self, batch: Batch, weight: float) -> float:
         with self._passing(), translated():
             total = 0.0
             for part in self._parts(batch, self.reliefs):
-                with relief.activations(self.reliefs):
+                with memory_saving.activations(self.reliefs):
                     loss = self._losses(part)[0].sum() * weight
                 loss.backward()
                 total += loss.item()
@@ -129,7 +131,7 @@ class TorchRail:
     def relieve(self, level: int) -> str | None:
         if self.shared_out:
             return None  # memory that runs out ends a run whose processes compute together
-        able = relief.ways(self._model(), of_tokens=self.objective.method == "sft")
+        able = memory_saving.ways(self._model(), of_tokens=self.objective.method == "sft")
         ways = [way for way in able if way not in self.reliefs]
         if not ways:
             return None
@@ -143,7 +145,7 @@ class TorchRail:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         else:
-            host.give_back()
+            host_memory.give_back()
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> Measured:
@@ -233,8 +235,8 @@ class TorchRail:
         if self.device.type == "cuda":
             used, peak = torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated()
             free, total = torch.cuda.mem_get_info()
-            return Memory(used, peak, total, free if relief.SPILLS else None)
-        return host.memory()
+            return Memory(used, peak, total, free if memory_saving.SPILLS else None)
+        return host_memory.memory()
 
     def close(self) -> None:
         self.model = self.optimizer = None
@@ -254,7 +256,7 @@ class TorchRail:
 
     def _passing(self) -> AbstractContextManager[Any]:
         """Whether all processes take part in each pass."""
-        return sharding.passing(self.team) if self.shared_out else nullcontext()
+        return fsdp.passing(self.team) if self.shared_out else nullcontext()
 
     def _kept(self) -> optimizers.Parameters:
         """What a checkpoint holds of the model."""
@@ -306,8 +308,8 @@ class TorchRail:
         return cross_entropy(logits.float(), tokens[targets], reduction="none")
 
     def _relieve_by(self, way: str) -> None:
-        if way == relief.RECOMPUTE and way in relief.ways(self._model(), of_tokens=True):
-            relief.recompute_layers(self._model())
+        if way == memory_saving.RECOMPUTE and way in memory_saving.ways(self._model(), of_tokens=True):
+            memory_saving.recompute_layers(self._model())
         self.reliefs.append(way)
 
     def _auto(self) -> DType:
@@ -318,7 +320,7 @@ class TorchRail:
         """The card's UUID as NVML knows it."""
         return f"GPU-{torch.cuda.get_device_properties(self.device).uuid}" if self.device.type == "cuda" else ""
 
-    def _capability(self) -> needs.Capability | None:
+    def _capability(self) -> requirements.Capability | None:
         """The card's compute capability."""
         if self.emulates_float8:
             return FP8_CARD
@@ -331,7 +333,7 @@ class TorchRail:
             yield batch
             return
         for row in self._rows(batch):
-            yield from relief.pieces(row, reliefs)
+            yield from memory_saving.pieces(row, reliefs)
 
     def _rows(self, batch: Batch) -> Iterator[Batch]:
         """The batch as it is, or one example at a time for models whose layers would leak between neighbours."""

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from bp_core.config import TrainConfig, TrainOn
+from bp_core.choices import TrainOn
+from bp_core.config import TrainConfig
 from bp_core.errors import TemplateUnusable
 
-from .chat import ChatTokenizer
-from .layout import lay_out
-from .masking import mark
-from .records import Record
+from .formats.records import Record
+from .masking.loss_mask import mark
+from .masking.render import lay_out
+from .tokenizer.chat_tokenizer import ChatTokenizer
 
 
 @dataclass(frozen=True, slots=True)

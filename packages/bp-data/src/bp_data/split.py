@@ -16,11 +16,11 @@ import numpy as np
 
 from bp_core.errors import BadValue
 
-from .files import Row, read
-from .formats import convert
-from .hub import named
-from .jsonl import line, new_lines, refuse_existing
-from .records import AnyRecord, said
+from .formats.detect import convert
+from .formats.records import AnyRecord, said
+from .reading.files import Row, read
+from .reading.hub import named
+from .reading.jsonl import line, new_lines, refuse_existing
 
 _PACKED = {".gz", ".zst"}
 

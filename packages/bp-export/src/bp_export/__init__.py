@@ -6,15 +6,15 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .engine import Engine, GeneratedTokens
-    from .facts import GgufFacts, gguf_facts
-    from .merge import write_merged
+    from .gguf.metadata import GgufFacts, gguf_facts
+    from .gguf.to_huggingface import unpack_gguf
+    from .llama_cpp.engine import Engine, GeneratedTokens
+    from .llama_cpp.quantize import quantize
     from .parity import Parity
     from .pipeline import Export, export
-    from .proof import Subject, prove
-    from .quantization import quantize
-    from .unpack import unpack_gguf
-    from .verification import verify
+    from .proof.prover import Subject, prove
+    from .proof.verify import verify
+    from .weights.merge import write_merged
 
 __all__ = [
     "Engine",
@@ -32,15 +32,15 @@ __all__ = [
     "write_merged",
 ]
 _HOMES = {
-    **dict.fromkeys(("Engine", "GeneratedTokens"), "engine"),
-    **dict.fromkeys(("GgufFacts", "gguf_facts"), "facts"),
+    **dict.fromkeys(("Engine", "GeneratedTokens"), "llama_cpp.engine"),
+    **dict.fromkeys(("GgufFacts", "gguf_facts"), "gguf.metadata"),
     "Parity": "parity",
     **dict.fromkeys(("Export", "export"), "pipeline"),
-    **dict.fromkeys(("Subject", "prove"), "proof"),
-    "quantize": "quantization",
-    "unpack_gguf": "unpack",
-    "verify": "verification",
-    "write_merged": "merge",
+    **dict.fromkeys(("Subject", "prove"), "proof.prover"),
+    "quantize": "llama_cpp.quantize",
+    "unpack_gguf": "gguf.to_huggingface",
+    "verify": "proof.verify",
+    "write_merged": "weights.merge",
 }
 
 

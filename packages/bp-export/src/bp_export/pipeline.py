@@ -9,25 +9,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bp_core import folders
-from bp_core.config import ExportConfig, ExportFormat, Quantization
 from bp_core.errors import AdapterUnusable, BackpropagateError, FileMissing, LlamaCppFailed, NotProven, OutputUnusable
 from bp_core.events import Notify, Progress
 from bp_core.examples import Sample
 
-from . import adapter as lora
-from . import ollama, vocab
-from .chat import Chat
-from .convert import Converter
-from .engine import require_llama_cpp
-from .gguf_file import GgufFile
-from .gguf_lora import LoraConverter
-from .hf_files import special_token
-from .merge import write_merged
+from . import ollama
+from .chat_template import Chat
+from .config import ExportConfig, ExportFormat, Quantization
+from .gguf import vocabulary
+from .gguf.convert import Converter
+from .gguf.lora import LoraConverter
+from .gguf.reader import GgufFile
+from .llama_cpp.engine import require_llama_cpp
+from .llama_cpp.quantize import FILE_TYPES, quantize
 from .ollama import Registered
+from .output_paths import replacing, require_free, require_replaceable, require_space
 from .parity import Parity
-from .places import replacing, require_free, require_replaceable, require_space
-from .proof import SURVIVED, Prover, Reference, Subject
-from .quantization import FILE_TYPES, quantize
+from .proof.prover import SURVIVED, Prover, Reference, Subject
+from .weights import adapter as lora
+from .weights.merge import write_merged
+from .weights.model_files import special_token
 
 # A final file is at most this share of the f16 one, which must fit on the disk beside it.
 _SHARE = {"f16": 0.0, "bf16": 1.0, "q8_0": 0.54, "q6_k": 0.54, "q5_k_m": 0.5, "q4_k_m": 0.45}
@@ -136,7 +137,7 @@ class _Gguf:
         if self.config.registers:
             ollama.require_ollama(self.config, self.target)
         subject = Subject.open(self.adapter, self.base, reference=reference, samples=samples)
-        words = vocab.read(self.base, subject.converter.vocabulary_size, subject.contract)
+        words = vocabulary.read(self.base, subject.converter.vocabulary_size, subject.contract)
         if self.config.system:
             special = (special_token(self.base, name) or "" for name in ("bos_token", "eos_token"))
             ollama.require_place_for(self.config.system, Chat(words.template, *special))
@@ -152,7 +153,7 @@ class _Gguf:
         setup = ollama.setup_of(gguf, origin).changed(self.config)
         return replace(done, modelfile=ollama.write_modelfile(gguf, setup, done.path)), origin
 
-    def _write(self, converter: Converter, words: vocab.Vocabulary, prover: Prover, draft: Path) -> None:
+    def _write(self, converter: Converter, words: vocabulary.Vocabulary, prover: Prover, draft: Path) -> None:
         """Write the final file to `draft`, checked on the way. What fails does not end it: the file may be wanted."""
         with folders.writing(self.target), tempfile.TemporaryDirectory(dir=draft.parent, prefix=".export-") as folder:
             plain = draft if self.quantization == "f16" else Path(folder, "f16.gguf")
@@ -169,7 +170,7 @@ class _Gguf:
                 told = f"It was not kept, for llama.cpp could not go on with it ({error.message})."
                 raise _not_proven(prover.parity(), told, self.target) from error
 
-    def _quantise(self, plain: Path, draft: Path, converter: Converter, words: vocab.Vocabulary) -> None:
+    def _quantise(self, plain: Path, draft: Path, converter: Converter, words: vocabulary.Vocabulary) -> None:
         if self.quantization in FILE_TYPES:
             quantize(plain, draft, self.quantization, notify=self.notify)
         else:

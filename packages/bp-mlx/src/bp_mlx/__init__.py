@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 from bp_core.rail import Rail
 
-from .absent import Absent
+from .unavailable import Absent
 
 _NEEDED = ("mlx", "mlx_lm")
 

@@ -15,10 +15,11 @@ from mlx.utils import tree_unflatten
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from bp_core.config import ALL_LINEAR, Recipe
+from bp_core.config import ALL_LINEAR
 from bp_core.errors import AdapterUnusable
+from bp_core.recipe import Recipe
 
-from . import start
+from . import initialization
 from .lora import LoraLinear, Settings, shape
 
 Layers = dict[str, nn.Module]
@@ -33,7 +34,7 @@ def new(model: nn.Module, recipe: Recipe) -> Settings:
     """Put a fresh adapter in float32 on the linear layers of the recipe."""
     mx.random.seed(recipe.seed)
     settings = Settings(recipe.rank, recipe.alpha, recipe.dropout, recipe.rslora, recipe.dora)
-    pair = start.orthogonal if recipe.init == "orthogonal" else start.default
+    pair = initialization.orthogonal if recipe.init == "orthogonal" else initialization.default
     wanted = {name: layer for name, layer in _linear(model).items() if _wanted(name, recipe.target_modules)}
     for name, layer in wanted.items():
         _put(model, name, LoraLinear(layer, *pair(*shape(layer), recipe.rank), settings))

@@ -14,10 +14,10 @@ from mlx.utils import tree_flatten
 from mlx_lm.utils import _get_classes, load_model
 from safetensors import safe_open
 
-from bp_core.config import DType, Mode
+from bp_core.choices import DType, Mode
 from bp_core.errors import BadValue, ModelUnusable
 
-from . import description, host, quantized
+from . import config_conversion, device, quantized
 from ._errors import is_out_of_memory
 
 _FORMATS = {"float32": mx.float32, "bfloat16": mx.bfloat16}
@@ -40,7 +40,7 @@ def load_base(folder: Path, dtype: mx.Dtype, mode: Mode) -> Base:
         raise ModelUnusable("config.json is missing.", where=str(folder))
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        described = description.for_mlx(config)
+        described = config_conversion.for_mlx(config)
         model, _ = load_model(folder, lazy=True, model_config=described, get_model_classes=_classes)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         if is_out_of_memory(error):
@@ -54,7 +54,7 @@ def load_base(folder: Path, dtype: mx.Dtype, mode: Mode) -> Base:
     model.freeze()
     if body:
         body.__class__ = type(type(body).__name__, (_Picking, type(body)), {})
-    return Base(model.eval(), layers, description.longest(config), body)
+    return Base(model.eval(), layers, config_conversion.longest(config), body)
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def number_format(wanted: DType) -> mx.Dtype:
     """What weights are kept and products computed in: bfloat16 on Apple's GPUs, float32 on a processor."""
     if wanted != "auto":
         return _FORMATS[wanted]
-    return mx.bfloat16 if host.on_metal() else mx.float32
+    return mx.bfloat16 if device.on_metal() else mx.float32
 
 
 def _classes(config: dict[str, Any]) -> tuple[type[nn.Module], type]:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import mlx.core as mx
 import mlx.nn as nn
 
-from bp_core.config import Method, Recipe
+from bp_core.choices import Method
+from bp_core.recipe import Recipe
 
-from . import host
+from . import device
 
 _PART = 256  # numbers that are added up at once
 
@@ -92,7 +93,7 @@ def kto(ratios: mx.array, desirable: mx.array, drift: float, beta: float, weight
 def cross_entropy(logits: mx.array, targets: mx.array) -> mx.array:
     """−log p of each target, float32 [targets]. logits: [targets, vocabulary]."""
     logits = logits.astype(mx.float32)
-    if host.on_gpu():
+    if device.on_gpu():
         return nn.losses.cross_entropy(logits, targets, reduction="none")
     return _log_sum(logits) - mx.take_along_axis(logits, targets[:, None], axis=1)[:, 0]
 

@@ -10,10 +10,10 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from bp_core.config import Recipe
 from bp_core.errors import CheckpointUnusable
+from bp_core.recipe import Recipe
 
-from .rounding import round_by_chance
+from .stochastic_rounding import round_by_chance
 
 Arrays = dict[str, mx.array]
 _BETAS, _EPS = (0.9, 0.999), 1e-8

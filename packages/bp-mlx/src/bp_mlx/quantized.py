@@ -5,7 +5,7 @@ from __future__ import annotations
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from bp_core.config import Mode
+from bp_core.choices import Mode
 
 BITS: dict[Mode, int] = {"qlora": 4, "lora-8bit": 8}
 _GROUPS = (64, 32)  # weights that share a scale and an offset, float16 each

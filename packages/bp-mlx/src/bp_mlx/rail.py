@@ -13,14 +13,16 @@ import psutil
 from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.models.cache import make_prompt_cache
 
-from bp_core.config import DType, Recipe, TrainConfig
+from bp_core.choices import DType
+from bp_core.config import TrainConfig
 from bp_core.errors import OutOfMemory
 from bp_core.examples import Batch
+from bp_core.process_group import Alone, Team
 from bp_core.rail import Job, Measured, Memory, Opened, Probe
-from bp_core.team import Alone, Team
+from bp_core.recipe import Recipe
 
 from . import adapter as adapters
-from . import host, needs, objectives, quantized, relief, rows
+from . import device, memory_saving, objectives, padding, quantized, requirements
 from . import model as models
 from . import optimizer as optimizers
 from ._errors import translated
@@ -40,7 +42,7 @@ class MlxRail:
         self.base_name, self.source = "", Path()
         self.reliefs: list[str] = []
         self.objective = objectives.Objective()
-        self.limit = host.working_set()  # bytes
+        self.limit = device.working_set()  # bytes
         self.peak = 0
 
     def join(self) -> Team:
@@ -49,18 +51,18 @@ class MlxRail:
     def probe(self) -> Probe:
         machine = psutil.virtual_memory()
         total = self.limit or machine.total
-        dtype: DType = "bfloat16" if host.on_metal() else "float32"
-        return Probe(True, host.device(), total=total, free=min(machine.available, total), dtype=dtype)
+        dtype: DType = "bfloat16" if device.on_metal() else "float32"
+        return Probe(True, device.name(), total=total, free=min(machine.available, total), dtype=dtype)
 
     def check(self, settings: TrainConfig | Recipe) -> None:
-        needs.check(settings)
+        requirements.check(settings)
 
     def open(self, job: Job) -> Opened:
         if job.recipe:
             self.check(job.recipe)
         with translated():
             self.close()
-            host.keep_within(self.limit)
+            device.keep_within(self.limit)
             mode = job.recipe.mode if job.recipe else job.mode
             base = models.load_base(job.model, models.number_format(job.dtype), mode)
             self.base, self.source = base, job.model
@@ -70,7 +72,7 @@ class MlxRail:
             self._attach(base, job)
         trainable = sum(value.size for value in self.parameters.values())
         format = quantized.format_of(base.model) or models.format_of(base)
-        return Opened(count - (trainable if mode == "full" else 0), trainable, host.device(), format)
+        return Opened(count - (trainable if mode == "full" else 0), trainable, device.name(), format)
 
     def _attach(self, base: models.Base, job: Job) -> None:
         """Put the adapter on that is wanted, and make ready to train if that is."""
@@ -97,7 +99,7 @@ class MlxRail:
         self.optimizer = optimizers.build(self.parameters, recipe)
         self.max_grad_norm = recipe.max_grad_norm
         if recipe.activation_checkpointing:
-            self._relieve_by(relief.RECOMPUTE)
+            self._relieve_by(memory_saving.RECOMPUTE)
 
     def accumulate(self, batch: Batch, weight: float) -> float:
         with translated():
@@ -125,7 +127,7 @@ class MlxRail:
             return norm
 
     def relieve(self, level: int) -> str | None:
-        able = relief.ways(self._base().layers, of_tokens=self.objective.method == "sft")
+        able = memory_saving.ways(self._base().layers, of_tokens=self.objective.method == "sft")
         ways = [way for way in able if way not in self.reliefs]
         if not ways:
             return None
@@ -199,7 +201,7 @@ class MlxRail:
         models.write(self._base(), folder, self.source)
 
     def memory(self) -> Memory:
-        return host.memory(self.limit, self.peak)
+        return device.memory(self.limit, self.peak)
 
     def close(self) -> None:
         self.base = self.optimizer = self.settings = None
@@ -222,7 +224,7 @@ class MlxRail:
     def _losses(self, batch: Batch, fixed: objectives.Scores | None) -> objectives.Losses:
         """Of the tokens, pairs or rated examples. `fixed`: what the base alone makes of them, if that counts."""
         if self.objective.method == "sft":
-            losses = mx.concatenate([mx.zeros(0), *(self._token_losses(grid) for grid in rows.grids(batch))])
+            losses = mx.concatenate([mx.zeros(0), *(self._token_losses(grid) for grid in padding.grids(batch))])
             return losses, losses[:0]
         if fixed is None:
             return self.objective.of_pairs(self._scores(batch))
@@ -235,7 +237,7 @@ class MlxRail:
         """How likely the trained tokens of each example are."""
         sums = mx.zeros(len(batch.lengths))
         counts = np.zeros(len(batch.lengths), np.float32)
-        for grid in rows.grids(batch):
+        for grid in padding.grids(batch):
             sums = sums.at[mx.array(grid.owners)].add(-self._token_losses(grid))
             np.add.at(counts, grid.owners, 1)
         return objectives.Scores(sums, mx.array(counts))
@@ -246,7 +248,7 @@ class MlxRail:
             mx.eval(scores.sums)
             return scores
 
-    def _token_losses(self, grid: rows.Grid) -> mx.array:
+    def _token_losses(self, grid: padding.Grid) -> mx.array:
         """Cross-entropy of each trained token, float32. Logits exist only where a target is."""
         for layer in adapters.layers(self._base().model).values():
             layer.draw()
@@ -255,8 +257,8 @@ class MlxRail:
         return objectives.cross_entropy(logits, mx.array(grid.targets))
 
     def _relieve_by(self, way: str) -> None:
-        if way == relief.RECOMPUTE:
-            relief.recompute_layers(self._base().layers)
+        if way == memory_saving.RECOMPUTE:
+            memory_saving.recompute_layers(self._base().layers)
         self.reliefs.append(way)
 
     def _parts(self, batch: Batch, reliefs: Collection[str]) -> Iterator[Batch]:
@@ -264,7 +266,7 @@ class MlxRail:
         if self.objective.method != "sft":
             yield batch
             return
-        yield from relief.pieces(batch, reliefs)
+        yield from memory_saving.pieces(batch, reliefs)
 
     def _reading(self, adapter: bool) -> AbstractContextManager[ExitStack]:
         """The model in evaluation mode, with or without its adapter, put back afterwards."""

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
 
-from bp_core.multi_run import TASK_VECTORS, MultiRunConfig, Schedule
-
 from . import slao, state_folder, task_vectors
 from .adapter_folder import Adapter, read_adapter, scaling
+from .config import TASK_VECTORS, MultiRunConfig, Schedule
 from .factors import Factors
 
 

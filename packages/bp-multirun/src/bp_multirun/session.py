@@ -18,9 +18,9 @@ import numpy as np
 
 from bp_core.errors import MergeRefused, ResumeMismatch
 from bp_core.folders import new_folder, sweep, write_json
-from bp_core.multi_run import MultiRunConfig
 
 from .adapter_folder import Adapter, fingerprint, read_adapter, write_adapter
+from .config import MultiRunConfig
 from .mergers import Merger, merger
 from .record import GENERAL, Entry, Record, Scores, Stage, state_place, states
 

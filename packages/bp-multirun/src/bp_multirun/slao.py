@@ -9,18 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from bp_core.errors import BadValue, MergeRefused
 
 from . import blocks
+from .config import InitA, InitB, Schedule
 from .factors import Factors, Pair, check, check_alike, check_finite, check_wide
 
-Schedule = Literal["inverse-sqrt", "inverse", "constant"]
-InitA = Literal["qr", "keep"]
-InitB = Literal["finetuned", "merged"]
 Arrays = Mapping[str, np.ndarray]
 
 _SCHEDULES: Mapping[str, Callable[[int, float], float]] = {

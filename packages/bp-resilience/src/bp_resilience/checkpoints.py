@@ -12,8 +12,8 @@ from typing import Any
 
 from bp_core.errors import CheckpointUnusable, DiskFull
 from bp_core.folders import damage, new_folder, sweep, writing
+from bp_core.process_group import led
 from bp_core.rail import Rail
-from bp_core.team import led
 
 from .clock import Clock
 

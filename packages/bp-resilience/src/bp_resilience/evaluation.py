@@ -7,15 +7,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from bp_core.config import Recipe
 from bp_core.errors import OutOfMemory
 from bp_core.events import Evaluated, EvaluationShrunk, Watch
 from bp_core.examples import Batch, StepBatch
+from bp_core.process_group import agreed
 from bp_core.rail import Measured, Rail
-from bp_core.team import agreed
+from bp_core.recipe import Recipe
 
 from .checkpoints import State
-from .sharing import rounds
+from .data_parallel import rounds
 
 
 def drift_of(rail: Rail, examples: StepBatch, size: int, *, even: bool = False) -> float:

@@ -6,22 +6,22 @@ import math
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from bp_core.config import Recipe
 from bp_core.errors import Diverged, Interrupted, OutOfMemory
 from bp_core.events import Checkpointed, Finished, Skipped, Started, Stepped, StoppedEarly, Warned, Watch
 from bp_core.examples import Batches, StepBatch
+from bp_core.process_group import agreed
 from bp_core.rail import Rail
-from bp_core.team import agreed
+from bp_core.recipe import Recipe
 
-from . import disk
+from . import disk_full
 from .checkpoints import Keeper, State
 from .clock import Clock, Pause
+from .data_parallel import common_clock, hottest, share
 from .evaluation import Evaluation, drift_of
-from .heat import Heat, Sensor
-from .memory import Room, Spill
+from .oom_recovery import Room, Spill
 from .schedule import learning_rate
-from .sharing import common_clock, hottest, share
 from .signals import Signals
+from .thermal import Heat, Sensor
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class _Loop:
                 self.rail.discard()  # of what a step leaves cached; there are no gradients now
                 return str(self.keeper.save(state, self.rail))
 
-        folder = disk.patiently(write, 60 * self.recipe.disk_wait, state.step, self.pause)
+        folder = disk_full.patiently(write, 60 * self.recipe.disk_wait, state.step, self.pause)
         self.watch(Checkpointed(state.step, folder))
 
     def _due(self, state: State) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from bp_core.config import Recipe
+from bp_core.recipe import Recipe
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:

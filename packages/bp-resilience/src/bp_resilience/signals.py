@@ -8,7 +8,7 @@ import time
 from types import FrameType, TracebackType
 from typing import Any
 
-from bp_core.team import launched
+from bp_core.process_group import launched
 
 _SECONDS_TO_RELAY = 2.0
 

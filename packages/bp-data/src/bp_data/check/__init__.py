@@ -1,7 +1,23 @@
-"""Checking a data file: every fault with its place, in one pass and flat memory, and a repaired copy if wanted."""
+"""Checking a data file: every fault with its place, in one pass and flat memory, and a repaired copy if wanted.
 
-from .check import check
-from .findings import KINDS, Finding, Kind
-from .report import Report
+Names are loaded when they are first used: its settings need none of what it computes with.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .findings import KINDS, Finding, Kind
+    from .report import Report
+    from .whole_check import check
 
 __all__ = ["KINDS", "Finding", "Kind", "Report", "check"]
+_HOMES = {**dict.fromkeys(("KINDS", "Finding", "Kind"), "findings"), "Report": "report", "check": "whole_check"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)

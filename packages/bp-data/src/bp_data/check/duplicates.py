@@ -10,7 +10,7 @@ from bisect import bisect_right
 import numpy as np
 from numpy.typing import NDArray
 
-from ..records import AnyRecord, said
+from ..formats.records import AnyRecord, said
 
 _DIGITS = "0123456789"
 NO_KEY = 0  # of rows that say nothing

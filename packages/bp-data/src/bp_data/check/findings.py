@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from bp_core.config import Severity
+from .config import Severity
 
 KEPT = 100  # findings of a kind that are kept with place and message; the others are counted
 _ORDER: tuple[Severity, ...] = get_args(Severity)

@@ -8,8 +8,8 @@ from itertools import islice
 
 from rensa import RMinHash
 
-from ..files import Row, read, renaming
-from ..formats import convert
+from ..formats.detect import convert
+from ..reading.files import Row, read, renaming
 from .characters import clean
 from .duplicates import Places, key
 from .near_duplicates import NearIndex, hashes

@@ -9,15 +9,15 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from bp_core.config import MAX_LENGTH, CheckConfig
+from bp_core.config import MAX_LENGTH
 from bp_core.errors import BackpropagateError, FileEmpty, FileUnreadable, NoTarget, UnknownFormat
 
-from ..chat import ChatTokenizer
-from ..files import Row, renaming
-from ..formats import convert
-from ..records import AnyRecord
+from ..formats.detect import convert
+from ..formats.records import AnyRecord
+from ..reading.files import Row, renaming
+from ..tokenizer.chat_tokenizer import ChatTokenizer
 from .characters import clean, named, oddities
-from .drift import Drift
+from .config import CheckConfig
 from .duplicates import NO_KEY, Places, key, repeats, shared
 from .findings import KEPT, KINDS, Findings
 from .held_out import HeldOut
@@ -28,6 +28,7 @@ from .report import Repaired, Report
 from .secrets import hidden, secrets
 from .tokens import Tokens
 from .turns import RowText, has_null_turn, turn_faults
+from .type_drift import Drift
 
 KEEP = 0
 CODES = {name: code for code, name in enumerate(KINDS, KEEP + 1)}  # why a row is left out, in a byte

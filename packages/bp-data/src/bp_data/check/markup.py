@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ..chat import ChatTokenizer
-from ..rendered import MARKUPS
+from ..formats.rendered_text import MARKUPS
+from ..tokenizer.chat_tokenizer import ChatTokenizer
 from .secrets import Spot
 
 # Also HTML (struck through), so they count only if they are tokens of the model.

@@ -10,8 +10,8 @@ from typing import BinaryIO
 
 from bp_core.errors import BackpropagateError, BadValue, FileEmpty, FileUnreadable, NoTarget
 
-from ..files import Data, read
-from ..jsonl import line, new_lines, refuse_existing
+from ..reading.files import Data, read
+from ..reading.jsonl import line, new_lines, refuse_existing
 from .characters import clean
 from .inspection import CODES, KEEP
 from .report import Repaired

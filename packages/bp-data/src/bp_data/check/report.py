@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bp_core.config import Severity
-
+from .config import Severity
 from .findings import KINDS, Findings, at_least
 from .lengths import Lengths
 from .tokens import Tokens

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from bp_core.errors import BackpropagateError
 
-from ..chat import ChatTokenizer
-from ..layout import Layout, lay_out
-from ..masking import Masked, mark
-from ..records import AnyRecord, demonstrations
+from ..formats.records import AnyRecord, demonstrations
+from ..masking.loss_mask import Masked, mark
+from ..masking.render import Layout, lay_out
+from ..tokenizer.chat_tokenizer import ChatTokenizer
 from .lengths import Lengths
 
 Told = tuple[int, str, str, str | None]  # the index of a record, the kind, the message, and what to do

@@ -6,8 +6,8 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
-from ..files import Row
-from ..records import AnyRecord, Preference, Rated, Record, Turn
+from ..formats.records import AnyRecord, Preference, Rated, Record, Turn
+from ..reading.files import Row
 
 _ALONE = {"system", "user", "assistant"}  # tool results may follow each other
 _FIRST = "system"

@@ -9,7 +9,7 @@ from functools import cached_property
 
 from bp_core.events import Notify, Progress
 
-from ..gguf_file import GgufFile
+from ..gguf.reader import GgufFile
 
 TEMPLATE_FIELD = "tokenizer.chat_template"
 _CHUNK = 4 << 20

@@ -9,9 +9,9 @@ from pathlib import Path
 from bp_core.errors import LlamaCppMissing, OllamaMismatch, TemplateUnusable
 from bp_core.events import Notify, Progress
 
-from ..chat import Chat, Turns
-from ..engine import Engine
-from ..facts import GgufFacts
+from ..chat_template import Chat, Turns
+from ..gguf.metadata import GgufFacts
+from ..llama_cpp.engine import Engine
 from .client import Ollama
 from .go_template import conversations
 from .modelfile import Setup

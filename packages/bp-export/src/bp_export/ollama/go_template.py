@@ -14,8 +14,8 @@ from typing import Literal
 
 from bp_core.errors import TemplateUnusable
 
-from ..chat import Chat, Turns
-from ..facts import GgufFacts
+from ..chat_template import Chat, Turns
+from ..gguf.metadata import GgufFacts
 
 # Private characters: no template looks for them, none strips them.
 _SYSTEM, _ASKED, _ANSWERED, _ASKED_AGAIN = (f"\ue000{number}\ue001" for number in range(4))

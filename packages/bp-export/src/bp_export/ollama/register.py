@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bp_core.config import ExportConfig
 from bp_core.errors import (
     AdapterUnusable,
     BackpropagateError,
@@ -21,9 +20,10 @@ from bp_core.errors import (
 )
 from bp_core.events import Notify
 
-from ..chat import Chat
-from ..facts import GgufFacts, facts_of
-from ..gguf_file import GgufFile
+from ..chat_template import Chat
+from ..config import ExportConfig
+from ..gguf.metadata import GgufFacts, facts_of
+from ..gguf.reader import GgufFile
 from .blob import Blob
 from .checks import QUESTION, Checks, Seen
 from .client import Ollama, Version

@@ -1,0 +1,63 @@
+"""The commands export and verify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bp_core.errors import NotProven
+from bp_export.config import ExportConfig
+
+from ..export.export import export_adapter, verify_file
+from ..models.published import adapter_in
+from ..progress import Screen
+from . import tables
+from .options import Json, with_options
+from .quiet import quiet_libraries
+
+_VERIFY_FIX = (
+    "Export the model again from its adapter. To report a file that is right, send what `backprop verify --json` and "
+    "`backprop info` print; look through its notes first, they may quote your data."
+)
+
+
+@with_options(ExportConfig)
+def export(
+    settings: dict[str, Any],
+    adapter: Annotated[str, typer.Argument(help="The adapter or model folder, or the output folder that holds it.")],
+    json: Json = False,
+) -> None:
+    """Turn what was trained into a file to run, and prove that it behaves the same."""
+    quiet_libraries()
+    config = ExportConfig(**settings)
+    with Screen() as screen:
+        done = export_adapter(adapter_in(adapter), config, screen.notify)
+    if json:
+        parity = done.parity.as_dict() if done.parity else None
+        told = {"path": done.path, "format": done.format, "bytes": done.bytes, "parity": parity}
+        registered = done.ollama.as_dict() if done.ollama else None
+        tables.print_json(told | {"modelfile": done.modelfile, "ollama": registered})
+    else:
+        tables.show_export(done)
+
+
+def verify(
+    file: Annotated[str, typer.Argument(help="The GGUF file, whoever made it.")],
+    adapter: Annotated[
+        str | None, typer.Option(help="What it should be: the adapter or model folder, or the output folder.")
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="The model it should be, or that --adapter was trained on. Default: as it says.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Prove that a GGUF is the model that was trained; exits with 2 if it is not."""
+    quiet_libraries()
+    with Screen() as screen:
+        parity = verify_file(Path(file), adapter, base, screen.notify)
+    tables.print_json({"file": file, **parity.as_dict()}) if json else tables.show_proof(parity)
+    if not parity.proven:
+        rows = [check.as_row() for check in parity.failures]
+        raise NotProven(f"{parity.verdict}.", where=file, fix=_VERIFY_FIX, checks=rows)

@@ -1,0 +1,107 @@
+"""The command multi-run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from bp_core.config import TrainConfig
+from bp_core.errors import BadValue
+from bp_core.settings import settings
+from bp_multirun.config import MultiRunConfig
+
+from ..hints import command, near
+from ..multi_run import report
+from ..multi_run.session import MultiRun, begun, plans, settings_of
+from ..multi_run.session import multi_run as run_stages
+from ..multi_run.stage_data import sources
+from ..reports import document
+from ..trainer import Trainer
+from . import tables
+from .options import Json, with_options
+from .quiet import quiet_libraries
+
+
+@with_options(TrainConfig, also=(MultiRunConfig,))
+def multi_run(
+    settings: dict[str, Any],
+    data: Annotated[
+        list[str] | None, typer.Option(help="The examples of a stage; given again, those of the next. As for train.")
+    ] = None,
+    resume: Annotated[
+        str, typer.Option(help="Go on with a session as it was begun: its output folder, or the id of a stage's run.")
+    ] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
+    json: Json = False,
+) -> None:
+    """Train stage after stage and merge them into one adapter; again with one more --data it goes on from there."""
+    quiet_libraries()
+    training, merging = settings_of(settings)
+    if resume:
+        known_training, known_merging, known_data = begun(resume)
+        _refuse_others(settings, known_training | known_merging, data or [])
+        training, merging, data = known_training, known_merging, known_data
+    config, multi = TrainConfig(**training), MultiRunConfig(**merging)
+    if not data:
+        raise BadValue("no data is given.", fix="Name a file with --data; each further --data is a further stage.")
+    if dry_run:
+        _show_plans(config, multi, data, json)
+        return
+    done = run_stages(config, multi, data, Trainer)
+    tables.print_json(done.as_dict()) if json else _show(done)
+    done.require()
+
+
+def _refuse_others(values: Mapping[str, Any], known: Mapping[str, Any], data: Sequence[str]) -> None:
+    """With --resume everything is as it was begun: an option besides would be one without effect."""
+    defaults = {s.name: s.default for kind in (TrainConfig, MultiRunConfig) for s in settings(kind)}
+    given = [name for name, value in values.items() if value not in (defaults[name], known[name])]
+    if given or data:
+        fix = "Leave it out; or give the whole command again, without --resume, to change something or add data."
+        told = ", ".join([*given, *["data"] * bool(data)])
+        raise BadValue(f"with resume all is as it was begun, but also set: {told}.", fix=fix)
+
+
+def _show_plans(config: TrainConfig, multi: MultiRunConfig, data: Sequence[str], json: bool) -> None:
+    found, notes = sources(data, multi.runs, config)
+    made = plans(config, data, Trainer)
+    if json:
+        stages = [{"name": source.stage.name, "rows": source.count} for source in found]
+        tables.print_json({"stages": stages, "notes": notes, "plans": [plan.as_dict() for plan in made]})
+        return
+    for source in found:
+        print(f"{source.stage.name}: {source.count} rows")
+    for note in notes:
+        print(f"Note: {note}", file=sys.stderr)
+    for plan in made:
+        tables.show_plan(plan)
+
+
+def _show(done: MultiRun) -> None:
+    console = Console(highlight=False)
+    for block in (
+        report.matrix_table(done.record),
+        report.stages_table(done.record, done.config),
+    ):
+        console.print(_table(block))
+    facts = [*report.summary_lines(done.record)]
+    facts += [("adapter", near(done.adapter)), ("report", near(done.report)), ("next", command("export", done.adapter))]
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in facts:
+        table.add_row(f"[bold]{name}[/]", escape(value))
+    console.print(table)
+
+
+def _table(block: document.Table) -> Table:
+    table = Table()
+    for name in block.head:
+        table.add_column(escape(name), overflow="fold")
+    for row in block.rows:
+        table.add_row(*map(escape, row))
+    return table

@@ -1,0 +1,71 @@
+"""The command quickstart: the whole way once, on the embedded model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from bp_core.errors import FileMissing
+from bp_core.events import Progress
+
+from ..export.chat import speaker, user
+from ..hints import command
+from ..models import locate
+from ..progress import Screen
+from ..trainer import Trainer
+from . import tables
+from .quiet import quiet_libraries
+
+DATA = Path("examples", "quickstart.jsonl")
+QUESTIONS = (
+    "When do you open?",
+    "Where is Northlight Bakery?",
+    "What is your sourdough starter called?",
+)
+_LIMIT = 40  # tokens of an answer
+
+
+def quickstart(
+    output: Annotated[str, typer.Option(help="Folder for everything that is written.")] = "output",
+    steps: Annotated[int, typer.Option(help="Optimizer steps.", min=1)] = 48,
+    backend: Annotated[str, typer.Option(help="Where to train.")] = "auto",
+) -> None:
+    """Train, prove, export and ask the embedded small model, from start to finish in a few minutes."""
+    quiet_libraries()
+    if not DATA.is_file():
+        raise FileMissing("there is no such file.", where=str(DATA), fix="Run this in the project's folder.")
+    console = Console(stderr=True)
+    console.print(f"[bold]Training {locate.DEFAULT} on {DATA}[/]: a bakery's own assistant. Files go to {output}.")
+    trainer = Trainer(locate.DEFAULT, output=output, backend=backend)
+    with Screen() as screen:
+        locate.locate(locate.DEFAULT, screen.notify)
+        before = _ask("ask the untrained model", screen, lambda q: trainer.generate(q, limit=_LIMIT, adapter=False))
+    trainer.close()
+    run = trainer.train(DATA, steps=steps)
+    export = trainer.export("gguf", quantization="q4_k_m", overwrite=True)
+    with Screen() as screen, speaker(str(export.path)) as model:
+        after = _ask("ask the exported file", screen, lambda q: model.answer([user(q)], _LIMIT, _unheard))
+    tables.show_run(run)
+    tables.show_export(export)
+    tables.show_answers(zip(QUESTIONS, before, after, strict=True))
+    Console().print(
+        f"\nTalk to it:        [bold]{command('chat', export.path)}[/]"
+        f"\nTrain on your own: [bold]{command('train', '--data my_data.jsonl --steps 100')}[/]",
+        soft_wrap=True,  # a command must not be broken where it is copied
+    )
+
+
+def _unheard(text: str) -> None:
+    return None
+
+
+def _ask(stage: str, screen: Screen, answer: Callable[[str], str]) -> list[str]:
+    answers = []
+    for done, question in enumerate(QUESTIONS):
+        screen.notify(Progress(stage, done, len(QUESTIONS)))
+        answers.append(answer(question).strip())
+    return answers

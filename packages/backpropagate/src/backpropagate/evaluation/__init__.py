@@ -1,0 +1,1 @@
+"""Which rows, which model; evaluate, compare, lm-evaluation-harness."""

@@ -1,0 +1,138 @@
+"""The same questions answered by the base, by what was trained, and by the exported file: side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bp_core.backends import choose_rail
+from bp_core.contract import Contract
+from bp_core.errors import OutputUnusable
+from bp_core.events import Notify, Progress
+from bp_core.redact import redact
+from bp_data import ChatTokenizer
+from bp_eval.config import CompareConfig
+from bp_eval.questions import Question, answering, ask
+
+from ..export.chat import completed, gguf, user
+from ..models.targets import Target, base
+from ..reports import document
+from ..reports.document import Block, Code, Heading, Table
+from .evaluate import opened
+from .rows import Rows, questions_in
+
+TUNED, BASE, EXPORTED, EXPECTED = "tuned", "base", "exported", "in the data"
+_SHOWN = 1200  # characters of a prompt: its end, where the question is
+_SUFFIXES = (".md", ".html")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What to ask, where it is from, and the contract that says which tokens end an answer."""
+
+    source: str
+    questions: Sequence[Question]
+    contract: Contract | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Answers to each question by who gave them: base, tuned, exported, and where it has one, the data."""
+
+    target: str
+    source: str
+    questions: Sequence[Question]
+    answers: Mapping[str, Sequence[str]]
+
+    def as_dict(self) -> dict[str, Any]:
+        rows = zip(*self.answers.values(), strict=True)
+        pairs = zip(self.questions, rows, strict=True)
+        asked = [{"prompt": question.text} | dict(zip(self.answers, row, strict=True)) for question, row in pairs]
+        return {"target": self.target, "source": self.source, "questions": asked}
+
+    def write(self, path: Path) -> list[Path]:
+        """Write the page as Markdown and as HTML, named as `path` with either ending. Raises OutputUnusable."""
+        document.write(list(self._blocks()), path.parent, path.stem)
+        return [path.with_suffix(suffix) for suffix in _SUFFIXES]
+
+    def _blocks(self) -> Iterator[Block]:
+        yield Heading(f"Answers of {self.target}", 1)
+        count = len(self.questions)
+        yield f"Questions: {count}, {self.source}. Each answer is greedy: the likeliest token every time."
+        rows = zip(*self.answers.values(), strict=True)
+        for number, (question, row) in enumerate(zip(self.questions, rows, strict=True), 1):
+            yield Heading(f"Question {number}")
+            yield Code("As the model sees it:", redact(question.text[-_SHOWN:]))
+            yield Table(list(self.answers), [[redact(answer) for answer in row]])
+
+
+def compare(
+    subject: Target, what_to_ask: Callable[[ChatTokenizer], Asked], config: CompareConfig, notify: Notify
+) -> Comparison:
+    """Ask a trained model, its base, and the GGUF that the settings name. A model as it came has no second column.
+
+    Raises OutputUnusable if something is at `output`, GgufUnusable, LlamaCppMissing, and the errors of opening.
+    """
+    choose_rail(config.backend)
+    if config.output:
+        _require_free(Path(config.output))
+    subjects = {BASE: base(subject, config.dtype, notify)} | ({TUNED: subject} if subject.folder else {})
+    tokenizer = ChatTokenizer.open(subject.job.model)
+    asked = what_to_ask(tokenizer)
+    exported = {EXPORTED: _by_file(Path(config.file), asked, config, notify)} if config.file else {}
+    answers = {
+        name: _by_rail(who, tokenizer, asked, config, notify, f"answers: {name}") for name, who in subjects.items()
+    }
+    known = {EXPECTED: [question.expected for question in asked.questions]}
+    data = known if any(known[EXPECTED]) else {}
+    return Comparison(subject.name, asked.source, asked.questions, answers | exported | data)
+
+
+def prompts(texts: Sequence[str], subject: Target) -> Callable[[ChatTokenizer], Asked]:
+    """A user's messages, each a conversation of its own."""
+    contract = Contract.read(subject.folder) if subject.folder else None
+
+    def asked(tokenizer: ChatTokenizer) -> Asked:
+        tokens = [tokenizer.prompt([user(text)]) for text in texts]
+        return Asked("asked directly", [Question(ids, tokenizer.decode(ids)) for ids in tokens], contract)
+
+    return asked
+
+
+def rows_of(read_rows: Callable[[ChatTokenizer], Rows], count: int) -> Callable[[ChatTokenizer], Asked]:
+    """Up to `count` questions out of rows."""
+
+    def asked(tokenizer: ChatTokenizer) -> Asked:
+        rows = read_rows(tokenizer)
+        return Asked(rows.source, questions_in(rows, count), rows.contract)
+
+    return asked
+
+
+def _require_free(path: Path) -> None:
+    """Raise OutputUnusable if anything lies where the page will."""
+    for taken in (path.with_suffix(suffix) for suffix in _SUFFIXES):
+        if taken.exists():
+            raise OutputUnusable("this file exists already.", where=str(taken), fix="Choose another --output.")
+
+
+def _by_rail(
+    who: Target, tokenizer: ChatTokenizer, asked: Asked, config: CompareConfig, notify: Notify, stage: str
+) -> list[str]:
+    with opened(who, config.backend, notify) as rail:
+        answer = answering(rail, tokenizer.decode, tokenizer.stop_ids(asked.contract), config.max_tokens)
+        return ask(answer, asked.questions, stage, notify)
+
+
+def _by_file(file: Path, asked: Asked, config: CompareConfig, notify: Notify) -> list[str]:
+    """The GGUF gets each prompt as text, and makes tokens of it with its own vocabulary."""
+    notify(Progress(f"load {file.name}", 0, 0))
+    with gguf(file) as (engine, facts):
+        return ask(
+            lambda question: completed(engine, facts, question.text, config.max_tokens).strip(),
+            asked.questions,
+            f"answers: {EXPORTED}",
+            notify,
+        )

@@ -1,0 +1,105 @@
+"""A model on rows: token loss and answers, how sure the numbers are, and what another model makes of the same rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+from bp_core.backends import choose_rail
+from bp_core.errors import BadValue, NothingToEvaluate
+from bp_core.events import Notify, Progress
+from bp_core.rail import Rail
+from bp_data import ChatTokenizer
+from bp_eval.bootstrap import difference, interval
+from bp_eval.config import LONGEST_ANSWER, EvalConfig
+from bp_eval.gates import OF_ANSWERS, OF_PAIRS, gates_in, judge
+from bp_eval.measures import Compared, Evaluation, Reading, losses, of_answers, of_loss, of_pairs
+from bp_eval.questions import Question, answering, ask
+
+from ..models.targets import BASE, Target, base, target
+from .rows import Rows, questions_in
+
+
+def evaluate(
+    subject: Target, read_rows: Callable[[ChatTokenizer], Rows], config: EvalConfig, notify: Notify
+) -> Evaluation:
+    """Measure a model, and the one it is compared with, on the rows that `read_rows` makes for its tokenizer.
+
+    Raises NothingToEvaluate, BadValue for two models that read text differently, and the errors of opening them.
+    """
+    choose_rail(config.backend)
+    tokenizer = ChatTokenizer.open(subject.job.model)
+    other = _other(subject, tokenizer, config, notify)
+    rows = read_rows(tokenizer)
+    _require_pairs(rows, config)
+    questions = _questions(rows, config)
+    mine = _read(subject, rows, questions, config, notify)
+    measures = {name: interval(ratio) for name, ratio in mine.ratios.items()}
+    compared = None
+    if other:
+        theirs = _read(other, rows, questions, config, notify)
+        change = {name: difference(ratio, theirs.ratios[name]) for name, ratio in mine.ratios.items()}
+        found = {name: interval(ratio) for name, ratio in theirs.ratios.items()}
+        compared = Compared(other.name, found, change, theirs.answers)
+    return Evaluation(
+        target=subject.name,
+        source=rows.source,
+        rows=len(rows.examples),
+        tokens=sum(example.targets for example in rows.examples),
+        truncated=rows.truncated,
+        measures=measures,
+        questions=questions,
+        answers=mine.answers,
+        against=compared,
+        gates=judge(gates_in(config.gate), measures, compared.change if compared else {}),
+    )
+
+
+@contextmanager
+def opened(subject: Target, backend: str, notify: Notify) -> Iterator[Rail]:
+    """A model, open for reading."""
+    _, rail, _ = choose_rail(backend)
+    notify(Progress(f"load {subject.name}", 0, 0))
+    rail.open(subject.job)
+    try:
+        yield rail
+    finally:
+        rail.close()
+
+
+def _other(subject: Target, tokenizer: ChatTokenizer, config: EvalConfig, notify: Notify) -> Target | None:
+    if config.against is None:
+        return None
+    find = partial(base, subject) if config.against == BASE else partial(target, config.against)
+    other = find(config.dtype, notify)
+    if ChatTokenizer.open(other.job.model).fingerprint != tokenizer.fingerprint:
+        message = f"{subject.name} and {other.name} have other tokenizers or chat templates: their losses are of other"
+        raise BadValue(f"{message} tokens, and cannot be compared.", fix="Evaluate each alone, or use `compare`.")
+    return other
+
+
+def _require_pairs(rows: Rows, config: EvalConfig) -> None:
+    if not rows.rejected and any(gate.metric in OF_PAIRS for gate in gates_in(config.gate)):
+        message = f"a gate is on {', '.join(OF_PAIRS)}, but the rows are no pairs of a chosen and a rejected answer."
+        raise NothingToEvaluate(message, where=rows.source, fix="Give pairs with --data, or leave that gate out.")
+
+
+def _questions(rows: Rows, config: EvalConfig) -> list[Question]:
+    questions = questions_in(rows, config.answers)
+    wanted = config.regex or any(gate.metric in OF_ANSWERS for gate in gates_in(config.gate))
+    if wanted and not questions:
+        message = "no row has a question before its answer, so there are no answers to judge."
+        raise NothingToEvaluate(message, where=rows.source, fix="Give conversations, or leave out --regex and gates.")
+    return questions
+
+
+def _read(subject: Target, rows: Rows, questions: Sequence[Question], config: EvalConfig, notify: Notify) -> Reading:
+    limit = config.max_tokens or min(LONGEST_ANSWER, 2 * max((q.length for q in questions), default=0))
+    with opened(subject, config.backend, notify) as rail:
+        chosen = losses(rail, rows.examples, f"loss of {subject.name}", notify)
+        rejected = losses(rail, rows.rejected, f"rejected answers, loss of {subject.name}", notify)
+        answer = answering(rail, rows.tokenizer.decode, rows.tokenizer.stop_ids(rows.contract), limit)
+        answers = ask(answer, questions, f"answers of {subject.name}", notify)
+    ratios = of_loss(chosen) | of_pairs(chosen, rejected) | of_answers(answers, questions, config.regex)
+    return Reading(ratios, answers)

@@ -1,0 +1,143 @@
+"""The rows to evaluate on: those that are given, or those that a run kept out of its training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bp_core.choices import PAIRED, Method
+from bp_core.config import TrainConfig
+from bp_core.contract import Contract
+from bp_core.errors import BadValue, NothingToEvaluate
+from bp_core.events import Notify
+from bp_core.examples import Example
+from bp_core.folders import home
+from bp_data import ChatTokenizer, Prepared, convert, prepare, read
+from bp_data.formats.records import Preference, Rated
+from bp_data.masking.reasoning import Limits
+from bp_data.preparing.hold_out import hold_out
+from bp_data.reading.files import Data, columns_in, lasting, require
+from bp_eval.questions import Question, last_answer, spoken
+
+from ..models.published import merged_in
+from ..models.targets import Target
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows as one model reads them. `source` says where they are from, `truncated` how many had to be cut.
+
+    Of answers that are compared or rated only the good ones are in `examples`. `rejected` has, of pairs, the other
+    answer to each.
+    """
+
+    source: str
+    examples: Sequence[Example]
+    contract: Contract
+    tokenizer: ChatTokenizer
+    truncated: int = 0
+    rejected: Sequence[Example] = ()
+
+
+def check_data(data: Data | None, columns: str) -> None:
+    """Raises FileMissing, and BadValue for columns without the data that they are in."""
+    columns_in(columns)
+    if data is not None:
+        require(data)
+    elif columns:
+        raise BadValue("columns are those of --data, and none is given.")
+
+
+def given(tokenizer: ChatTokenizer, data: Data, config: TrainConfig, samples: int | None, notify: Notify) -> Rows:
+    """The first `samples` rows of `data`, all by default, cut and masked as `config` would for training."""
+    rows = data if isinstance(data, str | Path | Mapping) else list(data)
+    columns = columns_in(config.columns)
+    settings = {"samples": samples, "method": _method(rows, columns), "columns": columns}
+    prepared = _prepared(rows, tokenizer, config, notify, **settings)
+    return _rows(lasting(rows) or "rows given directly", prepared, prepared.examples, tokenizer)
+
+
+def of_run(tokenizer: ChatTokenizer, target: Target, samples: int | None, notify: Notify) -> Rows:
+    """The rows that the target's run evaluated on, or the first `samples` of them; of a session of many stages those
+    held out of each. Raises NothingToEvaluate."""
+    config = target.settings
+    if target.folder and (session := merged_in(target.folder)):
+        files = sorted(session.glob("data/*/held-out.jsonl"))
+        rows = [row.value for file in files for row in read(file)]
+        return replace(given(tokenizer, rows, config, samples, notify), source=f"held out of {len(files)} stages")
+    if target.run is None or not _holds_out(config):
+        why = "the run held no rows out" if target.run else "it is not known which rows it was not trained on"
+        raise NothingToEvaluate(f"no data is given, and {why}.", where=target.name)
+    record = target.run.read()
+    settings: dict[str, Any] = {"method": config.method, "columns": columns_in(config.columns)}
+    settings["traces"] = Limits(config.min_trace, config.max_trace) if config.reasoning_trace else None
+    if config.eval_data:
+        prepared = _prepared(config.eval_data, tokenizer, config, notify, **settings)
+        _require_same(prepared, record["facts"]["evaluation data"], config.eval_data)
+        return _rows(config.eval_data, prepared, prepared.examples, tokenizer, samples)
+    data = record.get("data")
+    if data is None:
+        raise NothingToEvaluate("the run was given its rows in Python, which are not kept.", where=target.name)
+    prepared = _prepared(data, tokenizer, config, notify, samples=config.samples, **settings)
+    _require_same(prepared, record["facts"]["data"], data)
+    _, held_out = hold_out(prepared, config.held_out or 0.0, config.seed)
+    return _rows(f"held out of {data}", prepared, held_out, tokenizer, samples)
+
+
+def to_show(tokenizer: ChatTokenizer, target: Target, notify: Notify) -> Rows:
+    """Rows to ask about: those held out, or where none were, some that were trained on. Raises NothingToEvaluate."""
+    kept = target.run.samples() if target.run and not _holds_out(target.settings) else []
+    contract = Contract.read(target.folder) if target.folder else None
+    if not kept or not contract:
+        return of_run(tokenizer, target, None, notify)
+    return Rows("rows it was trained on", [Example(row.tokens, row.trained) for row in kept], contract, tokenizer)
+
+
+def _holds_out(config: TrainConfig) -> bool:
+    return bool(config.held_out or config.eval_data)
+
+
+def _method(data: Data, columns: dict[str, str]) -> Method:
+    """The method that would learn from such rows, as the first one tells. Standard input can be read only once."""
+    if isinstance(data, str | Path) and lasting(data) is None:
+        return "sft"
+    record = convert(next(read(data, columns)))
+    return "orpo" if isinstance(record, Preference) else "kto" if isinstance(record, Rated) else "sft"
+
+
+def _require_same(prepared: Prepared, sha256: str, data: str) -> None:
+    if prepared.report.sha256 != sha256:
+        raise NothingToEvaluate("the data changed since, so which rows were held out cannot be told.", where=data)
+
+
+def _prepared(data: Data, tokenizer: ChatTokenizer, config: TrainConfig, notify: Notify, **settings: Any) -> Prepared:
+    """The rows as training reads them."""
+    require(data)
+    settings |= {"max_length": config.length, "train_on": config.train_on, "cache": home() / "cache" / "data"}
+    return prepare(data, tokenizer, on_progress=notify, **settings)
+
+
+def _rows(
+    source: str, prepared: Prepared, found: Sequence[Example], tokenizer: ChatTokenizer, samples: int | None = None
+) -> Rows:
+    paired = prepared.report.method in PAIRED
+    good = found[::2] if paired else [row for row in found if row.desirable]
+    bad = found[1::2] if paired else []
+    return Rows(source, good[:samples], prepared.contract, tokenizer, prepared.report.truncated, bad[:samples])
+
+
+def questions_in(rows: Rows, count: int) -> list[Question]:
+    """Up to `count` questions, spread over the rows. A row asks for its last answer; raw text asks for nothing."""
+    found = [(row, start, end) for row in rows.examples for start, end in [last_answer(row)] if start > 1]
+    count = min(count, len(found))
+    chosen = [found[number * len(found) // count] for number in range(count)]
+    return [_question(rows, row, start, end) for row, start, end in chosen]
+
+
+def _question(rows: Rows, row: Example, start: int, end: int) -> Question:
+    prompt, answer = row.tokens[:start], row.tokens[start:end]
+    decode = rows.tokenizer.decode
+    expected = spoken(answer, decode, rows.tokenizer.stop_ids(rows.contract))
+    return Question([int(token) for token in prompt], decode(prompt), expected, end - start)

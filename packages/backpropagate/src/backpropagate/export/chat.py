@@ -1,0 +1,102 @@
+"""Talking to a model: a GGUF through llama.cpp's server, an adapter through the rail it was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from bp_core.backends import choose_rail
+from bp_core.contract import Contract
+from bp_core.errors import FileMissing
+from bp_core.events import Progress
+from bp_core.rail import Rail
+from bp_data import ChatTokenizer
+from bp_export import Engine, GgufFacts, gguf_facts
+from bp_export.llama_cpp.client import talk
+
+from ..models.published import adapter_in, job_for
+from ..progress import Screen
+
+Turn = dict[str, str]
+_CONTEXT = 4096  # tokens; enough for a talk, small enough for any machine
+
+
+class Speaker(Protocol):
+    """Something that answers a conversation, telling each piece of text as it is made."""
+
+    def answer(self, turns: list[Turn], limit: int, on_text: Callable[[str], None]) -> str: ...
+
+
+@contextmanager
+def speaker(target: str) -> Iterator[Speaker]:
+    """The model behind a .gguf file, an adapter folder or an output folder. Raises FileMissing, AdapterUnusable."""
+    path = Path(target)
+    if not path.exists():
+        raise FileMissing("there is no such file or folder.", where=target)
+    if path.is_file():
+        with talk(path) as server:
+            yield server
+        return
+    found, rail = _from_adapter(adapter_in(path))
+    try:
+        yield found
+    finally:
+        rail.close()
+
+
+def user(text: str) -> Turn:
+    """A user's turn."""
+    return {"role": "user", "content": text}
+
+
+@contextmanager
+def gguf(path: Path) -> Iterator[tuple[Engine, GgufFacts]]:
+    """A .gguf file, open in llama.cpp, and what it says of itself. Raises FileMissing, GgufUnusable."""
+    if not path.is_file():
+        raise FileMissing("there is no such file.", where=str(path))
+    facts = gguf_facts(path)
+    with Engine(path, context=min(_CONTEXT, facts.exact_context)) as engine:
+        yield engine, facts
+
+
+def completed(
+    engine: Engine, facts: GgufFacts, text: str, limit: int, on_text: Callable[[str], None] | None = None
+) -> str:
+    """How the model goes on with a rendered text that ends where an answer begins."""
+    # A template that writes the first token itself must not get a second one.
+    written = bool(facts.bos_token) and text.startswith(facts.bos_token)
+    tokens = engine.tokenize(text, add_special=facts.add_bos and not written)
+    return engine.generate(tokens, limit, on_piece=on_text).text
+
+
+def _from_adapter(adapter: Path) -> tuple[Speaker, Rail]:
+    with Screen() as screen:
+        job = job_for(adapter, screen.notify)
+        _, rail, _ = choose_rail("auto")
+        screen.notify(Progress("load the model", 0, 0))
+        rail.open(job)
+    return _RailSpeaker(rail, ChatTokenizer.open(job.model), Contract.read(adapter)), rail
+
+
+class _RailSpeaker:
+    def __init__(self, rail: Rail, tokenizer: ChatTokenizer, contract: Contract | None) -> None:
+        self.rail, self.tokenizer = rail, tokenizer
+        self.stop = tokenizer.stop_ids(contract)
+
+    def answer(self, turns: list[Turn], limit: int, on_text: Callable[[str], None]) -> str:
+        prompt = self.tokenizer.prompt(turns)
+        made: list[int] = []
+        told = ""
+
+        def tell(token: int) -> None:
+            nonlocal told
+            made.extend([] if token in self.stop else [token])
+            text = self.tokenizer.decode(made)
+            if not text.endswith("\ufffd"):  # else a character is not complete yet
+                on_text(text[len(told) :])
+                told = text
+
+        self.rail.generate(prompt, limit=limit, stop=self.stop, on_token=tell)
+        return told

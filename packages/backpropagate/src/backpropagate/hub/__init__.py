@@ -1,0 +1,1 @@
+"""What an upload takes along, the model card, and the push."""

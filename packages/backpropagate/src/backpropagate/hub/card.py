@@ -1,0 +1,180 @@
+"""The model card: what was trained from what and how, what it says now, and how to run it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import ModelCardData, metadata_load, try_to_load_from_cache
+
+from bp_core.redact import redact
+from bp_core.units import gigabytes, short
+from bp_export.hub import Item
+from bp_plan.presets import of_hub_id
+from bp_runs import Summary, history, read_events
+from bp_runs.lock_file import LOCK_FILE, Lock
+
+from ..reports import run_report
+from ..reports.document import Block, Code, Heading, Picture, Table, markdown
+from .files import Base, Gguf, Parcel
+from .usage import how_to_run
+
+CARD = "README.md"
+_WHAT = {
+    "adapter": "A LoRA adapter for",
+    "model": "Trained from",
+    "gguf": "A GGUF model trained from",
+    "gguf-lora": "A LoRA adapter, as GGUF, for",
+}
+_LIBRARY = {"adapter": "peft", "model": "transformers", "gguf": "gguf", "gguf-lora": "gguf"}
+_RELATION = {"adapter": "adapter", "model": "finetune", "gguf": "quantized", "gguf-lora": "adapter"}
+# What of a recipe decides what is learned. Where it was done, and what may be a path, is nobody else's concern.
+_RECIPE = (
+    *("method", "mode", "steps", "batch_size", "max_length", "learning_rate", "warmup_steps", "optimizer"),
+    *("weight_decay", "max_grad_norm", "rank", "alpha", "dropout", "target_modules", "init", "dora", "rslora"),
+    *("beta", "gamma", "desirable_weight", "undesirable_weight", "packing", "train_on", "dtype", "seed"),
+)
+
+
+def card(parcel: Parcel, repo: str, *, samples: bool) -> list[Item]:
+    """README.md with the hub's front matter, and the pictures it shows."""
+    blocks = [
+        Heading(repo.rpartition("/")[2], 1),
+        _summary(parcel),
+        *how_to_run(parcel, repo),
+        *_training(parcel, samples),
+        *(block for gguf in parcel.ggufs for block in _proof(gguf)),
+        *_licence(parcel.base),
+    ]
+    text = f"---\n{_front_matter(parcel).to_yaml()}\n---\n\n{markdown(blocks)}"
+    pictures = [Item(block.file, block.svg.encode()) for block in blocks if isinstance(block, Picture)]
+    return [Item(CARD, redact(text).encode()), *pictures]
+
+
+def _front_matter(parcel: Parcel) -> ModelCardData:
+    """What the hub sorts and links models by. What is not known is left out."""
+    base, kind = parcel.base, parcel.kind
+    hub_id = base.hub_id if base else None
+    recipe = Lock.read(parcel.run.path).recipe if _has_lock(parcel) and parcel.run else {}
+    tags = ["backpropagate", *(["lora"] if "lora" in kind or kind == "adapter" else []), recipe.get("method")]
+    return ModelCardData(
+        base_model=hub_id,
+        base_model_relation=_RELATION[kind] if hub_id else None,
+        library_name=_LIBRARY[kind],
+        pipeline_tag="text-generation",
+        tags=[*filter(None, tags), *(["gguf"] if parcel.ggufs else [])],
+        **_licence_fields(base),
+    )
+
+
+def _summary(parcel: Parcel) -> str:
+    base = parcel.base
+    name = base.name if base else "a model that is not known"
+    elsewhere = "" if base is None or base.hub_id else ", which is not on the Hub"
+    return f"{_WHAT[parcel.kind]} {name}{elsewhere}; made with Backpropagate."
+
+
+def _has_lock(parcel: Parcel) -> bool:
+    return parcel.run is not None and (parcel.run.path / LOCK_FILE).is_file()
+
+
+def _training(parcel: Parcel, samples: bool) -> list[Block]:
+    run = parcel.run
+    if run is None or not _has_lock(parcel):
+        return []
+    lock, record = Lock.read(run.path), run.read()
+    blocks: list[Block] = [Heading("Training"), Table(("", ""), _facts(lock, record, history.summed(run)[0]))]
+    blocks += run_report.curve(list(read_events(run.path)))
+    blocks += _samples(run_report.answers_of(run)) if samples else []
+    return [*blocks, Heading("Recipe"), Table(("setting", "value"), _recipe(lock.recipe))]
+
+
+def _facts(lock: Lock, record: Mapping[str, Any], summary: Summary) -> list[tuple[str, str]]:
+    counts, held_out = record.get("counts", {}), record.get("eval_loss")
+    formats = ", ".join(f"{name} ({rows} rows)" for name, rows in counts.get("formats", {}).items())
+    versions = ", ".join(f"{name} {lock.packages[name]}" for name in ("backpropagate", "torch") if lock.packages[name])
+    rows = [
+        ("data, SHA-256", lock.hashes["data"]),
+        ("data, format", formats),
+        ("examples", f"{counts.get('examples', '')}, {counts.get('targets', '')} trained tokens in a pass"),
+        ("steps", str(summary.step)),
+        ("loss", " → ".join(run_report.number_text(loss) for loss in (summary.first_loss, summary.last_loss))),
+        ("loss on held-out rows", "" if held_out is None else run_report.number_text(held_out)),
+        ("device", str(lock.hardware["device"])),
+        ("versions", versions),
+    ]
+    return [(name, value) for name, value in rows if value]
+
+
+def _recipe(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """0 and "" mean never and nothing."""
+    return [(name, str(recipe[name])) for name in _RECIPE if recipe.get(name)]
+
+
+def _samples(answers: list[dict[str, str]]) -> list[Block]:
+    blocks: list[Block] = [Heading("Before and after")] if answers else []
+    for number, answer in enumerate(answers, 1):
+        blocks.append(Code(f"Prompt {number}, {answer['where']}:", answer["text"][-run_report.SHOWN :]))
+        blocks.append(Table(("before", "after"), [(answer["before"], answer["after"])]))
+    return blocks
+
+
+def _proof(gguf: Gguf) -> list[Block]:
+    """What was compared between the file and the model that was trained, in numbers."""
+    size, parity = gigabytes(gguf.path.stat().st_size), gguf.parity
+    if parity is None:
+        return [Heading(gguf.path.name), f"{size}. There is no proof of this file."]
+    marks = {True: "passed", False: "failed"}
+    rows = [
+        (c["name"], short(c["measured"]), short(c["limit"]), " ".join(filter(None, (marks[c["passed"]], c["note"]))))
+        for c in parity["checks"]
+    ]
+    losses = ", ".join(f"{name} {loss:.3f}" for name, loss in parity["losses"].items())
+    told = [f"{size}, SHA-256 {parity['sha256']}.", *([f"Loss on the same rows: {losses}."] if losses else [])]
+    if not parity["proven"]:
+        failed = ", ".join(check["name"] for check in parity["checks"] if not check["passed"])
+        told.insert(0, f"**Not proven to be the model that was trained**; these checks failed: {failed}.")
+    return [Heading(gguf.path.name), *told, Table(("check", "measured", "allowed", ""), rows)]
+
+
+def _licence(base: Base | None) -> list[Block]:
+    preset = of_hub_id(base.hub_id) if base and base.hub_id else None
+    if preset is None:
+        return []
+    restricts = f", with restrictions: {preset.restricts}" if preset.restricts else ""
+    return [Heading("Licence"), f"That of the base: {preset.licence}{restricts}."]
+
+
+def _licence_fields(base: Base | None) -> dict[str, str]:
+    """The licence of the base as its own page says it, else as the presets do; empty where neither does."""
+    if base is None:
+        return {}
+    said = _page(base)
+    if said.get("license"):
+        return {name: str(said[name]) for name in ("license", "license_name", "license_link") if said.get(name)}
+    preset = of_hub_id(base.hub_id) if base.hub_id else None
+    return _hub_licence(preset.licence) if preset else {}
+
+
+def _page(base: Base) -> dict[str, Any]:
+    """The front matter of the base's README.md, where it is on this machine."""
+    cached = try_to_load_from_cache(base.hub_id, CARD) if base.hub_id else None
+    places = [base.folder / CARD if base.folder else None, Path(cached) if isinstance(cached, str) else None]
+    path = next((place for place in places if place and place.is_file()), None)
+    try:
+        return (metadata_load(path) if path else None) or {}
+    except (OSError, ValueError, yaml.YAMLError):  # somebody else's page
+        return {}
+
+
+def _hub_licence(licence: str) -> dict[str, str]:
+    """The hub's name of a licence: its own word for the common ones, `other` with a name for the rest."""
+    word = licence.lower()
+    if word in ("apache-2.0", "mit"):
+        return {"license": word}
+    if llama := re.fullmatch(r"llama (\d[\d.]*) community", word):
+        return {"license": f"llama{llama[1]}"}
+    return {"license": "other", "license_name": word.replace(" ", "-")}

@@ -1,0 +1,138 @@
+"""What a base's files tell before anything is loaded, and which settings cannot go with it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from bp_core.backends import find
+from bp_core.choices import STARTS_IN_BASE
+from bp_core.config import ALL_LINEAR, FULL_LIMIT, OFFLOAD_LIMIT, TrainConfig
+from bp_core.errors import BadValue, ModelTooLarge, ModelUnusable
+from bp_export.weights.merge import open_base
+from bp_export.weights.mlx import is_quantized
+from bp_plan.architecture import architecture
+from bp_plan.memory import GIB, most_parameters
+from bp_plan.micro_batch import Room, setup_of
+from bp_plan.presets import PRESETS
+
+from . import locate
+
+_HEADS = ("lm_head", "embed_out", "output")
+_EMBEDDINGS = ("embed", "wte", "wpe")
+
+
+def refuse_misfits(config: TrainConfig, base: Path) -> None:
+    """Raise BadValue that lists every setting that this base cannot be trained with.
+
+    Raises ModelUnusable for weights that are quantised already, ModelTooLarge for mode full.
+    """
+    _refuse_quantised(config, base)
+    if config.mode == "full":
+        _refuse_giants(config, base)
+    problems = list(_misfits(config, base))
+    if problems:
+        raise BadValue("; ".join(problems) + ".")
+
+
+def parameters(base: Path) -> int:
+    """How many numbers the weights are. Raises ModelUnusable."""
+    weights = open_base(base)
+    return sum(math.prod(weights.shape(name)) for name in weights.names())
+
+
+def _refuse_quantised(config: TrainConfig, base: Path) -> None:
+    description = locate.description(base)
+    if is_quantized(description):
+        if config.backend != "mlx" or config.mode not in ("lora", "qlora"):
+            raise ModelUnusable(
+                f"its weights are stored in MLX's {description['quantization']['bits']} bits.",
+                where=str(base),
+                fix="Train an adapter on it with --backend mlx, or name the original model with 16-bit weights.",
+            )
+    elif stored := description.get("quantization_config"):
+        kind = stored.get("quant_method", "some format")
+        raise ModelUnusable(
+            f"its weights are stored quantised ({kind}), so nothing that is trained can be merged into them.",
+            where=str(base),
+            fix="Name the original model with 16-bit weights; --mode qlora quantises it as it is loaded.",
+        )
+
+
+def _refuse_giants(config: TrainConfig, base: Path) -> None:
+    if told := too_large(config, parameters(base)):
+        raise ModelTooLarge(f"{told}{_ceiling(config)}.", where=str(base), fix=_smaller())
+
+
+def too_large(config: TrainConfig, count: int) -> str:
+    """Why mode full refuses a model of so many parameters; "" if it does not."""
+    most, how = (OFFLOAD_LIMIT, " with full_ft_offload") if config.full_ft_offload else (FULL_LIMIT, "")
+    if config.mode != "full" or count <= most:
+        return ""
+    return f"the model has {count / 1e9:.1f} billion parameters; mode full trains up to {most / 1e9:g} billion{how}"
+
+
+def _ceiling(config: TrainConfig) -> str:
+    """What the memory of this machine would hold, where that is known."""
+    probe = find(config.backend).probe()
+    if config.full_ft_offload or not probe.free or config.backend not in ("cuda", "cpu"):
+        return ""
+    dtype = (probe.dtype or "auto") if config.dtype == "auto" else config.dtype
+    most = most_parameters(setup_of(config, Room(config.backend, probe.free, dtype)), probe.free)
+    return f", and the {probe.free / GIB:.1f} GiB free here would hold about {most / 1e9:.1f} billion"
+
+
+def _smaller() -> str:
+    known = {name: architecture(preset.config) for name, preset in PRESETS.items()}
+    names = [name for name, shape in known.items() if shape and shape.known and shape.parameters <= FULL_LIMIT]
+    return (
+        f"Train an adapter (--mode lora), a smaller model ({', '.join(names)}), or up to {OFFLOAD_LIMIT / 1e9:g} "
+        "billion parameters with --full-ft-offload."
+    )
+
+
+def _misfits(config: TrainConfig, base: Path) -> Iterator[str]:
+    if config.mode == "full":
+        return
+    layers = _linear(base)
+    body = [module for module in layers if _last(module) not in _HEADS]
+    wanted = [name.strip() for name in config.target_modules.split(",")]
+    if config.target_modules == ALL_LINEAR:
+        targets = body
+    else:
+        targets = [module for module in layers if any(f".{module}".endswith(f".{name}") for name in wanted)]
+        yield from _unknown(wanted, layers, base)
+    smallest = {module: min(layers[module]) for module in targets}
+    if not smallest:
+        return
+    # Any layer that is narrower than the rank has no such part to start from; otherwise one that uses it is enough.
+    module, room = (min if config.init in STARTS_IN_BASE else max)(smallest.items(), key=lambda item: item[1])
+    if config.lora_rank > room:
+        yield f"rank is {config.lora_rank}, but {_last(module)} is {' × '.join(map(str, layers[module]))}"
+
+
+def _unknown(wanted: list[str], layers: dict[str, tuple[int, ...]], base: Path) -> Iterator[str]:
+    known = sorted({_last(module) for module in layers})
+    for name in wanted:
+        if not name or not any(f".{module}".endswith(f".{name}") for module in layers):
+            yield f"target_modules names {name!r}, but the linear layers of this model are {', '.join(known)}"
+    if locate.description(base).get("tie_word_embeddings") and any(_last(name) in _HEADS for name in wanted):
+        yield "target_modules names the head, whose weights this model also uses as embeddings"
+
+
+def _linear(base: Path) -> dict[str, tuple[int, ...]]:
+    """The linear layers with the shapes of their weights."""
+    weights = open_base(base)
+    modules = {
+        name.removesuffix(".weight"): weights.shape(name) for name in weights.names() if name.endswith(".weight")
+    }
+    return {
+        module: shape
+        for module, shape in modules.items()
+        if len(shape) == 2 and not any(word in _last(module) for word in _EMBEDDINGS)
+    }
+
+
+def _last(module: str) -> str:
+    return module.rpartition(".")[2]

@@ -1,0 +1,1 @@
+"""Stages: their data, their training, and the report of what was forgotten."""

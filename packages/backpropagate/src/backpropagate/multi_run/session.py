@@ -1,0 +1,301 @@
+"""Many stages, one adapter: `backprop multi-run` and `Trainer.multi_run`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from bp_core.choices import QUANTIZED, STARTS_IN_BASE
+from bp_core.config import TrainConfig
+from bp_core.errors import BadValue, GateFailed, Interrupted, NothingToResume, ResumeMismatch
+from bp_core.events import Notify, Watch
+from bp_core.folders import writable_folder, write_json
+from bp_core.process_group import launched
+from bp_core.rail import Job
+from bp_data import ChatTokenizer
+from bp_data.reading.files import Data, lasting
+from bp_eval.measures import losses
+from bp_multirun.config import MultiRunConfig
+from bp_multirun.record import GENERAL, Record, Score, Scores, states
+from bp_multirun.session import Hands, Session
+from bp_plan.plan import Plan
+from bp_runs import Claim, history, run_folder
+
+from ..evaluation import rows as held_out
+from ..evaluation.evaluate import opened
+from ..hints import multi_run_command
+from ..models import locate
+from ..models.published import MULTI_RUN, publish_merged
+from ..models.targets import BASE, Target
+from ..progress import Screen
+from ..training.run import Run
+from . import report as forgetting_report
+from .stage_data import Source, StageData, anew, as_list, sources
+
+SETTINGS_FILE = "settings.json"
+PROBE = Path(__file__).with_name("general_probe.jsonl")
+
+
+class StageTrainer(Protocol):
+    """What trains one stage: a Trainer."""
+
+    @property
+    def adapter(self) -> Path: ...
+
+    def plan(self, data: Data) -> Plan: ...
+
+    def train(self, data: Data, *, resume: bool | str, start: Path | None, watch: Watch | None) -> Run: ...
+
+    def close(self) -> None: ...
+
+
+Make = Callable[..., StageTrainer]  # from the fields of TrainConfig
+
+
+@dataclass(frozen=True)
+class MultiRun:
+    """A session that is done. `adapter` is the result; `folder` has the stages, their rows and the report."""
+
+    adapter: Path
+    folder: Path
+    report: Path
+    config: MultiRunConfig
+    record: Record
+    notes: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        places = {name: str(getattr(self, name)) for name in ("adapter", "folder", "report")}
+        return places | forgetting_report.numbers(self.record, self.config) | {"notes": list(self.notes)}
+
+    def require(self) -> None:
+        """Raises GateFailed where a stage was refused."""
+        refused = [entry for entry in self.record.entries if not entry.accepted]
+        if not refused:
+            return
+        told = "; ".join(f"{e.name} would raise the loss of earlier stages by {e.rise:.4f}" for e in refused)
+        error = GateFailed(f"not merged: {told}.", where=str(self.folder), fix=_GATE_FIX)
+        error.kept = str(self.adapter) if self.record.accepted else None
+        raise error
+
+
+_GATE_FIX = "Use --replay 0.5, a lower --learning-rate or --schedule inverse; or allow more with --gate, and run again."
+
+
+@dataclass(frozen=True)
+class _Session:
+    """What the parts of a session share."""
+
+    config: TrainConfig
+    multi: MultiRunConfig
+    found: Sequence[Source]
+    plan: Plan
+    make: Make
+    watch: Watch | None
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.config.output).resolve() / MULTI_RUN
+
+    @property
+    def data(self) -> StageData:
+        return StageData(self.folder / "data")
+
+    def run(self) -> Record:
+        hands = Hands(self.train, self.measure, self.done)
+        session = Session(self.folder, self.multi, self.facts(), hands)
+        stages = [source.stage for source in self.found]
+        session.require(stages)
+        for number in range(len(session.record.entries) + 1, len(stages) + 1):
+            self.data.keep(number, self.found[number - 1], self.config.held_out, self.config.seed)
+        record = session.run(stages)
+        forgetting_report.write(record, self.multi, self.folder)
+        return record
+
+    def facts(self) -> dict[str, Any]:
+        """What must stay the same for adapters to be merged, and losses to be compared."""
+        recipe = self.plan.recipe
+        names = ("mode", "rank", "alpha", "rslora", "target_modules", "max_length", "train_on", "columns")
+        merging = dataclasses.asdict(self.multi)
+        kept = {name: merging[name] for name in ("merge", "init_a", "init_b", "schedule", "weight", "density")}
+        return {"base": locate.fingerprint(self.plan.base)} | {n: getattr(recipe, n) for n in names} | kept
+
+    def train(self, number: int, start: Path | None, folder: Path) -> Path:
+        """A stage, or the rest of one that was begun."""
+        config = self.stage_config(number, folder)
+        begun = sorted((folder / "runs").glob("*/" + run_folder.RUN_FILE), reverse=True)
+        trainer = self.make(**dataclasses.asdict(config))
+        earlier = Record.read(done[0]).accepted if (done := states(self.folder)) else ()
+        data = self.data.train(number, earlier, self.multi.replay, self.config.seed)
+        try:
+            resume = begun[0].parent.name if begun else False
+            return trainer.train(data, resume=resume, start=start, watch=self.watch).adapter
+        except NothingToResume:  # it is finished, and with these settings
+            return trainer.adapter
+        except ResumeMismatch as error:
+            raise ResumeMismatch(f"stage {number} was begun otherwise: {error.message}", fix=anew(folder)) from error
+        finally:
+            trainer.close()
+
+    def stage_config(self, number: int, folder: Path) -> TrainConfig:
+        recipe, config = self.plan.recipe, self.config
+        looks = config.eval_every is not None or config.patience is not None
+        return replace(
+            config,
+            output=str(folder),
+            backend=recipe.backend,
+            seed=(config.seed + number - 1) % 2**32,
+            learning_rate=recipe.learning_rate * self.multi.rate_decay ** (number - 1),
+            samples=None,
+            held_out=None,
+            eval_data=str(self.data.held_out(number)) if looks else None,
+        )
+
+    def measure(self, adapter: Path | None, sets: Sequence[str]) -> Scores:
+        mode = self.config.mode if self.config.mode in QUANTIZED else TrainConfig.mode
+        job = Job(self.plan.base, adapter=adapter, dtype=self.plan.recipe.dtype, mode=mode)
+        target = Target(adapter.name if adapter else BASE, job)
+        tokenizer = ChatTokenizer.open(self.plan.base)
+        with _notifying(self.watch) as notify, opened(target, self.plan.recipe.backend, notify) as rail:
+            scores = {}
+            for name in sets:
+                columns = "" if name == GENERAL else self.config.columns
+                file = PROBE if name == GENERAL else self.data.held_out(int(name))
+                config = replace(self.config, columns=columns, held_out=None)
+                rows = held_out.given(tokenizer, file, config, None, notify)
+                good = losses(rail, rows.examples, f"rows of {_called(name)}, by {target.name}", notify)
+                bad = losses(rail, rows.rejected, f"rejected answers of {_called(name)}, by {target.name}", notify)
+                scores[name] = _score(good, bad)
+        return scores
+
+    def done(self, number: int, merged: Path) -> None:
+        """The result gets its place. Checkpoints of a stage that is merged are of no use any more."""
+        publish_merged(merged, Path(self.config.output).resolve())
+        for stage in self.folder.glob("stage-*"):
+            if int(stage.name.removeprefix("stage-")) <= number:
+                for checkpoints in stage.glob("runs/*/checkpoints"):
+                    shutil.rmtree(checkpoints)
+
+
+def multi_run(
+    config: TrainConfig,
+    multi: MultiRunConfig,
+    dataset: Data | Sequence[Data],
+    make: Make,
+    watch: Watch | None = None,
+) -> MultiRun:
+    """Train a stage on each data set, or on parts of one, and merge them. What is done already is not done again.
+
+    Raises BadValue for what cannot be merged, ResumeMismatch for other settings than those of the stages before, and
+    what training raises.
+    """
+    _refuse(config)
+    data = as_list(dataset)
+    found, notes = sources(data, multi.runs, config)
+    reading = replace(config, samples=None) if multi.runs else config
+    plan = plans(reading, data, make)[0]
+    output = writable_folder(Path(config.output).resolve())
+    folder = writable_folder(output / MULTI_RUN)
+    session = _Session(config, multi, found, plan, make, watch)
+    with Claim(folder), _resumable(folder):
+        Session(folder, multi, session.facts(), _NOBODY).require([source.stage for source in found])
+        _remember(folder, config, multi, data)
+        for note in notes if watch is None else ():
+            _tell(note)
+        record = session.run()
+    return MultiRun(output / "lora", folder, folder / "report.html", multi, record, tuple(notes))
+
+
+def begun(name: str) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+    """The settings and data of a session, by its output folder or the id of a stage's run. Raises NothingToResume."""
+    places = [Path(name) / MULTI_RUN, Path(name)]
+    if not Path(name).exists():
+        places = list(Path(history.find(name).folder).parents)[:3]
+    path = next((place / SETTINGS_FILE for place in places if (place / SETTINGS_FILE).is_file()), None)
+    if path is None:
+        raise NothingToResume("there is no session of many stages.", where=name, fix="Begin one with --data.")
+    value = json.loads(path.read_text(encoding="utf-8"))
+    if None in value["data"]:
+        message = "the session was given its rows in Python, which are not kept."
+        raise NothingToResume(message, where=name, fix="Give them again: Trainer(…).multi_run([rows, …]).")
+    return value["settings"] | {"output": str(path.parent.parent)}, value["multi_run"], value["data"]
+
+
+def _unused(*_: object) -> Any:
+    raise AssertionError("only looked at, not run")
+
+
+_NOBODY = Hands(_unused, _unused, _unused)
+
+
+def _refuse(config: TrainConfig) -> None:
+    """What cannot be merged, or has no meaning for many stages; all of it in one message. Raises BadValue."""
+    reasons = [
+        (config.mode == "full", "mode full", "it trains no adapter to merge"),
+        (config.dora, "dora", "its lengths are no product of two factors"),
+        (config.init in STARTS_IN_BASE, f"init {config.init}", "stages would not start from one base"),
+        (bool(config.shard), "shard", "a session is one process"),
+        (config.full_ft_offload, "full_ft_offload", "it is for mode full"),
+        (config.eval_data is not None, "eval_data", "each stage is evaluated on rows held out of it: set held_out"),
+        (launched().size > 1, "a launcher", "a session is one process"),
+    ]
+    problems = [f"{name} does not go with multi-run: {reason}" for found, name, reason in reasons if found]
+    if problems:
+        raise BadValue("; ".join(problems) + ".", fix="Leave that out, or train each stage by itself.")
+
+
+def plans(config: TrainConfig, data: Sequence[Data], make: Make) -> list[Plan]:
+    """What each stage would do. All data is read as training will read it, so a fault is told by its own place."""
+    trainer = make(**dataclasses.asdict(replace(config, held_out=None, eval_every=None, patience=None)))
+    return [trainer.plan(part) for part in data]
+
+
+def _remember(folder: Path, config: TrainConfig, multi: MultiRunConfig, data: Sequence[Data]) -> None:
+    model = Path(config.model)
+    settings = dataclasses.asdict(config) | {"output": str(folder.parent)}
+    settings |= {"model": str(model.resolve())} if model.is_dir() else {}
+    value = {"settings": settings, "multi_run": dataclasses.asdict(multi), "data": [lasting(part) for part in data]}
+    write_json(folder / SETTINGS_FILE, value)
+
+
+@contextmanager
+def _resumable(folder: Path) -> Iterator[None]:
+    """Say how to go on after Ctrl-C."""
+    try:
+        yield
+    except (KeyboardInterrupt, Interrupted) as error:
+        message = error.message if isinstance(error, Interrupted) else "stopped between two stages."
+        raise Interrupted(message, fix=f"Go on with: {multi_run_command(folder.parent)}") from None
+
+
+@contextmanager
+def _notifying(watch: Watch | None) -> Iterator[Notify]:
+    """Progress on the screen, unless somebody else watches."""
+    with ExitStack() as stack:
+        yield stack.enter_context(Screen()).notify if watch is None else lambda progress: None
+
+
+def _tell(note: str) -> None:
+    with Screen() as screen:
+        screen.console.print(f"Note: {note}", style="yellow", markup=False, soft_wrap=True)
+
+
+def _called(name: str) -> str:
+    return "no stage" if name == GENERAL else f"stage {name}"
+
+
+def _score(good: Sequence[Any], bad: Sequence[Any]) -> Score:
+    right = [float(g.loss / g.over < b.loss / b.over) for g, b in zip(good, bad, strict=True)] if bad else []
+    return Score([found.loss for found in good], [float(found.over) for found in good], right)
+
+
+def settings_of(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings of a session from those given together: of each stage's training, and of the merging."""
+    own = {field.name for field in dataclasses.fields(MultiRunConfig)}
+    mine = {name: value for name, value in values.items() if name in own}
+    return {name: value for name, value in values.items() if name not in own}, mine

@@ -1,0 +1,20 @@
+"""The names that settings of training choose from, and what follows from a name."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+DType = Literal["auto", "float32", "bfloat16"]
+Mode = Literal["lora", "qlora", "lora-8bit", "full"]
+Attention = Literal["auto", "sdpa", "eager", "flash-attention-2"]
+Optimizer = Literal["adamw", "adamw-8bit", "paged-adamw-8bit"]
+Init = Literal["default", "orthogonal", "pissa", "pissa_niter_16", "olora", "loftq"]
+TrainOn = Literal["assistant", "last", "all"]
+Method = Literal["sft", "orpo", "simpo", "kto"]
+LoraPreset = Literal["fast", "balanced", "quality"]
+
+RANK = 16
+PAIRED: tuple[Method, ...] = ("orpo", "simpo")  # methods that compare two answers
+LORA_RANKS: dict[LoraPreset, int] = {"fast": RANK, "balanced": 32, "quality": 256}
+STARTS_IN_BASE: tuple[Init, ...] = ("pissa", "pissa_niter_16", "olora", "loftq")
+QUANTIZED: dict[Mode, str] = {"qlora": "nf4", "lora-8bit": "int8"}  # modes, and what they keep the base in

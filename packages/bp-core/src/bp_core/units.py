@@ -1,0 +1,34 @@
+"""Numbers, and other measured values, as a person reads them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+
+def gigabytes(count: int) -> str:
+    """Bytes."""
+    return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+
+
+def duration(seconds: float) -> str:
+    """How long something takes."""
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours} h {rest // 60:02d} min" if hours else f"{rest // 60}:{rest % 60:02d}"
+
+
+def moment(seconds: float) -> str:
+    """Seconds since 1970 as local date and time."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
+def short(value: Any) -> str:
+    """A measured value in a few characters."""
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {short(item)}" for name, item in value.items())
+    if isinstance(value, list | tuple):
+        return " to ".join(short(item) for item in value)
+    return "" if value is None else str(value)

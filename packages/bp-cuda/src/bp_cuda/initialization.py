@@ -1,0 +1,42 @@
+"""How an adapter starts: pairs A [rank, in], B [out, rank] made from a weight [out, in] or from chance."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bp_core.choices import Init
+
+Pair = tuple[Tensor, Tensor]
+
+
+def from_weight(init: Init, weight: Tensor, rank: int, scale: float) -> Pair:
+    """A large part of a weight, float32. `scale` is what B @ A is multiplied by."""
+    if init == "olora":
+        return _olora(weight.float(), rank)
+    return _pissa(weight.float(), rank, scale, exact=init == "pissa")
+
+
+def _pissa(weight: Tensor, rank: int, scale: float, *, exact: bool) -> Pair:
+    """The largest singular directions (PiSSA, arXiv:2404.02948, equations 2 to 4); the fast way with 16 iterations."""
+    if exact:
+        left, values, right = torch.linalg.svd(weight, full_matrices=False)
+    else:
+        left, values, right = torch.svd_lowrank(weight, rank, niter=16)
+        right = right.T
+    root = (values[:rank] / scale).sqrt()
+    return root[:, None] * right[:rank], left[:, :rank] * root
+
+
+def _olora(weight: Tensor, rank: int) -> Pair:
+    """The first columns and rows of a QR decomposition (OLoRA, arXiv:2406.01775, algorithm 1)."""
+    left, right = torch.linalg.qr(weight)
+    return right[:rank].contiguous(), left[:, :rank].contiguous()
+
+
+def orthogonal(rows: int, columns: int, rank: int) -> Pair:
+    """B @ A is nothing although neither is: they use orthogonal directions of the rank. As in PEFT; on the host."""
+    basis, _ = torch.linalg.qr(torch.randn(rank, rank))
+    a = (torch.randn(columns, rank // 2) @ basis[0::2]).T / 10
+    b = torch.randn(rank // 2, rows).T @ basis[1::2] / 10
+    return a, b

@@ -1,0 +1,112 @@
+"""A model as a job asks for it: the base loaded, its attention and kernels chosen, an adapter on it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from types import ModuleType
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from bp_core.choices import QUANTIZED
+from bp_core.errors import BackendUnavailable, ModelUnusable
+from bp_core.process_group import launched
+from bp_core.rail import Job
+from bp_core.recipe import Recipe
+
+from . import adapter as adapters
+from . import fsdp, quantized
+from . import model as models
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """`model` is the base, or what has an adapter around it. Products are computed in `computed`; `format` names what
+    the base is kept in. Examples of `separable` models may lie in one row."""
+
+    base: PreTrainedModel
+    model: PreTrainedModel | PeftModel
+    separable: bool
+    computed: torch.dtype
+    format: str
+
+
+def load(job: Job, device: torch.device, *, emulate_float8: bool = False) -> Loaded:
+    """Raises ModelUnusable, AdapterUnusable, PackageMissing, BackendUnavailable."""
+    recipe = job.recipe
+    if "unsloth" in sys.modules and not (recipe and recipe.unsloth):
+        fix = "Do this in another process: the command line does, or start Python again."
+        raise BackendUnavailable("Unsloth has changed transformers in this process, for its models only.", fix=fix)
+    mode = recipe.mode if recipe else job.mode
+    full = recipe is not None and mode == "full"
+    dtype, computed = models.number_formats(job.dtype, device, full=full)
+    shared = recipe is not None and (recipe.full_ft_offload or (recipe.shard and launched().size > 1))
+    if shared and full:
+        dtype = torch.float32
+    base = _base(job, dtype, computed, torch.device("cpu") if shared else device)
+    separable = models.separate(base, recipe.attention if recipe else "auto")
+    float8 = _kernels(base, recipe, emulate_float8)
+    model = _trained(base, job)
+    number_format = float8 or QUANTIZED.get(mode) or str(dtype).removeprefix("torch.")
+    found = Loaded(base, model, separable, computed, number_format)
+    if recipe and shared:
+        _share_out(found, recipe, device)
+    return found
+
+
+def _base(job: Job, dtype: torch.dtype, computed: torch.dtype, device: torch.device) -> PreTrainedModel:
+    recipe = job.recipe
+    if recipe and recipe.unsloth:
+        made: PreTrainedModel = _optional("unsloth").load(job.model, recipe, dtype, device)
+        return made
+    mode = recipe.mode if recipe else job.mode
+    base = models.load_base(job.model, dtype, device, quantized.config(mode, computed))
+    quantized.settle(base)
+    return base
+
+
+def _kernels(base: PreTrainedModel, recipe: Recipe | None, emulate: bool) -> str | None:
+    """Change what multiplies, as the recipe asks; what the base is called then, if it is called otherwise."""
+    if recipe and recipe.liger:
+        patch: Callable[[PreTrainedModel], None] = _optional("liger").patch
+        models.keep_its_words(base, "Liger's kernels", partial(patch, base))
+    if recipe is None or not recipe.fp8:
+        return None
+    _optional("float8").convert(base, emulate=emulate)
+    return "float8"
+
+
+def _trained(base: PreTrainedModel, job: Job) -> PreTrainedModel | PeftModel:
+    """With what is trained, or read."""
+    recipe = job.recipe
+    if job.adapter:
+        return adapters.read(base, job.adapter, trainable=recipe is not None)
+    if recipe is None:
+        return base
+    if recipe.mode == "full":
+        return base.requires_grad_(True)
+    if recipe.unsloth:
+        adapted: PeftModel = _optional("unsloth").adapt(base, recipe)
+        return adapted
+    return adapters.new(base, recipe, job.model)
+
+
+def _share_out(found: Loaded, recipe: Recipe, device: torch.device) -> None:
+    """Over the processes, or between card and host. An adapter is small, and stays whole in each."""
+    if not found.separable and launched().size > 1:
+        message = "its examples are computed one at a time, so that processes could not make equally many passes."
+        raise ModelUnusable(message, where=type(found.base).__name__, fix="Leave shard and full_ft_offload out.")
+    full = recipe.mode == "full"
+    whole = [] if full else [p for name, p in found.model.named_parameters() if "lora_" in name]
+    computed = found.computed if full else None
+    fsdp.shard(found.base, device, computed=computed, on_host=recipe.full_ft_offload, whole=whole)
+
+
+def _optional(name: str) -> ModuleType:
+    """A module that imports what is not always installed."""
+    return import_module(f".{name}", __package__)

@@ -1,0 +1,47 @@
+"""What a 4-bit base lost of its weights, as a pair to start an adapter from.
+
+LoftQ (arXiv:2310.08659, algorithm 1) with one iteration, so that the base is the same as for any other start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from peft.tuners.lora import LoraLayer
+from peft.utils.integrations import dequantize_module_weight
+from safetensors import safe_open
+from torch import Tensor
+
+from bp_core.errors import ModelUnusable
+
+from . import initialization
+
+Original = Callable[[str], Tensor]
+
+
+def originals(folder: Path) -> Original:
+    """Reads a layer's weight as the base's files have it, by the layer's name."""
+    files: dict[str, Path] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as opened:
+            files |= dict.fromkeys(opened.keys(), path)
+
+    def read(layer: str) -> Tensor:
+        name = f"{layer}.weight"
+        if name not in files:
+            raise ModelUnusable(f"{name} is not in its files, and loftq needs it.", where=str(folder))
+        with safe_open(files[name], "pt") as opened:
+            weight: Tensor = opened.get_tensor(name)
+        return weight
+
+    return read
+
+
+@torch.no_grad()
+def pair(original: Original, name: str, layer: LoraLayer) -> initialization.Pair:
+    """The largest part of what this layer's weight lost: A [rank, in], B [out, rank]."""
+    kept = dequantize_module_weight(layer.get_base_layer()).float()
+    rest = original(name).to(kept.device).float() - kept
+    return initialization.from_weight("pissa_niter_16", rest, layer.r["default"], layer.scaling["default"])

@@ -1,0 +1,74 @@
+"""What settings need and this machine may lack, told before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+
+from bp_core.choices import QUANTIZED
+from bp_core.config import FLASH_CARD, FP8_CARD, TrainConfig
+from bp_core.errors import BadValue, PackageMissing
+from bp_core.recipe import Recipe
+
+Settings = TrainConfig | Recipe
+Capability = tuple[int, int]
+FLASH = "attention flash-attention-2"
+# Packages by import: their name, and how they are installed.
+_PACKAGES = {
+    "bitsandbytes": ("bitsandbytes", 'pip install "bp-cuda[quant]"'),
+    "torchao": ("torchao", 'pip install "bp-cuda[fp8]"'),
+    "liger_kernel": ("liger-kernel", 'pip install "bp-cuda[liger]"'),
+    "unsloth": ("unsloth", 'pip install "backpropagate[standard]", in an environment of its own'),
+    "flash_attn": ("flash-attn", "pip install flash-attn --no-build-isolation"),
+}
+
+
+def check(settings: Settings, device: str, capability: Capability | None = None) -> None:
+    """Raise BadValue with all that `device` (cpu or cuda) cannot do, or PackageMissing. `capability`: of its card."""
+    if problems := list(_impossible(settings, device, capability)):
+        raise BadValue("; ".join(problems) + ".")
+    for setting, package, other in _packages(settings):
+        require(setting, package, other)
+
+
+def require(setting: str, package: str, other: str) -> None:
+    """Raise PackageMissing if what `setting` needs is not installed; `other` does without."""
+    if find_spec(package) is None:
+        name, install = _PACKAGES[package]
+        raise PackageMissing(f"{setting} needs {name}.", fix=f"Install it: {install}; or use {other}.")
+
+
+def _impossible(settings: Settings, device: str, capability: Capability | None) -> Iterator[str]:
+    if settings.optimizer == "paged-adamw-8bit" and device == "cpu":
+        yield "optimizer paged-adamw-8bit moves moments from a card to the host, and there is no card: use adamw-8bit"
+    if settings.fp8 and (found := _too_old(FP8_CARD, capability)):
+        yield f"fp8 needs {found}: leave fp8 out"
+    for name in ("liger", "unsloth"):
+        if getattr(settings, name) and device != "cuda":
+            yield f"{name} has kernels for NVIDIA cards only: leave {name} out"
+    if settings.attention == "flash-attention-2" and (found := _too_old(FLASH_CARD, capability)):
+        yield f"{FLASH} needs {found}: use attention auto"
+
+
+def _too_old(least: Capability, capability: Capability | None) -> str:
+    """What is needed, and what there is, where that is less."""
+    if capability and capability >= least:
+        return ""
+    found = "this one has {}.{}".format(*capability) if capability else "there is none"
+    return "a card of compute capability {}.{} or more".format(*least) + f", and {found}"
+
+
+def _packages(settings: Settings) -> Iterator[tuple[str, str, str]]:
+    """What asks for which package, and what does without."""
+    if settings.mode in QUANTIZED:
+        yield f"mode {settings.mode}", "bitsandbytes", "--mode lora"
+    if settings.fp8:
+        yield "fp8", "torchao", "no --fp8"
+    if settings.liger:
+        yield "liger", "liger_kernel", "no --liger"
+    if settings.unsloth:
+        yield "unsloth", "unsloth", "no --unsloth"
+    if settings.attention == "flash-attention-2":
+        yield FLASH, "flash_attn", "--attention auto"
+    if settings.optimizer not in (None, "adamw"):
+        yield f"optimizer {settings.optimizer}", "bitsandbytes", "--optimizer adamw"

@@ -1,0 +1,33 @@
+"""What a user may set for the check of a data file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from bp_core.config import MAX_LENGTH
+from bp_core.errors import BadValue
+from bp_core.settings import Range, check
+
+Severity = Literal["note", "warning", "error"]  # from the mildest
+
+
+@dataclass(frozen=True)
+class CheckConfig:
+    """What a user may set for the check of a data file."""
+
+    model: Annotated[
+        str | None, "Also check what this model's tokenizer and chat template make of the rows. Default: no tokens."
+    ] = None
+    max_length: Annotated[
+        int | None, f"With --model: longest row in tokens. Default: {MAX_LENGTH}, as in training.", Range(8)
+    ] = None
+    against: Annotated[str | None, "The held-out data: rows that are also there are found."] = None
+    near: Annotated[bool, "Find near duplicates, too; takes about 2 KB of memory a row."] = True
+    fix: Annotated[str | None, "A .jsonl file to write: the rows, repaired or left out, each change told."] = None
+    fail_on: Annotated[Severity, "Exit with 1 when there is a finding of this severity, or a worse one."] = "error"
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.max_length is not None and self.model is None:
+            raise BadValue("max_length counts tokens, and without a model there are none.", fix="Give --model too.")

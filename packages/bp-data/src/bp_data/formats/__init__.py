@@ -1,0 +1,1 @@
+"""Rows of any shape → conversations, preferences and rated answers; and back."""

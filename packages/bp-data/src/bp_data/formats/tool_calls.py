@@ -1,0 +1,121 @@
+"""Tools and tool calls: whatever a row writes them as, they become what OpenAI and transformers use."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from bp_core.errors import BadRow
+
+from .fields import Value, from_json, given, plain, shown
+from .records import Tools, Turn
+
+_FIX = 'Write a call as {"type": "function", "function": {"name": "…", "arguments": {…}}}.'
+_TOOL_FIX = 'Write a tool as {"type": "function", "function": {"name": "…", "parameters": {…}}}.'
+_CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
+_RESPONSE = re.compile(r"<tool_response>(.*?)</tool_response>", re.DOTALL)
+_SPELLED_OUT = "<tools>"  # a system turn that lists its tools itself, in the manner of Hermes
+
+
+def read_tools(value: Value, where: str) -> Tools:
+    """The row's `tools` (or `functions`): a list, or JSON text of one. Raises BadRow."""
+    key = next((key for key in ("tools", "functions") if given(value.get(key))), None)
+    if key is None:
+        return ()
+    tools = value[key]
+    tools = from_json(tools, repr(key), where) if isinstance(tools, str) else tools
+    tools = [tools] if isinstance(tools, Mapping) else tools
+    if not isinstance(tools, list | tuple):
+        raise BadRow(f"{key!r} must be a list of tools, not {shown(tools)}.", where=where, fix=_TOOL_FIX)
+    plain(tools, repr(key), where)
+    return tuple(_tool(tool, f"tool {number}", where) for number, tool in enumerate(tools, 1))
+
+
+def _tool(tool: object, name: str, where: str) -> dict[str, Any]:
+    tool = from_json(tool, name, where) if isinstance(tool, str) else tool
+    if isinstance(tool, Mapping):
+        function = tool.get("function", tool)
+        if isinstance(function, Mapping) and _named(function):
+            return dict(tool) if "function" in tool else {"type": "function", "function": dict(tool)}
+    raise BadRow(f"{name} has no name: {shown(tool)}.", where=where, fix=_TOOL_FIX)
+
+
+def read_calls(value: object, name: str, where: str) -> list[Turn]:
+    """Calls given as a list, as a single one, or as JSON text of either. Raises BadRow."""
+    value = from_json(value, f"the call in {name}", where) if isinstance(value, str) else value
+    calls = [value] if isinstance(value, Mapping) else value
+    if not isinstance(calls, list | tuple) or not calls:
+        raise BadRow(f"{name} must hold tool calls, not {shown(value)}.", where=where, fix=_FIX)
+    read = [_call(call, name, where) for call in calls]
+    plain(read, f"a tool call of {name}", where)
+    return read
+
+
+def _call(call: object, name: str, where: str) -> Turn:
+    function = call.get("function", call) if isinstance(call, Mapping) else None
+    if not isinstance(call, Mapping) or not isinstance(function, Mapping) or not _named(function):
+        raise BadRow(f"a tool call of {name} has no name: {shown(call)}.", where=where, fix=_FIX)
+    called = {"name": function["name"], "arguments": _arguments(function.get("arguments"), name, where)}
+    identity = {"id": call["id"]} if isinstance(call.get("id"), str) else {}
+    return {**identity, "type": "function", "function": called}
+
+
+def _named(function: Mapping[str, Any]) -> bool:
+    return isinstance(function.get("name"), str) and bool(function["name"].strip())
+
+
+def _arguments(value: object, name: str, where: str) -> dict[str, Any]:
+    """The arguments as an object, which templates want; OpenAI's own form is JSON text of it."""
+    if value is None or value == "":
+        return {}
+    value = from_json(value, f"'arguments' of a call of {name}", where) if isinstance(value, str) else value
+    if not isinstance(value, Mapping):
+        raise BadRow(f"'arguments' of a call of {name} must be an object, not {shown(value)}.", where=where)
+    return dict(value)
+
+
+def untangle(turns: list[Turn], tools: Tools) -> tuple[list[Turn], Tools]:
+    """Calls and results that stand as marked text in the turns (Hermes) become tool calls and tool turns.
+
+    Only where the row gives its tools apart and every mark reads as one. A system turn that spells out its tools keeps
+    row and tools as text, since the template would write them a second time.
+    """
+    system = "".join(turn["content"] for turn in turns if turn["role"] == "system")
+    if _SPELLED_OUT in system and all(_name(tool) in system for tool in tools):
+        return turns, ()
+    if not tools:
+        return turns, tools
+    untangled = [_untangled(turn) for turn in turns]
+    if any(turn is None for turn in untangled):
+        return turns, tools
+    return [part for parts in untangled for part in parts or []], tools
+
+
+def _name(tool: Mapping[str, Any]) -> str:
+    return str(tool["function"]["name"])
+
+
+def _untangled(turn: Turn) -> list[Turn] | None:
+    """The turn's parts; None if a mark in it cannot be read."""
+    if turn["role"] == "assistant" and "<tool_call>" in turn["content"]:
+        text, calls = _split(turn["content"])
+        return None if calls is None or "tool_calls" in turn else [{**turn, "content": text, "tool_calls": calls}]
+    if turn["role"] == "tool" and "<tool_response>" in turn["content"]:
+        rest = _RESPONSE.sub("", turn["content"])
+        answers = _RESPONSE.findall(turn["content"])
+        return None if rest.strip() else [{**turn, "content": answer.strip()} for answer in answers]
+    return [turn]
+
+
+def _split(content: str) -> tuple[str, list[Turn] | None]:
+    """The text before the calls, and the calls; None if they are not all readable, or more text follows."""
+    text, _, rest = content.partition("<tool_call>")
+    rest = "<tool_call>" + rest
+    if _CALL.sub("", rest).strip():
+        return content, None
+    try:
+        return text.strip(), [_call(json.loads(call), "", "") for call in _CALL.findall(rest)]
+    except (ValueError, RecursionError, BadRow):
+        return content, None

@@ -1,0 +1,1 @@
+"""A conversation as text, and which of its tokens are learned."""

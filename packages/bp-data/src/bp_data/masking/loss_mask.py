@@ -1,0 +1,129 @@
+"""Which tokens carry loss: each assistant turn from the end of its generation prompt to the end of its terminator.
+
+The spans are found in the rendered text and carried over to the tokens of the whole text by character offsets. Where
+the renderings do not add up there is an error, never a guess.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from bp_core.choices import TrainOn
+from bp_core.config import TrainConfig
+from bp_core.contract import Bos
+from bp_core.errors import TemplateUnusable
+
+from ..formats.records import Preference, Rated, Record, demonstrations
+from ..tokenizer.byte_offsets import Tokens
+from ..tokenizer.chat_tokenizer import ChatTokenizer
+from .render import Layout, Span, lay_out
+
+_NO_END = "Use a chat template that ends assistant turns with a special token, such as the eos token."
+
+
+@dataclass(frozen=True, slots=True)
+class Masked:
+    """A row as tokens. `trained` has 1 for each token with loss, `ends` the index of each trained turn's terminator.
+
+    `prompt` counts the tokens before the first trained one; for raw text, the tokens of its first half. `left_out` is
+    as in `Layout`.
+    """
+
+    text: str
+    tokens: array[int]
+    trained: bytes
+    prompt: int
+    ends: tuple[int, ...]
+    bos: Bos
+    left_out: int = 0
+
+    def cut(self, length: int) -> int:
+        """How many tokens to keep of at most `length`: up to the last whole answer, or all if none fits."""
+        if len(self.tokens) <= length:
+            return len(self.tokens)
+        return max((end + 1 for end in self.ends if end < length), default=length)
+
+
+def mask(record: Record, tokenizer: ChatTokenizer, train_on: TrainOn = TrainConfig.train_on) -> Masked:
+    """One row as text, tokens and loss mask. Raises TemplateUnusable, BadRow."""
+    layout = lay_out(record, tokenizer, train_on)
+    return mark(layout, tokenizer.encodings([layout.text])[0], tokenizer)
+
+
+def mask_preference(record: Preference, tokenizer: ChatTokenizer) -> tuple[Masked, Masked]:
+    """The chosen and the rejected conversation, each with loss on its last answer, after the same prompt.
+
+    Raises TemplateUnusable, BadRow.
+    """
+    chosen, rejected = (mask(row, tokenizer) for row in demonstrations(record))
+    check_prompts(record, chosen, rejected)
+    return chosen, rejected
+
+
+def check_prompts(record: Preference, chosen: Masked, rejected: Masked) -> None:
+    """Raise TemplateUnusable if the two answers do not follow the same tokens."""
+    common = min(chosen.prompt, rejected.prompt)
+    if len(record.chosen) == len(record.rejected) == 1 and chosen.tokens[:common] != rejected.tokens[:common]:
+        message = "the chat template writes the prompt differently before the chosen and the rejected answer."
+        raise TemplateUnusable(message, where=record.where)
+
+
+def mask_rated(record: Rated, tokenizer: ChatTokenizer) -> Masked:
+    """The conversation, with loss on its last answer. Raises TemplateUnusable, BadRow."""
+    (row,) = demonstrations(record)
+    return mask(row, tokenizer)
+
+
+def mark(layout: Layout, found: Tokens, tokenizer: ChatTokenizer) -> Masked:
+    """Carry the layout's spans over to its tokens. Raises TemplateUnusable for a turn without terminator."""
+    prefix = tokenizer.prefix if layout.bos == "tokenizer" else ()
+    ids = found.ids
+    tokens = array("i", prefix)
+    tokens.extend(ids)
+    trained = bytearray(len(prefix)) + bytes([layout.whole]) * len(ids)
+    place = _Places(layout.text, ids, found, tokenizer.added)
+    turns = [place.tokens(span, layout.where) for span in layout.spans]
+    for first, last in turns:
+        trained[len(prefix) + first : len(prefix) + last + 1] = bytes([1]) * (last + 1 - first)
+    trained[0] = 0
+    ends = tuple(len(prefix) + last for _, last in turns) or (len(tokens) - 1,)
+    prompt = len(prefix) + turns[0][0] if turns else len(tokens) // 2
+    return Masked(layout.text, tokens, bytes(trained), max(1, prompt), ends, layout.bos, layout.left_out)
+
+
+class _Places:
+    """Where the tokens of a text stand.
+
+    A token that straddles a border belongs where its last character stands: one that begins in the prompt and ends in
+    the answer can only be learned as part of the answer. An added token belongs where its own text stands, since it may
+    have swallowed white space on either side (lstrip, rstrip). Characters are asked for token by token: a list of all
+    offsets would take as long as the rest of the row.
+    """
+
+    def __init__(self, text: str, ids: Sequence[int], found: Tokens, added: frozenset[int]):
+        self._text, self._ids, self._added = text, ids, added
+        self._chars: Callable[[int], tuple[int, int]] = found.token_to_chars
+
+    def tokens(self, span: Span, where: str) -> tuple[int, int]:
+        """First and last trained token of a turn; the last is its terminator."""
+        first = bisect_left(range(len(self._ids)), span.start + 1, key=lambda index: self._chars(index)[1])
+        while first < len(self._ids) and self._ids[first] in self._added and self._literal(first) < span.start:
+            first += 1
+        last = bisect_left(range(len(self._ids)), span.end, key=lambda index: self._chars(index)[0]) - 1
+        while last >= first and not (self._ids[last] in self._added and self._literal_end(last) <= span.end):
+            last -= 1
+        if last < first or self._literal(last) < span.answer:
+            message = "the chat template ends an assistant turn with no special token, so the model would never stop."
+            raise TemplateUnusable(message, where=where, fix=_NO_END)
+        return first, last
+
+    def _literal(self, index: int) -> int:
+        start, end = self._chars(index)
+        return end - len(self._text[start:end].lstrip())
+
+    def _literal_end(self, index: int) -> int:
+        start, end = self._chars(index)
+        return start + len(self._text[start:end].rstrip())

@@ -1,0 +1,75 @@
+"""Reasoning traces: what an answer thinks between <think> and </think> before it speaks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from bp_core.errors import TemplateUnusable
+
+from ..formats.records import Record
+from ..tokenizer.chat_tokenizer import ChatTokenizer
+
+Verdict = Literal["kept", "none", "short", "long", "unbalanced"]
+VERDICTS: tuple[Verdict, ...] = ("kept", "none", "short", "long", "unbalanced")
+_OPEN, _CLOSE = "<think>", "</think>"
+_TAGS = re.compile(f"({_OPEN}|{_CLOSE})")
+_TWICE = re.compile(rf"{_OPEN}\s*{_OPEN}")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How many tokens a trace may have, both ends included."""
+
+    shortest: int
+    longest: int
+
+
+def opens_thought(tokenizer: ChatTokenizer) -> bool:
+    """Whether the template itself opens the thought of the answer that it asks for."""
+    question = [{"role": "user", "content": "?"}]
+    return tokenizer.render(question, add_generation_prompt=True).rstrip().endswith(_OPEN)
+
+
+def judge(records: Sequence[Record], tokenizer: ChatTokenizer, limits: Limits, opened: bool) -> list[Verdict]:
+    """What to make of each row, by the last answer that is learned. `opened` is what `opens_thought` says."""
+    traces = [_trace(record, opened) for record in records]
+    lengths = [len(found.ids) for found in tokenizer.tokens([trace or "" for trace in traces])]
+    return [_verdict(trace, length, limits) for trace, length in zip(traces, lengths, strict=True)]
+
+
+def check_written(record: Record, text: str) -> None:
+    """Raise TemplateUnusable if the rendered text does not hold the row's thoughts, or opens them twice."""
+    trace = _trace(record, opened=True)
+    if trace and trace.strip() not in text:
+        raise TemplateUnusable("the chat template leaves out the reasoning of the answer.", where=record.where)
+    if _TWICE.search(text):
+        fix = f"Leave the opening {_OPEN} out of the rows."
+        raise TemplateUnusable(
+            f"the chat template opens {_OPEN} itself, and so does the row.", where=record.where, fix=fix
+        )
+
+
+def _verdict(trace: str | None, length: int, limits: Limits) -> Verdict:
+    if trace is None:
+        return "unbalanced"
+    if not trace.strip():
+        return "none"
+    return "short" if length < limits.shortest else "long" if length > limits.longest else "kept"
+
+
+def _trace(record: Record, opened: bool) -> str | None:
+    """The thoughts of the last learned answer, "" if it has none; None if its tags do not match."""
+    thought, content = "", record.content
+    if not isinstance(content, str):
+        answers = [turn for i, turn in enumerate(content) if turn["role"] == "assistant" and i not in record.untrained]
+        thought, content = answers[-1].get("reasoning_content", ""), answers[-1]["content"]
+    parts = _TAGS.split(content)
+    tags = parts[1::2]
+    if opened and tags[:1] == [_CLOSE]:
+        parts, tags = ["", _OPEN, *parts], [_OPEN, *tags]
+    if tags != [_OPEN, _CLOSE] * (len(tags) // 2) or (thought and tags):
+        return None
+    return thought or "\n".join(parts[2::4])

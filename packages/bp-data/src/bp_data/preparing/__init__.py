@@ -1,0 +1,1 @@
+"""Rows → arrays, cached: examples, their packing, what is held out, and batches."""

@@ -1,0 +1,156 @@
+"""What is kept of rows while they pass by: examples, counts, a hash, and candidates for samples."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+
+from bp_core.choices import PAIRED, Method
+from bp_core.contract import Bos, Contract
+from bp_core.errors import NoTarget, TemplateUnusable
+
+from ..formats.records import AnyRecord, Preference, Record, said
+from ..masking.loss_mask import Masked, check_prompts
+from ..masking.methods import check_both_verdicts, desirable
+from ..masking.reasoning import VERDICTS, Limits, Verdict, check_written, judge, opens_thought
+from ..tokenizer.chat_tokenizer import ChatTokenizer
+from .example_arrays import Collector, Examples
+from .prepared import Prepared, Report
+from .proof_samples import Candidates
+
+_PLACES = 5  # places told of rows that were dropped
+Row = Sequence[tuple[Record, Masked]]  # one conversation, or the chosen and the rejected one
+
+
+class Tally:
+    """Takes the rows in their order, and gives back all that was prepared of them."""
+
+    def __init__(self, tokenizer: ChatTokenizer, max_length: int, method: Method, traces: Limits | None) -> None:
+        self.tokenizer, self._max_length, self.method = tokenizer, max_length, method
+        self._limits, self._opened = traces, traces is not None and opens_thought(tokenizer)
+        self._traces: Counter[Verdict] = Counter()
+        self._examples = Collector()
+        self._formats: Counter[str] = Counter()
+        self._first: dict[str, str] = {}
+        self._templates: list[str] = []
+        self._dropped_at: list[str] = []
+        self._bos: dict[bool, set[Bos]] = {True: set(), False: set()}  # of conversations, and of raw texts
+        self._terminators: set[int] = set()
+        self._longest = self._truncated = self._turns_cut = self._terminators_lost = self._left_out = 0
+        self._digest = hashlib.sha256()
+        self._candidates = Candidates(max_length)
+
+    @property
+    def rows(self) -> int:
+        return self._formats.total()
+
+    def add(self, records: Sequence[AnyRecord], rows: Sequence[Row]) -> None:
+        """Some more rows: what each says, and the conversations it was made into."""
+        for record, row, verdict in zip(records, rows, self._verdicts(rows), strict=True):
+            self._formats[record.format] += 1
+            self._first.setdefault(record.format, record.where)
+            self._digest.update(_canonical(record))
+            self._note(row)
+            if verdict != "kept" or not self._keep(record, row):
+                self._dropped_at += [record.where][: _PLACES - len(self._dropped_at)]
+
+    def _verdicts(self, rows: Sequence[Row]) -> list[Verdict]:
+        """What the limits on traces say of each row; without limits all are kept."""
+        if self._limits is None:
+            return ["kept"] * len(rows)
+        found = judge([row[0][0] for row in rows], self.tokenizer, self._limits, self._opened)
+        self._traces.update(found)
+        for verdict, ((record, masked), *_) in zip(found, rows, strict=True):
+            if verdict == "kept":
+                check_written(record, masked.text)
+        return found
+
+    def _note(self, row: Row) -> None:
+        """What the contract will say."""
+        for record, masked in row:
+            self._bos[not isinstance(record.content, str)].add(masked.bos)
+            if not isinstance(record.content, str):
+                self._note_template(self.tokenizer.template_for(record.tools).source)
+        self._left_out += sum(masked.left_out for _, masked in row)
+
+    def _note_template(self, source: str) -> None:
+        if source not in self._templates:
+            self._templates.append(source)
+
+    def _keep(self, record: AnyRecord, row: Row) -> bool:
+        """Keep the examples of a row, cut; all or none, if one has no target left."""
+        if isinstance(record, Preference):
+            check_prompts(record, *(masked for _, masked in row))
+        self._longest = max(self._longest, *(len(masked.tokens) for _, masked in row))
+        lengths = [masked.cut(self._max_length) for _, masked in row]
+        targets = [any(masked.trained[:length]) for (_, masked), length in zip(row, lengths, strict=True)]
+        for (_, masked), length, has_target in zip(row, lengths, targets, strict=True):
+            self._count_cut(masked, length, has_target)
+        if all(targets):
+            for (_, masked), length in zip(row, lengths, strict=True):
+                self._terminators.update(masked.tokens[end] for end in masked.ends)
+                self._examples.add(masked.tokens[:length], masked.trained[:length], desirable(record))
+        if desirable(record):
+            self._candidates.add([row[0][1]])
+        return all(targets)
+
+    def _count_cut(self, row: Masked, length: int, has_target: bool) -> None:
+        if length < len(row.tokens):
+            self._truncated += 1
+            self._turns_cut += sum(end >= length for end in row.ends)
+            self._terminators_lost += not any(end < length for end in row.ends) and has_target
+
+    def prepared(self) -> Prepared:
+        """Raises NoTarget if no example was left, TemplateUnusable as `_contract`."""
+        if not self._examples:
+            message = f"no row has a trained token within max_length {self._max_length}."
+            raise NoTarget(message, fix="Raise max_length, or shorten the prompts.")
+        samples, examples = self._candidates.choose(self.tokenizer), self._examples.examples()
+        if self.method == "kto":
+            check_both_verdicts(examples.desirable)
+        return Prepared(examples, None, self._contract(), samples, self._report(examples))
+
+    def _contract(self) -> Contract:
+        """What the rows had in common. A template that writes BOS in some rows only cannot be promised to anybody."""
+        policies = self._bos[True] or self._bos[False]
+        if "template" in policies and len(policies) > 1:
+            raise TemplateUnusable("the chat template writes the BOS token in some rows but not in others.")
+        tokenizer = self.tokenizer
+        bos: Bos = "template" if "template" in policies else "tokenizer" if tokenizer.prefix else "none"
+        terminators = tuple(sorted(self._terminators))
+        stop = tuple(tokenizer.decode([token]) for token in terminators)
+        # Of two templates (with tools and without) the default is what a chat begins with.
+        template = self._templates[0] if len(self._templates) == 1 else tokenizer.template if self._templates else ""
+        return Contract(template, bos, terminators, stop)
+
+    def _report(self, examples: Examples) -> Report:
+        kept = len(examples) // (2 if self.method in PAIRED else 1)
+        return Report(
+            method=self.method,
+            rows=self.rows,
+            formats=dict(self._formats),
+            mixed={name: self._first[name] for name, _ in self._formats.most_common()[1:]},
+            examples=kept,
+            tokens=len(examples.tokens),
+            targets=examples.targets,
+            longest=self._longest,
+            truncated=self._truncated,
+            turns_cut=self._turns_cut,
+            terminators_lost=self._terminators_lost,
+            dropped=self.rows - kept,
+            dropped_at=tuple(self._dropped_at),
+            left_out=self._left_out,
+            desirable=int(examples.desirable.sum()) if self.method == "kto" else None,
+            traces={name: self._traces[name] for name in VERDICTS} if self._limits else {},
+            opens_thought=self._opened,
+            packed=0,
+            sha256=self._digest.hexdigest(),
+        )
+
+
+def _canonical(record: AnyRecord) -> bytes:
+    """What the row says, not how the file writes it: line ends, blank lines and key order do not matter."""
+    untrained = json.dumps(record.untrained) if isinstance(record, Record) and record.untrained else ""
+    return (json.dumps(said(record), ensure_ascii=False) + untrained + "\n").encode()

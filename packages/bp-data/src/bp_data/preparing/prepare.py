@@ -1,0 +1,105 @@
+"""From data to examples: read, convert, render, tokenise, mask, cut — and a report in which every row is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from bp_core.choices import Method, TrainOn
+from bp_core.config import TrainConfig
+from bp_core.events import Notify, Progress
+
+from ..formats.detect import convert
+from ..formats.records import AnyRecord, Record
+from ..masking.loss_mask import Masked, mark
+from ..masking.methods import parts
+from ..masking.reasoning import Limits
+from ..masking.render import Layout, lay_out
+from ..reading.files import Data, Row, read
+from ..tokenizer.byte_offsets import Tokens
+from ..tokenizer.chat_tokenizer import ChatTokenizer
+from .builder import Tally
+from .cache import keep, load, place
+from .prepared import Prepared
+
+_CHUNK = 512  # rows for the tokenizer's threads at once; progress is told after each
+
+
+def prepare(
+    data: Data,
+    tokenizer: ChatTokenizer,
+    *,
+    max_length: int,
+    samples: int | None = None,
+    packing: bool = False,
+    columns: Mapping[str, str] | None = None,
+    train_on: TrainOn = TrainConfig.train_on,
+    method: Method = TrainConfig.method,
+    traces: Limits | None = None,
+    cache: Path | None = None,
+    on_progress: Notify | None = None,
+) -> Prepared:
+    """Make examples of the first `samples` rows of the data (all by default), each cut at the end to `max_length`.
+
+    A cut falls after the last answer that fits, or else within the first. Rows are read, converted and tokenised a
+    chunk at a time; only tokens and masks are kept. `columns` is as in `read`. With `packing` the examples share
+    rows of `max_length` tokens. `method` says what rows must be: examples, pairs of answers, or rated answers; with
+    `traces` only rows that think so long are kept. `cache` is a folder where what is made of large files is kept, and
+    found again as long as nothing that it depends on has changed. Raises the errors of reading and converting with the
+    row's place, MethodMismatch, TemplateUnusable, and NoTarget if nothing is left.
+    """
+    limits = (traces.shortest, traces.longest) if traces else None
+    settings: dict[str, Any] = {"max_length": max_length, "samples": samples, "columns": columns, "train_on": train_on}
+    settings |= {"method": method, "traces": limits}
+    entry = place(cache, data, tokenizer, settings) if cache else None
+    prepared = load(entry) if entry else None
+    if prepared is None:
+        rows = islice(read(data, columns), samples)
+        total = len(range(len(data))[:samples]) if isinstance(data, Sequence) and not isinstance(data, str) else 0
+        prepared = _prepared(rows, total, Tally(tokenizer, max_length, method, traces), train_on, on_progress)
+        if cache and entry and entry == place(cache, data, tokenizer, settings):  # the file did not change meanwhile
+            keep(entry, prepared)
+    return prepared.packing(max_length) if packing else prepared
+
+
+def _prepared(rows: Iterator[Row], total: int, tally: Tally, train_on: TrainOn, notify: Notify | None) -> Prepared:
+    for records, masked in _tokenised(rows, tally, train_on):
+        tally.add(records, masked)
+        if notify:
+            notify(Progress("tokenise", tally.rows, total))
+    return tally.prepared()
+
+
+def _tokenised(
+    rows: Iterator[Row], tally: Tally, train_on: TrainOn
+) -> Iterator[tuple[list[AnyRecord], list[list[tuple[Record, Masked]]]]]:
+    """The rows chunk by chunk. While one is tokenised, in Rust and without Python's lock, the next is rendered."""
+    tokenizer = tally.tokenizer
+    with ThreadPoolExecutor(1) as thread:
+        waiting: tuple[_Chunk, Future[list[Tokens]]] | None = None
+        while records := [convert(row) for row in islice(rows, _CHUNK)]:
+            chunk = _Chunk(records, [parts(record, tally.method) for record in records], tokenizer, train_on)
+            tokens = thread.submit(tokenizer.tokens, [layout.text for layout in chunk.layouts])
+            if waiting:
+                yield waiting[0].records, waiting[0].marked(waiting[1].result())
+            waiting = chunk, tokens
+        if waiting:
+            yield waiting[0].records, waiting[0].marked(waiting[1].result())
+
+
+class _Chunk:
+    """Some rows and the conversations they are made of, laid out."""
+
+    def __init__(
+        self, records: list[AnyRecord], parts: list[list[Record]], tokenizer: ChatTokenizer, train_on: TrainOn
+    ) -> None:
+        self.records, self._parts, self._tokenizer = records, parts, tokenizer
+        self.layouts: list[Layout] = [lay_out(part, tokenizer, train_on) for row in parts for part in row]
+
+    def marked(self, tokens: list[Tokens]) -> list[list[tuple[Record, Masked]]]:
+        """The conversations of each row with their masks."""
+        masks = iter([mark(*pair, self._tokenizer) for pair in zip(self.layouts, tokens, strict=True)])
+        return [[(part, next(masks)) for part in row] for row in self._parts]

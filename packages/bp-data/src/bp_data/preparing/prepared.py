@@ -1,0 +1,102 @@
+"""What preparing data gives, and how it is written to a folder and read back."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bp_core.choices import Method
+from bp_core.contract import CONTRACT_FILE, Contract
+from bp_core.examples import Sample
+from bp_core.folders import write_json
+
+from .example_arrays import Examples
+from .packing import Rows, pack
+
+_ARRAYS = ("tokens", "trained", "ends", "desirable")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of the rows. `longest` is before cutting, `tokens` and `targets` after; `sha256` is of the contents.
+
+    `mixed` names the first row of each format but the most frequent. Of `truncated` rows `turns_cut` answers are not
+    there as a whole, and `terminators_lost` of them without their end. `dropped` counts rows of which no target was
+    left, `dropped_at` the first of them. `left_out` counts parts of answers that the template does not write.
+    `packed` is how many rows the examples share, 0 if each has its own. A pair of answers counts as one example;
+    `desirable` counts the good ones of rated answers. `traces` counts rows by what became of their reasoning traces,
+    and `opens_thought` says that the template itself opens the thought.
+    """
+
+    rows: int
+    formats: dict[str, int]
+    mixed: dict[str, str]
+    examples: int
+    tokens: int
+    targets: int
+    longest: int
+    truncated: int
+    turns_cut: int
+    terminators_lost: int
+    dropped: int
+    dropped_at: tuple[str, ...]
+    left_out: int
+    packed: int
+    sha256: str
+    method: Method = "sft"
+    desirable: int | None = None
+    traces: dict[str, int] = dataclasses.field(default_factory=dict)
+    opens_thought: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that training needs of the data: examples, the template contract, rows for the export proof, the report.
+
+    `packed` says which examples share a row; None if each has its own.
+    """
+
+    examples: Examples
+    packed: Rows | None
+    contract: Contract
+    samples: list[Sample]
+    report: Report
+
+    def packing(self, max_length: int) -> Prepared:
+        """The same, its examples sharing rows of so many tokens."""
+        packed = pack(self.examples.lengths, max_length)
+        report = dataclasses.replace(self.report, packed=len(packed))
+        return dataclasses.replace(self, packed=packed, report=report)
+
+
+def write(prepared: Prepared, folder: Path) -> None:
+    """Write all but the packing into an empty folder."""
+    for name in _ARRAYS:
+        np.save(folder / f"{name}.npy", getattr(prepared.examples, name))
+    write_json(folder / CONTRACT_FILE, prepared.contract.as_dict())
+    write_json(folder / "report.json", prepared.report.as_dict())
+    write_json(folder / "samples.json", [dataclasses.asdict(sample) for sample in prepared.samples])
+
+
+def read(folder: Path) -> Prepared:
+    """What `write` wrote, the arrays mapped into memory."""
+    contract = Contract.read(folder)
+    assert contract, "the folder was checked before"
+    arrays = [np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in _ARRAYS]
+    rows = _json(folder / "samples.json")
+    samples = [Sample(r["text"], *(tuple(r[key]) for key in ("tokens", "trained", "prompt"))) for r in rows]
+    report = _json(folder / "report.json")
+    report["dropped_at"] = tuple(report["dropped_at"])
+    return Prepared(Examples(*arrays), None, contract, samples, Report(**report))
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,80 @@
+"""Choosing the rows with which an export is proven: few, short, spread over the data, the same every time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+
+from bp_core.examples import Sample
+
+from ..masking.loss_mask import Masked
+from ..tokenizer.chat_tokenizer import ChatTokenizer
+
+_COUNT = 8
+_SHORT = 256  # tokens; the proof computes logits for every one of them
+_CANDIDATES = 512  # rows whose texts are kept until the last row has been seen
+
+
+class Candidates:
+    """The rows seen so far that may become samples, a bounded number of them.
+
+    Of short rows every one is kept, then every second, fourth, …: up to 512 rows the choice is as if all were there,
+    beyond it is spread over the data as evenly. Of longer rows, and of those that had to be cut, only the shortest.
+    """
+
+    def __init__(self, max_length: int) -> None:
+        self._max_length = max_length
+        self._short: list[Masked] = []
+        self._seen, self._stride = 0, 1
+        self._whole: list[Masked] = []
+        self._cut: list[Masked] = []
+
+    def add(self, rows: Iterable[Masked]) -> None:
+        """See some more rows, in the order of the data."""
+        for row in rows:
+            if len(row.tokens) > self._max_length:
+                self._cut.append(row)
+            elif len(row.tokens) > _SHORT:
+                self._whole.append(row)
+            else:
+                self._add_short(row)
+        self._whole = sorted(self._whole, key=lambda row: len(row.tokens))[:_COUNT]
+        self._cut = sorted(self._cut, key=lambda row: row.prompt)[: _COUNT * 8]  # some cannot be trimmed
+
+    def choose(self, tokenizer: ChatTokenizer) -> list[Sample]:
+        """Up to eight samples. Tokenising a sample's text gives its tokens, less a BOS that the tokenizer writes.
+
+        Short rows first; without any, the shortest; rows that had to be cut only if there are no others.
+        """
+        if self._short or self._whole:
+            return [_sample(row) for row in _spread(self._short or self._whole)]
+        return list(islice(_trimmed(self._cut, self._max_length, tokenizer), _COUNT))
+
+    def _add_short(self, row: Masked) -> None:
+        if self._seen % self._stride == 0:
+            self._short.append(row)
+        self._seen += 1
+        if len(self._short) > _CANDIDATES:
+            self._short, self._stride = self._short[::2], self._stride * 2
+
+
+def _spread(rows: Sequence[Masked]) -> list[Masked]:
+    count = min(_COUNT, len(rows))
+    return [rows[index * len(rows) // count] for index in range(count)]
+
+
+def _sample(row: Masked) -> Sample:
+    return Sample(row.text, tuple(row.tokens), tuple(row.trained), tuple(row.tokens[: row.prompt]))
+
+
+def _trimmed(rows: Sequence[Masked], max_length: int, tokenizer: ChatTokenizer) -> Iterator[Sample]:
+    """Rows cut to at most max_length, a few tokens shorter where a cut falls inside a character or a word."""
+    for row in rows:
+        prefix = len(tokenizer.prefix) if row.bos == "tokenizer" else 0
+        for length in range(max_length, max(row.trained.find(1), max_length - 16), -1):
+            tokens = list(row.tokens[:length])
+            text = tokenizer.decode(tokens[prefix:])
+            if tokenizer.encode(text) == tokens[prefix:]:
+                prompt = tokens[: min(row.prompt, length - 1)]
+                yield Sample(text, tuple(tokens), tuple(row.trained[:length]), tuple(prompt))
+                break

@@ -1,0 +1,1 @@
+"""Bytes → rows that know where they stand: files, folders, tables, data sets of the hub."""

@@ -1,0 +1,92 @@
+"""Data sets of the Hugging Face hub by name: `owner/name`, `owner/name:split`, or `owner/name:config:split`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from bp_core.errors import BadValue, FileMissing, FileUnreadable, HubUnreachable
+
+from .text import optional
+
+_NAME = re.compile(r"(?P<repository>\w[\w.-]*/\w[\w.-]*)(?::(?P<config>[\w.-]+)(?=:))?(?::(?P<split>[\w.-]+))?")
+_FILES = re.compile(r"\.(?:jsonl?|ndjson|csv|tsv|parquet|txt|md|gz|zst)$", re.IGNORECASE)
+_FIX = "Check the network and HF_TOKEN, or download the files and name their folder."
+
+
+@dataclass(frozen=True, slots=True)
+class HubName:
+    """A data set of the hub. `split` None stands for the only one."""
+
+    repository: str
+    config: str | None
+    split: str | None
+
+    def __str__(self) -> str:
+        return ":".join(part for part in (self.repository, self.config, self.split) if part)
+
+
+def named(data: str | Path) -> HubName | None:
+    """The name of a hub data set, if `data` is one and no path.
+
+    What exists is a path; so is what ends like a file, or lies in a folder that exists, unless it names a split.
+    """
+    match = _NAME.fullmatch(data) if isinstance(data, str) else None
+    if not match or Path(match[0]).exists():
+        return None
+    if not match["split"] and (_FILES.search(match[0]) or Path(match[0]).parent.is_dir()):
+        return None
+    return HubName(**match.groupdict())
+
+
+def hub_rows(name: HubName) -> Iterator[tuple[Mapping[str, object], str]]:
+    """The rows of a hub data set, downloaded once by `datasets` into its cache, with their places.
+
+    Raises PackageMissing, HubUnreachable, FileMissing, FileUnreadable, and BadValue if the config or split that is
+    named is not there, or none is named of several.
+    """
+    datasets = optional("datasets", "hub", Path(str(name)))
+    with _asking(datasets, name):
+        splits: list[str] = datasets.get_dataset_split_names(name.repository, name.config)
+    split = _choose(name, splits)
+    with _asking(datasets, name):
+        rows = datasets.load_dataset(name.repository, name.config, split=split)
+    place = HubName(name.repository, name.config, split)
+    for number, value in enumerate(rows, 1):
+        yield value, f"{place}: row {number}"
+
+
+def _choose(name: HubName, splits: list[str]) -> str:
+    if name.split in splits:
+        return name.split
+    if name.split is None and len(splits) == 1:
+        return splits[0]
+    message = "there are several splits" if name.split is None else f"there is no split {name.split!r}"
+    example = HubName(name.repository, name.config, splits[0])
+    fix = f"Write one of them after the name, such as {example}."
+    raise BadValue(f"{message}; the splits are: {', '.join(splits)}.", where=name.repository, fix=fix)
+
+
+@contextmanager
+def _asking(datasets: ModuleType, name: HubName) -> Iterator[None]:
+    """What `datasets` raises, as one of ours."""
+    try:
+        yield
+    except datasets.exceptions.DatasetNotFoundError as error:
+        message = "there is no such file, and the hub has no such data set, or it is private."
+        raise FileMissing(message, where=str(name)) from error
+    except ValueError as error:
+        fix = f"Name the config and the split: {name.repository}:config:split."
+        raise BadValue(" ".join(str(error).split()), where=str(name), fix=fix) from error
+    except datasets.exceptions.DatasetsError as error:
+        raise FileUnreadable(f"its files cannot be read: {_line(error)}.", where=str(name), fix=_FIX) from error
+    except OSError as error:
+        raise HubUnreachable(f"the hub could not be reached ({_line(error)}).", where=str(name), fix=_FIX) from error
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

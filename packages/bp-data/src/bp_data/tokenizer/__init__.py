@@ -1,0 +1,1 @@
+"""A model's vocabulary and chat template, without transformers."""

@@ -1,0 +1,236 @@
+"""The chat tokenizer: a model's vocabulary and chat template together, without transformers."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Encoding, Tokenizer
+
+from bp_core.contract import Bos, Contract
+from bp_core.errors import FileUnreadable, ModelNotFound, ModelUnusable, TemplateUnusable
+
+from .byte_offsets import Speller, Tokens
+from .chat_template import ChatTemplate, Message, chatml
+from .shared_prefix import Beginnings
+
+_SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_IM_END = "<|im_end|>"
+_DEFAULT, _TOOL_USE = _NAMES = ("default", "tool_use")  # transformers' names
+
+
+class ChatTokenizer:
+    """Text to ids and back, and conversations to text.
+
+    Takes over `tokenizer`: its truncation, padding and post-processor are switched off, for they would cut rows,
+    trim offsets, and write a second BOS. `template` None means ChatML; of several by name `tool_use` is for
+    conversations with tools, `default` for others, as in transformers. `others` are further special tokens that the
+    template may name (pad_token, …).
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        template: str | Mapping[str, str] | None = None,
+        bos_token: str | None = None,
+        eos_token: str | None = None,
+        **others: str,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self.prefix: tuple[int, ...] = _prefix(tokenizer)
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        tokenizer.post_processor = None
+        self.bos_token = bos_token
+        self.eos_token = eos_token
+        added = {token: added.content for token, added in tokenizer.get_added_tokens_decoder().items()}
+        self.added: frozenset[int] = frozenset(token for token, text in added.items() if text.strip())
+        self._ends = tuple(text for text in added.values() if text.strip())
+        tokens = {"bos_token": bos_token, "eos_token": eos_token, **others}
+        if template is None:
+            template = chatml(self._terminator())
+        named = template if isinstance(template, Mapping) else {_DEFAULT: template}
+        self._names = {name: text for name, text in tokens.items() if text is not None}
+        self._templates = {name: ChatTemplate(source, self._names) for name, source in named.items() if name in _NAMES}
+
+    @classmethod
+    def open(cls, folder: str | Path) -> ChatTokenizer:
+        """From a Hugging Face folder. Raises ModelNotFound, ModelUnusable, FileUnreadable, TemplateUnusable."""
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise ModelNotFound("there is no such folder.", where=str(folder))
+        config = _json(folder / "tokenizer_config.json")
+        special = {**_json(folder / "special_tokens_map.json", optional=True), **_present(config)}
+        tokens = {name: _content(special[name]) for name in _SPECIAL if special.get(name)}
+        vocabulary = folder / "tokenizer.json"
+        if not isinstance(_json(vocabulary).get("model"), dict):
+            raise ModelUnusable("this is not a tokenizer of the `tokenizers` library.", where=str(vocabulary))
+        return cls(Tokenizer.from_file(str(vocabulary)), _template(folder, config), **tokens)
+
+    @property
+    def special(self) -> list[str]:
+        """The texts of the special tokens."""
+        added = self._tokenizer.get_added_tokens_decoder().values()
+        return [token.content for token in added if token.special and token.content.strip()]
+
+    @property
+    def template(self) -> str:
+        """The chat template's Jinja text."""
+        return self._templates[_DEFAULT].source
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that rendering and tokenising depend on."""
+        templates = {name: template.source for name, template in self._templates.items()}
+        parts = [self._tokenizer.to_str(), templates, self._names, self.prefix]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    @property
+    def reads_clock(self) -> bool:
+        """Whether a template can write today's date, so that rendering again may give another text."""
+        return any("strftime_now" in template.source for template in self._templates.values())
+
+    def template_for(self, tools: Sequence[Message]) -> ChatTemplate:
+        """The template that writes a conversation with these tools, or with none."""
+        return self._templates[_TOOL_USE if tools and _TOOL_USE in self._templates else _DEFAULT]
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        add_generation_prompt: bool = False,
+        tools: Sequence[Message] = (),
+        documents: Sequence[Message] = (),
+    ) -> str:
+        """The conversation as the model's template writes it. Raises TemplateUnusable."""
+        return self.template_for(tools).render(messages, add_generation_prompt, tools, documents)
+
+    def prompt(self, messages: Sequence[Message], tools: Sequence[Message] = ()) -> list[int]:
+        """The ids to generate an answer from, BOS as in training. Raises TemplateUnusable."""
+        text = self.render(messages, True, tools)
+        return [*(self.prefix if self.bos(text) == "tokenizer" else ()), *self.encode(text)]
+
+    def ends_turn(self, text: str) -> bool:
+        """Whether the text spells out a special or added token, one that can end a turn."""
+        return any(end in text for end in self._ends)
+
+    def bos(self, text: str) -> Bos:
+        """Who writes the BOS of a rendered conversation: never two."""
+        if self.bos_token and text.startswith(self.bos_token):
+            return "template"
+        return "tokenizer" if self.prefix else "none"
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of `text`; special tokens only where the text spells them out."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of many texts, computed in parallel."""
+        return [encoding.ids for encoding in self.encodings(texts)]
+
+    def encodings(self, texts: Sequence[str]) -> list[Encoding]:
+        """Ids with character offsets, computed in parallel."""
+        encodings: list[Encoding] = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return encodings
+
+    def tokens(self, texts: Sequence[str]) -> list[Tokens]:
+        """Ids and their places, as `encodings` gives them, but quicker where tokens spell their text.
+
+        At least one text.
+        """
+        if not self._speller.usable:
+            return [*self.encodings(texts)]
+        shared = self._beginnings.shared(texts)
+        start = self.encode(texts[0][:shared])
+        quick = self._tokenizer.encode_batch_fast([text[shared:] for text in texts], add_special_tokens=False)
+        pairs = zip(quick, texts, strict=True)
+        return [self._speller.places(start + found.ids, text) or self.encodings([text])[0] for found, text in pairs]
+
+    @functools.cached_property
+    def _beginnings(self) -> Beginnings:
+        return Beginnings(self._tokenizer)
+
+    @functools.cached_property
+    def _speller(self) -> Speller:
+        return Speller(self._tokenizer)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids`, special tokens spelled out."""
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=False)
+        return text
+
+    def token(self, text: str) -> int | None:
+        """The id of the token that is exactly `text`, if there is one."""
+        token: int | None = self._tokenizer.token_to_id(text)
+        return token
+
+    def stop_ids(self, contract: Contract | None) -> tuple[int, ...]:
+        """The tokens that end an answer: the contract's, else the tokenizer's end-of-sequence token."""
+        if contract and contract.terminators:
+            return contract.terminators
+        end = self.token(self.eos_token) if self.eos_token else None
+        return () if end is None else (end,)
+
+    def _terminator(self) -> str:
+        if self.token(_IM_END) is not None:
+            return _IM_END
+        if self.eos_token is None:
+            message = "the model has no chat template, and neither <|im_end|> nor an eos_token to end a turn with."
+            raise TemplateUnusable(message, fix="Add a chat_template or an eos_token to tokenizer_config.json.")
+        return self.eos_token
+
+
+def _prefix(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The ids that the tokenizer writes before a text by itself: its BOS, or nothing."""
+    encoding = tokenizer.encode("a", add_special_tokens=True)
+    count = next((i for i, special in enumerate(encoding.special_tokens_mask) if not special), 0)
+    return tuple(encoding.ids[:count])
+
+
+def _template(folder: Path, config: Mapping[str, Any]) -> str | dict[str, str] | None:
+    """The folder's template, or several by name. Raises TemplateUnusable if none of several is the default."""
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        others = {other.stem: _read(other) for other in sorted((folder / "additional_chat_templates").glob("*.jinja"))}
+        return {**others, _DEFAULT: _read(file)}
+    template = config.get("chat_template")
+    if not isinstance(template, list):
+        return template if isinstance(template, str) else None
+    named = {entry["name"]: entry["template"] for entry in template}
+    if _DEFAULT not in named:
+        message = f"none of the chat templates is named default; there are {', '.join(sorted(named))}."
+        raise TemplateUnusable(message, where=str(folder / "tokenizer_config.json"))
+    return named
+
+
+def _present(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: config[name] for name in _SPECIAL if config.get(name)}
+
+
+def _content(token: str | Mapping[str, Any]) -> str:
+    return token if isinstance(token, str) else str(token["content"])
+
+
+def _json(path: Path, *, optional: bool = False) -> dict[str, Any]:
+    if not path.is_file():
+        if optional:
+            return {}
+        raise ModelUnusable(f"{path.name} is missing.", where=str(path.parent))
+    try:
+        value = json.loads(_read(path))
+    except ValueError as error:
+        raise ModelUnusable(f"this is not valid JSON: {error}.", where=str(path)) from error
+    if not isinstance(value, dict):
+        raise ModelUnusable("this is not a JSON object.", where=str(path))
+    return value
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise FileUnreadable(f"the file cannot be read ({error}).", where=str(path)) from error

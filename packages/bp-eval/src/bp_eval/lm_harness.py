@@ -1,0 +1,132 @@
+"""Our models as lm-evaluation-harness asks them, through its own `TemplateLM`: any rail will do, not PyTorch alone.
+
+With `harness`, the only module that imports lm_eval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Protocol
+
+import numpy as np
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import TemplateLM
+from lm_eval.models.utils import normalize_gen_kwargs
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+from bp_core.contract import Bos
+from bp_core.errors import BadValue
+from bp_core.events import Notify, Progress
+from bp_core.rail import Rail
+
+_Pair = tuple[Any, list[int], list[int]]  # texts, tokens before, tokens to be predicted
+
+
+class _Enough(Exception):
+    """The text has reached a place where the task says to stop."""
+
+
+class Tokenizer(Protocol):
+    """A vocabulary with its chat template; `prefix` are the ids that the tokenizer itself begins a text with."""
+
+    bos_token: str | None
+
+    @property
+    def prefix(self) -> Sequence[int]: ...
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def template(self) -> str: ...
+    def token(self, text: str) -> int | None: ...
+    def bos(self, text: str) -> Bos: ...
+    def encode(self, text: str) -> list[int]: ...
+    def decode(self, ids: Sequence[int]) -> str: ...
+    def render(self, messages: Sequence[dict[str, str]], add_generation_prompt: bool = False) -> str: ...
+
+
+class RailModel(TemplateLM):  # type: ignore[misc]
+    """An open rail. Tokens, windows and truncation are those of lm_eval's own model for transformers, HFLM."""
+
+    def __init__(self, rail: Rail, tokenizer: Tokenizer, end: int, max_length: int, notify: Notify) -> None:
+        super().__init__()
+        self._rail, self._tokenizer, self._end, self._notify = rail, tokenizer, end, notify
+        self._max_length = max_length
+
+    @property
+    def eot_token_id(self) -> int:
+        return self._end
+
+    @property
+    def prefix_token_id(self) -> int:
+        begin = self._tokenizer.token(self._tokenizer.bos_token) if self._tokenizer.bos_token else None
+        return self._end if begin is None else begin
+
+    @property
+    def tokenizer_name(self) -> str:
+        return self._tokenizer.fingerprint
+
+    def chat_template(self, chat_template: bool | str = False) -> str:
+        return self._tokenizer.template if chat_template else ""
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        return self._tokenizer.render(chat_history, add_generation_prompt)
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
+        begins = add_special_tokens is not False and self._tokenizer.bos(string) == "tokenizer"
+        return [*(self._tokenizer.prefix if begins else ()), *self._tokenizer.encode(string)]
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
+        found: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=True)
+        return found
+
+    def _loglikelihood_tokens(self, requests: Sequence[_Pair], **_: Any) -> list[tuple[float, bool]]:
+        found = []
+        for done, (_texts, before, wanted) in enumerate(requests):
+            self._notify(Progress("lm-eval: likelihoods", done, len(requests)))
+            found.append(self._likelihood(before, wanted))
+        return found
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = True) -> list[float]:
+        found = []
+        for done, (text,) in enumerate(request.args for request in requests):
+            self._notify(Progress("lm-eval: texts", done, len(requests)))
+            windows = get_rolling_token_windows(self.tok_encode(text), self.prefix_token_id, self._max_length, 1)
+            found.append(sum(self._likelihood(*make_disjoint_window(window))[0] for window in windows))
+        return found
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:
+        answers = []
+        for done, (context, wishes) in enumerate(request.args for request in requests):
+            self._notify(Progress("lm-eval: answers", done, len(requests)))
+            answers.append(self._answer(context, normalize_gen_kwargs(wishes)))
+        return answers
+
+    def _likelihood(self, before: list[int], wanted: list[int]) -> tuple[float, bool]:
+        """Nats of the wanted tokens after those before, and whether each is the likeliest."""
+        tokens = (before + wanted)[-(self._max_length + 1) :]
+        logits = np.asarray(self._rail.logits(tokens[:-1]), dtype=np.float64)[-len(wanted) :]
+        top = logits.max(axis=1)
+        picked = logits[np.arange(len(wanted)), wanted]
+        total = picked - top - np.log(np.exp(logits - top[:, None]).sum(axis=1))
+        return float(total.sum()), bool((logits.argmax(axis=1) == wanted).all())
+
+    def _answer(self, context: str, wishes: dict[str, Any]) -> str:
+        if wishes.get("do_sample"):
+            raise BadValue("the task wants answers drawn at random; they are greedy here.", fix="Choose another task.")
+        until, limit = [text for text in wishes.get("until", []) if text], wishes["max_gen_toks"]
+        prompt = self.tok_encode(context)[-max(1, self._max_length - limit) :]
+        made: list[int] = []
+
+        def tell(token: int) -> None:
+            made.append(token)
+            if any(text in self._text(made) for text in until):
+                raise _Enough
+
+        with suppress(_Enough):
+            self._rail.generate(prompt, limit=limit, stop=(self._end,), on_token=tell)
+        ends = [place for text in until if (place := self._text(made).find(text)) >= 0]
+        return self._text(made)[: min(ends, default=None)]
+
+    def _text(self, made: Sequence[int]) -> str:
+        return self._tokenizer.decode([token for token in made if token != self._end])

@@ -1,0 +1,91 @@
+"""A chat template as the file carries it, rendered as transformers and llama.cpp do, in a sandbox."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, NoReturn, Self
+
+from jinja2 import TemplateError, nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from bp_core.errors import TemplateUnusable
+
+from .gguf.metadata import GgufFacts
+
+Turns = Sequence[Mapping[str, str]]
+Tools = Sequence[Mapping[str, Any]] | None  # as OpenAI writes them
+# What a template can raise besides jinja's own errors: it computes with the turns' values.
+_RENDERING = (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError)
+
+
+class _Generation(Extension):
+    """{% generation %} only marks what is learned; in rendering it changes nothing."""
+
+    tags = {"generation"}  # noqa: RUF012 - jinja's own form
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+class Chat:
+    """A compiled template and the special tokens that it may name.
+
+    `added` is the beginning-of-sequence token if whoever tokenises the text puts it first; `today` what the template
+    takes for the date; `variables` what else it may name.
+    """
+
+    def __init__(
+        self,
+        template: str,
+        bos: str = "",
+        eos: str = "",
+        *,
+        added: str = "",
+        today: datetime | None = None,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
+        self.added = added
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
+        )
+        environment.filters["tojson"] = _tojson
+        environment.globals["raise_exception"] = _refuse
+        environment.globals["strftime_now"] = lambda form: (today or datetime.now()).strftime(form)
+        self._special = {"bos_token": bos, "eos_token": eos, **(variables or {})}
+        try:
+            self._compiled = environment.from_string(template)
+        except TemplateError as error:
+            raise TemplateUnusable(f"the chat template does not compile: {error}") from error
+
+    @classmethod
+    def of(cls, facts: GgufFacts, today: datetime | None = None) -> Self:
+        """The template of a GGUF. Raises TemplateUnusable."""
+        added = facts.bos_token if facts.add_bos else ""
+        return cls(facts.template, facts.bos_token, facts.eos_token, added=added, today=today)
+
+    def render(self, turns: Turns, *, answer: bool = True, tools: Tools = None) -> str:
+        """The conversation as text; `answer` opens the assistant's next turn. Raises TemplateUnusable."""
+        try:
+            return self._compiled.render(
+                messages=list(turns), tools=tools, add_generation_prompt=answer, **self._special
+            )
+        except _RENDERING as error:
+            raise TemplateUnusable(f"the chat template refuses the conversation: {error}") from error
+
+    def prompt(self, turns: Turns, tools: Tools = None) -> str:
+        """What goes before the answer, without a first token that is added anyway."""
+        return self.render(turns, tools=tools).removeprefix(self.added)
+
+
+def _refuse(message: str) -> NoReturn:
+    raise TemplateError(message)
+
+
+def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None, **options: Any) -> str:
+    """Jinja's own filter escapes for HTML; templates want plain JSON."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **options)

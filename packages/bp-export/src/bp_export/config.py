@@ -1,0 +1,114 @@
+"""What a user may set for an export, for serving a file and for an upload."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from bp_core.settings import Clash, Range, check
+
+ExportFormat = Literal["lora", "merged", "gguf", "gguf-lora"]
+Quantization = Literal["f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m"]
+NUM_CTX = 8192
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """What a user may set for an export."""
+
+    format: Annotated[
+        ExportFormat,
+        "lora: the adapter alone; merged: a Hugging Face folder; gguf: one file to run; gguf-lora: the adapter alone, "
+        "for llama.cpp and LM Studio.",
+    ] = "gguf"
+    quantization: Annotated[Quantization, "Number format inside the GGUF."] = "q4_k_m"
+    output: Annotated[str | None, "File or folder to write. Default: beside the adapter."] = None
+    overwrite: Annotated[bool, "Replace what an earlier export wrote there."] = False
+    base: Annotated[
+        str | None,
+        "Merge into this model, the 16-bit source of a base that MLX had quantised. Default: the base that was trained "
+        "on.",
+    ] = None
+    accept_unproven: Annotated[
+        bool, "Hand over a GGUF whose proof fails, too. What failed stays on record, beside the file and in its card."
+    ] = False
+    ollama: Annotated[bool, "Register the GGUF with Ollama, too, and see that it behaves there."] = False
+    ollama_name: Annotated[
+        str | None, "What Ollama shall call it; asks for --ollama by itself. Default: the file's name."
+    ] = None
+    ollama_overwrite: Annotated[bool, "Replace a model of that name in Ollama."] = False
+    system: Annotated[
+        str | None, "System message for when a conversation has none, in Ollama and the Modelfile. Default: none."
+    ] = None
+    num_ctx: Annotated[
+        int | None,
+        f"Context in tokens, in Ollama and the Modelfile; more needs more memory. Default: the model's, to {NUM_CTX}.",
+        Range(1),
+    ] = None
+
+    @property
+    def registers(self) -> bool:
+        """Whether Ollama is wanted."""
+        return self.ollama or self.ollama_name is not None
+
+    def __post_init__(self) -> None:
+        check(self, [*_NOT_GGUF, _NOTHING_TO_PROVE, _MERGELESS])
+
+
+@dataclass(frozen=True)
+class ServeConfig:
+    """What a user may set for serving a model over HTTP."""
+
+    host: Annotated[str, "Where to listen. Any other address than this machine's own needs --open-to-network."] = (
+        "127.0.0.1"
+    )
+    port: Annotated[int, "The port; 0 takes any free one.", Range(0, (1 << 16) - 1)] = 8080
+    name: Annotated[str | None, "The model's name in requests. Default: the file's."] = None
+    num_ctx: Annotated[
+        int | None, f"Context of a conversation in tokens. Default: the model's, to {NUM_CTX}.", Range(1)
+    ] = None
+    lora: Annotated[str | None, "A GGUF adapter that changes the model while it runs. Default: none."] = None
+    parallel: Annotated[int, "Conversations at the same time; each has its own context.", Range(1, 256)] = 1
+    api_key: Annotated[str | None, "A key that every request must bring; hide it in the variable. Default: none."] = (
+        None
+    )
+    open_to_network: Annotated[bool, "Yes, let others use the model, whoever can reach this machine."] = False
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class PushConfig:
+    """What a user may set for an upload to the Hugging Face hub."""
+
+    private: Annotated[bool, "Only you and your organisation may see it. A repository that is public is refused."] = (
+        False
+    )
+    gguf: Annotated[bool, "Upload the GGUF files that were exported of it, too."] = False
+    samples: Annotated[bool, "Show answers before and after, with their prompts from the data, in the card."] = True
+    base: Annotated[str | None, "The base's hub id, if it was trained from a folder. Default: as the run says."] = None
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+# What only a GGUF can have.
+_NOT_GGUF: list[Clash] = [
+    Clash(
+        (name, "format"),
+        lambda wanted, format: bool(wanted) and format != "gguf",
+        f"{name} is set, but only the format gguf has use for it",
+    )
+    for name in ("ollama", "ollama_name", "ollama_overwrite", "system", "num_ctx")
+]
+_NOTHING_TO_PROVE = Clash(
+    ("accept_unproven", "format"),
+    lambda accept, format: accept and not format.startswith("gguf"),
+    "accept_unproven is set, but only GGUF files are proven",
+)
+_MERGELESS = Clash(
+    ("base", "format"),
+    lambda base, format: base is not None and format == "lora",
+    "base is set, but the format lora merges nothing",
+)

@@ -1,0 +1,181 @@
+"""The model families we write as GGUF: what each needs beyond the common fields and names."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from bp_core.errors import UnsupportedArchitecture
+
+from . import rope, tensor_layout
+
+Config = Mapping[str, Any]
+Fields = dict[str, Any]  # by the name of the GGUFWriter method that adds them
+# Buffers that some old files carry; eyes; heads that predict several tokens, which fine-tuning leaves untrained.
+_UNUSED = re.compile(
+    r".*rotary_emb\.inv_freq|.*attn\.(masked_)?bias|(model\.)?(visual|vision_tower|multi_modal_projector|mtp)\..*"
+)
+
+
+def _none(config: Config) -> Fields:
+    return {}
+
+
+def _anything(config: Config) -> str:
+    return ""
+
+
+@dataclass(frozen=True)
+class Family:
+    """One architecture of llama.cpp, and what is its own.
+
+    `arrange` brings a tensor into llama.cpp's layout, `fields` adds to the common fields, `refuse` says what llama.cpp
+    could not compute of a config, and `defaults` is what transformers assumes where config.json is silent.
+    """
+
+    architecture: str
+    arrange: Callable[[str, np.ndarray, Config], np.ndarray] = tensor_layout.as_stored
+    fields: Callable[[Config], Fields] = _none
+    refuse: Callable[[Config], str] = _anything
+    ropes: tuple[str, ...] = ("default", "linear")
+    activation: str = "silu"
+    defaults: Config = field(default_factory=dict)
+
+
+def _phi3(config: Config) -> Fields:
+    original = rope.rope(config).get("original_max_position_embeddings", config["max_position_embeddings"])
+    # 0 tells llama.cpp that this is Phi-4 and has no window
+    fields = {"rope_scaling_orig_ctx_len": original, "sliding_window": config.get("sliding_window") or 0}
+    if rope.kind(config) == "longrope":
+        fields["rope_scaling_attn_factors"] = rope.long_attention_factor(config)
+    return fields
+
+
+def _gemma2(config: Config) -> Fields:
+    caps = {f"{name}_logit_softcapping": config[f"{name}_logit_softcapping"] for name in ("attn", "final")}
+    return {"sliding_window": config["sliding_window"]} | caps
+
+
+def _gemma3(config: Config) -> Fields:
+    cap = config.get("final_logit_softcapping")
+    fields = {"sliding_window": config["sliding_window"], "rope_freq_base_swa": rope.local_theta(config)}
+    return fields | ({"final_logit_softcapping": cap} if cap else {})
+
+
+def _qwen35(config: Config) -> Fields:
+    sections = list(rope.rope(config).get("mrope_section", (11, 11, 10)))
+    return {
+        "ssm_conv_kernel": config["linear_conv_kernel_dim"],
+        "ssm_state_size": config["linear_key_head_dim"],
+        "ssm_group_count": config["linear_num_key_heads"],
+        "ssm_time_step_rank": config["linear_num_value_heads"],
+        "ssm_inner_size": config["linear_value_head_dim"] * config["linear_num_value_heads"],
+        "full_attention_interval": config.get("full_attention_interval", 4),
+        "rope_dimension_sections": (sections + [0] * 4)[:4],
+    }
+
+
+def _windowed(config: Config) -> str:
+    return "sliding-window attention" if config.get("use_sliding_window") else ""
+
+
+def _without_rope(config: Config) -> str:
+    layers = range(1, config["num_hidden_layers"] + 1)
+    usual = [int(layer % 4 != 0) for layer in layers]
+    return _windowed(config) or ("other layers without rope" if config.get("no_rope_layers", usual) != usual else "")
+
+
+def _every(period: int, odd: str) -> Callable[[Config], str]:
+    """llama.cpp has it built in that every so many layers use full attention, the others `odd`."""
+
+    def refuse(config: Config) -> str:
+        usual = [odd if layer % period else "full_attention" for layer in range(1, config["num_hidden_layers"] + 1)]
+        return "another order of layers" if config.get("layer_types", usual) != usual else ""
+
+    return refuse
+
+
+def _scaled(period: int, large: int) -> Callable[[Config], str]:
+    """Gemma: the largest model, known by its number of layers, scales attention in its own way."""
+
+    def refuse(config: Config) -> str:
+        own = config["hidden_size"] // config["num_attention_heads"]
+        usual = own if config["num_hidden_layers"] == large else rope.head_size(config)
+        wanted = config.get("query_pre_attn_scalar", usual)
+        other = "" if math.isclose(wanted, usual) else f"attention scaled by {wanted}"
+        return other or _every(period, "sliding_attention")(config)
+
+    return refuse
+
+
+_LLAMA = Family("llama", tensor_layout.interleaved, ropes=("default", "linear", "llama3"), refuse=_windowed)
+# Mistral 7B 0.1 has a window of 4096 tokens that llama.cpp leaves out: the same up to there.
+_QWEN35 = Family(
+    "qwen35", tensor_layout.hybrid, _qwen35, _every(4, "linear_attention"), defaults={"partial_rotary_factor": 0.25}
+)
+_GEMMA = {"tie_word_embeddings": True, "rms_norm_eps": 1e-6, "head_dim": 256}
+_GEMMA3 = Family(
+    "gemma3",
+    tensor_layout.shifted_norms,
+    _gemma3,
+    _scaled(6, large=62),
+    activation="gelu_pytorch_tanh",
+    defaults=_GEMMA
+    | {"max_position_embeddings": 131072, "num_attention_heads": 8, "num_key_value_heads": 4, "rope_theta": 1e6},
+)
+FAMILIES = {
+    "LlamaForCausalLM": _LLAMA,
+    "MistralForCausalLM": _LLAMA,
+    "Mistral3ForConditionalGeneration": Family("mistral3", tensor_layout.interleaved),
+    "SmolLM3ForCausalLM": Family("smollm3", tensor_layout.interleaved, refuse=_without_rope),
+    "Qwen2ForCausalLM": Family("qwen2", refuse=_windowed),
+    "Qwen3ForCausalLM": Family("qwen3", refuse=_windowed),
+    "Qwen3_5ForCausalLM": _QWEN35,
+    "Qwen3_5ForConditionalGeneration": _QWEN35,
+    "Phi3ForCausalLM": Family("phi3", fields=_phi3, ropes=("default", "longrope")),
+    "Gemma2ForCausalLM": Family(
+        "gemma2",
+        tensor_layout.shifted_norms,
+        _gemma2,
+        _scaled(2, large=46),
+        activation="gelu_pytorch_tanh",
+        defaults=_GEMMA | {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
+    ),
+    "Gemma3ForCausalLM": _GEMMA3,
+    "Gemma3ForConditionalGeneration": _GEMMA3,
+}
+
+
+def find(written: Config) -> tuple[Family, Config]:
+    """The family of a model's config.json, and the settings of its text model with what transformers would assume.
+
+    Raises UnsupportedArchitecture before any work is done.
+    """
+    names = written.get("architectures") or ["(none named)"]
+    if names[0] not in FAMILIES:
+        raise UnsupportedArchitecture(f"{names[0]} is not supported; supported are: {', '.join(FAMILIES)}.")
+    family = FAMILIES[names[0]]
+    config = {**family.defaults, **written, **(written.get("text_config") or {})}
+    _refuse_variants(family, config)
+    return family, config
+
+
+def unused(name: str) -> bool:
+    """Whether llama.cpp has no use for a tensor."""
+    return _UNUSED.fullmatch(name) is not None
+
+
+def _refuse_variants(family: Family, config: Config) -> None:
+    activation = config.get("hidden_activation") or config.get("hidden_act") or family.activation
+    reason = family.refuse(config)
+    if rope.kind(config) not in family.ropes:
+        reason = f"a rotary embedding of type {rope.kind(config)!r}"
+    elif activation != family.activation:
+        reason = f"the activation {activation!r}"
+    if reason:
+        raise UnsupportedArchitecture(f"{reason} is not supported for {family.architecture}.")

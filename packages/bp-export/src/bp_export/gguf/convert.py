@@ -1,0 +1,215 @@
+"""Hugging Face weights → GGUF, in two passes: first every name and size, then one tensor after another."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from gguf import MODEL_ARCH_NAMES, GGMLQuantizationType, GGUFWriter, LlamaFileType
+from gguf.constants import GGML_QUANT_SIZES
+from gguf.quants import quant_shape_to_byte_shape, quantize
+from gguf.tensor_mapping import get_tensor_name_map
+
+from bp_core.errors import ModelUnusable, UnsupportedArchitecture
+from bp_core.events import Notify, Progress
+
+from ..weights import model_files
+from ..weights.merge import Merged
+from ..weights.model_files import read_json
+from ..weights.safetensors_file import Source
+from . import architectures, rope
+from .architectures import Config, Family
+from .vocabulary import Vocabulary
+
+_TYPES = {
+    "f32": (GGMLQuantizationType.F32, LlamaFileType.ALL_F32),
+    "f16": (GGMLQuantizationType.F16, LlamaFileType.MOSTLY_F16),
+    "bf16": (GGMLQuantizationType.BF16, LlamaFileType.MOSTLY_BF16),
+    "q8_0": (GGMLQuantizationType.Q8_0, LlamaFileType.MOSTLY_Q8_0),
+}
+_NUMPY = {
+    GGMLQuantizationType.F32: np.dtype(np.float32),
+    GGMLQuantizationType.F16: np.dtype(np.float16),
+    GGMLQuantizationType.BF16: np.dtype(ml_dtypes.bfloat16),
+}
+_AT_ONCE = 1 << 20  # values packed at once: the float32 copies of a large embedding would fill the memory
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One tensor of the GGUF: which tensor of the source it comes from, and how it is stored."""
+
+    name: str
+    source: str
+    shape: tuple[int, ...]
+    type: GGMLQuantizationType
+
+    @property
+    def stored(self) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        """Shape and dtype of the stored array: packed formats are rows of bytes."""
+        if self.type in _NUMPY:
+            return self.shape, _NUMPY[self.type]
+        return tuple(quant_shape_to_byte_shape(self.shape, self.type)), np.dtype(np.uint8)
+
+
+class Converter:
+    """One model on its way to GGUF: the plan is complete, and every refusal made, before the first byte is written."""
+
+    def __init__(self, source: Source, folder: Path, type_: str = "f16") -> None:
+        try:
+            self.family, self.config = architectures.find(read_json(folder / "config.json"))
+            self.source = source
+            self.type = type_
+            self._tables = rope.tables(self.config)
+            self.plan = list(self._plan())
+            self._settings = _settings(self.config, self.family)
+        except KeyError as error:
+            raise ModelUnusable(f"config.json does not say {error}.", where=str(folder)) from error
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Rows of the token embedding."""
+        return next(planned.shape[0] for planned in self.plan if planned.name == "token_embd.weight")
+
+    @property
+    def size(self) -> int:
+        """Bytes of all tensors."""
+        return sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in (planned.stored for planned in self.plan))
+
+    def array(self, planned: Planned) -> np.ndarray:
+        """The values of one planned tensor, in the order llama.cpp expects, not yet in their stored format."""
+        if planned.name in self._tables:
+            return self._tables[planned.name]
+        return self._arranged(planned, self.source.array(planned.source))
+
+    def change(self, planned: Planned) -> tuple[np.ndarray, np.ndarray] | None:
+        """A planned tensor before and after the adapter, float32, as `array` gives it; None if it is as it was."""
+        if not isinstance(self.source, Merged) or not self.source.changes(planned.source):
+            return None
+        before = self._arranged(planned, self.source.before(planned.source)).astype(np.float32)
+        return before, self.array(planned).astype(np.float32)
+
+    def _arranged(self, planned: Planned, values: np.ndarray) -> np.ndarray:
+        """The values of a weight in the order llama.cpp expects."""
+        name = model_files.text_name(planned.source)
+        return self.family.arrange(name, values, self.config).reshape(planned.shape)
+
+    def write(self, target: Path, vocabulary: Vocabulary, name: str, notify: Notify | None = None) -> None:
+        """Write the GGUF file. `name` is the model's name in it. Memory: about one tensor."""
+        writer = GGUFWriter(target, self.family.architecture)
+        try:
+            self._add_fields(writer, vocabulary, name)
+            for planned in self.plan:
+                shape, dtype = planned.stored
+                writer.add_tensor_info(planned.name, shape, dtype, int(np.prod(shape)) * dtype.itemsize, planned.type)
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_ti_data_to_file()
+            for done, planned in enumerate(self.plan, 1):
+                writer.write_tensor_data(stored(self.array(planned), planned))
+                if notify:
+                    notify(Progress("convert", done, len(self.plan)))
+        finally:
+            writer.close()
+
+    def _plan(self) -> Iterator[Planned]:
+        for name, table in self._tables.items():
+            yield Planned(name, "", table.shape, GGMLQuantizationType.F32)
+        names = get_tensor_name_map(_model_arch(self.family), self.config["num_hidden_layers"])
+        wanted, tied = {"token_embd.weight", "output_norm.weight"}, self.config.get("tie_word_embeddings")
+        for source in self.source.names():
+            plain = model_files.text_name(source).replace("dt_bias", "dt_proj.bias")
+            if architectures.unused(plain) or (tied and plain == "lm_head.weight"):
+                continue
+            name = names.get_name(plain, try_suffixes=(".weight", ".bias"))
+            if name is None:
+                raise UnsupportedArchitecture(f"the tensor {source} has no place in a {self.family.architecture} GGUF.")
+            wanted.discard(name)
+            yield self._planned(name, source)
+        if wanted or (tied is False and "lm_head.weight" not in map(model_files.text_name, self.source.names())):
+            raise ModelUnusable(f"the weights lack what GGUF calls {', '.join(wanted) or 'output.weight'}.")
+
+    def _planned(self, name: str, source: str) -> Planned:
+        shape = self.source.shape(source)
+        if len(shape) == 3:  # a convolution over each channel alone
+            shape = (shape[0], shape[2])
+        type_ = _TYPES[self.type][0]
+        if len(shape) == 1 or name.endswith("ssm_conv1d.weight"):
+            type_ = GGMLQuantizationType.F32
+        elif shape[-1] % GGML_QUANT_SIZES[type_][0]:
+            type_ = GGMLQuantizationType.F16  # rows that are not made of whole blocks
+        return Planned(name, source, shape, type_)
+
+    def _add_fields(self, writer: GGUFWriter, vocabulary: Vocabulary, name: str) -> None:
+        logging.getLogger("gguf").setLevel(logging.ERROR)
+        writer.add_type("model")
+        writer.add_name(name)
+        writer.add_size_label(_size_label(sum(int(np.prod(planned.shape)) for planned in self.plan)))
+        writer.add_file_type(_TYPES[self.type][1])
+        writer.add_quantization_version(2)
+        for key, value in self._settings.items():
+            getattr(writer, f"add_{key}")(value)
+        writer.add_vocab_size(self.vocabulary_size)
+        vocabulary.add_to(writer)
+
+
+def _model_arch(family: Family) -> Any:
+    return next(arch for arch, name in MODEL_ARCH_NAMES.items() if name == family.architecture)
+
+
+def _settings(config: Config, family: Family) -> Mapping[str, Any]:
+    """The fields of this model, by the name of the GGUFWriter method that adds them."""
+    size = rope.head_size(config)
+    return {
+        "context_length": config["max_position_embeddings"],
+        "embedding_length": config["hidden_size"],
+        "block_count": config["num_hidden_layers"],
+        "feed_forward_length": config["intermediate_size"],
+        "head_count": config["num_attention_heads"],
+        "head_count_kv": config.get("num_key_value_heads") or config["num_attention_heads"],
+        "layer_norm_rms_eps": config["rms_norm_eps"],
+        "rope_freq_base": float(rope.rope(config)["rope_theta"]),
+        "rope_dimension_count": rope.rotated(config),
+        "key_length": size,
+        "value_length": size,
+        **rope.scaling(config),
+        **family.fields(config),
+    }
+
+
+def stored(values: np.ndarray, planned: Planned) -> np.ndarray:
+    """The values in their stored format. Raises ModelUnusable if that cannot hold them."""
+    shape, dtype = planned.stored
+    assert values.shape == planned.shape, f"{planned.name}: {values.shape} is not {planned.shape}"
+    if values.dtype == dtype:
+        return np.ascontiguousarray(values)
+    packed = np.empty(shape, dtype)
+    rows = max(1, _AT_ONCE // max(1, values[:1].size))
+    for start in range(0, len(values), rows):
+        packed[start : start + rows] = _packed(values[start : start + rows], planned)
+    return packed
+
+
+def _packed(values: np.ndarray, planned: Planned) -> np.ndarray:
+    if planned.type not in _NUMPY:
+        packed: np.ndarray = quantize(values.astype(np.float32), planned.type)
+        return packed
+    with np.errstate(over="ignore"):
+        cast = values.astype(_NUMPY[planned.type])
+    if cast.dtype == np.float16 and not np.isfinite(cast).all():
+        raise ModelUnusable(
+            f"{planned.source} has values that float16 cannot hold.", fix="Export with --format merged."
+        )
+    return cast
+
+
+def _size_label(parameters: int) -> str:
+    for unit, letter in ((10**9, "B"), (10**6, "M")):
+        if parameters >= unit:
+            return f"{parameters / unit:.3g}{letter}"
+    return f"{parameters / 1000:.3g}K"

@@ -1,0 +1,67 @@
+"""What a GGUF file says about itself, for those who want to run it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .reader import GgufFile
+
+
+@dataclass(frozen=True)
+class GgufFacts:
+    """Name, shape and words of a GGUF model. `bos` and `eos` are token ids, their texts stand beside them.
+
+    `types` counts the tensors by number format: what the file really holds, whatever its name says. Up to
+    `exact_context` tokens it computes what was trained: with longrope (Phi-4) llama.cpp takes the factors of long texts
+    for short ones too, once its context is longer than the original one.
+    """
+
+    name: str
+    architecture: str
+    parameters: int
+    context_length: int
+    template: str
+    bos: int | None
+    bos_token: str
+    eos: int | None
+    eos_token: str
+    add_bos: bool
+    types: Mapping[str, int]
+    exact_context: int
+
+
+def gguf_facts(path: Path) -> GgufFacts:
+    """Read the facts of a GGUF file. Raises FileMissing, GgufUnusable."""
+    return facts_of(GgufFile(path))
+
+
+def facts_of(gguf: GgufFile) -> GgufFacts:
+    """The facts of an open GGUF file. Raises GgufUnusable if a field that every model has is missing."""
+    architecture = gguf.field("general.architecture")
+    tokens = gguf.field("tokenizer.ggml.tokens")
+    bos, eos = (gguf.fields.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos"))
+    context = gguf.field(f"{architecture}.context_length")
+    original = gguf.fields.get(f"{architecture}.rope.scaling.original_context_length", context)
+    types = Counter(tensor.type.name for tensor in gguf.tensors.values())
+    return GgufFacts(
+        name=gguf.fields.get("general.name", gguf.path.stem),
+        architecture=architecture,
+        parameters=sum(math.prod(tensor.shape) for tensor in gguf.tensors.values()),
+        context_length=context,
+        template=gguf.fields.get("tokenizer.chat_template", ""),
+        bos=bos,
+        bos_token=_text(tokens, bos),
+        eos=eos,
+        eos_token=_text(tokens, eos),
+        add_bos=gguf.fields.get("tokenizer.ggml.add_bos_token", False),
+        types=dict(types.most_common()),
+        exact_context=original if "rope_factors_long.weight" in gguf.tensors else context,
+    )
+
+
+def _text(tokens: list[str], number: int | None) -> str:
+    return tokens[number] if number is not None and number < len(tokens) else ""

@@ -1,0 +1,1 @@
+"""The exported file held against the trained model."""

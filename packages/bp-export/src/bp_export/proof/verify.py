@@ -1,0 +1,149 @@
+"""The proof for any GGUF, whoever made it: compared with a file made anew from the same base and adapter."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gguf import LlamaFileType
+
+from bp_core import folders
+from bp_core.errors import GgufUnusable, LlamaCppFailed
+from bp_core.events import Notify
+from bp_core.examples import Sample
+
+from ..gguf import vocabulary
+from ..gguf.metadata import facts_of
+from ..gguf.reader import GgufFile
+from ..llama_cpp.engine import Engine, require_llama_cpp
+from ..output_paths import require_space
+from ..parity import Check, Parity
+from .prover import Prover, Reference, Subject
+from .tensor_check import check_formats
+
+_FLOATS = ("f32", "f16")
+# Fields that say what llama.cpp assumes without them.
+_ASSUMED = ("key_length", "value_length", "rope.dimension_count", "vocab_size", "add_space_prefix", "add_eos_token")
+
+
+def verify(
+    file: Path,
+    base: Path | None = None,
+    adapter: Path | None = None,
+    *,
+    reference: Reference | None = None,
+    samples: Sequence[Sample] = (),
+    notify: Notify | None = None,
+) -> Parity:
+    """Check `file` against `base` with `adapter` merged in, or against `base` alone; without both, only in itself.
+
+    `reference` is a rail opened on them in float32; without it the weights in the file are compared with the merged
+    ones, and the report says "tensors". Raises FileMissing, LlamaCppMissing, and what reading base and adapter may.
+    """
+    require_llama_cpp()
+    try:
+        gguf = GgufFile(file)
+        gguf.field("general.architecture")
+    except GgufUnusable as error:
+        return _broken(error.message)
+    if base is None:
+        return _alone(gguf)
+    subject = Subject.open(adapter, base, reference=reference, samples=samples)
+    return _Verification(gguf, subject, notify).run()
+
+
+class _Verification:
+    def __init__(self, gguf: GgufFile, subject: Subject, notify: Notify | None) -> None:
+        self.gguf, self.subject, self.notify = gguf, subject, notify
+        self.prover = Prover(subject, _format(gguf), notify, exact=False)  # what others wrote is rounded otherwise
+
+    def run(self) -> Parity:
+        converter = self.subject.converter
+        place = Path(tempfile.gettempdir())
+        require_space(place / "f16.gguf", converter.size)
+        with tempfile.TemporaryDirectory(prefix="backprop-verify-") as folder:
+            fresh = Path(folder, "f16.gguf")
+            words = vocabulary.read(self.subject.base, converter.vocabulary_size, self.subject.contract)
+            converter.write(fresh, words, "verify", self.notify)
+            self.prover.checks.append(self._fields(GgufFile(fresh)))
+            try:
+                self._behaviour(fresh)
+            except LlamaCppFailed as error:
+                self.prover.checks.append(Check("llama.cpp runs it", error.message, "no error", passed=False))
+        return self.prover.parity()
+
+    def _behaviour(self, fresh: Path) -> None:
+        self.prover.checks.append(check_formats(self.gguf, self.subject.converter, self.notify))
+        if self.prover.quantization in _FLOATS:
+            self.prover.check_float(self.gguf.path)
+            return
+        self.prover.check_float(fresh)
+        self.prover.check_final(self.gguf.path)
+
+    def _fields(self, fresh: GgufFile) -> Check:
+        """What shapes the computation and the vocabulary must be as it would be written today."""
+        wrong = [name for name, value in _telling(fresh).items() if not _same(self.gguf.fields.get(name), value, name)]
+        wrong += [name for name in _telling(self.gguf).keys() - fresh.fields.keys() if "rope" in name]
+        shown = ", ".join(sorted(wrong)[:5])
+        return Check("fields of the file", f"{len(wrong)} differ", 0, not wrong, note=shown)
+
+
+def _telling(gguf: GgufFile) -> Mapping[str, Any]:
+    return {name: value for name, value in gguf.fields.items() if not name.startswith("general.")}
+
+
+def _same(found: Any, wanted: Any, name: str) -> bool:
+    if found is None:
+        return name.endswith(_ASSUMED)
+    if isinstance(wanted, float):
+        return bool(np.isclose(found, wanted, rtol=1e-6))
+    return bool(found == wanted)
+
+
+def _format(gguf: GgufFile) -> str:
+    """What the file says its number format is, by our name for it."""
+    try:
+        name = LlamaFileType(gguf.fields.get("general.file_type", 1)).name
+    except ValueError:
+        return "unknown"
+    return str(name).removeprefix("ALL_").removeprefix("MOSTLY_").lower()
+
+
+def _alone(gguf: GgufFile) -> Parity:
+    """Without a base: that it is whole, runs, and is the file that was proven, if a report lies beside it."""
+    facts = facts_of(gguf)
+    checks = [Check("file is complete", f"{len(gguf.tensors)} tensors", "a whole GGUF", passed=True), _runs(gguf.path)]
+    checks += list(_proven_before(gguf.path))
+    if len(checks) == 2:
+        note = "whether it is the trained model was not checked: give --adapter or --base"
+        checks.append(Check("compared with its source", "no", "yes", passed=True, warning=True, note=note))
+    return Parity(_format(gguf), "nothing", 0, tuple(checks), {}, facts.types)
+
+
+def _runs(path: Path) -> Check:
+    try:
+        with Engine(path, context=64, gpu=False) as engine:
+            logits = engine.logits(engine.tokenize("Hello, world!") or [0])
+    except LlamaCppFailed as error:
+        return Check("llama.cpp runs it", error.message, "no error", passed=False)
+    finite = bool(np.isfinite(logits).all())
+    return Check("llama.cpp runs it", "finite" if finite else "not finite", "finite logits", finite)
+
+
+def _proven_before(path: Path) -> Iterator[Check]:
+    report = path.with_suffix(".parity.json")
+    try:
+        told = json.loads(report.read_text(encoding="utf-8"))
+        proven, digest = told["proven"], told["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    same = digest == folders.digest(path)
+    yield Check("as it was proven", "same" if same else "another file", f"the file of {report.name}", same and proven)
+
+
+def _broken(message: str) -> Parity:
+    return Parity("unknown", "nothing", 0, (Check("file is complete", message, "a whole GGUF", passed=False),), {}, {})

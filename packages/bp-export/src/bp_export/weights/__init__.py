@@ -1,0 +1,1 @@
+"""Weights in files: safetensors, adapters, merging, and what MLX wrote."""

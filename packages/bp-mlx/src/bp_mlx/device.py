@@ -1,0 +1,45 @@
+"""The machine that MLX computes on."""
+
+from __future__ import annotations
+
+import platform
+
+import mlx.core as mx
+import psutil
+
+from bp_core.rail import Memory
+
+
+def on_metal() -> bool:
+    """Whether there is a GPU of Apple; elsewhere MLX computes on the processor."""
+    return bool(mx.metal.is_available())
+
+
+def on_gpu() -> bool:
+    """Whether MLX computes on a graphics card, of whatever kind."""
+    return bool(mx.default_device() == mx.Device(mx.gpu))
+
+
+def name() -> str:
+    """What computes, for a person."""
+    if on_gpu():
+        return str(mx.device_info()["device_name"])
+    return f"the CPU build of MLX on {platform.machine()}"
+
+
+def working_set() -> int:
+    """Bytes that Metal recommends to use at most; 0 on a processor, where nobody says."""
+    return int(mx.device_info()["max_recommended_working_set_size"]) if on_metal() else 0
+
+
+def keep_within(limit: int) -> None:
+    """Let Metal refuse what is too much, before it ends the process for it; and keep the weights where they are."""
+    if on_metal():
+        mx.set_memory_limit(limit)
+        mx.set_wired_limit(limit)
+
+
+def memory(limit: int, peak: int) -> Memory:
+    """What MLX's arrays take now and took at most, `peak` having been counted before."""
+    total = limit or psutil.virtual_memory().total
+    return Memory(mx.get_active_memory(), max(peak, mx.get_peak_memory()), total)

@@ -1,0 +1,117 @@
+"""What a setting becomes that the user left open, one rule each, with the reason."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from bp_core.choices import PAIRED, Optimizer
+from bp_core.config import BATCH_SIZE, BETAS, EPOCHS, EVALUATIONS, GAMMA, RATES, TrainConfig
+from bp_core.process_group import launched
+
+from .rows import Rows
+
+
+def sharing(config: TrainConfig) -> tuple[bool, str]:
+    """Whether processes share the weights out, and why; accelerate's launcher can ask for it too."""
+    if config.shard is not None:
+        return config.shard, "as set"
+    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true") and launched().size > 1:
+        return True, "accelerate was launched with --use_fsdp"
+    return False, "the default"
+
+
+def optimizer(config: TrainConfig, backend: str) -> tuple[Optimizer, str]:
+    """What holds AdamW's moments, and why: those of an adapter are small, those of all weights are not."""
+    if config.optimizer:
+        return config.optimizer, "as set"
+    if config.full_ft_offload:
+        return "adamw", "full_ft_offload keeps the moments on the host"
+    if config.mode == "full" and sharing(config)[0]:
+        return "adamw", "shard: every process has a share of the moments"
+    if config.mode == "full" and backend == "cuda":
+        return "paged-adamw-8bit", "mode full on a card: moments in 8 bits, which may move to the host"
+    return "adamw", "the default"
+
+
+def alpha(config: TrainConfig) -> tuple[float, str]:
+    """A good alpha, and why. Strength 2, the common choice; with rsLoRA (arXiv:2312.03732) that of rank 16."""
+    if config.mode == "full":
+        return 0.0, "mode full has no adapter"
+    if config.rslora:
+        return 8.0, "with rslora: strength 8 / √rank, which is 2 at rank 16"
+    return 2.0 * config.lora_rank, "2 × rank"
+
+
+def preference(config: TrainConfig, rows: Rows) -> dict[str, tuple[float, str]]:
+    """The constants of a preference method, and why; 0 for those that it has not.
+
+    KTO's weights bring desirable × their number to 1 to 4/3 of undesirable × theirs (arXiv:2402.01306, section 4.2),
+    the smaller group being the one that is raised.
+    """
+    method = config.method
+    beta = (BETAS[method], f"default for {method}") if method in BETAS else (0.0, f"{method} has none")
+    gamma = (GAMMA, "default for simpo") if method == "simpo" else (0.0, f"{method} has none")
+    if method != "kto":
+        weights, reason = (0.0, 0.0), f"{method} has none"
+    elif rows.desirable is None:
+        weights, reason = (1.0, 1.0), "until the data are known"
+    else:
+        ratio = max(1, rows.desirable) / max(1, len(rows) - rows.desirable)
+        weights = max(1.0, 1 / ratio), max(1.0, ratio * 3 / 4)
+        reason = f"{rows.desirable} good and {len(rows) - rows.desirable} bad answers"
+    good, bad = weights
+    return {"beta": beta, "gamma": gamma, "desirable_weight": (good, reason), "undesirable_weight": (bad, reason)}
+
+
+def learning_rate(model: Mapping[str, Any], config: TrainConfig) -> tuple[float, str]:
+    """A good peak rate for LoRA with alpha / rank = 2, and why: narrow models want a higher one.
+
+    All weights want a tenth of it, and preference methods what their papers found.
+
+    5e-4 × (2000 / hidden size) ^ p, p fitted per family by Thinking Machines Lab over 14 models ("LoRA Without Regret",
+    2025; exponents in tinker-cookbook's hyperparam_utils).
+    """
+    if config.method in RATES:
+        return RATES[config.method], f"default for {config.method}"
+    width = model.get("hidden_size") or model.get("text_config", {}).get("hidden_size")
+    share, what = (0.1, ", a tenth of LoRA's") if config.mode == "full" else (1.0, "")
+    if not width:
+        return 2e-4 * share, f"a common value{what}; the model does not tell its width"
+    exponent = 0.0775 if str(model.get("model_type", "")).startswith("qwen") else 0.781
+    return float(f"{5e-4 * share * (2000 / width) ** exponent:.2g}"), f"for a model {width} wide{what}"
+
+
+def duration(config: TrainConfig, rows: int) -> tuple[int, int, dict[str, str]]:
+    """Rows a step, the number of steps, and why."""
+    why = {}
+    kind = "packed rows" if config.packing else "pairs" if config.method in PAIRED else "examples"
+    batch_size = config.batch_size or min(BATCH_SIZE, rows)
+    if config.batch_size is None:
+        why["batch_size"] = f"{BATCH_SIZE}, the default" if rows >= BATCH_SIZE else f"all {rows} {kind}"
+    steps = config.steps or max(1, math.ceil(_epochs(config) * rows / batch_size))
+    if config.steps is None:
+        why["steps"] = f"{_epochs(config):g} epochs × {rows} {kind} ÷ {batch_size} a step"
+    elif config.epochs is not None:
+        why["steps"] = "as set; --steps wins over --epochs"
+    return batch_size, steps, why
+
+
+def evaluation(config: TrainConfig, steps: int) -> dict[str, tuple[Any, str]]:
+    """On what to evaluate, and when."""
+    every = (max(1, steps // EVALUATIONS), f"steps ÷ {EVALUATIONS}")
+    if config.eval_data is None and config.held_out is None:
+        every = (0, "there is nothing to evaluate on")
+    nothing = "nothing, the default"
+    return {
+        "eval_data": ("", nothing),
+        "held_out": (0.0, nothing),
+        "patience": (0, "never, the default"),
+        "eval_every": every,
+    }
+
+
+def _epochs(config: TrainConfig) -> float:
+    return EPOCHS if config.epochs is None else config.epochs

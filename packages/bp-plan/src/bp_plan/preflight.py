@@ -1,0 +1,115 @@
+"""What a run will need before it begins: memory, disk, time. It warns; it never refuses what might run."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bp_core.recipe import Recipe
+from bp_core.units import duration, gigabytes
+
+from .architecture import Architecture
+from .memory import GIB, Estimate, checkpoint
+from .micro_batch import Cut
+
+# Bits a weight of a GGUF in q4_k_m, embeddings included; measured on exports of SmolLM2-135M and llama.cpp's tables.
+_Q4_K_M_BITS = 4.9
+
+
+@dataclass(frozen=True)
+class Disk:
+    """One volume: what will be written there, in bytes by name, and what is free. `path` is a folder on it."""
+
+    path: Path
+    free: int
+    needs: Mapping[str, int]
+
+    @property
+    def short(self) -> bool:
+        return sum(self.needs.values()) > self.free
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "path": str(self.path), "short": self.short}
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What a run needs and what there is. `checked`: the memory formula was held against this family of models.
+
+    `seconds` is None where nothing was measured on this machine. `later` is what exports would write, in bytes.
+    """
+
+    memory: Estimate | None
+    free: int | None
+    fits: bool | None
+    checked: bool
+    disks: tuple[Disk, ...]
+    later: Mapping[str, int]
+    seconds: float | None
+
+    def says(self) -> str:
+        """One line for the person who starts a run."""
+        if self.memory is None:
+            return f"Memory: not known for this kind of model or backend. {self._time()}"
+        need, free = self.memory.total / GIB, "" if self.free is None else f" of {self.free / GIB:.1f} GiB free"
+        guess = "" if self.checked else ", roughly: its kind of layer is not one that was checked"
+        parts = f"weights {self.memory.weights / GIB:.1f}, activations {self._active() / GIB:.1f}"
+        return f"Memory: about {need:.1f} GiB{free} ({parts}){guess}. {self._time()}"
+
+    def warnings(self) -> list[str]:
+        """What will probably go wrong."""
+        found = []
+        if self.fits is False and self.memory:
+            found.append(
+                f"about {self.memory.total / GIB:.1f} GiB of memory are needed and {(self.free or 0) / GIB:.1f} are "
+                "free; a smaller --max-length, --rank or model needs less."
+            )
+        for disk in self.disks:
+            if disk.short:
+                needs = ", ".join(f"{name} {gigabytes(size)}" for name, size in disk.needs.items())
+                found.append(f"the disk of {disk.path} has {gigabytes(disk.free)} free, and needed are: {needs}.")
+        return found
+
+    def as_dict(self) -> dict[str, Any]:
+        memory = self.memory.as_dict() if self.memory else None
+        disks = [disk.as_dict() for disk in self.disks]
+        return {**dataclasses.asdict(self), "memory": memory, "disks": disks, "later": dict(self.later)}
+
+    def _active(self) -> int:
+        return self.memory.activations + self.memory.work if self.memory else 0
+
+    def _time(self) -> str:
+        return "Time: not known yet." if self.seconds is None else f"Time: about {duration(self.seconds)}."
+
+
+def preflight(
+    recipe: Recipe, model: Architecture | None, cut: Cut, free: int | None, download: Path | None
+) -> Preflight:
+    """What `recipe` needs, cut so. `download`: where the base will be stored, if it is not here yet."""
+    written: list[tuple[Path, str, int]] = []
+    later: dict[str, int] = {}
+    if model:
+        trained, each = checkpoint(model, cut.setup)
+        written.append((Path(recipe.output), "checkpoints", (recipe.keep_checkpoints + 2) * each))
+        written.append((Path(recipe.output), "model" if recipe.mode == "full" else "adapter", trained))
+        if download:
+            written.append((download, "the base", 2 * model.parameters))
+        small = int(model.parameters * _Q4_K_M_BITS / 8)
+        later = {"merged": 2 * model.parameters, "gguf f16": 2 * model.parameters, "gguf q4_k_m": small}
+    checked = model is not None and model.known
+    return Preflight(cut.estimate, free, cut.fits, checked, _volumes(written), later, None)
+
+
+def _volumes(written: list[tuple[Path, str, int]]) -> tuple[Disk, ...]:
+    """What is written, gathered by the volume that it lands on."""
+    found: dict[int, Disk] = {}
+    for path, name, size in written:
+        place = next(folder for folder in (path.resolve(), *path.resolve().parents) if folder.exists())
+        device = place.stat().st_dev
+        known = found.get(device) or Disk(place, shutil.disk_usage(place).free, {})
+        found[device] = dataclasses.replace(known, needs={**known.needs, name: size})
+    return tuple(found.values())

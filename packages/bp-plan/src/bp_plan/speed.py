@@ -1,0 +1,48 @@
+"""How fast this machine trained, kept from run to run so that the next one can be told how long it takes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+
+from bp_core.folders import home, write_json
+from bp_core.recipe import Recipe
+
+_KEPT = 200
+
+
+def remember(device: str, base: str, recipe: Recipe, speeds: Sequence[float]) -> None:
+    """Note the tokens a second of a run's steps."""
+    if speeds:
+        known = _read()
+        known.pop(_key(device, base, recipe), None)
+        known[_key(device, base, recipe)] = round(median(speeds), 1)
+        write_json(_file(), dict(list(known.items())[-_KEPT:]))
+
+
+def seconds(device: str, base: str, recipe: Recipe, tokens: float) -> float | None:
+    """How long so many tokens take; None where no such run was measured here."""
+    speed = _read().get(_key(device, base, recipe))
+    return tokens / speed if speed else None
+
+
+def _key(device: str, base: str, recipe: Recipe) -> str:
+    """What a speed depends on most. The rank does not change it much, and is left out."""
+    twice = " recomputing" if recipe.activation_checkpointing else ""
+    by = "".join(f" {name}" for name in ("liger", "unsloth") if getattr(recipe, name))
+    by += "" if recipe.attention == "auto" else f" {recipe.attention}"
+    return f"{device} | {base} | {'float8' if recipe.fp8 else recipe.dtype}{twice}{by}"
+
+
+def _file() -> Path:
+    return home() / "pace.json"
+
+
+def _read() -> dict[str, float]:
+    try:
+        value: dict[str, float] = json.loads(_file().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value

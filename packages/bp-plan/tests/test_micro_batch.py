@@ -1,0 +1,76 @@
+"""A step is cut so that it fits: as large as can be, what the user set stays, and the reason is told."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bp_core.config import TrainConfig
+from bp_plan.architecture import architecture
+from bp_plan.memory import GIB
+from bp_plan.micro_batch import Room, cut
+from bp_plan.presets import PRESETS
+from bp_plan.rows import alike, rows_of
+
+SHAPE = architecture(PRESETS["llama-3.2-1b"].config)
+
+
+def cut_for(gib, rows=None, shape=SHAPE, **settings):
+    room = Room("cuda", None if gib is None else int(gib * GIB), "bfloat16")
+    return cut(TrainConfig(**settings), shape, rows or alike(8, 2048), room, 8)
+
+
+def test_less_room_means_smaller_micro_batches_and_then_layers_computed_twice():
+    found = [cut_for(gib) for gib in (80, 40, 12, 8)]
+    assert [(c.micro_batch, c.activation_checkpointing) for c in found] == [
+        (8, False),
+        (4, False),
+        (1, False),
+        (1, True),
+    ]
+    assert found[0].why == {"micro_batch": "the batch size", "activation_checkpointing": "not needed"}
+    assert found[1].why["micro_batch"] == "the most that fits into the 40.0 GiB that are free"
+    assert "without it more than the 8.0 GiB" in found[3].why["activation_checkpointing"]
+    assert all(c.fits and c.estimate.total <= gib * GIB for c, gib in zip(found, (80, 40, 12, 8), strict=True))
+
+
+def test_where_nothing_fits_the_smallest_is_tried_and_said_to_be_too_large():
+    found = cut_for(4)
+    assert (found.micro_batch, found.activation_checkpointing, found.fits) == (1, True, False)
+    assert "even so not within" in found.why["micro_batch"]
+
+
+def test_what_the_user_set_stays():
+    found = cut_for(8, micro_batch=4)
+    assert (found.micro_batch, found.activation_checkpointing, found.fits) == (4, True, False)
+    assert "micro_batch" not in found.why
+    found = cut_for(8, activation_checkpointing=False)
+    assert (found.micro_batch, found.activation_checkpointing, found.fits) == (1, False, False)
+    assert cut_for(80, micro_batch=99).micro_batch == 8
+
+
+def test_without_knowing_the_room_or_the_shape_nothing_is_promised():
+    found = cut_for(None)
+    assert (found.micro_batch, found.fits) == (8, None) and found.estimate
+    found = cut_for(80, shape=None)
+    assert (found.micro_batch, found.fits, found.estimate) == (8, None, None)
+    assert cut_for(80, shape=None, packing=True).micro_batch == 1
+
+
+def test_short_rows_leave_room_for_more_of_them():
+    long_one = rows_of([(2048, 2000), *[(64, 32)] * 7])
+    assert cut_for(12, long_one).micro_batch > cut_for(12).micro_batch
+    assert long_one.largest(2).tokens == 2112 and long_one.largest(3).targets == 2064
+
+
+@pytest.mark.parametrize("packing", [False, True])
+@given(free=st.floats(1, 200), batch=st.integers(1, 64), length=st.integers(8, 9000))
+def test_what_is_said_to_fit_fits_and_a_larger_micro_batch_would_not(packing, free, batch, length):
+    room = Room("cuda", int(free * GIB), "bfloat16")
+    found = cut(TrainConfig(packing=packing), SHAPE, alike(batch, length), room, batch)
+    assert 1 <= found.micro_batch <= batch
+    assert found.fits == (found.estimate.total <= room.free)
+    if not found.fits:
+        assert found.micro_batch == 1 and found.activation_checkpointing
+    elif found.activation_checkpointing:
+        plain = TrainConfig(packing=packing, activation_checkpointing=False)
+        assert not cut(plain, SHAPE, alike(batch, length), room, batch).fits

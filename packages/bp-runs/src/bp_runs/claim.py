@@ -1,0 +1,132 @@
+"""Who is training a run: one process only, also when several machines share the folder; and whether it lives."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import tempfile
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+import psutil
+
+from bp_core.errors import RunAlive
+from bp_core.folders import writing
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+ALIVE_FILE = "alive.json"
+_SECONDS_BETWEEN_BEATS = 10.0
+_SECONDS_TILL_DEAD = 60.0
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A process, told from a later one with the same number by when it began (seconds since 1970; 0: not known)."""
+
+    host: str
+    pid: int
+    began: float = 0.0
+
+    @classmethod
+    def this(cls) -> Owner:
+        """The calling process."""
+        return cls(socket.gethostname(), os.getpid(), psutil.Process().create_time())
+
+    def alive(self) -> bool | None:
+        """Whether the process runs; None if it belongs to another host, where this one cannot look."""
+        if self.host != socket.gethostname():
+            return None
+        try:
+            process = psutil.Process(self.pid)
+            return bool(process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - self.began) < 1)
+        except psutil.NoSuchProcess:
+            return False
+        except psutil.AccessDenied:
+            return True
+
+
+class Claim:
+    """While entered, the run in `folder` is ours. Raises RunAlive when another process has it.
+
+    On one machine the kernel's lock on `alive.json` decides: it ends with the process, however that ends, and no clock
+    or reused process number can fool it. Between machines, where locks may not reach, the file's age does.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / ALIVE_FILE
+        self._file: IO[str] | None = None
+        self._ended = threading.Event()
+
+    def __enter__(self) -> Claim:
+        with writing(self._path):
+            self._file = self._path.open("a+", encoding="utf-8")
+            try:
+                self._take(self._file)
+            except RunAlive:
+                self._file.close()
+                raise
+        threading.Thread(target=self._beat, daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._file
+        self._ended.set()
+        self._file.truncate(0)
+        self._file.close()
+
+    def _take(self, file: IO[str]) -> None:
+        free, other = _lock(file), _owner(file)
+        elsewhere = other is not None and other.host != socket.gethostname()
+        if not free or (elsewhere and _age(self._path) < _SECONDS_TILL_DEAD):
+            who = f"process {other.pid} on {other.host}" if other else "another process"
+            raise RunAlive(f"run {self._path.parent.name} is being trained by {who}.", where=str(self._path.parent))
+        file.truncate(0)
+        file.write(json.dumps(vars(Owner.this())))
+        file.flush()
+
+    def _beat(self) -> None:
+        while not self._ended.wait(_SECONDS_BETWEEN_BEATS):
+            if self._path.exists():
+                os.utime(self._path)
+
+
+def _owner(file: IO[str]) -> Owner | None:
+    file.seek(0)
+    try:
+        return Owner(**json.loads(file.read()))
+    except (ValueError, TypeError):  # empty: given back, or its writer was killed before the first word
+        return None
+
+
+def _age(path: Path) -> float:
+    """Seconds since the last beat, by the clock of the file system: other machines' clocks do not matter."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".now.") as file:
+        return os.stat(file.name).st_mtime - path.stat().st_mtime
+
+
+def _lock(file: IO[str]) -> bool:
+    """Whether the lock could be had. A file system without locks says yes; then the beat alone decides."""
+    try:
+        if sys.platform == "win32":
+            file.seek(1 << 20)  # beyond the text, which others must be able to read
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except PermissionError:  # how Windows says that somebody else has it
+        return sys.platform != "win32"
+    except OSError:
+        return True
+    return True

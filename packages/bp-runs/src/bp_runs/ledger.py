@@ -1,0 +1,224 @@
+"""The ledger: one SQLite file with a row a run, shared by every process of a user.
+
+It is an index; the run folders hold the truth. A damaged file is set aside under a dated name and made anew from them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from bp_core.errors import LedgerUnusable
+
+from .claim import Owner
+from .summary import INTERRUPTED, PAUSED, RUNNING
+
+T = TypeVar("T")
+VERSION = 1
+_BUSY_SECONDS = 10
+_MAGIC = b"SQLite format 3\0"
+# Our statements are fixed, so a plain SQLITE_ERROR means that the file has not the tables it should have.
+_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run, and one row: a field is a column. Moments are seconds since 1970, `seconds` of steps, memory bytes.
+
+    Losses are per target token; `data` is a path, None for rows given in Python.
+    """
+
+    id: str
+    folder: str
+    status: str
+    model: str
+    data: str | None
+    data_sha256: str
+    recipe: Mapping[str, Any]
+    versions: Mapping[str, Any]
+    host: str
+    pid: int
+    pid_began: float
+    started: float
+    heartbeat: float
+    step: int
+    steps: int
+    first_loss: float | None
+    last_loss: float | None
+    best_loss: float | None
+    eval_loss: float | None
+    tokens: int
+    targets: int
+    seconds: float
+    tokens_per_second: float | None
+    peak_memory: int
+    error_code: str | None
+    error_message: str | None
+    exports: tuple[Mapping[str, Any], ...] = ()
+
+    def status_now(self) -> str:
+        """The status, but `interrupted` for a run of this host whose process is gone. Another host's is believed."""
+        gone = self.status in (RUNNING, PAUSED) and Owner(self.host, self.pid, self.pid_began).alive() is False
+        return INTERRUPTED if gone else self.status
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "status": self.status_now()}
+
+
+_FIELDS = [field.name for field in dataclasses.fields(Entry)]
+_JSON = ("recipe", "versions", "exports")
+_TABLE = f"CREATE TABLE runs ({', '.join(_FIELDS)}, PRIMARY KEY (id))"
+_PUT = (
+    f"INSERT INTO runs ({', '.join(_FIELDS)}) VALUES ({', '.join('?' * len(_FIELDS))}) ON CONFLICT (id) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in _FIELDS if name not in ("id", "exports"))
+)
+
+
+class Ledger:
+    """The rows in `path`. `known` gives the runs that a new file begins with, from their folders.
+
+    Every call is a short transaction on a connection of its own, so threads and processes may share the file.
+    All raise LedgerUnusable when it can be neither used nor replaced.
+    """
+
+    def __init__(self, path: Path, known: Callable[[], Iterable[Entry]] = tuple) -> None:
+        self.path = path
+        self._known = known
+
+    def record(self, entry: Entry) -> None:
+        """Write what a run's own process knows of it. Exports that are noted already stay."""
+        self._do(lambda db: _put(db, entry))
+
+    def add_export(self, run: str, export: Mapping[str, Any]) -> None:
+        """Note a file made of a run, in place of one noted before at the same path. An unknown run is passed over."""
+
+        def add(db: sqlite3.Connection) -> None:
+            for (text,) in db.execute("SELECT exports FROM runs WHERE id = ?", [run]).fetchall():
+                others = [other for other in json.loads(text) if other["path"] != export["path"]]
+                db.execute("UPDATE runs SET exports = ? WHERE id = ?", [json.dumps([*others, dict(export)]), run])
+
+        self._do(add)
+
+    def entries(self) -> list[Entry]:
+        """All runs, newest first. Where the folder cannot be written to, the file is read as it lies."""
+        try:
+            return self._do(_entries)
+        except LedgerUnusable:
+            if not self.path.is_file():
+                raise
+            with _translated(self.path), closing(_read_only(self.path)) as db:
+                return _entries(db)
+
+    def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        with _translated(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                return self._attempt(work)
+            except (sqlite3.DatabaseError, ValueError) as error:
+                if not _is_damage(error):
+                    raise
+            self._set_aside()
+            return self._attempt(work)
+
+    def _attempt(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        if _is_other(self.path):
+            raise ValueError("this is no SQLite file")
+        with closing(sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None)) as db:
+            db.execute("PRAGMA journal_mode = WAL")
+            with _transaction(db):
+                self._ensure_table(db)
+                return work(db)
+
+    def _ensure_table(self, db: sqlite3.Connection) -> None:
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version not in (0, VERSION):
+            raise LedgerUnusable(f"it is of version {version}, not {VERSION}.", where=str(self.path))
+        if version == 0:
+            db.execute(_TABLE)
+            for entry in self._known():
+                _put(db, entry)
+            db.execute(f"PRAGMA user_version = {VERSION}")
+
+    def _set_aside(self) -> None:
+        """Rename the damaged file and its logs. One process at a time, and the next one finds it done."""
+        lock = self.path.with_suffix(".lock")
+        with closing(sqlite3.connect(lock, timeout=_BUSY_SECONDS, isolation_level=None)) as guard:
+            guard.execute("BEGIN EXCLUSIVE")
+            if self._whole():
+                return
+            stem = time.strftime(f"{self.path.stem}-damaged-%Y%m%d-%H%M%S-{time.time_ns() % 10**9:09}")
+            for suffix in ("", "-wal", "-shm"):
+                part = self.path.with_name(self.path.name + suffix)
+                if part.exists():
+                    part.rename(self.path.with_name(f"{stem}{self.path.suffix}{suffix}"))
+            self._attempt(lambda db: None)
+
+    def _whole(self) -> bool:
+        try:
+            self._attempt(_entries)
+        except (sqlite3.DatabaseError, ValueError) as error:
+            if _is_damage(error):
+                return False
+            raise
+        return True
+
+
+def _is_other(path: Path) -> bool:
+    """Whether the file is none of SQLite's, which would delete a log beside it that may be of use yet."""
+    if not path.exists():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_MAGIC)) not in (_MAGIC, b"")
+
+
+@contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """All or nothing. The write lock is taken at once: a transaction that grows into one may be refused."""
+    db.execute("BEGIN IMMEDIATE")
+    with db:
+        yield
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise LedgerUnusable(f"it cannot be used ({error}).", where=str(path)) from error
+
+
+def _read_only(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"file:{quote(str(path))}?immutable=1", uri=True)
+
+
+def _put(db: sqlite3.Connection, entry: Entry) -> None:
+    values = [getattr(entry, name) for name in _FIELDS]
+    db.execute(_PUT, [json.dumps(v) if n in _JSON else v for n, v in zip(_FIELDS, values, strict=True)])
+
+
+def _entries(db: sqlite3.Connection) -> list[Entry]:
+    """Every row, newest first. Raises DatabaseError or ValueError for a file that is not whole."""
+    if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+        raise ValueError("a page is damaged")
+    return [_entry(row) for row in db.execute(f"SELECT {', '.join(_FIELDS)} FROM runs ORDER BY started DESC, id DESC")]
+
+
+def _entry(row: tuple[Any, ...]) -> Entry:
+    values = dict(zip(_FIELDS, row, strict=True))
+    values |= {name: json.loads(values[name]) for name in _JSON}
+    return Entry(**values | {"exports": tuple(values["exports"])})
+
+
+def _is_damage(error: Exception) -> bool:
+    """Whether the file is at fault: not a lock held by others, a full disk or missing permission."""
+    if isinstance(error, sqlite3.Error):
+        return (getattr(error, "sqlite_errorcode", sqlite3.SQLITE_INTERNAL) & 0xFF) in _DAMAGE
+    return True

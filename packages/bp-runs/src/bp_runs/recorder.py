@@ -1,0 +1,118 @@
+"""Everything that happens in a run goes through here: to its folder, the ledger, the trackers and whoever watches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from types import TracebackType
+
+from bp_core.errors import BackpropagateError, LedgerUnusable, NotReplayable
+from bp_core.events import Continued, Event, Failed, Finished, Paused, Started, Warned, Watch
+from bp_core.redact import redact
+
+from . import history
+from .claim import Owner
+from .event_log import EventLog
+from .run_folder import RunFolder
+from .summary import FINISHED, RUNNING
+from .tracker_processes import Reporter
+
+_SECONDS_BETWEEN_HEARTBEATS = 10.0
+_KEPT_AT_ONCE = (Started, Paused, Continued, Finished, Failed)
+
+
+class Recording:
+    """Entered for the time of a run. An error that leaves it is recorded with the run, and gets the run's id.
+
+    What cannot be recorded never stops the training: it is told once, as a warning. `report` writes the run's report
+    at the end; it may raise our errors and OSError.
+    """
+
+    def __init__(
+        self, run: RunFolder, trackers: Sequence[str], watch: Watch, report: Callable[[RunFolder], object]
+    ) -> None:
+        self.run = run
+        self._report = report
+        self._watch = watch
+        self._trackers = trackers
+        self._log = EventLog(run.path)
+        self._summary, _ = history.summed(run)
+        self._written = 0.0
+        self._unwritable = False
+
+    def __enter__(self) -> Recording:
+        owner = Owner.this()
+        known = self.run.read()
+        self.run.write(owner=asdict(owner), started=known.get("started", round(time.time(), 3)))
+        self._reporter = Reporter(self._trackers, self.run.path)
+        self._remember_output()
+        self._keep(RUNNING)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        finished = self.run.read()["status"] == FINISHED
+        if error is not None and not finished:
+            with suppress(OSError, BackpropagateError):  # a full disk must not hide what went wrong
+                self._failed(error)
+        for message in self._reporter.close(patient=error is None):
+            self._warn(message)
+        self._keep(FINISHED if finished else self._summary.status)
+        try:
+            self._report(self.run)
+        except (BackpropagateError, OSError) as problem:
+            self._warn(f"there is no report: {problem}")
+
+    def watch(self, event: Event) -> None:
+        """Record an event, then show it."""
+        self._log.watch(event)
+        if isinstance(event, Started):  # steps after the checkpoint that a resumed run begins with do not count
+            self._summary, _ = history.summed(self.run)
+        else:
+            self._summary.add(event.as_dict())
+        self._watch(event)
+        for message in self._reporter.failures():
+            self._warn(message)
+        due = time.monotonic() - self._written > _SECONDS_BETWEEN_HEARTBEATS
+        if due or isinstance(event, _KEPT_AT_ONCE):
+            self._keep(self._summary.status)
+
+    def finished(self) -> None:
+        """Tell the ledger at once: what follows, such as the report, may take a while or be killed."""
+        self._keep(FINISHED)
+
+    def _failed(self, error: BaseException) -> None:
+        step = self._summary.step
+        if isinstance(error, BackpropagateError):
+            error.run = self.run.id
+            event = Failed(step, error.code, str(error), error.fix)
+        else:
+            event = Failed(step, type(error).__name__, redact(str(error)), None)
+        self._log.watch(event)
+        self._summary.add(event.as_dict())
+        if not isinstance(error, BackpropagateError):
+            self.run.write(status=self._summary.status, error=event.as_dict())
+        self._watch(event)
+
+    def _warn(self, message: str) -> None:
+        event = Warned(self._summary.step, message)
+        with suppress(OSError):
+            self._log.watch(event)
+        self._watch(event)
+
+    def _keep(self, status: str) -> None:
+        """Bring the ledger up to date."""
+        self._written = time.monotonic()
+        try:
+            history.ledger().record(history.entry_of(self.run, self._summary, status, time.time()))
+        except (LedgerUnusable, NotReplayable, OSError) as error:
+            if not self._unwritable:
+                self._warn(f"this run is not in the ledger: {error} Its folder holds everything.")
+            self._unwritable = True
+
+    def _remember_output(self) -> None:
+        with suppress(OSError):  # the ledger, in the same folder, will say so
+            history.remember_output(self.run.path.parent.parent)

@@ -1,0 +1,149 @@
+"""The records of runs under an output folder: `runs/<id>/` with run.json, events.jsonl and checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bp_core.errors import BadValue, CheckpointUnusable, NothingToResume, ResumeMismatch
+from bp_core.examples import Sample
+from bp_core.folders import write_json, writing
+from bp_core.recipe import Recipe
+from bp_core.redact import redact_all
+
+RUN_FILE = "run.json"
+NEWEST = "newest"  # in place of an id: the newest run that has not finished
+# What may differ between a run and its continuation, because what is learned does not depend on it.
+_FREE = {
+    "why", "output", "micro_batch", "checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "eval_data",
+    "eval_every", "activation_checkpointing", "patience", "max_skipped", "max_temp", "cooldown", "disk_wait",
+    "shard",
+}  # fmt: skip
+_STAMP = "%Y%m%d-%H%M%S"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run on disk."""
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        return self.path.name
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def read(self) -> dict[str, Any]:
+        """What run.json says. Raises CheckpointUnusable."""
+        try:
+            value: dict[str, Any] = json.loads((self.path / RUN_FILE).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CheckpointUnusable(f"{RUN_FILE} cannot be read.", where=str(self.path)) from error
+        return value
+
+    def write(self, **changes: Any) -> None:
+        known = self.read() if (self.path / RUN_FILE).exists() else {}
+        write_json(self.path / RUN_FILE, known | redact_all(changes))
+
+    def write_samples(self, samples: list[Sample]) -> None:
+        write_json(self.path / "samples.json", [dataclasses.asdict(sample) for sample in samples])
+
+    def samples(self) -> list[Sample]:
+        """The rows kept for the proof of an export; none if the file is gone."""
+        path = self.path / "samples.json"
+        if not path.is_file():
+            return []
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        return [Sample(r["text"], *(tuple(r[key]) for key in ("tokens", "trained", "prompt"))) for r in rows]
+
+
+def create(output: Path, **record: Any) -> RunFolder:
+    """A new run folder with its record. Ids sort by age, also when the clock is set back."""
+    path = output / "runs" / f"{_stamp(output)}-{secrets.token_hex(2)}"
+    with writing(path):
+        path.mkdir(parents=True)
+    folder = RunFolder(path)
+    folder.write(id=folder.id, status="running", **record)
+    return folder
+
+
+def find(output: Path, which: str) -> RunFolder:
+    """The run with that id or the beginning of one, or the NEWEST that has not finished.
+
+    Raises NothingToResume, and BadValue when several begin so.
+    """
+    folders = [RunFolder(path.parent) for path in sorted((output / "runs").glob("*/" + RUN_FILE), reverse=True)]
+    if which == NEWEST:
+        found = next((folder for folder in folders if folder.read().get("status") != "finished"), None)
+        if found is None:
+            raise NothingToResume("no unfinished run was found.", where=str(output / "runs"))
+        return found
+    found_all = [folder for folder in folders if folder.id.startswith(which)]
+    if not found_all:
+        raise NothingToResume(f"there is no run {which!r}.", where=str(output / "runs"))
+    if len(found_all) > 1:
+        names = ", ".join(folder.id for folder in found_all)
+        raise BadValue(f"several runs begin with {which!r}: {names}.", fix="Give more of the id.")
+    return found_all[0]
+
+
+def continued(
+    folder: RunFolder, recipe: Recipe, facts: Mapping[str, Any], allow_changes: bool
+) -> tuple[Recipe, list[str]]:
+    """The recipe to go on with, and what differs from before. More steps extend a run, also one that is finished.
+
+    Raises ResumeMismatch, unless changes are allowed, and NothingToResume for a finished run without more to do.
+    """
+    record = folder.read()
+    before = record["recipe"]
+    extended = recipe.steps > before["steps"]
+    if record["status"] == "finished" and not extended:
+        fix = f"Extend it with --steps larger than {before['steps']}, or start a new run."
+        raise NothingToResume(f"run {folder.id} is finished.", where=str(folder.path), fix=fix)
+    if extended:
+        recipe = dataclasses.replace(recipe, warmup_steps=before["warmup_steps"])
+    if facts["base"] == record["facts"].get("base"):
+        recipe = dataclasses.replace(recipe, model=before["model"])
+    changed = _changes(record, recipe, facts, _FREE | ({"steps"} if extended else set()))
+    if changed and not allow_changes:
+        raise ResumeMismatch("; ".join(changed) + ".", where=str(folder.path))
+    return recipe, changed
+
+
+def settings_of(folder: RunFolder) -> tuple[dict[str, Any], str]:
+    """The settings that a run was started with, and the path of its data. Raises NothingToResume."""
+    record = folder.read()
+    data = record.get("data")
+    if data is None:
+        message = f"run {folder.id} was given its rows in Python, which are not kept."
+        raise NothingToResume(message, fix=f"Give them again: Trainer(…).train(rows, resume={folder.id!r}).")
+    settings, base = record["settings"], Path(record["base"])
+    return settings | ({"model": str(base)} if base.is_dir() else {}), data
+
+
+def _changes(record: Mapping[str, Any], recipe: Recipe, facts: Mapping[str, Any], free: set[str]) -> list[str]:
+    now, then = dataclasses.asdict(recipe), record["recipe"]
+    names = sorted(name for name in now.keys() - free if now[name] != then.get(name))
+    changed = [f"{name} was {then.get(name)!r}, is {now[name]!r}" for name in names]
+    return changed + [f"the {name} changed" for name in facts if facts[name] != record["facts"].get(name)]
+
+
+def _stamp(output: Path) -> str:
+    """The time, or a second after the newest run there is."""
+    newest = max((path.name[: len("yyyymmdd-hhmmss")] for path in (output / "runs").glob("*/")), default="")
+    stamp = time.strftime(_STAMP)
+    if stamp > newest:
+        return stamp
+    try:
+        return time.strftime(_STAMP, time.localtime(time.mktime(time.strptime(newest, _STAMP)) + 1))
+    except ValueError:  # a folder of somebody else's
+        return stamp

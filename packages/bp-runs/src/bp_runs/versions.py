@@ -1,0 +1,41 @@
+"""The versions of what a run was computed with."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+_PACKAGES = (
+    "backpropagate",
+    "bp-core",
+    "bp-data",
+    "bp-plan",
+    "bp-resilience",
+    "bp-runs",
+    "bp-eval",
+    "bp-cuda",
+    "bp-mlx",
+    "bp-export",
+    "torch",
+    "transformers",
+    "peft",
+    "mlx",
+    "mlx-lm",
+    "tokenizers",
+    "safetensors",
+    "gguf",
+    "cyllama",
+    "xllamacpp",
+    "numpy",
+)
+
+
+def versions() -> dict[str, str | None]:
+    """The versions of our packages and of those we compute with; None for what is not installed."""
+    return {name: _version(name) for name in _PACKAGES}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
