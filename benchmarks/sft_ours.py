@@ -18,6 +18,7 @@ print(
     json.dumps(
         {
             "targets": sum(e.targets for e in steps),
+            "tokens": sum(e.tokens for e in steps),
             "seconds": sum(e.seconds for e in steps),
             "losses": [e.loss for e in steps],
             "peak": max(e.memory.peak for e in steps),

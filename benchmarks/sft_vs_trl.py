@@ -1,7 +1,10 @@
 """LoRA SFT on the CPU, ours against TRL's SFTTrainer: trained tokens per second and peak memory, in one run.
 
 Each side runs in its own process, in turn, `--rounds` times; the first two steps of a run are warm-up and not counted.
-A trained token is one that carries loss, counted the same way for both.
+A trained token is one that carries loss, counted the same way for both. With `--processors native,avx2` all of it is
+done twice: on this processor as it is, and as on one with AVX2 alone. Each has its roofline: the rate of torch's own
+matrix products in the same run, of which our step's products (two forward and two backward FLOP for each weight and
+token; the vocabulary's for trained tokens only) are a share.
 """
 
 from __future__ import annotations
@@ -18,25 +21,36 @@ from pathlib import Path
 import alpaca_like
 
 from backpropagate.models import locate
+from bp_core.processor import name as processor_name
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+import processors
 
 WARM_UP = 2
 HERE = Path(__file__).parent
-OURS, THEIRS = HERE / "sft_ours.py", HERE / "sft_trl.py"
+OURS, THEIRS, ROOFLINE = HERE / "sft_ours.py", HERE / "sft_trl.py", HERE / "roofline.py"
+BODY, VOCABULARY = 106_203_456, 28_311_552  # weights of SmolLM2-135M's layers, and of its output
 
 
-def measure(python: str, side: Path, arguments: dict) -> dict:
-    done = subprocess.run([python, str(side), json.dumps(arguments)], capture_output=True, text=True)
+def measure(python: str, side: Path, arguments: dict, environment: dict[str, str]) -> dict:
+    command = [python, str(side), json.dumps(arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         raise SystemExit(done.stderr[-3000:])
     found = json.loads(done.stdout.strip().splitlines()[-1])
     rate = found["targets"] / found["seconds"]
     gib = found["peak"] / 2**30
     print(f"  {rate:6.1f} trained tokens/s  {gib:.2f} GiB  loss {found['losses'][-1]:.3f}", flush=True)
-    return {"rate": rate, "peak": found["peak"], "losses": found["losses"]}
+    flop = 4 * (BODY * found.get("tokens", 0) + VOCABULARY * found["targets"])
+    return {"rate": rate, "peak": found["peak"], "losses": found["losses"], "flops": flop / found["seconds"]}
 
 
-def machine() -> dict[str, str]:
-    return {"processor": platform.processor() or platform.machine(), "system": platform.system()}
+def roofline(environment: dict[str, str]) -> dict[str, float]:
+    """FLOP a second of torch's matrix products, by number format."""
+    command = [sys.executable, str(ROOFLINE)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
 
 
 def main() -> None:
@@ -46,6 +60,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--samples", type=int, default=200)
+    parser.add_argument("--processors", default="native", help="native, avx2 or default, or several with commas")
+    parser.add_argument("--formats", default="float32,bfloat16", help="which number formats are compared")
     parser.add_argument("--out", type=Path, help="write the result as JSON here")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -59,43 +75,61 @@ def generated(path: Path, count: int) -> Path:
     return path
 
 
+def variants(options: argparse.Namespace) -> dict[str, tuple[str, Path, dict]]:
+    """What is compared, by name: the interpreter, the script, and its arguments."""
+    free = {"padding_free": True, "max_length": None}
+    peer = options.trl_python
+    found = {
+        "backpropagate, float32": (sys.executable, OURS, {"dtype": "float32"}),
+        "backpropagate, bfloat16": (sys.executable, OURS, {"dtype": "bfloat16"}),
+        "TRL, float32": (peer, THEIRS, {"dtype": "float32"}),
+        "TRL, float32, padding-free": (peer, THEIRS, {"dtype": "float32", "extra": free}),
+        "TRL, bfloat16 autocast": (peer, THEIRS, {"dtype": "bfloat16"}),
+        "TRL, bfloat16 autocast, padding-free": (peer, THEIRS, {"dtype": "bfloat16", "extra": free}),
+    }
+    formats = options.formats.split(",")
+    return {name: variant for name, variant in found.items() if variant[2]["dtype"] in formats}
+
+
 def compare(options: argparse.Namespace, data: Path) -> None:
     model = str(locate.locate("smollm2-135m", lambda progress: None))
     common = {
         "model": model, "data": str(data.resolve()), "batch": 4, "length": 512, "steps": options.steps,
         "samples": options.samples, "warm_up": WARM_UP, "extra": {},
     }  # fmt: skip
-    variants = {
-        "backpropagate, float32": (sys.executable, OURS, {"dtype": "float32"}),
-        "backpropagate, bfloat16": (sys.executable, OURS, {"dtype": "bfloat16"}),
-        "TRL, float32": (options.trl_python, THEIRS, {"dtype": "float32"}),
-        "TRL, bfloat16 autocast": (options.trl_python, THEIRS, {"dtype": "bfloat16"}),
-        "TRL, bfloat16 autocast, padding-free": (
-            options.trl_python, THEIRS, {"dtype": "bfloat16", "extra": {"padding_free": True, "max_length": None}},
-        ),
-    }  # fmt: skip
-    runs: dict[str, list[dict]] = {name: [] for name in variants}
-    for turn in range(options.rounds):
-        for name, (python, side, changes) in variants.items():
-            print(f"round {turn + 1}, {name}", flush=True)
-            runs[name].append(measure(python, side, common | changes))
-    report(runs, common, options.out)
+    shape = {key: common[key] for key in ("batch", "length", "steps", "samples")}
+    results: dict = {"machine": machine(), "shape": shape, "processors": {}}
+    for setting in options.processors.split(","):
+        environment = processors.environment(setting)
+        runs: dict[str, list[dict]] = {name: [] for name in variants(options)}
+        rooflines = []
+        for turn in range(options.rounds):
+            rooflines.append(roofline(environment))
+            for name, (python, side, changes) in variants(options).items():
+                print(f"{setting}, round {turn + 1}, {name}", flush=True)
+                runs[name].append(measure(python, side, common | changes, environment))
+        results["processors"][setting] = report(setting, runs, rooflines)
+        if options.out:
+            options.out.write_text(json.dumps(results, indent=1) + "\n")
 
 
-def report(runs: dict[str, list[dict]], common: dict, out: Path | None) -> None:
-    rate = {name: statistics.median(run["rate"] for run in found) for name, found in runs.items()}
-    peak = {name: statistics.median(run["peak"] for run in found) for name, found in runs.items()}
+def report(setting: str, runs: dict[str, list[dict]], rooflines: list[dict[str, float]]) -> dict:
+    """Print the medians of one processor as a table; they are returned with all rounds."""
+    best = {name: statistics.median(found[name] for found in rooflines) for name in rooflines[0]}
+    rate, peak, flops = (
+        {name: statistics.median(run[key] for run in found) for name, found in runs.items()}
+        for key in ("rate", "peak", "flops")
+    )
     theirs = max((name for name in rate if name.startswith("TRL")), key=rate.get)
-    print(f"\n{'':38} trained tokens/s   × TRL's best   peak GiB   × TRL's")
+    print(f"\n{setting}: " + ", ".join(f"{name} roofline {value / 1e9:.0f} GFLOP/s" for name, value in best.items()))
+    print(f"{'':38} trained tokens/s   × TRL's best   peak GiB   × TRL's   of the roofline")
     for name in runs:
+        share = flops[name] / best["bfloat16" if "bfloat16" in name else "float32"]
         print(
             f"{name:38} {rate[name]:10.1f} {rate[name] / rate[theirs]:16.2f}"
-            f" {peak[name] / 2**30:12.2f} {peak[name] / peak[theirs]:9.2f}"
+            f" {peak[name] / 2**30:12.2f} {peak[name] / peak[theirs]:9.2f} {share:17.0%}"
         )
-    if out:
-        shape = {key: common[key] for key in ("batch", "length", "steps", "samples")}
-        value = {"machine": machine(), "shape": shape, "rate": rate, "peak_bytes": peak, "runs": runs}
-        out.write_text(json.dumps(value, indent=1) + "\n")
+    return {"rate": rate, "peak_bytes": peak, "flops": flops, "roofline": rooflines, "runs": runs}
 
 
 if __name__ == "__main__":
