@@ -146,7 +146,7 @@ def command_lines():
 def test_command_lines_in_the_docs_exist(words):
     command = get_command(app)
     while words and isinstance(command, typer.core.TyperGroup) and not words[0].startswith("-"):
-        command, *words = command.commands[words[0]], *words[1:]
+        command, *words = command.get_command(None, words[0]), *words[1:]
     assert isinstance(command, typer.core.TyperCommand | typer.core.TyperGroup)
     known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
     assert {word for word in words if word.startswith("--")} <= known

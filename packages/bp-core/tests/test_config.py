@@ -1,4 +1,5 @@
 import dataclasses
+from typing import Annotated
 
 import pytest
 from hypothesis import given
@@ -7,14 +8,36 @@ from hypothesis import strategies as st
 from bp_core.config import TrainConfig
 from bp_core.errors import BadValue
 from bp_core.recipe import Recipe
-from bp_core.settings import known, settings
-from bp_export.config import ExportConfig
+from bp_core.settings import Clash, Range, check, known, settings
 
 
-@pytest.mark.parametrize("config", [TrainConfig, ExportConfig])
-def test_every_setting_has_help(config):
-    assert [setting.name for setting in settings(config)] == [field.name for field in dataclasses.fields(config)]
-    assert all(setting.help.endswith(".") for setting in settings(config))
+def test_every_setting_has_help():
+    assert [setting.name for setting in settings(TrainConfig)] == [
+        field.name for field in dataclasses.fields(TrainConfig)
+    ]
+    assert all(setting.help.endswith(".") for setting in settings(TrainConfig))
+
+
+def test_a_range_stands_beside_its_setting():
+    ranges = {setting.name: setting.range for setting in settings(TrainConfig)}
+    assert ranges["dropout"] == Range(0, 0.999) and ranges["steps"] == Range(1) and ranges["model"] is None
+
+
+def test_what_clashes_with_a_changed_setting_leaves_its_default_alone():
+    @dataclasses.dataclass(frozen=True)
+    class Drink:
+        hot: Annotated[bool, "Hot."] = False
+        ice: Annotated[int, "Cubes.", Range(0, 9)] = 2
+
+        def __post_init__(self):
+            check(self, [Clash(("hot",), bool, "ice melts", changed="ice")])
+
+    Drink(hot=True)
+    with pytest.raises(BadValue, match="ice melts"):
+        Drink(hot=True, ice=3)
+    with pytest.raises(BadValue, match="between 0 and 9") as caught:
+        Drink(hot=True, ice=10)
+    assert "melts" not in str(caught.value)
 
 
 def test_every_training_setting_ends_in_the_recipe_or_is_resolved_into_one():

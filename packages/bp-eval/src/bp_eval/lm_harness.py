@@ -1,6 +1,6 @@
 """Our models as lm-evaluation-harness asks them, through its own `TemplateLM`: any rail will do, not PyTorch alone.
 
-With `harness`, the only module that imports lm_eval.
+With whoever runs the tasks, the only module that imports lm_eval.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What was trained, an adapter or a whole model: putting it in its place, finding it, exporting it with its proof."""
+"""What was trained, an adapter or a whole model: putting it in its place, and finding it again."""
 
 from __future__ import annotations
 
