@@ -121,7 +121,8 @@ class Trainer:
                     return work, None, []
                 recipe, changes = runs.continued(run, work.plan.recipe, work.facts, allow_changes)
                 work = replace(work, plan=replace(work.plan, recipe=recipe))
-                return work, run, [f"going on although {change}." for change in changes]
+                notes = [f"going on although {change}." for change in changes]
+                return work, run, notes + lock.moved(run.path, _lock(work, config, data))
 
             if team.rank:
                 return self._follow(data, config, (backend, rail, probe), signals)
@@ -295,7 +296,7 @@ class Trainer:
         if config.packing:
             prepared = prepared.packing(config.length)
         counts = prepared.report.as_dict() | evaluation | {"evaluation_examples": len(held_out)}
-        plan = planned(config, prepared, Place(backend, probe, base), counts)
+        plan = planned(config, prepared, Place(backend, probe, base, rail.slowdown(config.dtype)), counts)
         return Work(plan, prepared, held_out, rail, self._tokenizer, trackers)
 
     def _reader(self, trained: bool) -> tuple[Rail, ChatTokenizer]:
@@ -352,7 +353,7 @@ def _lock(work: Work, config: TrainConfig, data: Data) -> lock.Lock:
         recipe=dataclasses.asdict(work.plan.recipe),
         hashes=work.facts | {"tokenizer": lock.tokenizer_digest(work.plan.base)},
         packages=versions(),
-        hardware=lock.hardware(work.plan.device),
+        hardware=lock.hardware(work.plan.device, work.rail.probe()),
     )
 
 

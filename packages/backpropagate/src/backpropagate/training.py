@@ -21,7 +21,7 @@ from bp_resilience import Keeper, Signals, State, Surroundings, nvml, read_event
 from bp_resilience import train as run_loop
 
 from . import models, report
-from .adapters import WEIGHTS, publish, stop_ids
+from .adapters import WEIGHTS, publish, stop_ids, weights_in
 from .commands import resume_command
 from .measuring import Measuring
 from .plan import Plan
@@ -111,7 +111,7 @@ def carry_out(work: Work, run: RunFolder, watch: Watch, notes: Sequence[str], si
             work.rail.collect()
         adapter = agreed(team, lambda: publish(work.rail, run, work.plan.base, contract, step, mode))
         result = _result(work, run, adapter, state, step)
-        run.write(status="finished", **_summary(result))
+        run.write(status="finished", weights=weights_in(adapter), **_summary(result))
         recording.finished()
         team.gather(result.as_dict())
         record.remember()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .config import Recipe, TrainConfig
+from .config import DType, Recipe, TrainConfig
 from .errors import OutOfMemory
 from .examples import Batch
 from .rail import Job, Measured, Memory, Opened, Probe
@@ -36,6 +36,9 @@ class NullRail:
         return self.team
 
     def check(self, settings: TrainConfig | Recipe) -> None:
+        return None
+
+    def slowdown(self, dtype: DType) -> float | None:
         return None
 
     def open(self, job: Job) -> Opened:

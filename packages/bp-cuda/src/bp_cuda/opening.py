@@ -10,7 +10,6 @@ from importlib import import_module
 from types import ModuleType
 
 import torch
-from peft import PeftModel
 from transformers import PreTrainedModel
 
 from bp_core.config import QUANTIZED, Recipe
@@ -21,6 +20,7 @@ from bp_core.team import launched
 from . import adapter as adapters
 from . import model as models
 from . import quantized, sharding
+from .lean_peft import PeftModel
 
 
 @dataclass(frozen=True)

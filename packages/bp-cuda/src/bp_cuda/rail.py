@@ -6,6 +6,7 @@ import gc
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,11 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-from peft import PeftModel
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import DynamicCache, PreTrainedModel
 
+from bp_core import processor as host_processor
 from bp_core.config import FP8_CARD, DType, Recipe, TrainConfig
 from bp_core.errors import BackendUnavailable
 from bp_core.examples import Batch
@@ -25,10 +26,11 @@ from bp_core.rail import Job, Measured, Memory, Opened, Probe
 from bp_core.team import Alone, Team, agreed, launched, nothing
 
 from . import adapter as adapters
-from . import attention, gradients, host, needs, objectives, opening, relief, sharding, team
+from . import attention, gradients, host, needs, objectives, opening, processor, relief, sharding, team
 from . import model as models
 from . import optimizer as optimizers
 from ._errors import translated
+from .lean_peft import PeftModel
 
 
 class TorchRail:
@@ -58,7 +60,8 @@ class TorchRail:
         if self.device.type == "cpu":
             host = psutil.virtual_memory()
             free = host.available // launched().local_size  # shared by the processes that a launcher started here
-            return Probe(True, "cpu", total=host.total, free=free, dtype=self._auto())
+            probe = Probe(True, "cpu", total=host.total, free=free, dtype=self._auto())
+            return replace(probe, processor=host_processor.name(), instructions=processor.instructions())
         if not torch.cuda.is_available():
             built = torch.version.cuda is not None
             reason = "no NVIDIA driver or card was found" if built else "this torch was built without CUDA"
@@ -70,6 +73,10 @@ class TorchRail:
 
     def check(self, settings: TrainConfig | Recipe) -> None:
         needs.check(settings, self.device.type, self._capability())
+
+    def slowdown(self, dtype: DType) -> float | None:
+        emulated = dtype == "bfloat16" and self.device.type == "cpu" and not processor.multiplies_bfloat16()
+        return processor.slowdown(torch.bfloat16) if emulated else None
 
     def open(self, job: Job) -> Opened:
         probe = self.probe()

@@ -13,6 +13,7 @@ import psutil
 from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.models.cache import make_prompt_cache
 
+from bp_core import processor
 from bp_core.config import DType, Recipe, TrainConfig
 from bp_core.errors import OutOfMemory
 from bp_core.examples import Batch
@@ -50,10 +51,14 @@ class MlxRail:
         machine = psutil.virtual_memory()
         total = self.limit or machine.total
         dtype: DType = "bfloat16" if host.on_metal() else "float32"
-        return Probe(True, host.device(), total=total, free=min(machine.available, total), dtype=dtype)
+        name = "" if host.on_gpu() else processor.name()
+        return Probe(True, host.device(), total=total, free=min(machine.available, total), dtype=dtype, processor=name)
 
     def check(self, settings: TrainConfig | Recipe) -> None:
         needs.check(settings)
+
+    def slowdown(self, dtype: DType) -> float | None:
+        return None
 
     def open(self, job: Job) -> Opened:
         if job.recipe:
