@@ -125,7 +125,10 @@ def resume(
     allow_changes: Annotated[bool, typer.Option("--allow-changes", help=_ALLOW)] = False,
     json: Json = False,
 ) -> None:
-    """Go on with a run as it was begun: the newest unfinished one, or the one that is named."""
+    """Go on with a run as it was begun: the newest unfinished one, or the one that is named.
+
+    On the processor it was begun on, it ends with the same bytes as without the interruption.
+    """
     _verbs().resume(run, output, steps, allow_changes=allow_changes, json=json)
 
 
@@ -291,7 +294,10 @@ def replay(
     set: Annotated[list[str] | None, typer.Option(help="A setting to change, as name=value; may be repeated.")] = None,
     json: Json = False,
 ) -> None:
-    """Do a run again, after checking that data, base model and tokenizer are still the same."""
+    """Do a run again, after checking that data, base model and tokenizer are still the same.
+
+    On the same processor it ends with the same bytes; where it does not, you are told what else differs.
+    """
     _ledger_verbs().replay(run, set or [], json=json)
 
 
