@@ -1,10 +1,10 @@
 """Lesser processors than this one: what the libraries are told so that they leave newer instructions alone.
 
-    uv run python tests/processors.py
+    uv run python tests/processors.py [OPTIONS]
 
-runs `backprop quickstart` as this processor is, as one with AVX2, and as one with neither (torch's "default"), into
-folders of its own, and prints how long each took. llama.cpp cannot be asked so: its wheels have one build, which needs
-AVX2, FMA, F16C and BMI2 and uses nothing newer.
+runs `backprop quickstart OPTIONS` as this processor is, as one with AVX2, and as one with neither (torch's "default"),
+into folders of its own, and prints how long each took. llama.cpp cannot be asked so: its wheels have one build, which
+needs AVX2, FMA, F16C and BMI2 and uses nothing newer.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             began = time.monotonic()
             print(f"quickstart on {platform.machine()}, {setting}:", flush=True)
-            words = ["quickstart", "--output", str(Path(folder, "output"))]
+            words = ["quickstart", "--output", str(Path(folder, "output")), *sys.argv[1:]]
             ended = backprop(words, setting, Path(folder, "home"))
             print(f"quickstart, {setting}: exit {ended.returncode}, {time.monotonic() - began:.0f} s", flush=True)
             failed += [setting] if ended.returncode else []

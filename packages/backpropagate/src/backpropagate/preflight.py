@@ -73,7 +73,7 @@ class Preflight:
             )
         if self.slowdown:
             found.append(
-                f"this processor computes bfloat16 by emulation: its layers take {self.slowdown:.0f} times as long as "
+                f"this processor computes bfloat16 by emulation: its layers take {self.slowdown:.2g} times as long as "
                 "in float32, measured just now; --dtype auto leaves it out here."
             )
         for disk in self.disks:

@@ -58,7 +58,7 @@ class MlxRail:
         needs.check(settings)
 
     def slowdown(self, dtype: DType) -> float | None:
-        return None
+        return host.slowdown() if dtype == "bfloat16" and not host.on_gpu() else None
 
     def open(self, job: Job) -> Opened:
         if job.recipe:
