@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import subprocess
 import sys
@@ -21,7 +20,6 @@ from pathlib import Path
 import alpaca_like
 
 from backpropagate.models import locate
-from bp_core.processor import name as processor_name
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import processors
@@ -29,7 +27,7 @@ import processors
 WARM_UP = 2
 HERE = Path(__file__).parent
 OURS, THEIRS, ROOFLINE = HERE / "sft_ours.py", HERE / "sft_trl.py", HERE / "roofline.py"
-BODY, VOCABULARY = 106_203_456, 28_311_552  # weights of SmolLM2-135M's layers, and of its output
+BODY, VOCABULARY = 106_168_320, 28_311_552  # weights of SmolLM2-135M's layers, and of its output
 
 
 def measure(python: str, side: Path, arguments: dict, environment: dict[str, str]) -> dict:
@@ -98,7 +96,11 @@ def compare(options: argparse.Namespace, data: Path) -> None:
         "samples": options.samples, "warm_up": WARM_UP, "extra": {},
     }  # fmt: skip
     shape = {key: common[key] for key in ("batch", "length", "steps", "samples")}
-    results: dict = {"machine": machine(), "shape": shape, "processors": {}}
+    results: dict = {
+        "machine": {"processor": processor_name(), "system": platform.system()},
+        "shape": shape,
+        "processors": {},
+    }
     for setting in options.processors.split(","):
         environment = processors.environment(setting)
         runs: dict[str, list[dict]] = {name: [] for name in variants(options)}

@@ -46,6 +46,15 @@ def test_probing_never_raises():
     assert all(isinstance(find(name).probe().available, bool) for name in rails())
 
 
+@pytest.mark.parametrize("name", AVAILABLE)
+def test_a_format_is_slow_only_where_it_is_emulated(name):
+    probe, found = find(name).probe(), find(name)
+    assert found.slowdown("float32") is None and found.slowdown("auto") is None
+    emulated = found.slowdown("bfloat16")
+    assert emulated is None or (emulated > 0 and probe.dtype == "float32")
+    assert probe.dtype != "bfloat16" or emulated is None, "what auto takes is computed by instructions"
+
+
 def test_without_a_launcher_a_rail_is_by_itself(rail):
     team = rail.join()
     assert (team.rank, team.size) == (0, 1) and team.gather("a word") == ["a word"]

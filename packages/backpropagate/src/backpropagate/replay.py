@@ -11,30 +11,37 @@ from bp_core.config import TrainConfig
 from bp_core.errors import BadValue, NotReplayable, ReplayMismatch
 from bp_core.settings import Setting, known, settings
 from bp_runs import history
-from bp_runs.lock_file import LOCK_FILE, Lock
+from bp_runs.lock_file import LOCK_FILE, Lock, surroundings
+from bp_runs.run_folder import RUN_FILE, RunFolder
 
+from .models.published import weights_in
 from .trainer import Trainer
 from .training.run import Run
 
 # A hash that is another one when these are set is no surprise.
 _CHANGED_BY = {"model": ("template", "tokenizer", "base"), "samples": ("data",), "eval_data": ("evaluation data",)}
+_NO_MATTER = {"output", "report_to"}  # settings that the weights do not depend on
 
 
 def replay(name: str, changes: Mapping[str, Any], warn: Callable[[str], None]) -> Run:
     """Train again as the run `name` (id, folder or run.lock file) did, with `changes` to its settings.
 
-    Other versions and hardware are told through `warn`. Raises RunNotFound, NotReplayable, ReplayMismatch, BadValue.
+    Other versions, another processor, and a result that is not the same bit for bit are told through `warn`. Raises
+    RunNotFound, NotReplayable, ReplayMismatch, BadValue.
     """
-    lock = Lock.read(_lock_file(name))
+    path = _lock_file(name)
+    lock = Lock.read(path)
     known([*changes, *lock.settings], TrainConfig)
     if lock.data is None:
         raise NotReplayable("its data was given as Python rows or on standard input, not as a file.", where=lock.run)
     if not Path(lock.data).exists():
         raise ReplayMismatch(f"the data is gone: {lock.data}.")
     expected = _expected(lock, changes)
+    others: list[str] = []
 
     def check(now: Lock) -> None:
-        for difference in surroundings(lock, now):
+        others.extend(surroundings(lock, now))
+        for difference in others:
             warn(difference)
         wrong = [f"the {key} changed" for key, value in expected.items() if now.hashes.get(key) != value]
         if wrong:
@@ -42,20 +49,29 @@ def replay(name: str, changes: Mapping[str, Any], warn: Callable[[str], None]) -
 
     trainer = Trainer(**{**lock.settings, **changes})
     try:
-        return trainer.train(lock.data, check=check)
+        run = trainer.train(lock.data, check=check)
     finally:
         trainer.close()
+    before = {} if changes.keys() - _NO_MATTER else _weights(path, lock)
+    if before and before != weights_in(run.adapter):
+        warn(_another_result(lock.run, others))
+    return run
 
 
-def surroundings(then: Lock, now: Lock) -> list[str]:
-    """Versions and hardware that differ: the replay may end in other last bits."""
-    pairs = [(then.packages, now.packages), (then.hardware, now.hardware)]
-    return [
-        f"{name} was {old.get(name)}, is {new.get(name)}"
-        for old, new in pairs
-        for name in sorted({*old, *new})
-        if old.get(name) != new.get(name)
-    ]
+def _weights(path: Path, lock: Lock) -> dict[str, str]:
+    """The digests of what a run made; none where it was not kept, or the run did not end as its lock has it."""
+    folder = RunFolder(path if path.is_dir() else path.parent)
+    record = folder.read() if (folder.path / RUN_FILE).is_file() else {}
+    known = {name: value for name, value in record.get("recipe", {}).items() if name != "why"}
+    same = all(lock.recipe.get(name) == value for name, value in known.items())
+    weights: dict[str, str] = record.get("weights", {})
+    return weights if same else {}
+
+
+def _another_result(run: str, others: Sequence[str]) -> str:
+    """What to say of a replay that ended with other weights."""
+    reason = f"That may be why: {'; '.join(others)}." if others else "Versions and hardware are the same."
+    return f"the weights are not those of run {run}, bit for bit, which is promised on one processor. {reason}"
 
 
 def parsed(assignments: Sequence[str]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from .choices import DType
 from .config import TrainConfig
 from .errors import OutOfMemory
 from .examples import Batch
@@ -37,6 +38,9 @@ class NullRail:
         return self.team
 
     def check(self, settings: TrainConfig | Recipe) -> None:
+        return None
+
+    def slowdown(self, dtype: DType) -> float | None:
         return None
 
     def open(self, job: Job) -> Opened:

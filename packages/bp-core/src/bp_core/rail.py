@@ -22,7 +22,9 @@ from .recipe import Recipe
 class Probe:
     """Whether a rail can run on this machine. `total` and `free` are bytes of the memory that training uses.
 
-    `dtype` is what the setting "auto" means here, "" where it means nothing.
+    `dtype` is what the setting "auto" means here, "" where it means nothing. `processor` and `instructions` say what
+    computes on a host, by name and by the level of the kernels that the framework takes there (avx512, avx2, default):
+    sums come out equal bit for bit only where both are the same. "" for a card, and where a framework does not tell.
     """
 
     available: bool
@@ -31,6 +33,8 @@ class Probe:
     total: int = 0
     free: int = 0
     dtype: DType | Literal[""] = ""
+    processor: str = ""
+    instructions: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,13 @@ class Rail(Protocol):
 
     def check(self, settings: TrainConfig | Recipe) -> None:
         """Raise BadValue or PackageMissing for what this machine cannot do of `settings`. Cheap: nothing is loaded."""
+        ...
+
+    def slowdown(self, dtype: DType) -> float | None:
+        """How many times longer layers take in `dtype` than in float32; None where the device has instructions for it.
+
+        Measured, in about a tenth of a second, where the device emulates that format.
+        """
         ...
 
     def open(self, job: Job) -> Opened:

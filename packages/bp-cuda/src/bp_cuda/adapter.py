@@ -19,8 +19,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import Parameter
@@ -32,6 +30,14 @@ from bp_core.errors import AdapterUnusable
 from bp_core.recipe import Recipe
 
 from . import initialization, loftq
+from .lean_peft import (
+    LoraConfig,
+    LoraLayer,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    without_bitsandbytes,
+)
 
 _TRAINED, _START = "default", "start"
 
@@ -143,7 +149,10 @@ def _joined(name: str, trained: Tensor, start: Tensor) -> Tensor:
 
 @contextmanager
 def _peft_calls() -> Iterator[None]:
-    """peft 0.21 asks transformers 5.23 for a name that it deprecated; users cannot act on that warning."""
-    with warnings.catch_warnings():
+    """peft 0.21 asks transformers 5.23 for a name that it deprecated; users cannot act on that warning.
+
+    bitsandbytes is loaded by now if the base is quantised; for another, PEFT would load it to see that it is not.
+    """
+    with warnings.catch_warnings(), without_bitsandbytes():
         warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated", FutureWarning)
         yield

@@ -10,7 +10,6 @@ from importlib import import_module
 from types import ModuleType
 
 import torch
-from peft import PeftModel
 from transformers import PreTrainedModel
 
 from bp_core.choices import QUANTIZED
@@ -22,6 +21,7 @@ from bp_core.recipe import Recipe
 from . import adapter as adapters
 from . import fsdp, quantized
 from . import model as models
+from .lean_peft import PeftModel
 
 
 @dataclass(frozen=True)

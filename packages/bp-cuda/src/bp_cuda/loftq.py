@@ -9,14 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from peft.tuners.lora import LoraLayer
-from peft.utils.integrations import dequantize_module_weight
 from safetensors import safe_open
 from torch import Tensor
 
 from bp_core.errors import ModelUnusable
 
 from . import initialization
+from .lean_peft import LoraLayer, dequantize_module_weight
 
 Original = Callable[[str], Tensor]
 

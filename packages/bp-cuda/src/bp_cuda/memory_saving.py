@@ -9,11 +9,12 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
-from peft import PeftModel
 from torch.autograd.graph import save_on_cpu
 from transformers import PreTrainedModel
 
 from bp_core.examples import Batch
+
+from .lean_peft import PeftModel
 
 RECOMPUTE = "activation checkpointing"
 OFFLOAD = "activations kept in the host's memory"

@@ -14,7 +14,7 @@ from transformers.utils.logging import disable_progress_bar
 from bp_core.choices import Attention, DType
 from bp_core.errors import ModelUnusable
 
-from . import attention
+from . import attention, processor
 
 _FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # Mean KL in nats between a row computed alone and in company: rounding stays below, a leak or an unknown kind of
@@ -137,6 +137,5 @@ def _fast_format(device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        found = torch.cpu.get_capabilities()
-        fast = bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+        fast = processor.multiplies_bfloat16()
     return torch.bfloat16 if fast else torch.float32

@@ -6,6 +6,7 @@ import gc
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,11 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-from peft import PeftModel
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import DynamicCache, PreTrainedModel
 
+from bp_core import processor as host_processor
 from bp_core.choices import DType
 from bp_core.config import FP8_CARD, TrainConfig
 from bp_core.errors import BackendUnavailable
@@ -27,10 +28,22 @@ from bp_core.rail import Job, Measured, Memory, Opened, Probe
 from bp_core.recipe import Recipe
 
 from . import adapter as adapters
-from . import attention, fsdp, gradients, host_memory, loading, memory_saving, objectives, process_group, requirements
+from . import (
+    attention,
+    fsdp,
+    gradients,
+    host_memory,
+    loading,
+    memory_saving,
+    objectives,
+    process_group,
+    processor,
+    requirements,
+)
 from . import model as models
 from . import optimizer as optimizers
 from ._errors import translated
+from .lean_peft import PeftModel
 
 
 class TorchRail:
@@ -60,7 +73,8 @@ class TorchRail:
         if self.device.type == "cpu":
             host = psutil.virtual_memory()
             free = host.available // launched().local_size  # shared by the processes that a launcher started here
-            return Probe(True, "cpu", total=host.total, free=free, dtype=self._auto())
+            probe = Probe(True, "cpu", total=host.total, free=free, dtype=self._auto())
+            return replace(probe, processor=host_processor.name(), instructions=processor.instructions())
         if not torch.cuda.is_available():
             built = torch.version.cuda is not None
             reason = "no NVIDIA driver or card was found" if built else "this torch was built without CUDA"
@@ -72,6 +86,10 @@ class TorchRail:
 
     def check(self, settings: TrainConfig | Recipe) -> None:
         requirements.check(settings, self.device.type, self._capability())
+
+    def slowdown(self, dtype: DType) -> float | None:
+        emulated = dtype == "bfloat16" and self.device.type == "cpu" and not processor.multiplies_bfloat16()
+        return processor.slowdown(torch.bfloat16) if emulated else None
 
     def open(self, job: Job) -> Opened:
         probe = self.probe()

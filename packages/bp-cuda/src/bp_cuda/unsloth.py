@@ -8,12 +8,13 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import torch
-from peft import PeftModel
 from transformers import PreTrainedModel
 
 from bp_core.config import ALL_LINEAR
 from bp_core.errors import ModelUnusable
 from bp_core.recipe import Recipe
+
+from .lean_peft import PeftModel
 
 # Unsloth would take xformers where it is installed. Up to 0.0.32.post2 that runs Hopper's kernels on Blackwell cards
 # (RTX 50, B200; facebookresearch/xformers#1329), and its wheels have none for RTX 50 (#1251). Without it, Unsloth

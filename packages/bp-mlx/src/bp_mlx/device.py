@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import platform
+import time
 
 import mlx.core as mx
 import psutil
 
 from bp_core.rail import Memory
+
+_TOKENS, _WIDTH = 32, 512  # of the product that is timed
 
 
 def on_metal() -> bool:
@@ -25,6 +28,23 @@ def name() -> str:
     if on_gpu():
         return str(mx.device_info()["device_name"])
     return f"the CPU build of MLX on {platform.machine()}"
+
+
+def slowdown() -> float:
+    """How many times longer a product takes in bfloat16, for which MLX has no instructions here, than in float32."""
+    return _seconds(mx.bfloat16) / _seconds(mx.float32)
+
+
+def _seconds(dtype: mx.Dtype) -> float:
+    """The shortest of a few rounds; the first one also sets things up."""
+    inputs, weight = mx.ones((_TOKENS, _WIDTH), dtype), mx.ones((_WIDTH, _WIDTH), dtype)
+    mx.eval(inputs, weight)
+    rounds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        mx.eval(inputs @ weight)
+        rounds.append(time.perf_counter() - began)
+    return min(rounds)
 
 
 def working_set() -> int:

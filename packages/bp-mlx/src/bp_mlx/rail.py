@@ -13,6 +13,7 @@ import psutil
 from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.models.cache import make_prompt_cache
 
+from bp_core import processor
 from bp_core.choices import DType
 from bp_core.config import TrainConfig
 from bp_core.errors import OutOfMemory
@@ -52,10 +53,15 @@ class MlxRail:
         machine = psutil.virtual_memory()
         total = self.limit or machine.total
         dtype: DType = "bfloat16" if device.on_metal() else "float32"
-        return Probe(True, device.name(), total=total, free=min(machine.available, total), dtype=dtype)
+        maker = "" if device.on_gpu() else processor.name()
+        free = min(machine.available, total)
+        return Probe(True, device.name(), total=total, free=free, dtype=dtype, processor=maker)
 
     def check(self, settings: TrainConfig | Recipe) -> None:
         requirements.check(settings)
+
+    def slowdown(self, dtype: DType) -> float | None:
+        return device.slowdown() if dtype == "bfloat16" and not device.on_gpu() else None
 
     def open(self, job: Job) -> Opened:
         if job.recipe:

@@ -41,6 +41,8 @@ class Preflight:
     """What a run needs and what there is. `checked`: the memory formula was held against this family of models.
 
     `seconds` is None where nothing was measured on this machine. `later` is what exports would write, in bytes.
+    `slowdown`: how many times slower than in float32 layers are in the number format asked for, which the device
+    emulates; None where it does not.
     """
 
     memory: Estimate | None
@@ -50,6 +52,7 @@ class Preflight:
     disks: tuple[Disk, ...]
     later: Mapping[str, int]
     seconds: float | None
+    slowdown: float | None = None
 
     def says(self) -> str:
         """One line for the person who starts a run."""
@@ -67,6 +70,11 @@ class Preflight:
             found.append(
                 f"about {self.memory.total / GIB:.1f} GiB of memory are needed and {(self.free or 0) / GIB:.1f} are "
                 "free; a smaller --max-length, --rank or model needs less."
+            )
+        if self.slowdown:
+            found.append(
+                f"this processor computes bfloat16 by emulation: its layers take {self.slowdown:.2g} times as long as "
+                "in float32, measured just now; --dtype auto leaves it out here."
             )
         for disk in self.disks:
             if disk.short:

@@ -15,12 +15,14 @@ from typing import Any
 from bp_core.config import TrainConfig
 from bp_core.errors import NotReplayable
 from bp_core.folders import digest, write_json
+from bp_core.rail import Probe
 from bp_core.recipe import Recipe
 from bp_core.redact import redact_all
 from bp_core.settings import settings
 
 LOCK_FILE = "run.lock"
 _VERSION = 1
+_OTHER_BITS = "the result may differ in its last bits from that of a run that was never interrupted"
 _PATHS = ("model", "output", "eval_data")  # settings that may be a path, kept such that the working folder is no matter
 
 
@@ -74,16 +76,42 @@ def pinned(config: TrainConfig, recipe: Recipe) -> dict[str, Any]:
     return {**dataclasses.asdict(config), **computed, **places, "epochs": None, "lora_preset": None}
 
 
+def surroundings(then: Lock, now: Lock) -> list[str]:
+    """Versions and hardware that differ, in words: with others the same run may end in other last bits."""
+    pairs = [(then.packages, now.packages), (then.hardware, now.hardware)]
+    return [
+        f"{name} was {_named(old.get(name))}, is {_named(new.get(name))}"
+        for old, new in pairs
+        for name in sorted({*old, *new})
+        if old.get(name) != new.get(name)
+    ]
+
+
+def moved(folder: Path, now: Lock) -> list[str]:
+    """What to tell of a run that goes on with other versions or on another processor than it was begun."""
+    if not (folder / LOCK_FILE).is_file():
+        return []
+    differences = surroundings(Lock.read(folder), now)
+    return [f"{one}: {_OTHER_BITS}." for one in differences]
+
+
+def _named(value: Any) -> str:
+    """A version, name or number; one that an older record lacks is not known."""
+    return "not known" if value in (None, "") else str(value)
+
+
 def tokenizer_digest(base: Path) -> str:
     """SHA-256 of the base's tokenizer, in hex."""
     path = base / "tokenizer.json"
     return digest(path) if path.is_file() else ""
 
 
-def hardware(device: str) -> dict[str, Any]:
+def hardware(device: str, probe: Probe) -> dict[str, Any]:
     """What of the machine can change the last bits of a result."""
     return {
         "device": device,
+        "processor": probe.processor,
+        "instructions": probe.instructions,
         "machine": platform.machine(),
         "system": platform.system(),
         "python": sys.version.split()[0],

@@ -88,7 +88,10 @@ def replay(
     set: Annotated[list[str] | None, typer.Option(help="A setting to change, as name=value; may be repeated.")] = None,
     json: Json = False,
 ) -> None:
-    """Do a run again, after checking that data, base model and tokenizer are still the same."""
+    """Do a run again, after checking that data, base model and tokenizer are still the same.
+
+    On the same processor it ends with the same bytes; where it does not, you are told what else differs.
+    """
     quiet_libraries()
     done = replay_run(run, parsed(set or []), lambda text: print(f"warning: {text}", file=sys.stderr))
     tables.print_json(done.as_dict()) if json else tables.show_run(done)

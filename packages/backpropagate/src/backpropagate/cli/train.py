@@ -76,7 +76,10 @@ def resume(
     allow_changes: Annotated[bool, typer.Option("--allow-changes", help=_ALLOW)] = False,
     json: Json = False,
 ) -> None:
-    """Go on with a run as it was begun: the newest unfinished one, or the one that is named."""
+    """Go on with a run as it was begun: the newest unfinished one, or the one that is named.
+
+    On the processor it was begun on, it ends with the same bytes as without the interruption.
+    """
     quiet_libraries()
     found = run_folder.find(Path(output).resolve(), run)
     settings, data = run_folder.settings_of(found)

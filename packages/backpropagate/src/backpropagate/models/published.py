@@ -140,6 +140,12 @@ def beginning(start: str | Path | None, plan: Plan) -> Path | None:
     return folder
 
 
+def weights_in(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each file of weights in a published folder, as its manifest has it."""
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    return {name: entry["sha256"] for name, entry in manifest.items() if name.endswith(".safetensors")}
+
+
 def is_whole(folder: Path) -> bool:
     """Whether a folder holds a whole model, not an adapter."""
     return (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file()

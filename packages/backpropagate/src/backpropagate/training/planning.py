@@ -33,11 +33,13 @@ from ..models.compatibility import too_large
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run will be: the rail's name, its device, and the folder of the base."""
+    """Where a run will be: the rail's name, its device, the folder of the base, and what it takes to emulate a format
+    (Rail.slowdown)."""
 
     backend: str
     probe: Probe
     base: Path
+    slowdown: float | None = None
 
     @property
     def room(self) -> Room:
@@ -65,7 +67,8 @@ def planned(config: TrainConfig, prepared: Prepared, place: Place, counts: Mappi
     recipe = resolve(config, rows, place.backend, model, _room(config, place.room))
     tokens = recipe.steps * recipe.batch_size * rows.largest(len(rows)).tokens / len(rows)
     expected = _preflight(config, recipe, model, (rows, _room(config, place.room)))
-    expected = dataclasses.replace(expected, seconds=speed.seconds(place.probe.device, name, recipe, tokens))
+    seconds = speed.seconds(place.probe.device, name, recipe, tokens)
+    expected = dataclasses.replace(expected, seconds=seconds, slowdown=place.slowdown)
     remarks = (*locate.remarks(_called(config.model, name), model), *expected.warnings())
     return Plan(recipe, place.probe.device, place.base, counts, expected, remarks)
 
@@ -77,15 +80,18 @@ def outlook(config: TrainConfig, memory: float | None) -> Outlook:
     """
     model, name, download = locate.shape(config.model)
     if memory is None:
-        backend, _, probe = choose_rail(config.backend)
+        backend, rail, probe = choose_rail(config.backend)
         room, device = Room(backend, probe.free or None, probe.dtype or "auto"), probe.device
+        slowdown = rail.slowdown(config.dtype)
     else:
+        slowdown = None
         backend = "cuda" if config.backend == "auto" else config.backend
         room, device = Room(backend, int(memory * GIB), "bfloat16"), f"{backend} with {memory:g} GiB free"
     length = config.length * (2 if config.method in PAIRED else 1)
     rows, room = alike(config.batch_size or BATCH_SIZE, length), _room(config, room)
     recipe = resolve(config, rows, backend, model, room)
     expected = _preflight(config, recipe, model, (rows, room), download)
+    expected = dataclasses.replace(expected, slowdown=slowdown)
     shape = architecture(model)
     refused = too_large(config, shape.parameters) if shape else ""
     remarks = (*locate.remarks(_called(config.model, name), model), *expected.warnings())

@@ -86,7 +86,7 @@ def prepared_work(data: Data, config: TrainConfig, notify: Notify, chosen: Chose
     if config.packing:
         prepared = prepared.packing(config.length)
     counts = prepared.report.as_dict() | evaluation | {"evaluation_examples": len(held_out)}
-    plan = planned(config, prepared, Place(backend, probe, base), counts)
+    plan = planned(config, prepared, Place(backend, probe, base, rail.slowdown(config.dtype)), counts)
     return Work(plan, prepared, held_out, rail, tokenizer, trackers)
 
 
@@ -111,7 +111,8 @@ def begin(
         return work, None, []
     recipe, changes = run_folder.continued(run, work.plan.recipe, work.facts, request.allow_changes)
     work = replace(work, plan=replace(work.plan, recipe=recipe))
-    return work, run, [f"going on although {change}." for change in changes]
+    notes = [f"going on although {change}." for change in changes]
+    return work, run, notes + lock_file.moved(run.path, lock(work, request.config, request.data))
 
 
 def write_down(request: TrainingRequest, work: Work, run: RunFolder | None, claims: ExitStack) -> RunFolder:
@@ -146,5 +147,5 @@ def lock(work: Work, config: TrainConfig, data: Data) -> lock_file.Lock:
         recipe=dataclasses.asdict(work.plan.recipe),
         hashes=work.facts | {"tokenizer": lock_file.tokenizer_digest(work.plan.base)},
         packages=versions(),
-        hardware=lock_file.hardware(work.plan.device),
+        hardware=lock_file.hardware(work.plan.device, work.rail.probe()),
     )

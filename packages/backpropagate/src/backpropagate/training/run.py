@@ -28,7 +28,7 @@ from bp_runs.run_folder import RunFolder
 
 from ..hints import resume_command
 from ..models import locate
-from ..models.published import WEIGHTS, publish
+from ..models.published import WEIGHTS, publish, weights_in
 from ..reports import run_report
 from .measure import Measuring
 
@@ -114,7 +114,7 @@ def carry_out(work: Work, run: RunFolder, watch: Watch, notes: Sequence[str], si
             work.rail.collect()
         adapter = agreed(team, lambda: publish(work.rail, run, work.plan.base, contract, step, mode))
         result = _result(work, run, adapter, state, step)
-        run.write(status="finished", **_summary(result))
+        run.write(status="finished", weights=weights_in(adapter), **_summary(result))
         recording.finished()
         team.gather(result.as_dict())
         record.remember()
