@@ -98,7 +98,7 @@ def compare(options: argparse.Namespace, data: Path) -> None:
     }  # fmt: skip
     shape = {key: common[key] for key in ("batch", "length", "steps", "samples")}
     results: dict = {
-        "machine": {"processor": processor_name(), "system": platform.system()},
+        "machine": {"processor": processor.name(), "system": platform.system()},
         "shape": shape,
         "processors": {},
     }
