@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from bp_core.settings import Clash, Range, check
+from bp_core.settings import Clash, Panel, Range, Trait, check
 
 Merge = Literal["slao", "sequential", "linear", "ties", "dare"]
 Schedule = Literal["inverse-sqrt", "inverse", "constant"]
@@ -24,27 +24,32 @@ class MultiRunConfig:
         int | None,
         "Cut the one data set into so many stages, drawn at random. Default: each data set is one stage, in order.",
         Range(2),
+        Panel.STAGES,
     ] = None
     merge: Annotated[
         Merge,
         "slao: each stage goes on from the one before, and is mixed into what there is. sequential: goes on, without "
         "mixing. For comparison, from adapters that each began anew: linear, ties, dare.",
+        Trait.MERGED,
     ] = "slao"
     init_a: Annotated[
-        InitA, "With slao: the next stage begins with the last A, its rows made orthonormal (qr), or as it is (keep)."
+        InitA,
+        "With slao: the next stage begins with the last A, its rows made orthonormal (qr), or as it is (keep).",
+        Trait.MERGED,
     ] = "qr"
-    init_b: Annotated[InitB, "With slao: the next stage begins with the B last trained, or with the merged one."] = (
-        "finetuned"
-    )
+    init_b: Annotated[
+        InitB, "With slao: the next stage begins with the B last trained, or with the merged one.", Trait.MERGED
+    ] = "finetuned"
     schedule: Annotated[
         Schedule,
         "With slao: the weight of the i-th stage when it is mixed in: 1/√i, 1/i (forgets less, learns less), or "
         "--weight.",
+        Trait.MERGED,
     ] = "inverse-sqrt"
-    weight: Annotated[float, "With --schedule constant: the weight of each stage.", Range(1e-6, 1)] = 0.5
-    density: Annotated[float, "With ties and dare: the share of each stage's changes that is kept.", Range(1e-6, 1)] = (
-        0.5
-    )
+    weight: Annotated[float, "With --schedule constant: the weight of each stage.", Range(1e-6, 1), Trait.MERGED] = 0.5
+    density: Annotated[
+        float, "With ties and dare: the share of each stage's changes that is kept.", Range(1e-6, 1), Trait.MERGED
+    ] = 0.5
     replay: Annotated[
         float,
         "Rows of earlier stages to learn again with each stage: so many for each row of its own. 0: none.",

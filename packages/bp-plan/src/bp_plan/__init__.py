@@ -10,36 +10,39 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .architecture import Architecture
+    from .defaults import MachineSettings, for_machine
     from .memory import Estimate, estimate
-    from .micro_batch import Cut, Room, cut
+    from .micro_batch import StepPlan
     from .plan import Plan
     from .preflight import Preflight
     from .presets import PRESETS
     from .recipe import resolve
-    from .rows import Rows, alike
+    from .rows import Room, Rows, alike
 
 __all__ = [
     "PRESETS",
     "Architecture",
-    "Cut",
     "Estimate",
+    "MachineSettings",
     "Plan",
     "Preflight",
     "Room",
     "Rows",
+    "StepPlan",
     "alike",
-    "cut",
     "estimate",
+    "for_machine",
     "resolve",
 ]
 _HOMES = {
     "PRESETS": "presets",
     "Architecture": "architecture",
-    **dict.fromkeys(("Cut", "Room", "cut"), "micro_batch"),
+    **dict.fromkeys(("MachineSettings", "for_machine"), "defaults"),
+    "StepPlan": "micro_batch",
     **dict.fromkeys(("Estimate", "estimate"), "memory"),
     "Plan": "plan",
     "Preflight": "preflight",
-    **dict.fromkeys(("Rows", "alike"), "rows"),
+    **dict.fromkeys(("Room", "Rows", "alike"), "rows"),
     "resolve": "recipe",
 }
 

@@ -4,27 +4,43 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 from typer.core import TyperCommand
 
+from bp_core.backends import rails
 from bp_core.config import TrainConfig
-from bp_core.settings import settings
+from bp_core.settings import Panel, Setting, settings
+from bp_plan.presets import PRESETS
+from bp_runs import history
+
+
+def presets() -> list[str]:
+    return list(PRESETS)
+
+
+def run_ids() -> list[str]:
+    """Newest first."""
+    return [entry.id for entry in history.entries()]
+
+
+# What the shell offers for a setting that names no choices.
+_OFFERED: dict[str, Callable[[], list[str]]] = {"model": presets, "backend": lambda: list(rails())}
 
 
 def with_options(
     config: type, *left_out: str, also: tuple[type, ...] = ()
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command one option for each field of `config`, and of those in `also`; they arrive together as the
-    argument `settings`."""
+    argument `settings`. Help shows them by their panel, after the command's own."""
     fields = [setting for kind in (*also, config) for setting in settings(kind) if setting.name not in left_out]
     options = [
         inspect.Parameter(
             field.name,
             inspect.Parameter.KEYWORD_ONLY,
             default=field.default,
-            annotation=Annotated[field.type, typer.Option(help=field.help)],
+            annotation=Annotated[field.type, _declared(field, typer.Option, field.panel)],
         )
         for field in fields
     ]
@@ -39,6 +55,7 @@ def with_options(
         run.__doc__ = command.__doc__
         run.__name__ = command.__name__
         parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + options
+        parameters.sort(key=_place)
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in parameters}
         return run
@@ -48,7 +65,18 @@ def with_options(
 
 def option(config: type, name: str, kind: Callable[..., Any] = typer.Option) -> Any:
     """One setting as an option or argument, for a command that does not take all of its class so."""
-    return kind(help=next(setting.help for setting in settings(config) if setting.name == name))
+    setting = next(setting for setting in settings(config) if setting.name == name)
+    return _declared(setting, kind, None)
+
+
+def _declared(setting: Setting, kind: Callable[..., Any], panel: Panel | None) -> Any:
+    return kind(help=setting.help, rich_help_panel=panel, autocompletion=_OFFERED.get(setting.name))
+
+
+def _place(parameter: inspect.Parameter) -> int:
+    """Where an option stands in the help: what has no panel comes first."""
+    panels = [mark.rich_help_panel for mark in get_args(parameter.annotation)[1:]]
+    return list(Panel).index(panels[0]) if panels and panels[0] else -1
 
 
 def parsed_by(kind: type[TyperCommand]) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -61,5 +89,12 @@ def parsed_by(kind: type[TyperCommand]) -> Callable[[Callable[..., None]], Calla
     return decorate
 
 
+RunName = Annotated[str, typer.Argument(help="Id, unique beginning of one, or run folder.", autocompletion=run_ids)]
 Columns = Annotated[str, option(TrainConfig, "columns")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+_JSON = "Print the result as JSON on stdout."
+Json = Annotated[bool, typer.Option("--json", help=_JSON)]
+# For commands whose options are in panels.
+OutputJson = Annotated[bool, typer.Option("--json", help=_JSON, rich_help_panel=Panel.OUTPUT)]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would be done, and stop.", rich_help_panel=Panel.OUTPUT)
+]
