@@ -24,7 +24,7 @@ from ..multi_run.stage_data import sources
 from ..reports import document
 from ..trainer import Trainer
 from . import tables
-from .options import DryRun, OutputJson, run_ids, with_options
+from .options import DryRun, Json, run_ids, with_options
 from .quiet import quiet_libraries
 
 
@@ -46,7 +46,7 @@ def multi_run(
         ),
     ] = "",
     dry_run: DryRun = False,
-    json: OutputJson = False,
+    json: Json = False,
 ) -> None:
     """Train stage after stage and merge them into one adapter; again with one more --data it goes on from there."""
     quiet_libraries()

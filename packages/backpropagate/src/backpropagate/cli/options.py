@@ -7,13 +7,14 @@ from collections.abc import Callable
 from typing import Annotated, Any, get_args
 
 import typer
-from typer.core import TyperCommand
 
 from bp_core.backends import rails
 from bp_core.config import TrainConfig
 from bp_core.settings import Panel, Setting, settings
 from bp_plan.presets import PRESETS
 from bp_runs import history
+
+from .command import Command
 
 
 def presets() -> list[str]:
@@ -30,10 +31,10 @@ _OFFERED: dict[str, Callable[[], list[str]]] = {"model": presets, "backend": lam
 
 
 def with_options(
-    config: type, *left_out: str, also: tuple[type, ...] = ()
+    config: type, *left_out: str, also: tuple[type, ...] = (), parsed_by: type[Command] = Command
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command one option for each field of `config`, and of those in `also`; they arrive together as the
-    argument `settings`. Help shows them by their panel, after the command's own."""
+    argument `settings`. Help shows them by their panel, after the command's own. `parsed_by` reads its words."""
     fields = [setting for kind in (*also, config) for setting in settings(kind) if setting.name not in left_out]
     options = [
         inspect.Parameter(
@@ -58,6 +59,7 @@ def with_options(
         parameters.sort(key=_place)
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in parameters}
+        run.__dict__["parsed_by"] = parsed_by
         return run
 
     return decorate
@@ -79,22 +81,9 @@ def _place(parameter: inspect.Parameter) -> int:
     return list(Panel).index(panels[0]) if panels and panels[0] else -1
 
 
-def parsed_by(kind: type[TyperCommand]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Let a class of its own read a command's words."""
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        command.__dict__["parsed_by"] = kind
-        return command
-
-    return decorate
-
-
 RunName = Annotated[str, typer.Argument(help="Id, unique beginning of one, or run folder.", autocompletion=run_ids)]
 Columns = Annotated[str, option(TrainConfig, "columns")]
-_JSON = "Print the result as JSON on stdout."
-Json = Annotated[bool, typer.Option("--json", help=_JSON)]
-# For commands whose options are in panels.
-OutputJson = Annotated[bool, typer.Option("--json", help=_JSON, rich_help_panel=Panel.OUTPUT)]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.", rich_help_panel=Panel.OUTPUT)]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Say what would be done, and stop.", rich_help_panel=Panel.OUTPUT)
 ]

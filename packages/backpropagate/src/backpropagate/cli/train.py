@@ -19,7 +19,7 @@ from ..training.planning import outlook
 from ..training.run import Run
 from . import tables
 from .command import Command
-from .options import DryRun, Json, OutputJson, option, parsed_by, run_ids, with_options
+from .options import DryRun, Json, option, run_ids, with_options
 from .quiet import quiet_libraries
 
 _EXTEND = "Extend it to so many steps; from there the learning rate is that of the longer run."
@@ -38,8 +38,7 @@ class Resumable(Command):
         return super().parse_args(ctx, words)
 
 
-@parsed_by(Resumable)
-@with_options(TrainConfig)
+@with_options(TrainConfig, parsed_by=Resumable)
 def train(
     settings: dict[str, Any],
     data: Annotated[
@@ -60,7 +59,7 @@ def train(
         bool, typer.Option("--allow-changes", help=_ALLOW, rich_help_panel=Panel.UNATTENDED)
     ] = False,
     dry_run: DryRun = False,
-    json: OutputJson = False,
+    json: Json = False,
 ) -> None:
     """Train a LoRA adapter, or with --mode full all weights, on a file of examples."""
     quiet_libraries()
@@ -102,7 +101,7 @@ def estimate_vram(
             rich_help_panel=Panel.SPEED,
         ),
     ] = None,
-    json: OutputJson = False,
+    json: Json = False,
 ) -> None:
     """Say what training a model would need in memory, disk and time; nothing but its config.json is loaded."""
     quiet_libraries()

@@ -122,7 +122,8 @@ class _Session:
         """What must stay the same for adapters to be merged, and losses to be compared."""
         recipe = self.plan.recipe
         same = {name: getattr(recipe, name) for name in names(TrainConfig, Trait.MERGED)}
-        same |= {name: getattr(self.multi, name) for name in names(MultiRunConfig, Trait.MERGED)}
+        free = names(MultiRunConfig, Trait.FREE)
+        same |= {name: value for name, value in dataclasses.asdict(self.multi).items() if name not in free}
         return {"base": locate.fingerprint(self.plan.base)} | same
 
     def train(self, number: int, start: Path | None, folder: Path) -> Path:
