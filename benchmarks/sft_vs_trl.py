@@ -25,6 +25,8 @@ from backpropagate.models import locate
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import processors
 
+from bp_core import processor
+
 WARM_UP = 2
 HERE = Path(__file__).parent
 OURS, THEIRS, ROOFLINE = HERE / "sft_ours.py", HERE / "sft_trl.py", HERE / "roofline.py"

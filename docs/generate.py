@@ -6,18 +6,20 @@ With --check it writes nothing, and fails when one is stale.
 
 from __future__ import annotations
 
-import html
 import json
-import subprocess
 import sys
 from collections.abc import Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from typer.main import get_command
+
+from backpropagate.cli.app import app
 from bp_core.choices import Mode
 from bp_core.config import FULL_LIMIT, TrainConfig
 from bp_core.errors import ERRORS, PARTLY_DONE
-from bp_core.settings import settings
+from bp_core.settings import Setting, settings
 from bp_data.check import KINDS
 from bp_data.check.config import CheckConfig
 from bp_data.formats.detect import FORMATS
@@ -25,13 +27,15 @@ from bp_eval.config import CompareConfig, EvalConfig, HarnessConfig
 from bp_export.config import ExportConfig, PushConfig, ServeConfig
 from bp_multirun.config import MultiRunConfig
 from bp_plan.architecture import architecture
+from bp_plan.defaults import for_machine
 from bp_plan.memory import GIB
-from bp_plan.micro_batch import Room, cut
 from bp_plan.presets import PRESETS
-from bp_plan.rows import alike
+from bp_plan.recipe import resolve
+from bp_plan.rows import Room, alike
 
 MODES: tuple[Mode, ...] = ("qlora", "lora-8bit", "lora", "full")
 MODE_LENGTH = 1024
+CARD = Room("cuda", None, "bfloat16")
 CARDS = (6, 8, 12, 16, 24, 32, 48, 80)
 DOCS = Path(__file__).parent
 RESULTS = DOCS.parent / "benchmarks" / "results"
@@ -39,9 +43,28 @@ NOTE = "<!-- Written by docs/generate.py. Change the code, then run `uv run pyth
 
 
 def cli() -> str:
-    words = [sys.executable, "-m", "typer", "backpropagate.cli.app", "utils", "docs", "--name", "backprop"]
-    done = subprocess.run(words, capture_output=True, text=True, encoding="utf-8", check=True)
-    return html.unescape(done.stdout).strip() + "\n"
+    root: Any = get_command(app)
+    return "\n".join(_command(root, root.context_class(root, info_name="backprop", **root.context_settings), 1))
+
+
+def _command(command: Any, ctx: Any, level: int) -> list[str]:
+    """A command's help, its arguments, its options by panel with their variables, and what is below it."""
+    usage = " ".join([ctx.command_path, *command.collect_usage_pieces(ctx)])
+    lines = [f"{'#' * level} `{ctx.command_path}`\n", f"{command.help}\n", f"```console\n$ {usage}\n```\n"]
+    panels: dict[str, list[str]] = {}
+    for parameter in command.get_params(ctx):
+        kind = "Arguments" if parameter.param_type_name == "argument" else "Options"
+        parameter.show_envvar = True
+        name, text = parameter.get_help_record(ctx)
+        panels.setdefault(parameter.rich_help_panel or kind, []).append(f"* `{name}`: {text}")
+    for panel, entries in panels.items():
+        lines += [f"**{panel}**:\n", *entries, ""]
+    below = [(name, command.get_command(ctx, name)) for name in getattr(command, "commands", ())]
+    if below:
+        lines += ["**Commands**:\n", *(f"* `{name}`: {one.help}" for name, one in below), ""]
+    for name, one in below:
+        lines += _command(one, one.context_class(one, info_name=name, parent=ctx, **one.context_settings), level + 1)
+    return lines
 
 
 def config() -> str:
@@ -57,13 +80,17 @@ def config() -> str:
     verbs |= {"data check": CheckConfig}
     for verb, kind in verbs.items():
         parts.append(f"## {verb}\n")
-        parts.append("| setting | default | environment variable | meaning |\n|---|---|---|---|")
-        for field in settings(kind):
-            default = "computed" if field.default is None else f"`{field.default}`"
-            variable = f"`BACKPROPAGATE_{verb.upper().replace(' ', '_').replace('-', '_')}_{field.name.upper()}`"
-            parts.append(f"| `{field.name}` | {default} | {variable} | {field.help} |")
-        parts.append("")
+        for panel, declared in groupby(settings(kind), lambda setting: setting.panel):
+            parts += [f"### {panel}\n"] if panel else []
+            parts.append("| setting | default | environment variable | meaning |\n|---|---|---|---|")
+            parts += [*(_setting(verb, setting) for setting in declared), ""]
     return "\n".join(parts).strip() + "\n"
+
+
+def _setting(verb: str, setting: Setting) -> str:
+    default = "computed" if setting.default is None else f"`{setting.default}`"
+    variable = "_".join(["backpropagate", verb, setting.name]).replace(" ", "_").replace("-", "_").upper()
+    return f"| `{setting.name}` | {default} | `{variable}` | {setting.help} |"
 
 
 def models() -> str:
@@ -143,17 +170,18 @@ def _mode(config: Mapping[str, Any], mode: Mode) -> str:
     settings = TrainConfig(mode=mode, micro_batch=1, activation_checkpointing=True)
     if not shape or not shape.known or (mode == "full" and shape.parameters > FULL_LIMIT):
         return "–"
-    needed = cut(settings, shape, alike(1, MODE_LENGTH), Room("cuda", None, "bfloat16"), 1).estimate
+    needed = resolve(for_machine(settings, CARD), alike(1, MODE_LENGTH), config)[1].estimate
     assert needed
     size = needed.total / GIB
     return f"**{size:.1f}**" if size <= 16 else f"{size:.1f}"
 
 
 def _need(config: Mapping[str, Any], length: int, twice: bool) -> str:
-    shape, settings = architecture(config), TrainConfig(micro_batch=1, activation_checkpointing=twice)
+    shape = architecture(config)
+    settings = TrainConfig(micro_batch=1, batch_size=8, activation_checkpointing=twice)
     if not shape or not shape.known:
         return "–"
-    needed = cut(settings, shape, alike(1, length), Room("cuda", None, "bfloat16"), 8).estimate
+    needed = resolve(for_machine(settings, CARD), alike(8, length), config)[1].estimate
     assert needed
     size = needed.total / GIB
     card = next((str(card) for card in CARDS if size <= card), "none")

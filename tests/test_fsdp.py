@@ -14,7 +14,8 @@ from backpropagate import Trainer
 from bp_core.config import TrainConfig
 from bp_core.errors import BadValue
 from bp_cuda.rail import CpuRail, CudaRail
-from bp_plan.defaults import sharing
+from bp_plan.defaults import for_machine
+from bp_plan.rows import Room
 from bp_runs import read_events
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked here")
@@ -23,6 +24,7 @@ SETTINGS = dict(
     backend="cpu", batch_size=5, max_length=64, dtype="float32", checkpoint_every=2, held_out=0.2, eval_every=2
 )
 STEPS = 4
+HOST = Room("cpu", None, "auto")
 
 
 def silent(event):
@@ -76,10 +78,11 @@ def test_one_process_cannot_share_and_accelerates_launcher_can_ask(tiny_llama, r
         Trainer(str(tiny_llama), shard=True, output=str(tmp_path), backend="cpu").train(rows, watch=silent)
     assert "torchrun" in caught.value.fix
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    assert not sharing(TrainConfig())[0]
+    assert not for_machine(TrainConfig(), HOST).config.shard
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert sharing(TrainConfig()) == (True, "accelerate was launched with --use_fsdp")
-    assert not sharing(TrainConfig(shard=False))[0]
+    asked = for_machine(TrainConfig(), HOST)
+    assert asked.config.shard and asked.why["shard"] == "accelerate was launched with --use_fsdp"
+    assert not for_machine(TrainConfig(shard=False), HOST).config.shard
 
 
 @pytest.mark.slow

@@ -197,7 +197,7 @@ def test_a_thought_opened_twice_or_left_out_is_refused(with_template):
 
 
 def _prepared(trainer, data):
-    return prepared_work(data, trainer.config, quiet, choose(data, trainer.config))
+    return prepared_work(data, choose(data, trainer.config), quiet)
 
 
 def _row(example):

@@ -1,14 +1,17 @@
 import dataclasses
+import inspect
+import itertools
 from typing import Annotated
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bp_core.clashes import CLASHES
 from bp_core.config import TrainConfig
 from bp_core.errors import BadValue
 from bp_core.recipe import Recipe
-from bp_core.settings import Clash, Range, check, known, settings
+from bp_core.settings import Clash, Panel, Range, Trait, check, idle, known, names, settings
 
 
 def test_every_setting_has_help():
@@ -40,10 +43,34 @@ def test_what_clashes_with_a_changed_setting_leaves_its_default_alone():
     assert "melts" not in str(caught.value)
 
 
-def test_every_training_setting_ends_in_the_recipe_or_is_resolved_into_one():
-    resolved = {"epochs": "steps", "samples": "steps", "warmup_ratio": "warmup_steps", "lora_preset": "rank"}
-    recipe = {field.name for field in dataclasses.fields(Recipe)} | {"report_to"}  # who is told changes no result
-    assert {resolved.get(setting.name, setting.name) for setting in settings(TrainConfig)} <= recipe
+def test_what_may_be_left_open_is_resolved_in_the_recipe_or_into_another_setting():
+    into_another = {"epochs", "samples", "lora_preset"}
+    left_open = {setting.name for setting in settings(TrainConfig) if setting.default is None}
+    assert left_open - into_another <= set(inspect.get_annotations(Recipe))
+
+
+def test_every_training_setting_has_a_panel_and_those_of_one_panel_stand_together():
+    panels = [setting.panel for setting in settings(TrainConfig)]
+    assert list(dict.fromkeys(panels)) == [panel for panel in Panel if panel != Panel.STAGES]
+    assert [panel for panel, _ in itertools.groupby(panels)] == list(dict.fromkeys(panels))
+
+
+def test_what_is_declared_beside_a_setting_is_found():
+    @dataclasses.dataclass(frozen=True)
+    class Oven:
+        heat: Annotated[int, "Degrees.", Range(1, 300), Panel.SPEED, Trait.NEEDS | Trait.LOCAL] = 200
+        light: Annotated[bool, "On or off."] = False
+
+    heat, light = settings(Oven)
+    assert (heat.range, heat.panel, heat.traits) == (Range(1, 300), Panel.SPEED, Trait.NEEDS | Trait.LOCAL)
+    assert (light.range, light.panel, light.traits) == (None, Panel.SPEED, Trait.NONE)
+    assert names(Oven) == ["heat", "light"] and names(Oven, Trait.LOCAL) == ["heat"]
+
+
+def test_settings_without_effect_are_those_that_may_not_be_set():
+    values = {setting.name: setting.default for setting in settings(TrainConfig)}
+    assert {"beta", "gamma", "min_trace"} <= idle(values, CLASHES) and "rank" not in idle(values, CLASHES)
+    assert "rank" in idle(values | {"mode": "full"}, CLASHES)
 
 
 def test_all_problems_are_reported_together():

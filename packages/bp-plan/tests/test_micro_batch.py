@@ -5,18 +5,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bp_core.config import TrainConfig
-from bp_plan.architecture import architecture
+from bp_plan.defaults import for_machine
 from bp_plan.memory import GIB
-from bp_plan.micro_batch import Room, cut
 from bp_plan.presets import PRESETS
-from bp_plan.rows import alike, rows_of
+from bp_plan.recipe import resolve
+from bp_plan.rows import Room, alike, rows_of
 
-SHAPE = architecture(PRESETS["llama-3.2-1b"].config)
+MODEL = PRESETS["llama-3.2-1b"].config
 
 
-def cut_for(gib, rows=None, shape=SHAPE, **settings):
+def cut_for(gib, rows=None, model=MODEL, **settings):
+    """The step of a batch of 8 on a card with so many GiB free."""
     room = Room("cuda", None if gib is None else int(gib * GIB), "bfloat16")
-    return cut(TrainConfig(**settings), shape, rows or alike(8, 2048), room, 8)
+    return resolve(for_machine(TrainConfig(batch_size=8, **settings), room), rows or alike(8, 2048), model)[1]
 
 
 def test_less_room_means_smaller_micro_batches_and_then_layers_computed_twice():
@@ -42,7 +43,6 @@ def test_where_nothing_fits_the_smallest_is_tried_and_said_to_be_too_large():
 def test_what_the_user_set_stays():
     found = cut_for(8, micro_batch=4)
     assert (found.micro_batch, found.activation_checkpointing, found.fits) == (4, True, False)
-    assert "micro_batch" not in found.why
     found = cut_for(8, activation_checkpointing=False)
     assert (found.micro_batch, found.activation_checkpointing, found.fits) == (1, False, False)
     assert cut_for(80, micro_batch=99).micro_batch == 8
@@ -51,9 +51,9 @@ def test_what_the_user_set_stays():
 def test_without_knowing_the_room_or_the_shape_nothing_is_promised():
     found = cut_for(None)
     assert (found.micro_batch, found.fits) == (8, None) and found.estimate
-    found = cut_for(80, shape=None)
+    found = cut_for(80, model={})
     assert (found.micro_batch, found.fits, found.estimate) == (8, None, None)
-    assert cut_for(80, shape=None, packing=True).micro_batch == 1
+    assert cut_for(80, model={}, packing=True).micro_batch == 1
 
 
 def test_short_rows_leave_room_for_more_of_them():
@@ -66,11 +66,15 @@ def test_short_rows_leave_room_for_more_of_them():
 @given(free=st.floats(1, 200), batch=st.integers(1, 64), length=st.integers(8, 9000))
 def test_what_is_said_to_fit_fits_and_a_larger_micro_batch_would_not(packing, free, batch, length):
     room = Room("cuda", int(free * GIB), "bfloat16")
-    found = cut(TrainConfig(packing=packing), SHAPE, alike(batch, length), room, batch)
+
+    def cut(**settings):
+        config = TrainConfig(packing=packing, batch_size=batch, **settings)
+        return resolve(for_machine(config, room), alike(batch, length), MODEL)[1]
+
+    found = cut()
     assert 1 <= found.micro_batch <= batch
     assert found.fits == (found.estimate.total <= room.free)
     if not found.fits:
         assert found.micro_batch == 1 and found.activation_checkpointing
     elif found.activation_checkpointing:
-        plain = TrainConfig(packing=packing, activation_checkpointing=False)
-        assert not cut(plain, SHAPE, alike(batch, length), room, batch).fits
+        assert not cut(activation_checkpointing=False).fits

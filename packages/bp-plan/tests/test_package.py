@@ -10,8 +10,8 @@ README = Path(__file__).parents[1] / "README.md"
 
 def test_public_names():
     assert bp_plan.__all__ == [
-        *("PRESETS", "Architecture", "Cut", "Estimate", "Plan", "Preflight", "Room", "Rows"),
-        *("alike", "cut", "estimate", "resolve"),
+        *("PRESETS", "Architecture", "Estimate", "MachineSettings", "Plan", "Preflight", "Room", "Rows", "StepPlan"),
+        *("alike", "estimate", "for_machine", "resolve"),
     ]
     assert all(getattr(bp_plan, name) for name in bp_plan.__all__)
 

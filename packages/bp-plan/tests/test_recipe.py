@@ -6,11 +6,11 @@ import pytest
 
 from bp_core.choices import Method, Mode
 from bp_core.config import TrainConfig
+from bp_plan.defaults import for_machine
 from bp_plan.memory import GIB
-from bp_plan.micro_batch import Room
 from bp_plan.presets import PRESETS
 from bp_plan.recipe import resolve
-from bp_plan.rows import alike
+from bp_plan.rows import Room, alike
 
 ROOM = Room("cuda", 24 * GIB, "bfloat16")
 COLUMNS = ("learning_rate", "rank", "alpha", "max_length", "dtype", "micro_batch", "activation_checkpointing")
@@ -61,7 +61,7 @@ GOLDEN = {
 
 def resolved(preset, lora_preset=None, **settings):
     config = TrainConfig(model=preset, lora_preset=lora_preset, **settings)
-    return resolve(config, alike(100, config.length), "cuda", PRESETS[preset].config, ROOM)
+    return resolve(for_machine(config, ROOM), alike(100, config.length), PRESETS[preset].config)[0]
 
 
 @pytest.mark.parametrize("row", GOLDEN, ids=" ".join)
@@ -86,7 +86,8 @@ def test_every_computed_value_says_why():
 def test_moments_are_kept_in_8_bits_where_all_weights_are_trained_on_a_card():
     found = resolved("llama-3.2-1b", mode="full")
     assert found.optimizer == "paged-adamw-8bit" and "moments" in found.why["optimizer"]
-    on_host = resolve(TrainConfig(mode="full"), 10, "cpu", PRESETS["llama-3.2-1b"].config)
+    host = for_machine(TrainConfig(mode="full"), Room("cpu", None, "auto"))
+    on_host, _ = resolve(host, 10, PRESETS["llama-3.2-1b"].config)
     assert on_host.optimizer == resolved("llama-3.2-1b").optimizer == "adamw"
     assert on_host.why["optimizer"] == "the default"
     as_set = resolved("llama-3.2-1b", mode="full", optimizer="adamw")

@@ -64,7 +64,7 @@ class Trainer:
         """Resolve the recipe for `data` and say what training would do, without loading the model's weights."""
         with Screen() as screen:
             config = self._with(settings)
-            return prepared_work(data, config, screen.notify, choose(data, config)).plan
+            return prepared_work(data, choose(data, config), screen.notify).plan
 
     def train(
         self,
@@ -94,13 +94,13 @@ class Trainer:
         screen: AbstractContextManager[Screen | None] = nullcontext() if quiet else Screen()
         with Signals(at_once=True) as signals, screen as shown, ExitStack() as claims:
             notify = shown.notify if shown else _silent
-            backend, rail, probe = choose(data, config)
-            team, probe = joined(rail, probe)
-            chosen = backend, rail, probe
+            chosen = choose(data, config)
+            team, probe = joined(chosen.rail, chosen.probe)
+            chosen = replace(chosen, probe=probe)
             claims.enter_context(leaving(team))
 
             if team.rank:
-                return self._follow(data, config, chosen, signals)
+                return self._follow(data, chosen, signals)
             work, found, notes = agreed(team, lambda: begin(request, chosen, notify, claims))
             team.gather(told(work))
             agreed(team, nothing)  # the others have prepared the same
@@ -232,12 +232,12 @@ class Trainer:
             self.close()
         return result
 
-    def _follow(self, data: Data, config: TrainConfig, chosen: Chosen, signals: Signals) -> Run:
+    def _follow(self, data: Data, chosen: Chosen, signals: Signals) -> Run:
         """`train` in a process that does not lead. It prepares after rank 0, and so finds what that one has cached."""
-        team = chosen[1].join()
+        team = chosen.rail.join()
         agreed(team, nothing)
         lead = team.gather(None)[0]
-        work = agreed(team, lambda: following(prepared_work(data, config, _silent, chosen), lead))
+        work = agreed(team, lambda: following(prepared_work(data, chosen, _silent), lead))
         run = RunFolder(Path(team.gather(None)[0]))
         self.close()
         result = carry_along(work, run, signals)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from .choices import LORA_RANKS, RANK, Attention, DType, Init, LoraPreset, Method, Mode, Optimizer, TrainOn
 from .clashes import CLASHES
-from .settings import Range, check
+from .settings import Panel, Range, Trait, check
 
 # What an unset setting becomes when nothing better can be computed.
 EPOCHS = 3.0
@@ -30,18 +30,67 @@ ALL_LINEAR = "all-linear"
 class TrainConfig:
     """What a user may set for a training run. None means: computed from the model, the data and the machine."""
 
-    model: Annotated[str, "Preset, hub id (owner/name) or folder of the base model."] = "smollm2-135m"
-    output: Annotated[str, "Folder for the adapter and the run's records."] = "output"
-    backend: Annotated[str, "Where to train: auto, or the name of an installed rail (cuda, mlx, cpu, null)."] = "auto"
-    steps: Annotated[int | None, "Optimizer steps. Default: from --epochs.", Range(1)] = None
-    epochs: Annotated[
-        float | None, f"Passes over the data. Default: {EPOCHS:g}, unless --steps is given.", Range(1e-6)
+    model: Annotated[str, "Preset, hub id (owner/name) or folder of the base model.", Panel.MODEL, Trait.LOCAL] = (
+        "smollm2-135m"
+    )
+    backend: Annotated[
+        str, "Where to train: auto, or the name of an installed rail (cuda, mlx, cpu, null).", Trait.NEEDS | Trait.LOCAL
+    ] = "auto"
+    mode: Annotated[
+        Mode,
+        "lora: a small adapter beside frozen weights. qlora: the same, with the frozen weights in 4 bits; lora-8bit: "
+        "in 8. full: all weights, of models up to 4 billion parameters.",
+        Trait.NEEDS | Trait.MERGED,
+    ] = "lora"
+    dtype: Annotated[
+        DType, "Number format of the base weights while training. auto: bfloat16 where it is fast.", Trait.NEEDS
+    ] = "auto"
+    samples: Annotated[
+        int | None, "Use only the first so many examples of the data.", Range(1), Panel.DATA, Trait.FREE
     ] = None
-    samples: Annotated[int | None, "Use only the first so many examples of the data.", Range(1)] = None
+    held_out: Annotated[
+        float | None,
+        "Share of the different conversations to hold out for evaluation, such as 0.05. Default: none.",
+        Range(1e-9, 0.999999),
+    ] = None
+    eval_data: Annotated[
+        str | None, "A file of examples to evaluate on. Default: none, or from --held-out.", Trait.FREE | Trait.LOCAL
+    ] = None
+    max_length: Annotated[
+        int | None,
+        f"Longest example in tokens; longer ones are cut at the end. Default: {MAX_LENGTH}; with --reasoning-trace "
+        f"{TRACE_LENGTH}.",
+        Range(8),
+        Trait.NEEDS | Trait.MERGED,
+    ] = None
+    train_on: Annotated[
+        TrainOn, "Which tokens are learned: all assistant turns, the last one only, or all text.", Trait.MERGED
+    ] = "assistant"
+    packing: Annotated[
+        bool,
+        "Let short examples share rows of max_length tokens, without seeing each other; batch_size and micro_batch then"
+        " count rows, so a step learns from more examples.",
+        Trait.NEEDS,
+    ] = False
+    columns: Annotated[
+        str, "Names of the data's columns, ours first: prompt=question,completion=reply.", Trait.LOCAL | Trait.MERGED
+    ] = ""
+    reasoning_trace: Annotated[
+        bool,
+        "Learn to think first: only rows with a <think> … </think> of --min-trace to --max-trace tokens are used.",
+        Trait.NEEDS,
+    ] = False
+    min_trace: Annotated[int, "Shortest reasoning trace in tokens.", Range(0)] = 8
+    max_trace: Annotated[int, "Longest reasoning trace in tokens.", Range(1)] = TRACE_LENGTH
+    steps: Annotated[int | None, "Optimizer steps. Default: from --epochs.", Range(1), Panel.METHOD] = None
+    epochs: Annotated[
+        float | None, f"Passes over the data. Default: {EPOCHS:g}, unless --steps is given.", Range(1e-6), Trait.FREE
+    ] = None
     method: Annotated[
         Method,
         "sft: learn the answers. From pairs of a chosen and a rejected answer: orpo, simpo. From answers that are "
         "rated good or bad: kto.",
+        Trait.NEEDS,
     ] = "sft"
     beta: Annotated[
         float | None,
@@ -57,11 +106,102 @@ class TrainConfig:
     undesirable_weight: Annotated[
         float | None, "KTO's weight of bad answers. Default: balances good and bad ones.", Range(1e-9)
     ] = None
-    mode: Annotated[
-        Mode,
-        "lora: a small adapter beside frozen weights. qlora: the same, with the frozen weights in 4 bits; lora-8bit: "
-        "in 8. full: all weights, of models up to 4 billion parameters.",
-    ] = "lora"
+    seed: Annotated[int, "Seed of the adapter's start and of the data order.", Range(0, 2**32 - 1)] = 42
+    rank: Annotated[
+        int | None,
+        f"LoRA rank: higher learns more and needs more memory. Default: {RANK}, or from --lora-preset.",
+        Range(1),
+        Panel.ADAPTER,
+        Trait.NEEDS | Trait.MERGED,
+    ] = None
+    alpha: Annotated[
+        float | None,
+        "LoRA alpha, the adapter's strength times the rank. Default: 2 × rank; with --rslora 8.",
+        Range(1e-6),
+        Trait.MERGED,
+    ] = None
+    lora_preset: Annotated[
+        LoraPreset | None,
+        f"The rank by name: {', '.join(f'{name} {rank}' for name, rank in LORA_RANKS.items())}. Default: none.",
+        Trait.FREE | Trait.NEEDS,
+    ] = None
+    target_modules: Annotated[
+        str,
+        "Layers that get an adapter: all-linear (all but the head), or names such as q_proj,v_proj.",
+        Trait.NEEDS | Trait.MERGED,
+    ] = ALL_LINEAR
+    dropout: Annotated[float, "LoRA dropout, 0 to 1.", Range(0, 0.999), Trait.NEEDS] = 0.0
+    rslora: Annotated[
+        bool, "Strength alpha / √rank in place of alpha / rank, so that high ranks learn as fast.", Trait.MERGED
+    ] = False
+    dora: Annotated[
+        bool, "Train the length of each weight row apart from its direction: slower, closer to full.", Trait.NEEDS
+    ] = False
+    init: Annotated[
+        Init,
+        "How the adapter starts. default: as if it were not there. orthogonal: the same with orthogonal factors. "
+        "pissa, pissa_niter_16 (faster), olora: from the largest part of the base weights. loftq, for mode qlora: from "
+        "what 4 bits lose of them.",
+        Trait.NEEDS,
+    ] = "default"
+    learning_rate: Annotated[
+        float | None,
+        "Peak learning rate. Default: from the width of the model; of preference methods "
+        + ", ".join(f"{method} {value:g}" for method, value in RATES.items())
+        + ", as in the papers.",
+        Range(1e-12, 10),
+        Panel.OPTIMIZER,
+    ] = None
+    batch_size: Annotated[
+        int | None,
+        f"Examples (packed: rows) per optimizer step. Default: {BATCH_SIZE}, or all if there are fewer.",
+        Range(1),
+        Trait.NEEDS,
+    ] = None
+    warmup_ratio: Annotated[
+        float, "Share of the steps over which the learning rate rises.", Range(0, 1), Trait.FREE
+    ] = 0.05
+    weight_decay: Annotated[float, "AdamW weight decay.", Range(0)] = 0.0
+    max_grad_norm: Annotated[float, "Gradients are clipped to this norm.", Range(1e-9)] = 1.0
+    optimizer: Annotated[
+        Optimizer | None,
+        "How AdamW keeps its moments. adamw: 8 bytes a trained weight; adamw-8bit: 2, by bitsandbytes; "
+        "paged-adamw-8bit: 2, moved to the host when a card is full. Default: that for mode full on cuda, else adamw.",
+        Trait.NEEDS,
+    ] = None
+    micro_batch: Annotated[
+        int | None,
+        "Examples computed at once. Default: as much of the batch as fits in memory, or 1 when packed; shrinks when "
+        "memory runs out.",
+        Range(1),
+        Panel.SPEED,
+        Trait.FREE | Trait.NEEDS,
+    ] = None
+    activation_checkpointing: Annotated[
+        bool | None,
+        "Compute what is inside a layer again in the backward pass: less memory, slower. Default: when it is needed.",
+        Trait.FREE | Trait.NEEDS,
+    ] = None
+    attention: Annotated[
+        Attention,
+        "What computes attention. auto: torch's own (sdpa), or what else the model has. sdpa, eager (plain products: "
+        "slow, with all weights in memory), flash-attention-2 (a package, and a card of compute capability "
+        f"{FLASH_CARD[0]}.{FLASH_CARD[1]} or more): that one, or the run is refused.",
+        Trait.NEEDS,
+    ] = "auto"
+    liger: Annotated[
+        bool, "Compute norms and MLPs by Liger's kernels. A package, for NVIDIA cards and the families that it knows."
+    ] = False
+    fp8: Annotated[
+        bool,
+        "With mode lora: multiply with the frozen weights in float8, by torchao; the adapter stays as it is. Needs a "
+        f"card of compute capability {FP8_CARD[0]}.{FP8_CARD[1]} or more.",
+    ] = False
+    unsloth: Annotated[
+        bool,
+        "Let Unsloth load the model and compute it, attention too. A package of its own environment, for NVIDIA cards; "
+        "with modes lora and qlora.",
+    ] = False
     full_ft_offload: Annotated[
         bool,
         "With mode full: keep weights, gradients and moments in the host's memory, 16 bytes a parameter, and bring the "
@@ -71,137 +211,48 @@ class TrainConfig:
         bool | None,
         "With several processes: each keeps a share of the weights in place of all (PyTorch's FSDP2); modes lora and "
         "full. Default: when accelerate was launched with --use_fsdp.",
-    ] = None
-    fp8: Annotated[
-        bool,
-        "With mode lora: multiply with the frozen weights in float8, by torchao; the adapter stays as it is. Needs a "
-        f"card of compute capability {FP8_CARD[0]}.{FP8_CARD[1]} or more.",
-    ] = False
-    attention: Annotated[
-        Attention,
-        "What computes attention. auto: torch's own (sdpa), or what else the model has. sdpa, eager (plain products: "
-        "slow, with all weights in memory), flash-attention-2 (a package, and a card of compute capability "
-        f"{FLASH_CARD[0]}.{FLASH_CARD[1]} or more): that one, or the run is refused.",
-    ] = "auto"
-    liger: Annotated[
-        bool, "Compute norms and MLPs by Liger's kernels. A package, for NVIDIA cards and the families that it knows."
-    ] = False
-    unsloth: Annotated[
-        bool,
-        "Let Unsloth load the model and compute it, attention too. A package of its own environment, for NVIDIA cards; "
-        "with modes lora and qlora.",
-    ] = False
-    lora_preset: Annotated[
-        LoraPreset | None,
-        f"The rank by name: {', '.join(f'{name} {rank}' for name, rank in LORA_RANKS.items())}. Default: none.",
-    ] = None
-    rank: Annotated[
-        int | None,
-        f"LoRA rank: higher learns more and needs more memory. Default: {RANK}, or from --lora-preset.",
-        Range(1),
-    ] = None
-    alpha: Annotated[
-        float | None,
-        "LoRA alpha, the adapter's strength times the rank. Default: 2 × rank; with --rslora 8.",
-        Range(1e-6),
-    ] = None
-    dropout: Annotated[float, "LoRA dropout, 0 to 1.", Range(0, 0.999)] = 0.0
-    rslora: Annotated[bool, "Strength alpha / √rank in place of alpha / rank, so that high ranks learn as fast."] = (
-        False
-    )
-    dora: Annotated[bool, "Train the length of each weight row apart from its direction: slower, closer to full."] = (
-        False
-    )
-    target_modules: Annotated[
-        str, "Layers that get an adapter: all-linear (all but the head), or names such as q_proj,v_proj."
-    ] = ALL_LINEAR
-    init: Annotated[
-        Init,
-        "How the adapter starts. default: as if it were not there. orthogonal: the same with orthogonal factors. "
-        "pissa, pissa_niter_16 (faster), olora: from the largest part of the base weights. loftq, for mode qlora: from "
-        "what 4 bits lose of them.",
-    ] = "default"
-    learning_rate: Annotated[
-        float | None,
-        "Peak learning rate. Default: from the width of the model; of preference methods "
-        + ", ".join(f"{method} {value:g}" for method, value in RATES.items())
-        + ", as in the papers.",
-        Range(1e-12, 10),
-    ] = None
-    batch_size: Annotated[
-        int | None,
-        f"Examples (packed: rows) per optimizer step. Default: {BATCH_SIZE}, or all if there are fewer.",
-        Range(1),
-    ] = None
-    micro_batch: Annotated[
-        int | None,
-        "Examples computed at once. Default: as much of the batch as fits in memory, or 1 when packed; shrinks when "
-        "memory runs out.",
-        Range(1),
-    ] = None
-    activation_checkpointing: Annotated[
-        bool | None,
-        "Compute what is inside a layer again in the backward pass: less memory, slower. Default: when it is needed.",
-    ] = None
-    max_length: Annotated[
-        int | None,
-        f"Longest example in tokens; longer ones are cut at the end. Default: {MAX_LENGTH}; with --reasoning-trace "
-        f"{TRACE_LENGTH}.",
-        Range(8),
-    ] = None
-    reasoning_trace: Annotated[
-        bool, "Learn to think first: only rows with a <think> … </think> of --min-trace to --max-trace tokens are used."
-    ] = False
-    min_trace: Annotated[int, "Shortest reasoning trace in tokens.", Range(0)] = 8
-    max_trace: Annotated[int, "Longest reasoning trace in tokens.", Range(1)] = TRACE_LENGTH
-    packing: Annotated[
-        bool,
-        "Let short examples share rows of max_length tokens, without seeing each other; batch_size and micro_batch then"
-        " count rows, so a step learns from more examples.",
-    ] = False
-    train_on: Annotated[TrainOn, "Which tokens are learned: all assistant turns, the last one only, or all text."] = (
-        "assistant"
-    )
-    columns: Annotated[str, "Names of the data's columns, ours first: prompt=question,completion=reply."] = ""
-    warmup_ratio: Annotated[float, "Share of the steps over which the learning rate rises.", Range(0, 1)] = 0.05
-    weight_decay: Annotated[float, "AdamW weight decay.", Range(0)] = 0.0
-    optimizer: Annotated[
-        Optimizer | None,
-        "How AdamW keeps its moments. adamw: 8 bytes a trained weight; adamw-8bit: 2, by bitsandbytes; "
-        "paged-adamw-8bit: 2, moved to the host when a card is full. Default: that for mode full on cuda, else adamw.",
-    ] = None
-    max_grad_norm: Annotated[float, "Gradients are clipped to this norm.", Range(1e-9)] = 1.0
-    seed: Annotated[int, "Seed of the adapter's start and of the data order.", Range(0, 2**32 - 1)] = 42
-    dtype: Annotated[DType, "Number format of the base weights while training. auto: bfloat16 where it is fast."] = (
-        "auto"
-    )
-    checkpoint_every: Annotated[int, "Steps between checkpoints.", Range(1)] = 100
-    keep_checkpoints: Annotated[int, "How many checkpoints to keep; the best one is kept besides.", Range(1)] = 2
-    checkpoint_minutes: Annotated[float, "Minutes after which a checkpoint is due as well.", Range(1e-6)] = 15.0
-    eval_data: Annotated[str | None, "A file of examples to evaluate on. Default: none, or from --held-out."] = None
-    held_out: Annotated[
-        float | None,
-        "Share of the different conversations to hold out for evaluation, such as 0.05. Default: none.",
-        Range(1e-9, 0.999999),
+        Trait.FREE,
     ] = None
     eval_every: Annotated[
-        int | None, f"Steps between evaluations. Default: steps ÷ {EVALUATIONS}, if there is evaluation data.", Range(1)
+        int | None,
+        f"Steps between evaluations. Default: steps ÷ {EVALUATIONS}, if there is evaluation data.",
+        Range(1),
+        Panel.UNATTENDED,
+        Trait.FREE,
     ] = None
     patience: Annotated[
-        int | None, "Stop after so many evaluations in a row without a better loss. Default: never.", Range(1)
+        int | None,
+        "Stop after so many evaluations in a row without a better loss. Default: never.",
+        Range(1),
+        Trait.FREE,
     ] = None
+    checkpoint_every: Annotated[int, "Steps between checkpoints.", Range(1), Trait.FREE] = 100
+    keep_checkpoints: Annotated[
+        int, "How many checkpoints to keep; the best one is kept besides.", Range(1), Trait.FREE | Trait.NEEDS
+    ] = 2
+    checkpoint_minutes: Annotated[
+        float, "Minutes after which a checkpoint is due as well.", Range(1e-6), Trait.FREE
+    ] = 15.0
     max_skipped: Annotated[
         int,
         "Updates that may be skipped because a loss or gradient is not a finite number, before the run fails.",
         Range(0),
+        Trait.FREE,
     ] = 5
-    max_temp: Annotated[float, "Pause between steps while the graphics card is hotter than this, in °C.", Range(1)] = (
-        88.0
-    )
-    cooldown: Annotated[float, "Shortest such pause, in seconds.", Range(0)] = 30.0
-    disk_wait: Annotated[float, "Minutes to wait for room on a full disk before the run fails.", Range(0)] = 30.0
+    max_temp: Annotated[
+        float, "Pause between steps while the graphics card is hotter than this, in °C.", Range(1), Trait.FREE
+    ] = 88.0
+    cooldown: Annotated[float, "Shortest such pause, in seconds.", Range(0), Trait.FREE] = 30.0
+    disk_wait: Annotated[
+        float, "Minutes to wait for room on a full disk before the run fails.", Range(0), Trait.FREE
+    ] = 30.0
+    output: Annotated[
+        str, "Folder for the adapter and the run's records.", Panel.OUTPUT, Trait.FREE | Trait.NEEDS | Trait.LOCAL
+    ] = "output"
     report_to: Annotated[
-        str, "Trackers: auto (those installed), none, or names of tensorboard, wandb, mlflow, trackio, with commas."
+        str,
+        "Trackers: auto (those installed), none, or names of tensorboard, wandb, mlflow, trackio, with commas.",
+        Trait.FREE | Trait.LOCAL,
     ] = "auto"
 
     @property

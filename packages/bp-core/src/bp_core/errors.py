@@ -8,6 +8,7 @@ from this file.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from .redact import redact
@@ -25,6 +26,7 @@ class BackpropagateError(Exception):
     exit_code: ClassVar[int] = 2
     run: str | None = None  # the id of the run in which it was raised
     kept: str | None = None  # what was finished before it, and stands: the exit code is then PARTLY_DONE
+    result: Mapping[str, Any] = MappingProxyType({})  # what the command found out all the same, for --json
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)

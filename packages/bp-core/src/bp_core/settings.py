@@ -1,6 +1,6 @@
-"""Settings classes: frozen dataclasses whose fields have help, a range and a default; checked when one is made.
+"""Settings classes: frozen dataclasses whose fields have help, a default, and what else is true of them beside it.
 
-Command line, environment and docs derive from them.
+Values are checked when one is made. Command line, environment, docs, lock and model card derive from the fields.
 """
 
 from __future__ import annotations
@@ -8,22 +8,54 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from enum import Flag, StrEnum, auto
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from .errors import BadValue
+
+T = TypeVar("T")
+
+
+class Panel(StrEnum):
+    """The groups in which the command line and the docs show settings, in this order.
+
+    One stands beside the first of its settings, and holds for those after it.
+    """
+
+    MODEL = "Model"
+    DATA = "Data"
+    METHOD = "Method"
+    STAGES = "Stages"
+    ADAPTER = "Adapter"
+    OPTIMIZER = "Optimizer"
+    SPEED = "Memory and speed"
+    UNATTENDED = "Unattended"
+    OUTPUT = "Output"
+
+
+class Trait(Flag):
+    """What else is true of a setting. One without any changes what is learned, and may be told to anybody."""
+
+    NONE = 0
+    FREE = auto()  # a run may go on with another value: nothing learned depends on it, or only through another setting
+    NEEDS = auto()  # memory, disk or time depend on it: estimate-vram asks for it
+    LOCAL = auto()  # it names something of this machine or of the user's own: a model card leaves it out
+    MERGED = auto()  # adapters are merged, and their losses compared, only where it is the same
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One field of a settings class, as the command line and the docs need it."""
+    """One field of a settings class, with all that is declared beside it."""
 
     name: str
     type: Any
     default: Any
     help: str
-    range: Range | None = None
+    range: Range | None
+    panel: Panel | None
+    traits: Trait
 
 
 @dataclass(frozen=True)
@@ -58,11 +90,26 @@ class Clash:
 def settings(config: type) -> Iterator[Setting]:
     """The fields of a settings class with type, default and help."""
     hints = get_type_hints(config, include_extras=True)
+    panel = None
     for field in dataclasses.fields(config):
         hint = hints[field.name]
         assert get_origin(hint) is Annotated, f"{config.__name__}.{field.name} has no help"
-        kind, text, *rest = get_args(hint)
-        yield Setting(field.name, kind, field.default, text, next((r for r in rest if isinstance(r, Range)), None))
+        kind, text, *marks = get_args(hint)
+        panel = _first(Panel, marks) or panel
+        traits = _first(Trait, marks) or Trait.NONE
+        yield Setting(field.name, kind, field.default, text, _first(Range, marks), panel, traits)
+
+
+def names(config: type, traits: Trait = Trait.NONE) -> list[str]:
+    """The names of a class's settings that have all of `traits`."""
+    return [setting.name for setting in settings(config) if traits in setting.traits]
+
+
+def idle(values: Mapping[str, Any], clashes: Iterable[Clash]) -> set[str]:
+    """The settings that have no effect beside these values, and so must stay at their default."""
+    return {
+        clash.changed for clash in clashes if clash.changed and clash.wrong(*(values.get(name) for name in clash.names))
+    }
 
 
 def check(config: Any, clashes: Iterable[Clash] = ()) -> None:
@@ -87,16 +134,20 @@ def check(config: Any, clashes: Iterable[Clash] = ()) -> None:
         raise BadValue("; ".join(problems.values()) + ".")
 
 
-def known(names: Iterable[str], config: type) -> None:
+def known(given: Iterable[str], config: type) -> None:
     """Raise BadValue for names that are no field of `config`, suggesting the nearest one."""
     fields = [setting.name for setting in settings(config)]
     problems = []
-    for name in names:
+    for name in given:
         if name not in fields:
             near = difflib.get_close_matches(name, fields, 1)
             problems.append(f"there is no setting {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
     if problems:
         raise BadValue("; ".join(problems))
+
+
+def _first(kind: type[T], marks: Iterable[object]) -> T | None:
+    return next((mark for mark in marks if isinstance(mark, kind)), None)
 
 
 def _wrong_type(setting: Setting, value: object) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from bp_core.settings import Clash, Range, check
+from bp_core.settings import Clash, Panel, Range, Trait, check
 
 Merge = Literal["slao", "sequential", "linear", "ties", "dare"]
 Schedule = Literal["inverse-sqrt", "inverse", "constant"]
@@ -24,6 +24,8 @@ class MultiRunConfig:
         int | None,
         "Cut the one data set into so many stages, drawn at random. Default: each data set is one stage, in order.",
         Range(2),
+        Panel.STAGES,
+        Trait.FREE,
     ] = None
     merge: Annotated[
         Merge,
@@ -49,15 +51,17 @@ class MultiRunConfig:
         float,
         "Rows of earlier stages to learn again with each stage: so many for each row of its own. 0: none.",
         Range(0, 10),
+        Trait.FREE,
     ] = 0.0
     rate_decay: Annotated[
-        float, "The learning rate of a stage, as a multiple of that of the one before.", Range(1e-6, 1)
+        float, "The learning rate of a stage, as a multiple of that of the one before.", Range(1e-6, 1), Trait.FREE
     ] = 1.0
     gate: Annotated[
         float | None,
         "Keep the earlier adapter when a stage would raise the mean loss of earlier stages by more than this, in nats "
         "a token. Default: every stage is merged.",
         Range(0),
+        Trait.FREE,
     ] = None
 
     def __post_init__(self) -> None:

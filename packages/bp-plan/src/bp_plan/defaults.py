@@ -5,35 +5,66 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
+from bp_core import backends
 from bp_core.choices import PAIRED, Optimizer
 from bp_core.config import BATCH_SIZE, BETAS, EPOCHS, EVALUATIONS, GAMMA, RATES, TrainConfig
 from bp_core.process_group import launched
 
-from .rows import Rows
+from .rows import Room, Rows
 
 
-def sharing(config: TrainConfig) -> tuple[bool, str]:
-    """Whether processes share the weights out, and why; accelerate's launcher can ask for it too."""
-    if config.shard is not None:
-        return config.shard, "as set"
+@dataclass(frozen=True)
+class MachineSettings:
+    """Settings in which nothing is open any more that the machine alone decides; `why` says how it did."""
+
+    config: TrainConfig
+    room: Room
+    why: Mapping[str, str]
+
+
+def for_machine(config: TrainConfig, room: Room) -> MachineSettings:
+    """Decide backend, shard and optimizer. Raises BadValue for what does not go with them."""
+    why = {}
+    if config.backend == "auto":
+        why["backend"] = f"auto: the first of {', '.join(backends.PREFERRED)} that runs here"
+    if config.dtype != "auto":
+        room = replace(room, dtype=config.dtype)
+    settled = replace(config, backend=room.device)
+    if config.shard is None:
+        shard, why["shard"] = sharing()
+        settled = replace(settled, shard=shard)
+    if config.optimizer is None:
+        name, why["optimizer"] = optimizer(settled)
+        settled = replace(settled, optimizer=name)
+    return MachineSettings(settled, room, why)
+
+
+def sharing() -> tuple[bool, str]:
+    """Whether processes share the weights out, and why: accelerate's launcher can ask for it."""
     if os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true") and launched().size > 1:
         return True, "accelerate was launched with --use_fsdp"
     return False, "the default"
 
 
-def optimizer(config: TrainConfig, backend: str) -> tuple[Optimizer, str]:
+def optimizer(config: TrainConfig) -> tuple[Optimizer, str]:
     """What holds AdamW's moments, and why: those of an adapter are small, those of all weights are not."""
-    if config.optimizer:
-        return config.optimizer, "as set"
     if config.full_ft_offload:
         return "adamw", "full_ft_offload keeps the moments on the host"
-    if config.mode == "full" and sharing(config)[0]:
+    if config.mode == "full" and config.shard:
         return "adamw", "shard: every process has a share of the moments"
-    if config.mode == "full" and backend == "cuda":
+    if config.mode == "full" and config.backend == "cuda":
         return "paged-adamw-8bit", "mode full on a card: moments in 8 bits, which may move to the host"
     return "adamw", "the default"
+
+
+def dtype(config: TrainConfig, room: Room) -> tuple[str, str]:
+    """The number format that auto means, and why."""
+    if config.mode == "full":
+        return "auto", "auto: trained weights in float32 on the host, in bfloat16 on a card"
+    return room.dtype, "the default" if room.dtype == "auto" else "auto: what this device multiplies fast"
 
 
 def alpha(config: TrainConfig) -> tuple[float, str]:

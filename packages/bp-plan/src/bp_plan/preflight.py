@@ -12,9 +12,8 @@ from typing import Any
 from bp_core.recipe import Recipe
 from bp_core.units import duration, gigabytes
 
-from .architecture import Architecture
 from .memory import GIB, Estimate, checkpoint
-from .micro_batch import Cut
+from .micro_batch import StepPlan
 
 # Bits a weight of a GGUF in q4_k_m, embeddings included; measured on exports of SmolLM2-135M and llama.cpp's tables.
 _Q4_K_M_BITS = 4.9
@@ -94,14 +93,13 @@ class Preflight:
         return "Time: not known yet." if self.seconds is None else f"Time: about {duration(self.seconds)}."
 
 
-def preflight(
-    recipe: Recipe, model: Architecture | None, cut: Cut, free: int | None, download: Path | None
-) -> Preflight:
-    """What `recipe` needs, cut so. `download`: where the base will be stored, if it is not here yet."""
+def preflight(recipe: Recipe, step: StepPlan, download: Path | None) -> Preflight:
+    """What `recipe` needs, with such a step. `download`: where the base will be stored, if it is not here yet."""
+    model = step.model
     written: list[tuple[Path, str, int]] = []
     later: dict[str, int] = {}
     if model:
-        trained, each = checkpoint(model, cut.setup)
+        trained, each = checkpoint(model, step.setup)
         written.append((Path(recipe.output), "checkpoints", (recipe.keep_checkpoints + 2) * each))
         written.append((Path(recipe.output), "model" if recipe.mode == "full" else "adapter", trained))
         if download:
@@ -109,7 +107,7 @@ def preflight(
         small = int(model.parameters * _Q4_K_M_BITS / 8)
         later = {"merged": 2 * model.parameters, "gguf f16": 2 * model.parameters, "gguf q4_k_m": small}
     checked = model is not None and model.known
-    return Preflight(cut.estimate, free, cut.fits, checked, _volumes(written), later, None)
+    return Preflight(step.estimate, step.free, step.fits, checked, _volumes(written), later, None)
 
 
 def _volumes(written: list[tuple[Path, str, int]]) -> tuple[Disk, ...]:

@@ -1,4 +1,4 @@
-"""How large the rows of a data set are."""
+"""How large the rows of a data set are, and the room there is for them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,23 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate
 
+from bp_core.rail import Probe
+
 from .memory import Load
+
+
+@dataclass(frozen=True)
+class Room:
+    """Where training happens: the kind of device, its free bytes (None: not known), its fast number format."""
+
+    device: str
+    free: int | None
+    dtype: str
+
+    @classmethod
+    def of(cls, backend: str, probe: Probe) -> Room:
+        """The room on a machine that a rail has looked at."""
+        return cls(backend, probe.free or None, probe.dtype or "auto")
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,11 @@ from bp_core.folders import digest, write_json
 from bp_core.rail import Probe
 from bp_core.recipe import Recipe
 from bp_core.redact import redact_all
-from bp_core.settings import settings
+from bp_core.settings import names
 
 LOCK_FILE = "run.lock"
 _VERSION = 1
 _OTHER_BITS = "the result may differ in its last bits from that of a run that was never interrupted"
-_PATHS = ("model", "output", "eval_data")  # settings that may be a path, kept such that the working folder is no matter
 
 
 @dataclass(frozen=True)
@@ -66,14 +65,15 @@ class Lock:
 
 def pinned(config: TrainConfig, recipe: Recipe) -> dict[str, Any]:
     """The settings with every computed value written out, so that a newer version cannot compute it otherwise."""
-    names = {setting.name for setting in settings(TrainConfig)}
-    resolved = {name: value for name, value in dataclasses.asdict(recipe).items() if name in names}
-    # In a recipe 0 and "" are what is left out; the setting for it is None.
-    computed = {name: value for name, value in resolved.items() if value or getattr(config, name) is not None}
-    places = {
-        name: str(Path(computed[name]).resolve()) for name in ("model", "output") if Path(computed[name]).is_dir()
-    }
-    return {**dataclasses.asdict(config), **computed, **places, "epochs": None, "lora_preset": None}
+    pinned = dataclasses.asdict(config)
+    for name in names(TrainConfig):
+        # In a recipe 0 and "" are what is left out; the setting for it is None.
+        if getattr(recipe, name) or pinned[name] is not None:
+            pinned[name] = getattr(recipe, name)
+    for name in ("model", "output"):
+        if Path(pinned[name]).is_dir():
+            pinned[name] = str(Path(pinned[name]).resolve())
+    return pinned | {"epochs": None, "lora_preset": None}
 
 
 def surroundings(then: Lock, now: Lock) -> list[str]:

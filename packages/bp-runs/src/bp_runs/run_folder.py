@@ -11,20 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bp_core.config import TrainConfig
 from bp_core.errors import BadValue, CheckpointUnusable, NothingToResume, ResumeMismatch
 from bp_core.examples import Sample
 from bp_core.folders import write_json, writing
 from bp_core.recipe import Recipe
 from bp_core.redact import redact_all
+from bp_core.settings import Trait, names
 
 RUN_FILE = "run.json"
 NEWEST = "newest"  # in place of an id: the newest run that has not finished
-# What may differ between a run and its continuation, because what is learned does not depend on it.
-_FREE = {
-    "why", "output", "micro_batch", "checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "eval_data",
-    "eval_every", "activation_checkpointing", "patience", "max_skipped", "max_temp", "cooldown", "disk_wait",
-    "shard",
-}  # fmt: skip
 _STAMP = "%Y%m%d-%H%M%S"
 
 
@@ -91,8 +87,8 @@ def find(output: Path, which: str) -> RunFolder:
     if not found_all:
         raise NothingToResume(f"there is no run {which!r}.", where=str(output / "runs"))
     if len(found_all) > 1:
-        names = ", ".join(folder.id for folder in found_all)
-        raise BadValue(f"several runs begin with {which!r}: {names}.", fix="Give more of the id.")
+        ids = ", ".join(folder.id for folder in found_all)
+        raise BadValue(f"several runs begin with {which!r}: {ids}.", fix="Give more of the id.")
     return found_all[0]
 
 
@@ -113,7 +109,8 @@ def continued(
         recipe = dataclasses.replace(recipe, warmup_steps=before["warmup_steps"])
     if facts["base"] == record["facts"].get("base"):
         recipe = dataclasses.replace(recipe, model=before["model"])
-    changed = _changes(record, recipe, facts, _FREE | ({"steps"} if extended else set()))
+    free = {"why", *names(TrainConfig, Trait.FREE), *(["steps"] if extended else [])}
+    changed = _changes(record, recipe, facts, free)
     if changed and not allow_changes:
         raise ResumeMismatch("; ".join(changed) + ".", where=str(folder.path))
     return recipe, changed
@@ -132,8 +129,8 @@ def settings_of(folder: RunFolder) -> tuple[dict[str, Any], str]:
 
 def _changes(record: Mapping[str, Any], recipe: Recipe, facts: Mapping[str, Any], free: set[str]) -> list[str]:
     now, then = dataclasses.asdict(recipe), record["recipe"]
-    names = sorted(name for name in now.keys() - free if now[name] != then.get(name))
-    changed = [f"{name} was {then.get(name)!r}, is {now[name]!r}" for name in names]
+    other = sorted(name for name in now.keys() - free if now[name] != then.get(name))
+    changed = [f"{name} was {then.get(name)!r}, is {now[name]!r}" for name in other]
     return changed + [f"the {name} changed" for name in facts if facts[name] != record["facts"].get(name)]
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -15,6 +16,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from .. import __version__
+from ..hints import command as command_line
+from .command import Command
 from .exit_codes import exit_code_of
 
 # A command's name, then its module and function.
@@ -42,6 +45,11 @@ _COMMANDS = {
 }
 _DATA = {"show": "data.show", "check": "data.check", "split": "data.split", "convert": "data.convert"}
 _OLLAMA = {"register": "ollama.register", "list": "ollama.list_models", "rm": "ollama.rm"}
+_FIRST_STEPS = (
+    ("See the whole way once:", "quickstart", ""),
+    ("Train on your data:    ", "train", "--data my_data.jsonl"),
+    ("Talk to the result:    ", "chat", "output"),
+)
 
 
 class Listed(TyperCommand):
@@ -59,8 +67,11 @@ class Listed(TyperCommand):
     def loaded(self) -> Any:
         function = getattr(import_module(f".{self.module}", __package__), self.function)
         app = typer.Typer(add_completion=False)
-        app.command(self.name, cls=vars(function).get("parsed_by", TyperCommand))(function)
-        return typer.main.get_command(app)
+        app.command(self.name, cls=vars(function).get("parsed_by", Command))(function)
+        command: Any = typer.main.get_command(app)
+        for parameter in command.params:
+            parameter.show_envvar = False  # docs/cli.md has the variables
+        return command
 
 
 class Commands(TyperGroup):
@@ -79,14 +90,42 @@ class Commands(TyperGroup):
             return command
         return command.described() if self._lists else command.loaded()
 
+    def get_params(self, ctx: Any) -> Any:
+        """The options of the group. None may come from the environment: it would replace every command."""
+        options: Any = super().get_params(ctx)
+        for option in options:
+            option.allow_from_autoenv = False
+        return options
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """A group by itself shows its help."""
+        return super().parse_args(ctx, args or ["--help"])
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
+        with self._listing():
+            super().format_help(ctx, formatter)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        with self._listing():
+            return super().shell_complete(ctx, incomplete)
+
+    @contextmanager
+    def _listing(self) -> Iterator[None]:
+        """Commands are named with their help, and not loaded."""
         self._lists = True
-        super().format_help(ctx, formatter)
+        yield
         self._lists = False
 
 
 class Backprop(Commands):
     table = _COMMANDS
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """`backprop` by itself also says how to begin."""
+        if not args:
+            lines = [f"{what}  {command_line(verb, rest)}" for what, verb, rest in _FIRST_STEPS]
+            self.epilog = "\n".join(lines)
+        return super().parse_args(ctx, args)
 
 
 class Data(Commands):
@@ -101,9 +140,8 @@ app = typer.Typer(
     name="backprop",
     cls=Backprop,
     help="Fine-tune a language model on your own machine and hand over a file that runs.",
-    add_completion=False,
     pretty_exceptions_enable=False,
-    context_settings={"auto_envvar_prefix": "BACKPROPAGATE"},
+    context_settings={"auto_envvar_prefix": "BACKPROPAGATE", "help_option_names": ["-h", "--help"]},
 )
 app.add_typer(
     typer.Typer(cls=Data, help="Check a data file, look at it as the model will, split it, convert it."), name="data"

@@ -30,13 +30,15 @@ from ..models import locate
 from ..progress import Screen
 from . import tables
 from .data_check_tables import show_check
-from .options import Columns, Json, option, with_options
+from .options import Columns, Json, option, presets, with_options
 from .quiet import quiet_libraries
 
 
 def show(
     file: Annotated[str, typer.Argument(help="The data file.")],
-    model: Annotated[str, typer.Option(help="The model whose tokenizer and chat template to use.")] = TrainConfig.model,
+    model: Annotated[
+        str, typer.Option(help="The model whose tokenizer and chat template to use.", autocompletion=presets)
+    ] = TrainConfig.model,
     rows: Annotated[int, typer.Option("--rows", "-n", help="How many rows.", min=1)] = 3,
     skip: Annotated[int, typer.Option(help="Leave out the first so many.", min=0)] = 0,
     columns: Columns = TrainConfig.columns,

@@ -26,17 +26,20 @@ from ..models.targets import target as find_target
 from ..progress import Screen
 from . import tables
 from .evaluation_tables import show_comparison, show_evaluation, show_tasks
-from .options import Columns, Json, with_options
+from .options import Columns, Json, run_ids, with_options
 from .quiet import quiet_libraries
 
-_TARGET = "A run's id, an output, adapter or model folder, or a model name."
+Trained = Annotated[
+    str,
+    typer.Argument(help="A run's id, an output, adapter or model folder, or a model name.", autocompletion=run_ids),
+]
 _DATA = "Rows with the right answers. Default: those that the run held out."
 
 
 @with_options(EvalConfig)
 def evaluate(
     settings: dict[str, Any],
-    target: Annotated[str, typer.Argument(help=_TARGET)],
+    target: Trained,
     data: Annotated[str | None, typer.Option(help=_DATA)] = None,
     columns: Columns = TrainConfig.columns,
     json: Json = False,
@@ -54,14 +57,16 @@ def evaluate(
             return held_out.given(tokenizer, data, _reading(subject, columns), config.samples, screen.notify)
 
         found = measure(subject, rows, config, screen.notify)
-    tables.print_json(found.as_dict()) if json else show_evaluation(found)
-    gates.require(found.gates)
+    if not json:
+        show_evaluation(found)
+    with tables.result(found.as_dict(), json):
+        gates.require(found.gates)
 
 
 @with_options(CompareConfig)
 def compare(
     settings: dict[str, Any],
-    target: Annotated[str, typer.Argument(help=_TARGET)],
+    target: Trained,
     prompt: Annotated[list[str] | None, typer.Option(help="A message to answer; may be repeated.")] = None,
     data: Annotated[str | None, typer.Option(help=f"{_DATA[:-1]}, or else some that it was trained on.")] = None,
     columns: Columns = TrainConfig.columns,
@@ -92,7 +97,7 @@ def compare(
 @with_options(HarnessConfig)
 def lm_eval(
     settings: dict[str, Any],
-    target: Annotated[str, typer.Argument(help=_TARGET)],
+    target: Trained,
     tasks: Annotated[str, typer.Argument(help="Names of tasks, or YAML files that describe some, with commas.")],
     json: Json = False,
 ) -> None:

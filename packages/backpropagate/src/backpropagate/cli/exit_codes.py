@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from typer.exceptions import TyperException
@@ -19,21 +21,25 @@ from bp_core.units import short
 
 
 def exit_code_of(app: Callable[..., Any], arguments: Sequence[str]) -> int:
-    """Run the command line; print an error as message, place and fix, never as a traceback."""
+    """Run the command line; tell an error as message, place and fix, never as a traceback.
+
+    With --json it is told as JSON on stdout, too.
+    """
+    as_json = "--json" in arguments
     try:
-        code: int = app(args=list(arguments) or ["--help"], prog_name="backprop", standalone_mode=False) or 0
-        return _stopped() if code == Interrupted.exit_code else code
+        code: int = app(args=list(arguments), prog_name="backprop", standalone_mode=False) or 0
+        return _stopped(as_json) if code == Interrupted.exit_code else code
     except KeyboardInterrupt:  # in the moment before typer would turn it into that exit code, or after
-        return _stopped()
+        return _stopped(as_json)
     except TyperException as usage:
-        _say(BadValue(_with_nearest(usage.format_message())))
+        _say(BadValue(_with_nearest(usage.format_message())), as_json)
         return BadValue.exit_code
     except BackpropagateError as error:
         if launched().rank == 0 or not isinstance(error, Interrupted):  # which all of them are: one says so
-            _say(error)
+            _say(error, as_json)
         return PARTLY_DONE if error.kept else error.exit_code
     except Exception as error:  # noqa: BLE001 - the border to the user
-        _say_bug(error)
+        _say_bug(error, as_json)
         return 2
 
 
@@ -46,17 +52,27 @@ def _with_nearest(message: str) -> str:
     return f"{message} Did you mean {near[0]!r}?" if near else message
 
 
-def _stopped() -> int:
+def _stopped(as_json: bool) -> int:
     """Ctrl-C where there was nothing to save."""
     print("\nStopped.", file=sys.stderr)
+    if as_json:
+        _print(Interrupted("stopped.", fix="Nothing was begun; give the command again.").as_dict())
     return Interrupted.exit_code
 
 
-def _say(error: BackpropagateError) -> None:
+def _say(error: BackpropagateError, as_json: bool) -> None:
     run = f"\n  run: {error.run}" if error.run else ""
     kept = f"\n  done before: {error.kept}" if error.kept else ""
     checks = _failed_checks(error.checks) if isinstance(error, NotProven) else ""
     print(f"\nerror {error.code}\n  {error}\n{checks}  fix: {error.fix}{kept}{run}", file=sys.stderr)
+    if as_json:
+        _print(error.as_dict(), error.result)
+
+
+def _print(error: Mapping[str, Any], result: Mapping[str, Any] = MappingProxyType({})) -> None:
+    """An error as JSON, with what the command found out all the same. Of several processes one prints."""
+    if launched().rank == 0:
+        print(json.dumps({**result, "error": error}, indent=2, ensure_ascii=False, default=str))
 
 
 def _failed_checks(checks: Sequence[Mapping[str, Any]]) -> str:
@@ -70,14 +86,14 @@ def _failed_checks(checks: Sequence[Mapping[str, Any]]) -> str:
     return "".join(lines)
 
 
-def _say_bug(error: Exception) -> None:
+def _say_bug(error: Exception, as_json: bool) -> None:
     """An error of ours: the traceback goes to a file."""
     with tempfile.NamedTemporaryFile(
         "w", prefix="backprop-", suffix=".txt", delete=False, encoding="utf-8", errors="replace"
     ) as file:
         file.write(redact("".join(traceback.format_exception(error))))
-    print(
-        f"\nThis is a mistake in Backpropagate: {type(error).__name__}: {redact(str(error))}\n"
-        f"  fix: report it with {file.name} and the output of `backprop info`.",
-        file=sys.stderr,
-    )
+    message = f"This is a mistake in Backpropagate: {type(error).__name__}: {redact(str(error))}"
+    fix = f"report it with {file.name} and the output of `backprop info`."
+    print(f"\n{message}\n  fix: {fix}", file=sys.stderr)
+    if as_json:
+        _print({"code": "BUG", "message": message, "where": file.name, "fix": fix})

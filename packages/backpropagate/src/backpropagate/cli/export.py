@@ -57,7 +57,9 @@ def verify(
     quiet_libraries()
     with Screen() as screen:
         parity = verify_file(Path(file), adapter, base, screen.notify)
-    tables.print_json({"file": file, **parity.as_dict()}) if json else tables.show_proof(parity)
-    if not parity.proven:
-        rows = [check.as_row() for check in parity.failures]
-        raise NotProven(f"{parity.verdict}.", where=file, fix=_VERIFY_FIX, checks=rows)
+    if not json:
+        tables.show_proof(parity)
+    with tables.result({"file": file, **parity.as_dict()}, json):
+        if not parity.proven:
+            rows = [check.as_row() for check in parity.failures]
+            raise NotProven(f"{parity.verdict}.", where=file, fix=_VERIFY_FIX, checks=rows)

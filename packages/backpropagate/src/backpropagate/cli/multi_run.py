@@ -13,7 +13,7 @@ from rich.table import Table
 
 from bp_core.config import TrainConfig
 from bp_core.errors import BadValue
-from bp_core.settings import settings
+from bp_core.settings import Panel, settings
 from bp_multirun.config import MultiRunConfig
 
 from ..hints import command, near
@@ -24,7 +24,7 @@ from ..multi_run.stage_data import sources
 from ..reports import document
 from ..trainer import Trainer
 from . import tables
-from .options import Json, with_options
+from .options import DryRun, Json, run_ids, with_options
 from .quiet import quiet_libraries
 
 
@@ -32,12 +32,20 @@ from .quiet import quiet_libraries
 def multi_run(
     settings: dict[str, Any],
     data: Annotated[
-        list[str] | None, typer.Option(help="The examples of a stage; given again, those of the next. As for train.")
+        list[str] | None,
+        typer.Option(
+            help="The examples of a stage; given again, those of the next. As for train.", rich_help_panel=Panel.DATA
+        ),
     ] = None,
     resume: Annotated[
-        str, typer.Option(help="Go on with a session as it was begun: its output folder, or the id of a stage's run.")
+        str,
+        typer.Option(
+            help="Go on with a session as it was begun: its output folder, or the id of a stage's run.",
+            rich_help_panel=Panel.UNATTENDED,
+            autocompletion=run_ids,
+        ),
     ] = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
+    dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
     """Train stage after stage and merge them into one adapter; again with one more --data it goes on from there."""
@@ -54,8 +62,10 @@ def multi_run(
         _show_plans(config, multi, data, json)
         return
     done = run_stages(config, multi, data, Trainer)
-    tables.print_json(done.as_dict()) if json else _show(done)
-    done.require()
+    if not json:
+        _show(done)
+    with tables.result(done.as_dict(), json):
+        done.require()
 
 
 def _refuse_others(values: Mapping[str, Any], known: Mapping[str, Any], data: Sequence[str]) -> None:

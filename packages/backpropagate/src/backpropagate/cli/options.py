@@ -4,27 +4,44 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
-from typer.core import TyperCommand
 
+from bp_core.backends import rails
 from bp_core.config import TrainConfig
-from bp_core.settings import settings
+from bp_core.settings import Panel, Setting, settings
+from bp_plan.presets import PRESETS
+from bp_runs import history
+
+from .command import Command
+
+
+def presets() -> list[str]:
+    return list(PRESETS)
+
+
+def run_ids() -> list[str]:
+    """Newest first."""
+    return [entry.id for entry in history.entries()]
+
+
+# What the shell offers for a setting that names no choices.
+_OFFERED: dict[str, Callable[[], list[str]]] = {"model": presets, "backend": lambda: list(rails())}
 
 
 def with_options(
-    config: type, *left_out: str, also: tuple[type, ...] = ()
+    config: type, *left_out: str, also: tuple[type, ...] = (), parsed_by: type[Command] = Command
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command one option for each field of `config`, and of those in `also`; they arrive together as the
-    argument `settings`."""
+    argument `settings`. Help shows them by their panel, after the command's own. `parsed_by` reads its words."""
     fields = [setting for kind in (*also, config) for setting in settings(kind) if setting.name not in left_out]
     options = [
         inspect.Parameter(
             field.name,
             inspect.Parameter.KEYWORD_ONLY,
             default=field.default,
-            annotation=Annotated[field.type, typer.Option(help=field.help)],
+            annotation=Annotated[field.type, _declared(field, typer.Option, field.panel)],
         )
         for field in fields
     ]
@@ -39,8 +56,10 @@ def with_options(
         run.__doc__ = command.__doc__
         run.__name__ = command.__name__
         parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + options
+        parameters.sort(key=_place)
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in parameters}
+        run.__dict__["parsed_by"] = parsed_by
         return run
 
     return decorate
@@ -48,18 +67,23 @@ def with_options(
 
 def option(config: type, name: str, kind: Callable[..., Any] = typer.Option) -> Any:
     """One setting as an option or argument, for a command that does not take all of its class so."""
-    return kind(help=next(setting.help for setting in settings(config) if setting.name == name))
+    setting = next(setting for setting in settings(config) if setting.name == name)
+    return _declared(setting, kind, None)
 
 
-def parsed_by(kind: type[TyperCommand]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Let a class of its own read a command's words."""
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        command.__dict__["parsed_by"] = kind
-        return command
-
-    return decorate
+def _declared(setting: Setting, kind: Callable[..., Any], panel: Panel | None) -> Any:
+    return kind(help=setting.help, rich_help_panel=panel, autocompletion=_OFFERED.get(setting.name))
 
 
+def _place(parameter: inspect.Parameter) -> int:
+    """Where an option stands in the help: what has no panel comes first."""
+    panels = [mark.rich_help_panel for mark in get_args(parameter.annotation)[1:]]
+    return list(Panel).index(panels[0]) if panels and panels[0] else -1
+
+
+RunName = Annotated[str, typer.Argument(help="Id, unique beginning of one, or run folder.", autocompletion=run_ids)]
 Columns = Annotated[str, option(TrainConfig, "columns")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.", rich_help_panel=Panel.OUTPUT)]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would be done, and stop.", rich_help_panel=Panel.OUTPUT)
+]

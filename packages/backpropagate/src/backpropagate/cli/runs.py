@@ -25,10 +25,9 @@ from bp_runs.summary import STATUSES
 from ..replay import parsed
 from ..replay import replay as replay_run
 from . import tables
-from .options import Json
+from .options import Json, RunName, run_ids
 from .quiet import quiet_libraries
 
-RunName = Annotated[str, typer.Argument(help="Id, unique beginning of one, or run folder.")]
 _COLOURS = {"finished": "green", "failed": "red", "interrupted": "yellow", "running": "cyan", "paused": "cyan"}
 # What tells where and when a run was, not what it is.
 _OWN = ("id", "folder", "host", "pid", "pid_began", "started", "heartbeat", "exports", "recipe", "versions")
@@ -68,7 +67,9 @@ def show_run(run: RunName, json: Json = False) -> None:
 
 
 def diff_runs(
-    first: RunName, second: Annotated[str, typer.Argument(help="The other run.")], json: Json = False
+    first: RunName,
+    second: Annotated[str, typer.Argument(help="The other run.", autocompletion=run_ids)],
+    json: Json = False,
 ) -> None:
     """Show two runs side by side, only what differs: recipe, data, versions, results."""
     a, b = history.find(first), history.find(second)
@@ -84,7 +85,10 @@ def diff_runs(
 
 
 def replay(
-    run: Annotated[str, typer.Argument(help="Id, unique beginning of one, run folder, or run.lock file.")],
+    run: Annotated[
+        str,
+        typer.Argument(help="Id, unique beginning of one, run folder, or run.lock file.", autocompletion=run_ids),
+    ],
     set: Annotated[list[str] | None, typer.Option(help="A setting to change, as name=value; may be repeated.")] = None,
     json: Json = False,
 ) -> None:

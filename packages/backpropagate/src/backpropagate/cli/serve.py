@@ -15,14 +15,17 @@ from bp_runs import history
 
 from ..hints import command
 from . import tables
-from .options import Json, with_options
+from .options import Json, run_ids, with_options
 from .quiet import quiet_libraries
 
 
 @with_options(ServeConfig)
 def serve(
     settings: dict[str, Any],
-    target: Annotated[str, typer.Argument(help="A .gguf file, an output folder, or a run whose export it was.")],
+    target: Annotated[
+        str,
+        typer.Argument(help="A .gguf file, an output folder, or a run whose export it was.", autocompletion=run_ids),
+    ],
     json: Json = False,
 ) -> None:
     """Serve a GGUF over HTTP as OpenAI does, to this machine only, until Ctrl-C."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from bp_core.errors import BackpropagateError
 from bp_core.recipe import Recipe
 from bp_core.units import gigabytes, short
 from bp_export import Export, Parity
@@ -39,6 +41,18 @@ def print_json(value: Mapping[str, Any]) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
+@contextmanager
+def result(value: Mapping[str, Any], json: bool) -> Iterator[None]:
+    """Print the result as JSON, if it is asked for; where the block raises, it is printed together with the error."""
+    try:
+        yield
+    except BackpropagateError as error:
+        error.result = value
+        raise
+    if json:
+        print_json(value)
+
+
 def show_plan(plan: Plan) -> None:
     """The resolved recipe, each computed value with its reason, and what it will need."""
     console = Console()
@@ -65,8 +79,9 @@ def show_outlook(outlook: Outlook) -> None:
 def _recipe(recipe: Recipe, title: str) -> Table:
     table = Table("setting", "value", "why", title=title, title_justify="left")
     for field in dataclasses.fields(recipe):
-        if field.name != "why":
-            table.add_row(field.name, f"{getattr(recipe, field.name)}", recipe.why.get(field.name, "as set"))
+        value = getattr(recipe, field.name)
+        if field.name != "why" and value is not None:
+            table.add_row(field.name, f"{value}", recipe.why.get(field.name, "as set"))
     return table
 
 

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from bp_core.config import TrainConfig
 from bp_core.process_group import launched
-from bp_core.settings import settings as settings_of
+from bp_core.settings import Panel, Trait, names
 from bp_runs import run_folder
 from bp_runs.run_folder import NEWEST
 
@@ -19,22 +18,17 @@ from ..trainer import Trainer
 from ..training.planning import outlook
 from ..training.run import Run
 from . import tables
-from .options import Json, option, parsed_by, with_options
+from .command import Command
+from .options import DryRun, Json, option, run_ids, with_options
 from .quiet import quiet_libraries
 
 _EXTEND = "Extend it to so many steps; from there the learning rate is that of the longer run."
 _ALLOW = "Go on although data, model or settings changed."
 
-# The settings on which it depends what a run will need.
-_ESTIMATED = {
-    "output", "backend", "lora_preset", "rank", "dropout", "dora", "target_modules", "batch_size", "micro_batch",
-    "activation_checkpointing", "method", "max_length", "reasoning_trace", "packing", "dtype", "keep_checkpoints",
-    "mode", "optimizer", "init", "attention",
-}  # fmt: skip
-_NOT_ESTIMATED = {setting.name for setting in settings_of(TrainConfig)} - _ESTIMATED
+_NOT_ESTIMATED = set(names(TrainConfig)) - set(names(TrainConfig, Trait.NEEDS))
 
 
-class Resumable(TyperCommand):
+class Resumable(Command):
     """A command whose --resume may stand alone."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -44,16 +38,27 @@ class Resumable(TyperCommand):
         return super().parse_args(ctx, words)
 
 
-@parsed_by(Resumable)
-@with_options(TrainConfig)
+@with_options(TrainConfig, parsed_by=Resumable)
 def train(
     settings: dict[str, Any],
-    data: Annotated[str, typer.Option(help="The examples: a file, a folder, or owner/name:split on the hub.")],
+    data: Annotated[
+        str,
+        typer.Option(
+            help="The examples: a file, a folder, or owner/name:split on the hub.", rich_help_panel=Panel.DATA
+        ),
+    ],
     resume: Annotated[
-        str, typer.Option(help="Go on with a run: its id or the beginning of it, or nothing for the newest unfinished.")
+        str,
+        typer.Option(
+            help="Go on with a run: its id or the beginning of it, or nothing for the newest unfinished.",
+            rich_help_panel=Panel.UNATTENDED,
+            autocompletion=run_ids,
+        ),
     ] = "",
-    allow_changes: Annotated[bool, typer.Option("--allow-changes", help=_ALLOW)] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
+    allow_changes: Annotated[
+        bool, typer.Option("--allow-changes", help=_ALLOW, rich_help_panel=Panel.UNATTENDED)
+    ] = False,
+    dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
     """Train a LoRA adapter, or with --mode full all weights, on a file of examples."""
@@ -67,7 +72,7 @@ def train(
 
 
 def resume(
-    run: Annotated[str, typer.Argument(help="The run's id, or the beginning of it.")] = NEWEST,
+    run: Annotated[str, typer.Argument(help="The run's id, or the beginning of it.", autocompletion=run_ids)] = NEWEST,
     output: Annotated[str, typer.Option(help="The output folder that holds it.")] = TrainConfig.output,
     steps: Annotated[
         int | None,
@@ -93,7 +98,11 @@ def estimate_vram(
     model: Annotated[str, option(TrainConfig, "model", typer.Argument)],
     memory: Annotated[
         float | None,
-        typer.Option(help="Judge for a card with so many GiB free, not for this machine.", min=0.1),
+        typer.Option(
+            help="Judge for a card with so many GiB free, not for this machine.",
+            min=0.1,
+            rich_help_panel=Panel.SPEED,
+        ),
     ] = None,
     json: Json = False,
 ) -> None:

@@ -10,7 +10,10 @@ from typing import Any
 import yaml
 from huggingface_hub import ModelCardData, metadata_load, try_to_load_from_cache
 
+from bp_core.clashes import CLASHES
+from bp_core.config import TrainConfig
 from bp_core.redact import redact
+from bp_core.settings import Trait, idle, names
 from bp_core.units import gigabytes, short
 from bp_export.hub import Item
 from bp_plan.presets import of_hub_id
@@ -31,12 +34,6 @@ _WHAT = {
 }
 _LIBRARY = {"adapter": "peft", "model": "transformers", "gguf": "gguf", "gguf-lora": "gguf"}
 _RELATION = {"adapter": "adapter", "model": "finetune", "gguf": "quantized", "gguf-lora": "adapter"}
-# What of a recipe decides what is learned. Where it was done, and what may be a path, is nobody else's concern.
-_RECIPE = (
-    *("method", "mode", "steps", "batch_size", "max_length", "learning_rate", "warmup_steps", "optimizer"),
-    *("weight_decay", "max_grad_norm", "rank", "alpha", "dropout", "target_modules", "init", "dora", "rslora"),
-    *("beta", "gamma", "desirable_weight", "undesirable_weight", "packing", "train_on", "dtype", "seed"),
-)
 
 
 def card(parcel: Parcel, repo: str, *, samples: bool) -> list[Item]:
@@ -89,7 +86,7 @@ def _training(parcel: Parcel, samples: bool) -> list[Block]:
     blocks: list[Block] = [Heading("Training"), Table(("", ""), _facts(lock, record, history.summed(run)[0]))]
     blocks += run_report.curve(list(read_events(run.path)))
     blocks += _samples(run_report.answers_of(run)) if samples else []
-    return [*blocks, Heading("Recipe"), Table(("setting", "value"), _recipe(lock.recipe))]
+    return [*blocks, Heading("Recipe"), Table(("setting", "value"), recipe_rows(lock.recipe))]
 
 
 def _facts(lock: Lock, record: Mapping[str, Any], summary: Summary) -> list[tuple[str, str]]:
@@ -109,9 +106,10 @@ def _facts(lock: Lock, record: Mapping[str, Any], summary: Summary) -> list[tupl
     return [(name, value) for name, value in rows if value]
 
 
-def _recipe(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """0 and "" mean never and nothing."""
-    return [(name, str(recipe[name])) for name in _RECIPE if recipe.get(name)]
+def recipe_rows(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What decides what is learned. 0 and "" mean never and nothing."""
+    hidden = {"why", *names(TrainConfig, Trait.FREE), *names(TrainConfig, Trait.LOCAL), *idle(recipe, CLASHES)}
+    return [(name, str(value)) for name, value in recipe.items() if value and name not in hidden]
 
 
 def _samples(answers: list[dict[str, str]]) -> list[Block]:

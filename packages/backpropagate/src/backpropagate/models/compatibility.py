@@ -13,9 +13,11 @@ from bp_core.errors import BadValue, ModelTooLarge, ModelUnusable
 from bp_export.weights.merge import open_base
 from bp_export.weights.mlx import is_quantized
 from bp_plan.architecture import architecture
+from bp_plan.defaults import for_machine
 from bp_plan.memory import GIB, most_parameters
-from bp_plan.micro_batch import Room, setup_of
+from bp_plan.micro_batch import setup_of
 from bp_plan.presets import PRESETS
+from bp_plan.rows import Room
 
 from . import locate
 
@@ -78,8 +80,8 @@ def _ceiling(config: TrainConfig) -> str:
     probe = find(config.backend).probe()
     if config.full_ft_offload or not probe.free or config.backend not in ("cuda", "cpu"):
         return ""
-    dtype = (probe.dtype or "auto") if config.dtype == "auto" else config.dtype
-    most = most_parameters(setup_of(config, Room(config.backend, probe.free, dtype)), probe.free)
+    machine = for_machine(config, Room.of(config.backend, probe))
+    most = most_parameters(setup_of(machine.config, machine.room), probe.free)
     return f", and the {probe.free / GIB:.1f} GiB free here would hold about {most / 1e9:.1f} billion"
 
 

@@ -18,6 +18,7 @@ from bp_core.events import Notify, Watch
 from bp_core.folders import writable_folder, write_json
 from bp_core.process_group import launched
 from bp_core.rail import Job
+from bp_core.settings import Trait, names
 from bp_data import ChatTokenizer
 from bp_data.reading.files import Data, lasting
 from bp_eval.measures import losses
@@ -120,10 +121,10 @@ class _Session:
     def facts(self) -> dict[str, Any]:
         """What must stay the same for adapters to be merged, and losses to be compared."""
         recipe = self.plan.recipe
-        names = ("mode", "rank", "alpha", "rslora", "target_modules", "max_length", "train_on", "columns")
-        merging = dataclasses.asdict(self.multi)
-        kept = {name: merging[name] for name in ("merge", "init_a", "init_b", "schedule", "weight", "density")}
-        return {"base": locate.fingerprint(self.plan.base)} | {n: getattr(recipe, n) for n in names} | kept
+        same = {name: getattr(recipe, name) for name in names(TrainConfig, Trait.MERGED)}
+        free = names(MultiRunConfig, Trait.FREE)
+        same |= {name: value for name, value in dataclasses.asdict(self.multi).items() if name not in free}
+        return {"base": locate.fingerprint(self.plan.base)} | same
 
     def train(self, number: int, start: Path | None, folder: Path) -> Path:
         """A stage, or the rest of one that was begun."""
@@ -296,6 +297,6 @@ def _score(good: Sequence[Any], bad: Sequence[Any]) -> Score:
 
 def settings_of(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The settings of a session from those given together: of each stage's training, and of the merging."""
-    own = {field.name for field in dataclasses.fields(MultiRunConfig)}
+    own = names(MultiRunConfig)
     mine = {name: value for name, value in values.items() if name in own}
     return {name: value for name, value in values.items() if name not in own}, mine

@@ -13,37 +13,20 @@ import numpy as np
 from bp_core.backends import choose_rail
 from bp_core.choices import PAIRED
 from bp_core.config import BATCH_SIZE, TrainConfig
-from bp_core.rail import Probe
 from bp_core.recipe import Recipe
 from bp_data import Prepared
 from bp_data.preparing.packing import pairs
 from bp_plan import speed
-from bp_plan.architecture import architecture
+from bp_plan.defaults import MachineSettings, for_machine
 from bp_plan.memory import GIB
-from bp_plan.micro_batch import Room, cut
 from bp_plan.plan import Plan
 from bp_plan.preflight import Preflight, preflight
 from bp_plan.presets import PRESETS
 from bp_plan.recipe import resolve
-from bp_plan.rows import Rows, alike, rows_of
+from bp_plan.rows import Room, Rows, alike, rows_of
 
 from ..models import locate
 from ..models.compatibility import too_large
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a run will be: the rail's name, its device, the folder of the base, and what it takes to emulate a format
-    (Rail.slowdown)."""
-
-    backend: str
-    probe: Probe
-    base: Path
-    slowdown: float | None = None
-
-    @property
-    def room(self) -> Room:
-        return Room(self.backend, self.probe.free or None, self.probe.dtype or "auto")
 
 
 @dataclass(frozen=True)
@@ -60,17 +43,23 @@ class Outlook:
         return {**dataclasses.asdict(self), "preflight": self.preflight.as_dict()}
 
 
-def planned(config: TrainConfig, prepared: Prepared, place: Place, counts: Mapping[str, Any]) -> Plan:
-    """The plan for training on `prepared`."""
-    model = locate.description(place.base)
-    rows, name = _rows(prepared), locate.lasting_name(place.base)
-    recipe = resolve(config, rows, place.backend, model, _room(config, place.room))
+def planned(
+    machine: MachineSettings,
+    prepared: Prepared,
+    base: Path,
+    device: str,
+    counts: Mapping[str, Any],
+    slowdown: float | None,
+) -> Plan:
+    """The plan for training on `prepared`. `slowdown` is what it takes to emulate the number format (Rail.slowdown)."""
+    model, name = locate.description(base), locate.lasting_name(base)
+    rows = _rows(prepared)
+    recipe, step = resolve(machine, rows, model)
     tokens = recipe.steps * recipe.batch_size * rows.largest(len(rows)).tokens / len(rows)
-    expected = _preflight(config, recipe, model, (rows, _room(config, place.room)))
-    seconds = speed.seconds(place.probe.device, name, recipe, tokens)
-    expected = dataclasses.replace(expected, seconds=seconds, slowdown=place.slowdown)
-    remarks = (*locate.remarks(_called(config.model, name), model), *expected.warnings())
-    return Plan(recipe, place.probe.device, place.base, counts, expected, remarks)
+    seconds = speed.seconds(device, name, recipe, tokens)
+    expected = dataclasses.replace(preflight(recipe, step, None), seconds=seconds, slowdown=slowdown)
+    remarks = (*locate.remarks(_called(machine.config.model, name), model), *expected.warnings())
+    return Plan(recipe, device, base, counts, expected, remarks)
 
 
 def outlook(config: TrainConfig, memory: float | None) -> Outlook:
@@ -81,42 +70,20 @@ def outlook(config: TrainConfig, memory: float | None) -> Outlook:
     model, name, download = locate.shape(config.model)
     if memory is None:
         backend, rail, probe = choose_rail(config.backend)
-        room, device = Room(backend, probe.free or None, probe.dtype or "auto"), probe.device
+        room, device = Room.of(backend, probe), probe.device
         slowdown = rail.slowdown(config.dtype)
     else:
         slowdown = None
         backend = "cuda" if config.backend == "auto" else config.backend
         room, device = Room(backend, int(memory * GIB), "bfloat16"), f"{backend} with {memory:g} GiB free"
     length = config.length * (2 if config.method in PAIRED else 1)
-    rows, room = alike(config.batch_size or BATCH_SIZE, length), _room(config, room)
-    recipe = resolve(config, rows, backend, model, room)
-    expected = _preflight(config, recipe, model, (rows, room), download)
-    expected = dataclasses.replace(expected, slowdown=slowdown)
-    shape = architecture(model)
-    refused = too_large(config, shape.parameters) if shape else ""
+    rows = alike(config.batch_size or BATCH_SIZE, length)
+    recipe, step = resolve(for_machine(config, room), rows, model)
+    expected = dataclasses.replace(preflight(recipe, step, download), slowdown=slowdown)
+    refused = too_large(config, step.model.parameters) if step.model else ""
     remarks = (*locate.remarks(_called(config.model, name), model), *expected.warnings())
     remarks += (f"training would be refused: {refused}.",) if refused else ()
     return Outlook(config.model, device, recipe, expected, remarks)
-
-
-def _preflight(
-    config: TrainConfig,
-    recipe: Recipe,
-    model: Mapping[str, Any],
-    where: tuple[Rows, Room],
-    download: Path | None = None,
-) -> Preflight:
-    rows, room = where
-    shape = architecture(model)
-    settled = dataclasses.replace(
-        config, micro_batch=recipe.micro_batch, activation_checkpointing=recipe.activation_checkpointing
-    )
-    as_cut = cut(settled, shape, rows, room, recipe.batch_size)
-    return preflight(recipe, shape, as_cut, room.free, download)
-
-
-def _room(config: TrainConfig, room: Room) -> Room:
-    return room if config.dtype == "auto" else dataclasses.replace(room, dtype=config.dtype)
 
 
 def _called(wanted: str, name: str) -> str:

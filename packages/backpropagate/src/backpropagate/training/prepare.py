@@ -21,7 +21,8 @@ from bp_data import ChatTokenizer, prepare
 from bp_data.masking.reasoning import Limits
 from bp_data.preparing.hold_out import hold_out
 from bp_data.reading.files import Data, columns_in, lasting, require
-from bp_plan.defaults import optimizer, sharing
+from bp_plan.defaults import MachineSettings, for_machine
+from bp_plan.rows import Room
 from bp_runs import Claim, lock_file, run_folder, tracker_processes
 from bp_runs.run_folder import RunFolder
 from bp_runs.versions import versions
@@ -29,11 +30,10 @@ from bp_runs.versions import versions
 from ..models import locate
 from ..models.compatibility import refuse_misfits
 from ..models.published import beginning
-from .planning import Place, planned
+from .planning import planned
 from .run import Work, resumable
 
 Check = Callable[[lock_file.Lock], None]
-Chosen = tuple[str, Rail, Probe]  # a rail's name, the rail, its device
 
 
 @dataclass(frozen=True)
@@ -48,27 +48,36 @@ class TrainingRequest:
     start: str | Path | None
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """Where to train: the rail, its device, and the settings as this machine decides them."""
+
+    rail: Rail
+    probe: Probe
+    machine: MachineSettings
+
+
 def choose(data: Data, config: TrainConfig) -> Chosen:
     """Where to train; looked at after what costs nothing to refuse, for it loads a framework."""
     require(data)
     if config.eval_data:
         require(config.eval_data)
-    config = replace(config, shard=sharing(config)[0])  # what does not go with it is refused
     if config.shard and launched().size == 1:
         fix = "Start it through a launcher: torchrun --nproc-per-node 2 -m backpropagate train …; or leave shard out."
         raise BadValue("shard shares weights out over several processes, and this is one by itself.", fix=fix)
     tracker_processes.chosen(config.report_to)
     backend, rail, probe = choose_rail(config.backend)
-    rail.check(replace(config, optimizer=optimizer(config, backend)[0]))
-    return backend, rail, probe
+    machine = for_machine(config, Room.of(backend, probe))
+    rail.check(machine.config)
+    return Chosen(rail, probe, machine)
 
 
-def prepared_work(data: Data, config: TrainConfig, notify: Notify, chosen: Chosen) -> Work:
-    """Read the data, and plan what to do with them. `chosen` is the rail."""
-    backend, rail, probe = chosen
+def prepared_work(data: Data, chosen: Chosen, notify: Notify) -> Work:
+    """Read the data, and plan what to do with them."""
+    config = chosen.machine.config
     trackers = tracker_processes.chosen(config.report_to)
     base = locate.locate(config.model, notify)
-    refuse_misfits(replace(config, backend=backend), base)
+    refuse_misfits(config, base)
     tokenizer = ChatTokenizer.open(base)
     settings: dict[str, Any] = {"max_length": config.length, "train_on": config.train_on, "on_progress": notify}
     settings |= {"method": config.method}
@@ -86,8 +95,9 @@ def prepared_work(data: Data, config: TrainConfig, notify: Notify, chosen: Chose
     if config.packing:
         prepared = prepared.packing(config.length)
     counts = prepared.report.as_dict() | evaluation | {"evaluation_examples": len(held_out)}
-    plan = planned(config, prepared, Place(backend, probe, base, rail.slowdown(config.dtype)), counts)
-    return Work(plan, prepared, held_out, rail, tokenizer, trackers)
+    slowdown = chosen.rail.slowdown(config.dtype)
+    plan = planned(chosen.machine, prepared, base, chosen.probe.device, counts, slowdown)
+    return Work(plan, prepared, held_out, chosen.rail, tokenizer, trackers)
 
 
 def begin(
@@ -102,7 +112,7 @@ def begin(
     run = run_folder.find(output, which) if which else None
     if run:
         claims.enter_context(Claim(run.path))
-    work = prepared_work(request.data, request.config, notify, chosen)
+    work = prepared_work(request.data, chosen, notify)
     start = request.start or (run.read().get("start") if run else None)
     work = replace(work, start=beginning(start, work.plan))
     if request.check:
