@@ -9,6 +9,7 @@ from safetensors.numpy import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bp_core import folders
+from bp_core.adapter_config import CONFIG, WEIGHTS
 from bp_core.errors import AdapterUnusable, ModelUnusable, OutputUnusable
 from bp_export import write_merged
 from bp_export.weights import adapter as lora
@@ -99,12 +100,12 @@ def copy(tmp_path, llama_adapter):
 
 
 def set_config(folder, **values):
-    path = folder / lora.CONFIG
+    path = folder / CONFIG
     path.write_text(json.dumps(read_json(path) | values), encoding="utf-8")
 
 
 def set_weights(folder, change):
-    path = folder / lora.WEIGHTS
+    path = folder / WEIGHTS
     tensors = load_file(path)
     change(tensors)
     save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, path)

@@ -12,10 +12,10 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 from mlx_lm.utils import _get_classes, load_model
-from safetensors import safe_open
 
 from bp_core.choices import DType, Mode
 from bp_core.errors import BadValue, ModelUnusable
+from bp_core.tensor_file import read_header
 
 from . import config_conversion, device, quantized
 from ._errors import is_out_of_memory
@@ -115,11 +115,10 @@ def write(base: Base, folder: Path, source: Path) -> None:
 
 def check_names(base: Base, folder: Path) -> None:
     """Raise BadValue for a model that mlx-lm keeps otherwise than its files: it could not be written back."""
-    shapes: dict[str, list[int]] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, "np") as file:
-            shapes |= {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - it is no dict
-    if any(shapes.get(name) != list(value.shape) for name, value in tree_flatten(base.model.parameters())):
+        shapes |= {name: tensor.shape for name, tensor in read_header(path).tensors.items()}
+    if any(shapes.get(name) != tuple(value.shape) for name, value in tree_flatten(base.model.parameters())):
         raise BadValue(
             "mode full: mlx-lm keeps the weights of this kind of model otherwise than its files do.",
             fix="Use --mode lora.",

@@ -13,6 +13,7 @@ import psutil
 from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.models.cache import make_prompt_cache
 
+from bp_core.adapter_config import AdapterConfig
 from bp_core.choices import DType
 from bp_core.config import TrainConfig
 from bp_core.errors import OutOfMemory
@@ -26,7 +27,6 @@ from . import device, memory_saving, objectives, padding, quantized, requirement
 from . import model as models
 from . import optimizer as optimizers
 from ._errors import translated
-from .lora import Settings
 
 
 class MlxRail:
@@ -37,7 +37,7 @@ class MlxRail:
         self.optimizer: optimizers.AdamW | None = None
         self.parameters: optimizers.Arrays = {}
         self.gradients: optimizers.Arrays = {}
-        self.settings: Settings | None = None
+        self.settings: AdapterConfig | None = None
         self.max_grad_norm = math.inf
         self.base_name, self.source = "", Path()
         self.reliefs: list[str] = []
