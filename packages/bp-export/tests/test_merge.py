@@ -11,11 +11,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from bp_core import folders
 from bp_core.adapter_config import CONFIG, WEIGHTS
 from bp_core.errors import AdapterUnusable, ModelUnusable, OutputUnusable
+from bp_core.model_files import read_json
 from bp_export import write_merged
 from bp_export.weights import adapter as lora
 from bp_export.weights import merge
 from bp_export.weights.merge import Merged
-from bp_export.weights.model_files import read_json
 
 PATTERNS = dict(rank_pattern={"q_proj": 4}, alpha_pattern={"layers.1.mlp.down_proj": 32})
 
