@@ -5,8 +5,9 @@ Names are loaded when they are first used.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from bp_core.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from .architecture import Architecture
@@ -33,18 +34,13 @@ __all__ = [
     "resolve",
 ]
 _HOMES = {
-    "PRESETS": "presets",
-    "Architecture": "architecture",
-    **dict.fromkeys(("Cut", "Room", "cut"), "micro_batch"),
-    **dict.fromkeys(("Estimate", "estimate"), "memory"),
-    "Plan": "plan",
-    "Preflight": "preflight",
-    **dict.fromkeys(("Rows", "alike"), "rows"),
-    "resolve": "recipe",
+    "PRESETS": ".presets",
+    "Architecture": ".architecture",
+    **dict.fromkeys(("Cut", "Room", "cut"), ".micro_batch"),
+    **dict.fromkeys(("Estimate", "estimate"), ".memory"),
+    "Plan": ".plan",
+    "Preflight": ".preflight",
+    **dict.fromkeys(("Rows", "alike"), ".rows"),
+    "resolve": ".recipe",
 }
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+__getattr__ = lazy_names(__name__, _HOMES)
