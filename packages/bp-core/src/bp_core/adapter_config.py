@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from .errors import AdapterUnusable
 
@@ -22,17 +22,7 @@ _HARMLESS = {
     *("r", "lora_alpha", "use_rslora"),
 }
 _STARTS = (True, False, "gaussian", "eva", "orthogonal", None)  # those that leave the base weights as they are
-_REASONS = {
-    "use_dora": "DoRA trains magnitudes too",
-    "bias": "biases are trained too",
-    "lora_bias": "biases are trained too",
-    "modules_to_save": "whole modules are trained too",
-    "target_parameters": "it changes parameters that are no linear layers",
-    "trainable_token_indices": "embeddings are trained too",
-    "init_lora_weights": "that start changes the base model or keeps a factor fixed",
-    "fan_in_fan_out": "its weights are stored transposed",
-}
-_Number = TypeVar("_Number", int, float)
+_Patterns = tuple[tuple[str, float], ...]  # of the ends of modules' names, and the number that is theirs
 
 
 @dataclass(frozen=True)
@@ -48,8 +38,8 @@ class AdapterConfig:
     rslora: bool = False
     dora: bool = False
     dropout: float = field(default=0.0, compare=False)
-    rank_patterns: tuple[tuple[str, int], ...] = ()
-    alpha_patterns: tuple[tuple[str, float], ...] = ()
+    rank_patterns: _Patterns = ()
+    alpha_patterns: _Patterns = ()
     target_modules: str | tuple[str, ...] = ()
     modules_to_save: tuple[str, ...] = ()
     base: str | None = field(default=None, compare=False)
@@ -74,10 +64,10 @@ class AdapterConfig:
             raise AdapterUnusable(f"the settings cannot be read ({error}).", where=str(path)) from error
         for name, value in values.items():
             if name not in computed and _changes_the_sum(name, value):
-                reason = _REASONS.get(name, "what that does is not known here")
-                message = f"it uses {name}={value!r}, which is not computed here: {reason}."
                 fix = f"Train an adapter without {name}, or merge this one with PEFT."
-                raise AdapterUnusable(message, where=str(path), fix=fix)
+                raise AdapterUnusable(
+                    f"it uses {name}={value!r}, which is not computed here.", where=str(path), fix=fix
+                )
         return config
 
     @classmethod
@@ -90,8 +80,8 @@ class AdapterConfig:
             rslora=bool(values.get("use_rslora")),
             dora=bool(values.get("use_dora")),
             dropout=float(values.get("lora_dropout") or 0.0),
-            rank_patterns=_patterns(values.get("rank_pattern"), int),
-            alpha_patterns=_patterns(values.get("alpha_pattern"), float),
+            rank_patterns=_patterns(values.get("rank_pattern")),
+            alpha_patterns=_patterns(values.get("alpha_pattern")),
             target_modules=targets if isinstance(targets, str) else tuple(sorted(targets)),
             modules_to_save=tuple(values.get("modules_to_save") or ()),
             base=values.get("base_model_name_or_path"),
@@ -99,7 +89,7 @@ class AdapterConfig:
         )
 
     def rank_of(self, module: str) -> int:
-        return _first_match(self.rank_patterns, module, self.rank)
+        return int(_first_match(self.rank_patterns, module, self.rank))
 
     def scale(self, module: str = "") -> float:
         """What B A of a module is multiplied with: alpha / rank, or alpha / √rank with rsLoRA."""
@@ -114,11 +104,11 @@ def _changes_the_sum(name: str, value: object) -> bool:
     return bool(value) and name not in _HARMLESS and (name, value) != ("bias", "none")
 
 
-def _patterns(value: Mapping[str, Any] | None, number: type[_Number]) -> tuple[tuple[str, _Number], ...]:
-    return tuple((pattern, number(replacement)) for pattern, replacement in (value or {}).items())
+def _patterns(value: Mapping[str, Any] | None) -> _Patterns:
+    return tuple((pattern, float(number)) for pattern, number in (value or {}).items())
 
 
-def _first_match(patterns: tuple[tuple[str, _Number], ...], module: str, default: _Number) -> _Number:
+def _first_match(patterns: _Patterns, module: str, default: float) -> float:
     """The value of the first pattern that matches the end of a module's name, as PEFT chooses it."""
     for pattern, value in patterns:
         if re.match(rf"(.*\.)?({pattern})$", module):
