@@ -1,6 +1,7 @@
 import hashlib
 import json
 import string
+from time import process_time
 
 import pytest
 from hypothesis import given
@@ -97,6 +98,13 @@ def test_hashes_paths_and_names_together_stay_as_they_are(digest, words):
 def test_redacting_twice_changes_nothing_more(text, token):
     once = redact(f"{text} {token} password={token}")
     assert redact(once) == once
+
+
+@pytest.mark.parametrize("piece", ["a-", "eyJ-", "sk-", "://a", "x://a:", "eyJaaaaaaaaaa.eyJ-", "Bearer "])
+def test_long_texts_take_no_longer_than_their_length(piece):
+    began = process_time()
+    redact(piece * (300_000 // len(piece)))
+    assert process_time() - began < 3
 
 
 def test_values_of_secret_variables_are_secret_wherever_they_stand(monkeypatch):

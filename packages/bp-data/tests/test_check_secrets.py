@@ -16,6 +16,9 @@ FOUND = [
     ("an API key (sk-…)", "sk-proj-" + MANY),
     ("a GitHub token", "ghp_" + (MANY * 2)[:36]),
     ("a GitHub token", "github_pat_" + (MANY * 3)[:60]),
+    ("a GitLab token", "glpat-" + MANY),
+    ("a PyPI token", "pypi-" + (MANY * 3)[:60]),
+    ("a Weights & Biases key", "wandb_v1_" + MANY),
     ("a Slack token", "xoxb-" + MANY),
     ("a JSON web token", f"eyJ{MANY}.eyJ{MANY}.{MANY}"),
     ("a bearer token", f"Bearer {MANY}"),
@@ -54,6 +57,11 @@ def test_a_secret_is_found_and_never_shown_whole(name: str, value: str, around: 
     assert kind in ("secret", "personal-data") and message.startswith(f"{name}: ")
     assert value not in message and offset == around.index("{")
     assert value not in hidden(around.format(value))
+
+
+def test_of_a_private_key_no_line_is_quoted() -> None:
+    key = f"-----BEGIN PRIVATE KEY-----\n{MANY}\n-----END PRIVATE KEY-----"
+    assert MANY not in hidden(f"a\n{key}\nb") and hidden(f"a\n{key}\nb").endswith("\nb")
 
 
 @pytest.mark.parametrize("text", ALIKE)

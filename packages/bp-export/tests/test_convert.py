@@ -8,13 +8,13 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from bp_core.errors import ModelUnusable, UnsupportedArchitecture
 from bp_core.folders import write_json
+from bp_core.model_files import read_json
 from bp_export import Engine, gguf_facts
 from bp_export.gguf import convert
 from bp_export.gguf.convert import Converter, Planned, stored
 from bp_export.gguf.reader import GgufFile
 from bp_export.gguf.tensor_layout import deinterleave, interleave
 from bp_export.weights.merge import open_base
-from bp_export.weights.model_files import read_json
 
 TOKENS = [1, 4093, 198, 19556, 905, 28, 451, 314, 253, 1028, 30, 2, 198, 1, 520, 9531, 198] * 6
 ROPE3 = dict(

@@ -10,12 +10,13 @@ from safetensors.numpy import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bp_core import folders
+from bp_core.adapter_config import CONFIG, WEIGHTS
 from bp_core.errors import AdapterUnusable, ModelUnusable, OutputUnusable
+from bp_core.model_files import read_json
 from bp_export import write_merged
 from bp_export.weights import adapter as lora
 from bp_export.weights import merge
 from bp_export.weights.merge import Merged
-from bp_export.weights.model_files import read_json
 
 PATTERNS = dict(rank_pattern={"q_proj": 4}, alpha_pattern={"layers.1.mlp.down_proj": 32})
 
@@ -110,12 +111,12 @@ def copy(tmp_path, llama_adapter):
 
 
 def set_config(folder, **values):
-    path = folder / lora.CONFIG
+    path = folder / CONFIG
     path.write_text(json.dumps(read_json(path) | values), encoding="utf-8")
 
 
 def set_weights(folder, change):
-    path = folder / lora.WEIGHTS
+    path = folder / WEIGHTS
     tensors = load_file(path)
     change(tensors)
     save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, path)

@@ -9,6 +9,7 @@ import tiny_families
 
 from bp_core.contract import Contract
 from bp_core.folders import write_json
+from bp_core.model_files import read_json
 from bp_export import export, gguf_facts, quantize, verify
 from bp_export.config import ExportConfig
 from bp_export.gguf.convert import Converter
@@ -16,7 +17,6 @@ from bp_export.gguf.vocabulary import read as read_vocabulary
 from bp_export.proof import prompts
 from bp_export.weights import adapter as lora
 from bp_export.weights.merge import Merged, open_base
-from bp_export.weights.model_files import read_json
 
 CONTRACT = Contract(tiny_families.TEMPLATE, "none", (4,), ("<|im_end|>",))
 

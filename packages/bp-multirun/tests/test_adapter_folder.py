@@ -1,7 +1,6 @@
 """PEFT folders, from real models and back: invariants 26 and 27."""
 
 import json
-import math
 import shutil
 
 import numpy as np
@@ -15,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from tiny_models import save_tiny
 from transformers import AutoModelForCausalLM
 
+from bp_core.adapter_config import CONFIG, WEIGHTS, AdapterConfig
 from bp_core.errors import AdapterUnusable, MergeRefused
 from bp_multirun import Adapter, Pair, deploy, fold, read_adapter, start, write_adapter
-from bp_multirun.adapter_folder import CONFIG, WEIGHTS, fingerprint, scaling
 from bp_multirun.tensor_file import narrowed
 
 WORDS = torch.tensor([[5, 17, 200, 31, 8]])
@@ -133,7 +132,7 @@ def test_the_merged_adapter_is_the_merged_model(tiny, tmp_path, changes):
     for name, pair in read_adapter(tmp_path / "final").factors.items():
         np.testing.assert_array_equal(pair.a, state.a[name])
         np.testing.assert_array_equal(pair.b, state.b_merged[name])
-        assert scaling(read.config, name) == final.get_submodule(f"base_model.model.{name}").scaling["default"]
+        assert read.config.scale(name) == final.get_submodule(f"base_model.model.{name}").scaling["default"]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
@@ -169,7 +168,7 @@ def test_every_half_way_case_of_bfloat16_is_rounded_as_by_torch():
 def test_a_value_too_large_for_half_precision_is_refused(tmp_path):
     pair = Pair(np.ones((1, 2), np.float32), np.full((3, 1), 70000, np.float32))
     with pytest.raises(MergeRefused, match="F16"):
-        write_adapter(tmp_path, Adapter({}, {"x": pair}, "float16"))
+        write_adapter(tmp_path, Adapter(AdapterConfig(1, 1.0), {"x": pair}, "float16"))
 
 
 def test_mixed_types_are_read_as_float32(folders):
@@ -284,21 +283,15 @@ def test_damaged_folders_are_refused(folders, reason):
         read_adapter(folders[0])
 
 
-def test_scaling():
-    config = dict(r=4, lora_alpha=8, rank_pattern={"layers.0.*q_proj": 16}, alpha_pattern={"v_proj": 2})
-    assert scaling(config, "layers.1.q_proj") == 2 and scaling(config, "layers.1.v_proj") == 0.5
-    assert scaling(config, "layers.0.self_attn.q_proj") == 0.5
-    assert scaling(config | dict(use_rslora=True), "layers.0.q_proj") == 8 / math.sqrt(16)
-
-
-def test_the_fingerprint_tells_what_cannot_be_merged(folders):
-    config = dict(read_adapter(folders[0]).config)
+def test_settings_are_equal_where_adapters_can_be_merged(folders):
+    config = dict(read_adapter(folders[0]).config.values)
     same = config | dict(lora_dropout=0.5, target_modules=config["target_modules"][::-1], lora_alpha=8.0, revision="x")
-    assert fingerprint(same) == fingerprint(config)
+    same |= dict(base_model_name_or_path="another")  # whoever knows the base compares it
+    assert AdapterConfig.of(same) == AdapterConfig.of(config)
     other = dict(r=5, lora_alpha=9, use_rslora=True, target_modules=["q_proj"], rank_pattern={"q_proj": 1})
-    other |= dict(alpha_pattern={"q_proj": 1}, base_model_name_or_path="another")
-    found = {fingerprint(config | {name: value}) for name, value in other.items()}
-    assert len(found | {fingerprint(config)}) == len(other) + 1
+    other |= dict(alpha_pattern={"q_proj": 1})
+    found = {AdapterConfig.of(config | {name: value}) for name, value in other.items()}
+    assert len(found | {AdapterConfig.of(config)}) == len(other) + 1
 
 
 def test_a_mapped_file_may_be_replaced(folders):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bp_core.adapter_config import AdapterConfig
 from bp_core.errors import MergeRefused, ResumeMismatch
 from bp_core.folders import damage, digest, new_folder
 from bp_multirun import Adapter, Pair, forgetting, read_adapter, shares, write_adapter
@@ -52,7 +53,7 @@ class Trainer:
             self.trained.append(number)
             made = factors(number, read_adapter(start).factors if start else None)
             with new_folder(target) as draft:
-                write_adapter(draft, Adapter(self.settings, made, "float32"))
+                write_adapter(draft, Adapter(AdapterConfig.of(self.settings), made, "float32"))
                 (draft / "contract.json").write_text("{}")
         return target
 

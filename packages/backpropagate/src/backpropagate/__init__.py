@@ -8,9 +8,10 @@ trainer.export("gguf", quantization="q4_k_m")
 
 from __future__ import annotations
 
-from importlib import import_module
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from bp_core.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from bp_core.errors import BackpropagateError
@@ -31,9 +32,4 @@ _HOMES = {
     "Run": ".training.run",
     "Trainer": ".trainer",
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name], __name__), name)
+__getattr__ = lazy_names(__name__, _HOMES)

@@ -8,36 +8,10 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from .secrets import SURROUNDED, TOKENS
+
 REDACTED = "[redacted]"
-# A backslash and a letter may be an escaped line break before the secret.
-_START = r"(?:(?<![A-Za-z0-9])|(?<=\\[nrt]))"
-_NAME = (
-    r"(?i:pass(?:word|wd|phrase)|secret(?:[_-]?(?:access[_-]?)?key)?|client[_-]?secret"
-    r"|(?:api|access|account|private|signing|shared|storage)[_-]?key"
-    r"|(?:access|auth|refresh|id|bearer|session|hf|hub)[_-]?token)"
-)
-_VALUE = r"(?!\[redacted\]|(?i:none|null|true|false)\b)[^\s\\\"',;&}\])]{4,}"
-# Each pattern's first group, if it has one, is kept: it says what the secret was.
-_PATTERNS = tuple(
-    re.compile(pattern)
-    for pattern in (
-        r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
-        r"hf_[A-Za-z0-9]{30,}",  # Hugging Face
-        _START + r"sk-(?:proj|ant|svcacct|admin|or)-[\w-]{16,}",  # OpenAI, Anthropic
-        _START + r"sk-(?:[A-Za-z0-9]+-){0,3}\w{16,}[\w-]*",  # and others of that shape
-        r"gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{22,}|glpat-[A-Za-z0-9_-]{20,}",  # GitHub, GitLab
-        _START + r"(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16,}",  # AWS
-        r"AIza[A-Za-z0-9_-]{35}|ya29\.[A-Za-z0-9_-]{20,}",  # Google
-        _START + r"xox[abeprs]-[A-Za-z0-9-]{10,}",  # Slack
-        _START + r"(?:pypi-[A-Za-z0-9_-]{50,}|wandb_v1_[A-Za-z0-9_]{20,})",  # PyPI, Weights & Biases
-        r"eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]*",  # JSON web tokens
-        r"((?i:\bbearer|\bauthorization: *basic)\s+)(?:[\w.~+/=-]{20,}|(?=[\w.~+/=-]*\d)[\w.~+/=-]{8,})",
-        r"(\b[a-z][a-z0-9+.-]*://[^\s/:@'\"]*:)[^\s/@'\"]+(?=@)",  # user:password@host
-        r"(\b[a-z][a-z0-9+.-]*://)[^\s/:@'\"]{16,}(?=@)",  # token@host
-        r"([?&](?i:[a-z_-]*(?:token|key|secret|password|sig|signature|credential))=)[^&\s'\"#]+",
-        rf"({_NAME}[\\\"']*\s*[:=]\s*[\\\"']*){_VALUE}",
-    )
-)
+_PATTERNS = (*(shape.pattern for shape in TOKENS), *SURROUNDED)
 _VARIABLES = re.compile(r"(?:^|_)(?:TOKEN|KEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|PAT)$")
 _SHORTEST = 8  # values of variables shorter than this are too likely ordinary words
 

@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from transformers import PreTrainedModel
 
+from bp_core.adapter_config import WEIGHTS
 from bp_core.choices import STARTS_IN_BASE, Init
 from bp_core.config import ALL_LINEAR
 from bp_core.errors import AdapterUnusable
@@ -101,7 +102,7 @@ def write(model: PeftModel, folder: Path, base_name: str) -> None:
         weights = {name: _joined(name, value, _weights(model, _START)[name]) for name, value in weights.items()}
         config.lora_alpha *= math.sqrt(2) if config.use_rslora else 2
         config.r *= 2
-    save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
     config.base_model_name_or_path = base_name
     config.target_modules = sorted(config.target_modules)
     config.inference_mode = True

@@ -23,6 +23,7 @@ from bp_core.choices import DType
 from bp_core.config import FP8_CARD, TrainConfig
 from bp_core.errors import BackendUnavailable
 from bp_core.examples import Batch
+from bp_core.objectives import Losses, Objective, Scores
 from bp_core.process_group import Alone, Team, agreed, launched, nothing
 from bp_core.rail import Job, Measured, Memory, Opened, Probe
 from bp_core.recipe import Recipe
@@ -60,7 +61,7 @@ class TorchRail:
         self.computed = torch.float32
         self.base_name = ""
         self.reliefs: list[str] = []
-        self.objective = objectives.Objective()
+        self.objective = Objective(objectives.FUNCTIONS)
         self.team: Team = Alone()
         self.shared_out = False  # over several processes
         self.collected: optimizers.Contents | None = None
@@ -104,7 +105,7 @@ class TorchRail:
             found = loading.load(job, self.device, emulate_float8=self.emulates_float8)
             self.model, self.separable, self.computed = found.model, found.separable, found.computed
             self.base_name = job.base_name or str(job.model)
-            self.reliefs, self.objective = [], objectives.of(job.recipe)
+            self.reliefs, self.objective = [], Objective.of(job.recipe, objectives.FUNCTIONS)
             if job.recipe:
                 self._prepare(job.recipe)
         count = found.base.num_parameters()
@@ -183,7 +184,7 @@ class TorchRail:
         with self._passing(), translated():
             with self._reading(adapter=True):
                 now = self._scores(batch).sums
-            return (now - self._base_scores(batch).sums).sum().item()
+            return float((now - self._base_scores(batch).sums).sum())
 
     @torch.inference_mode()
     def logits(self, tokens: Sequence[int], *, adapter: bool = True) -> np.ndarray:
@@ -281,7 +282,7 @@ class TorchRail:
         model = self._model()
         return self.parameters | (adapters.frozen(model) if isinstance(model, PeftModel) else {})
 
-    def _losses(self, batch: Batch) -> objectives.Losses:
+    def _losses(self, batch: Batch) -> Losses:
         """Of the tokens, pairs or rated examples."""
         if self.objective.method == "sft":
             losses = self._token_losses(batch)
@@ -292,7 +293,7 @@ class TorchRail:
             return self.objective.of_rated(self._scores(batch), base, desirable, batch.drift)
         return self.objective.of_pairs(self._scores(batch))
 
-    def _scores(self, batch: Batch) -> objectives.Scores:
+    def _scores(self, batch: Batch) -> Scores:
         """How likely the trained tokens of each example are."""
         found = []
         for row in self._rows(batch):
@@ -301,9 +302,9 @@ class TorchRail:
             losses = self._token_losses(row)
             sums = torch.zeros(len(row.lengths), device=self.device).index_add(0, places, -losses)
             found.append((sums, torch.bincount(places, minlength=len(row.lengths))))
-        return objectives.Scores(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+        return Scores(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
-    def _base_scores(self, batch: Batch) -> objectives.Scores:
+    def _base_scores(self, batch: Batch) -> Scores:
         with torch.no_grad(), self._reading(adapter=False):
             return self._scores(batch)
 

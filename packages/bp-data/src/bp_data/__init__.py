@@ -5,8 +5,9 @@ Names are loaded when they are first used.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from bp_core.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from .formats.detect import convert
@@ -34,19 +35,14 @@ __all__ = [
     "read",
 ]
 _HOMES = {
-    "Batches": "preparing.batches",
-    "ChatTemplate": "tokenizer.chat_template",
-    "ChatTokenizer": "tokenizer.chat_tokenizer",
-    **dict.fromkeys(("Masked", "mask"), "masking.loss_mask"),
-    **dict.fromkeys(("Prepared", "Report"), "preparing.prepared"),
-    "Record": "formats.records",
-    **dict.fromkeys(("Row", "read"), "reading.files"),
-    "convert": "formats.detect",
-    "prepare": "preparing.prepare",
+    "Batches": ".preparing.batches",
+    "ChatTemplate": ".tokenizer.chat_template",
+    "ChatTokenizer": ".tokenizer.chat_tokenizer",
+    **dict.fromkeys(("Masked", "mask"), ".masking.loss_mask"),
+    **dict.fromkeys(("Prepared", "Report"), ".preparing.prepared"),
+    "Record": ".formats.records",
+    **dict.fromkeys(("Row", "read"), ".reading.files"),
+    "convert": ".formats.detect",
+    "prepare": ".preparing.prepare",
 }
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+__getattr__ = lazy_names(__name__, _HOMES)

@@ -5,8 +5,9 @@ Names are loaded when they are first used.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from bp_core.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from .bootstrap import Interval, Ratio, difference, interval
@@ -29,15 +30,10 @@ __all__ = [
     "losses",
 ]
 _HOMES = {
-    **dict.fromkeys(("Interval", "Ratio", "difference", "interval"), "bootstrap"),
-    "EvalConfig": "config",
-    **dict.fromkeys(("Gate", "gates_in", "judge"), "gates"),
-    **dict.fromkeys(("Evaluation", "losses"), "measures"),
-    "Question": "questions",
+    **dict.fromkeys(("Interval", "Ratio", "difference", "interval"), ".bootstrap"),
+    "EvalConfig": ".config",
+    **dict.fromkeys(("Gate", "gates_in", "judge"), ".gates"),
+    **dict.fromkeys(("Evaluation", "losses"), ".measures"),
+    "Question": ".questions",
 }
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+__getattr__ = lazy_names(__name__, _HOMES)

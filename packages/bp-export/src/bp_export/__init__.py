@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from bp_core.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from .gguf.metadata import GgufFacts, gguf_facts
@@ -32,19 +33,14 @@ __all__ = [
     "write_merged",
 ]
 _HOMES = {
-    **dict.fromkeys(("Engine", "GeneratedTokens"), "llama_cpp.engine"),
-    **dict.fromkeys(("GgufFacts", "gguf_facts"), "gguf.metadata"),
-    "Parity": "parity",
-    **dict.fromkeys(("Export", "export"), "pipeline"),
-    **dict.fromkeys(("Subject", "prove"), "proof.prover"),
-    "quantize": "llama_cpp.quantize",
-    "unpack_gguf": "gguf.to_huggingface",
-    "verify": "proof.verify",
-    "write_merged": "weights.merge",
+    **dict.fromkeys(("Engine", "GeneratedTokens"), ".llama_cpp.engine"),
+    **dict.fromkeys(("GgufFacts", "gguf_facts"), ".gguf.metadata"),
+    "Parity": ".parity",
+    **dict.fromkeys(("Export", "export"), ".pipeline"),
+    **dict.fromkeys(("Subject", "prove"), ".proof.prover"),
+    "quantize": ".llama_cpp.quantize",
+    "unpack_gguf": ".gguf.to_huggingface",
+    "verify": ".proof.verify",
+    "write_merged": ".weights.merge",
 }
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+__getattr__ = lazy_names(__name__, _HOMES)

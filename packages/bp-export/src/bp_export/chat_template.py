@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
 from jinja2 import TemplateError, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from bp_core.chat_template import RENDERING_ERRORS, equip
 from bp_core.errors import TemplateUnusable
 
 from .gguf.metadata import GgufFacts
 
 Turns = Sequence[Mapping[str, str]]
 Tools = Sequence[Mapping[str, Any]] | None  # as OpenAI writes them
-# What a template can raise besides jinja's own errors: it computes with the turns' values.
-_RENDERING = (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError)
 
 
 class _Generation(Extension):
@@ -50,12 +48,8 @@ class Chat:
         variables: Mapping[str, str] | None = None,
     ) -> None:
         self.added = added
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
-        )
-        environment.filters["tojson"] = _tojson
-        environment.globals["raise_exception"] = _refuse
-        environment.globals["strftime_now"] = lambda form: (today or datetime.now()).strftime(form)
+        environment = ImmutableSandboxedEnvironment(extensions=[_Generation, loopcontrols])
+        equip(environment, today)
         self._special = {"bos_token": bos, "eos_token": eos, **(variables or {})}
         try:
             self._compiled = environment.from_string(template)
@@ -74,18 +68,9 @@ class Chat:
             return self._compiled.render(
                 messages=list(turns), tools=tools, add_generation_prompt=answer, **self._special
             )
-        except _RENDERING as error:
+        except (TemplateError, *RENDERING_ERRORS) as error:
             raise TemplateUnusable(f"the chat template refuses the conversation: {error}") from error
 
     def prompt(self, turns: Turns, tools: Tools = None) -> str:
         """What goes before the answer, without a first token that is added anyway."""
         return self.render(turns, tools=tools).removeprefix(self.added)
-
-
-def _refuse(message: str) -> NoReturn:
-    raise TemplateError(message)
-
-
-def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None, **options: Any) -> str:
-    """Jinja's own filter escapes for HTML; templates want plain JSON."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **options)

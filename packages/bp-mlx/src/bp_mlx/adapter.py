@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -15,25 +14,23 @@ from mlx.utils import tree_unflatten
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from bp_core.adapter_config import CONFIG, PREFIX, WEIGHTS, AdapterConfig
 from bp_core.config import ALL_LINEAR
 from bp_core.errors import AdapterUnusable
 from bp_core.recipe import Recipe
 
 from . import initialization
-from .lora import LoraLinear, Settings, shape
+from .lora import LoraLinear, shape
 
 Layers = dict[str, nn.Module]
-_CONFIG, _WEIGHTS, _PREFIX = "adapter_config.json", "adapter_model.safetensors", "base_model.model."
 _PARTS = {"lora_A": "lora_A.weight", "lora_B": "lora_B.weight", "lora_magnitude_vector": "lora_magnitude_vector"}
 _HEADS = ("lm_head", "embed_out", "output")
-# Settings of PEFT that change what is computed, and are not read here.
-_UNREAD = ("rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out", "layer_replication", "lora_bias")
 
 
-def new(model: nn.Module, recipe: Recipe) -> Settings:
+def new(model: nn.Module, recipe: Recipe) -> AdapterConfig:
     """Put a fresh adapter in float32 on the linear layers of the recipe."""
     mx.random.seed(recipe.seed)
-    settings = Settings(recipe.rank, recipe.alpha, recipe.dropout, recipe.rslora, recipe.dora)
+    settings = AdapterConfig(recipe.rank, recipe.alpha, recipe.rslora, recipe.dora, recipe.dropout)
     pair = initialization.orthogonal if recipe.init == "orthogonal" else initialization.default
     wanted = {name: layer for name, layer in _linear(model).items() if _wanted(name, recipe.target_modules)}
     for name, layer in wanted.items():
@@ -41,11 +38,11 @@ def new(model: nn.Module, recipe: Recipe) -> Settings:
     return settings
 
 
-def read(model: nn.Module, folder: Path) -> Settings:
+def read(model: nn.Module, folder: Path) -> AdapterConfig:
     """Put the adapter of a PEFT folder on the model, in float32. Raises AdapterUnusable."""
+    settings = AdapterConfig.read(folder, ("use_dora",))
     try:
-        settings = _settings(json.loads((folder / _CONFIG).read_text(encoding="utf-8")))
-        found = load_file(folder / _WEIGHTS)
+        found = load_file(folder / WEIGHTS)
         known = {_tail(name): (name, layer) for name, layer in _linear(model).items()}
         for module in sorted({_module(key) for key in found}):
             name, layer = known[_tail(module)]
@@ -74,16 +71,16 @@ def switched_off(model: nn.Module) -> Iterator[None]:
             layer.switch(on=True)
 
 
-def write(model: nn.Module, settings: Settings, folder: Path, base_name: str) -> None:
+def write(model: nn.Module, settings: AdapterConfig, folder: Path, base_name: str) -> None:
     """Write weights and settings. `base_name` is what they call the base."""
     adapted = layers(model)
     weights = {
-        f"{_PREFIX}{_in_peft(name)}.{key}": np.array(layer[part])
+        f"{PREFIX}{_in_peft(name)}.{key}": np.array(layer[part])
         for name, layer in adapted.items()
         for part, key in _PARTS.items()
         if part in layer
     }
-    save_file(weights, folder / _WEIGHTS, metadata={"format": "pt"})
+    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -98,23 +95,10 @@ def write(model: nn.Module, settings: Settings, folder: Path, base_name: str) ->
         "init_lora_weights": True,
         "inference_mode": True,
     }
-    (folder / _CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
+    (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
 
 
-def _settings(config: Mapping[str, Any]) -> Settings:
-    unread = [name for name in _UNREAD if config.get(name)]
-    if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none" or unread:
-        raise ValueError(f"only plain LoRA, rsLoRA and DoRA are read; it uses {', '.join(unread) or 'another kind'}")
-    return Settings(
-        int(config["r"]),
-        float(config["lora_alpha"]),
-        float(config.get("lora_dropout", 0.0)),
-        bool(config.get("use_rslora")),
-        bool(config.get("use_dora")),
-    )
-
-
-def _read_layer(layer: nn.Module, settings: Settings, parts: Mapping[str, np.ndarray | None]) -> LoraLinear:
+def _read_layer(layer: nn.Module, settings: AdapterConfig, parts: Mapping[str, np.ndarray | None]) -> LoraLinear:
     a, b, lengths = (parts[part] for part in _PARTS)
     rows, columns = shape(layer)
     if a is None or b is None or a.shape != (settings.rank, columns) or b.shape != (rows, settings.rank):
@@ -154,7 +138,7 @@ def _module(key: str) -> str:
 def _tail(name: str) -> str:
     """A layer's name from its place among the layers on: what comes before differs between frameworks."""
     place = name.find("layers.")
-    return name[place:] if place >= 0 else name.removeprefix(_PREFIX)
+    return name[place:] if place >= 0 else name.removeprefix(PREFIX)
 
 
 def _in_peft(name: str) -> str:

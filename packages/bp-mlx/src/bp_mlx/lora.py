@@ -2,26 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-
 import mlx.core as mx
 import mlx.nn as nn
 
-
-@dataclass(frozen=True)
-class Settings:
-    """What an adapter computes, as its adapter_config.json says it."""
-
-    rank: int
-    alpha: float
-    dropout: float = 0.0
-    rslora: bool = False
-    dora: bool = False
-
-    @property
-    def scale(self) -> float:
-        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
+from bp_core.adapter_config import AdapterConfig
 
 
 class LoraLinear(nn.Module):
@@ -30,11 +14,11 @@ class LoraLinear(nn.Module):
     What is dropped is decided by a key that is held, so that a layer computed twice drops the same.
     """
 
-    def __init__(self, base: nn.Module, a: mx.array, b: mx.array, settings: Settings) -> None:
+    def __init__(self, base: nn.Module, a: mx.array, b: mx.array, settings: AdapterConfig) -> None:
         super().__init__()
         self.base = base
         self.lora_A, self.lora_B = a, b
-        self._scale, self._dropout, self._on = settings.scale, settings.dropout, True
+        self._scale, self._dropout, self._on = settings.scale(), settings.dropout, True
         self._chance = mx.random.key(0)
         if settings.dora:
             self.lora_magnitude_vector = self._lengths()

@@ -12,10 +12,11 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 from mlx_lm.utils import _get_classes, load_model
-from safetensors import safe_open
 
 from bp_core.choices import DType, Mode
 from bp_core.errors import BadValue, ModelUnusable
+from bp_core.model_files import read_json
+from bp_core.tensor_file import read_header
 
 from . import config_conversion, device, quantized
 from ._errors import is_out_of_memory
@@ -36,10 +37,8 @@ class Base:
 
 def load_base(folder: Path, dtype: mx.Dtype, mode: Mode) -> Base:
     """The base model, frozen, in `dtype`; linear layers quantised if the mode asks for it. Raises ModelUnusable."""
-    if not (folder / "config.json").is_file():
-        raise ModelUnusable("config.json is missing.", where=str(folder))
+    config = read_json(folder / "config.json")
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         described = config_conversion.for_mlx(config)
         model, _ = load_model(folder, lazy=True, model_config=described, get_model_classes=_classes)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
@@ -107,7 +106,7 @@ def write(base: Base, folder: Path, source: Path) -> None:
     for name in ("config.json", "generation_config.json"):
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_json(folder / "config.json")
     config["dtype"] = format_of(base)
     config.pop("torch_dtype", None)
     (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
@@ -115,11 +114,10 @@ def write(base: Base, folder: Path, source: Path) -> None:
 
 def check_names(base: Base, folder: Path) -> None:
     """Raise BadValue for a model that mlx-lm keeps otherwise than its files: it could not be written back."""
-    shapes: dict[str, list[int]] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, "np") as file:
-            shapes |= {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - it is no dict
-    if any(shapes.get(name) != list(value.shape) for name, value in tree_flatten(base.model.parameters())):
+        shapes |= {name: tensor.shape for name, tensor in read_header(path).tensors.items()}
+    if any(shapes.get(name) != tuple(value.shape) for name, value in tree_flatten(base.model.parameters())):
         raise BadValue(
             "mode full: mlx-lm keeps the weights of this kind of model otherwise than its files do.",
             fix="Use --mode lora.",

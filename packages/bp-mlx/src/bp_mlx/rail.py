@@ -14,10 +14,12 @@ from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.models.cache import make_prompt_cache
 
 from bp_core import processor
+from bp_core.adapter_config import AdapterConfig
 from bp_core.choices import DType
 from bp_core.config import TrainConfig
 from bp_core.errors import OutOfMemory
 from bp_core.examples import Batch
+from bp_core.objectives import Losses, Objective, Scores
 from bp_core.process_group import Alone, Team
 from bp_core.rail import Job, Measured, Memory, Opened, Probe
 from bp_core.recipe import Recipe
@@ -27,7 +29,6 @@ from . import device, memory_saving, objectives, padding, quantized, requirement
 from . import model as models
 from . import optimizer as optimizers
 from ._errors import translated
-from .lora import Settings
 
 
 class MlxRail:
@@ -38,11 +39,11 @@ class MlxRail:
         self.optimizer: optimizers.AdamW | None = None
         self.parameters: optimizers.Arrays = {}
         self.gradients: optimizers.Arrays = {}
-        self.settings: Settings | None = None
+        self.settings: AdapterConfig | None = None
         self.max_grad_norm = math.inf
         self.base_name, self.source = "", Path()
         self.reliefs: list[str] = []
-        self.objective = objectives.Objective()
+        self.objective = Objective(objectives.FUNCTIONS)
         self.limit = device.working_set()  # bytes
         self.peak = 0
 
@@ -73,7 +74,7 @@ class MlxRail:
             base = models.load_base(job.model, models.number_format(job.dtype), mode)
             self.base, self.source = base, job.model
             self.base_name = job.base_name or str(job.model)
-            self.reliefs, self.objective = [], objectives.of(job.recipe)
+            self.reliefs, self.objective = [], Objective.of(job.recipe, objectives.FUNCTIONS)
             count = quantized.count(base.model)
             self._attach(base, job)
         trainable = sum(value.size for value in self.parameters.values())
@@ -227,7 +228,7 @@ class MlxRail:
         self._put(parameters)
         return self._losses(batch, fixed)[0].sum() * weight
 
-    def _losses(self, batch: Batch, fixed: objectives.Scores | None) -> objectives.Losses:
+    def _losses(self, batch: Batch, fixed: Scores | None) -> Losses:
         """Of the tokens, pairs or rated examples. `fixed`: what the base alone makes of them, if that counts."""
         if self.objective.method == "sft":
             losses = mx.concatenate([mx.zeros(0), *(self._token_losses(grid) for grid in padding.grids(batch))])
@@ -236,19 +237,19 @@ class MlxRail:
             return self.objective.of_pairs(self._scores(batch))
         return self.objective.of_rated(self._scores(batch), fixed, mx.array(np.asarray(batch.desirable)), batch.drift)
 
-    def _fixed(self, batch: Batch) -> objectives.Scores | None:
+    def _fixed(self, batch: Batch) -> Scores | None:
         return self._base_scores(batch) if self.objective.needs_base else None
 
-    def _scores(self, batch: Batch) -> objectives.Scores:
+    def _scores(self, batch: Batch) -> Scores:
         """How likely the trained tokens of each example are."""
         sums = mx.zeros(len(batch.lengths))
         counts = np.zeros(len(batch.lengths), np.float32)
         for grid in padding.grids(batch):
             sums = sums.at[mx.array(grid.owners)].add(-self._token_losses(grid))
             np.add.at(counts, grid.owners, 1)
-        return objectives.Scores(sums, mx.array(counts))
+        return Scores(sums, mx.array(counts))
 
-    def _base_scores(self, batch: Batch) -> objectives.Scores:
+    def _base_scores(self, batch: Batch) -> Scores:
         with self._reading(adapter=False):
             scores = self._scores(batch)
             mx.eval(scores.sums)

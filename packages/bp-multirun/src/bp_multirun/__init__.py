@@ -5,8 +5,9 @@ Names are loaded when they are first used.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from bp_core.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from .adapter_folder import Adapter, read_adapter, write_adapter
@@ -29,14 +30,9 @@ __all__ = [
     "write_adapter",
 ]
 _HOMES = {
-    **dict.fromkeys(("Adapter", "read_adapter", "write_adapter"), "adapter_folder"),
-    "Pair": "factors",
-    **dict.fromkeys(("State", "coefficient", "deploy", "fold", "rows", "shares", "start"), "slao"),
-    "merge": "task_vectors",
+    **dict.fromkeys(("Adapter", "read_adapter", "write_adapter"), ".adapter_folder"),
+    "Pair": ".factors",
+    **dict.fromkeys(("State", "coefficient", "deploy", "fold", "rows", "shares", "start"), ".slao"),
+    "merge": ".task_vectors",
 }
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+__getattr__ = lazy_names(__name__, _HOMES)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from . import slao, state_folder, task_vectors
-from .adapter_folder import Adapter, read_adapter, scaling
+from .adapter_folder import Adapter, read_adapter
 from .config import TASK_VECTORS, MultiRunConfig, Schedule
 from .factors import Factors
 
@@ -91,7 +91,7 @@ class TaskVectors:
 
     def deployed(self) -> Factors:
         adapters = [read_adapter(folder) for folder in self.folders]
-        scalings = {name: scaling(adapters[0].config, name) for name in adapters[0].factors}
+        scalings = {name: adapters[0].config.scale(name) for name in adapters[0].factors}
         rule = cast(task_vectors.Rule, self.config.merge)
         return task_vectors.merge(rule, [a.factors for a in adapters], scalings, density=self.config.density)
 

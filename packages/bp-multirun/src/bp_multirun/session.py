@@ -16,15 +16,16 @@ from typing import Any
 
 import numpy as np
 
+from bp_core.adapter_config import CONFIG, WEIGHTS
 from bp_core.errors import MergeRefused, ResumeMismatch
-from bp_core.folders import new_folder, sweep, write_json
+from bp_core.folders import MANIFEST, new_folder, sweep, write_json
 
-from .adapter_folder import Adapter, fingerprint, read_adapter, write_adapter
+from .adapter_folder import Adapter, read_adapter, write_adapter
 from .config import MultiRunConfig
 from .mergers import Merger, merger
 from .record import GENERAL, Entry, Record, Scores, Stage, state_place, states
 
-_OWN = {"adapter_config.json", "adapter_model.safetensors", "manifest.json"}  # of an adapter; the rest is carried along
+_OWN = {CONFIG, WEIGHTS, MANIFEST}  # of an adapter; the rest is carried along
 MERGED, START = "merged", "start"
 _TRAINED = "trained.json"
 
@@ -131,10 +132,13 @@ class Session:
         return dataclasses.replace(entry, accepted=self._passes(entry))
 
     def _like_before(self, folder: Path) -> Adapter:
-        """A stage's adapter. Raises MergeRefused where it cannot be merged with those before, AdapterUnusable."""
+        """A stage's adapter. Raises MergeRefused where it cannot be merged with those before, AdapterUnusable.
+
+        The base is compared by whoever knows it: its folder may have another name by now.
+        """
         new = read_adapter(folder)
         for number in self.record.accepted[-1:]:
-            if _kind(new) != _kind(read_adapter(self._trained(number))):
+            if new.config != read_adapter(self._trained(number)).config:
                 raise MergeRefused(f"its settings differ from those of stage {number}'s adapter.", where=str(folder))
         return new
 
@@ -198,11 +202,6 @@ def _rise(before: Scores, now: Scores, learned: Sequence[int]) -> float | None:
     """By how much the mean loss of the stages learned before rose; None at the first."""
     rises = [now[name].loss - before[name].loss for name in map(str, learned)]
     return sum(rises) / len(rises) if rises else None
-
-
-def _kind(adapter: Adapter) -> str:
-    """What adapters must share. The base is compared by whoever knows it: its folder may have another name by now."""
-    return fingerprint({**adapter.config, "base_model_name_or_path": None})
 
 
 def _note(place: Path, folder: Path) -> None:

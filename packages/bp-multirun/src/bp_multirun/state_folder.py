@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from bp_core.errors import CheckpointUnusable, MergeRefused
+from bp_core.tensor_file import TensorFileBroken
 
 from .factors import Pair, check, check_alike
 from .slao import State, deploy
-from .tensor_file import TensorFile, TensorFileBroken, read, write
+from .tensor_file import TensorFile, read, write
 
 STATE = "state.safetensors"
 _PARTS = ("A", "B_finetuned", "B_merged")

@@ -5,8 +5,9 @@ Names are loaded when they are first used.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from bp_core.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from .claim import Claim, Owner
@@ -30,17 +31,12 @@ __all__ = [
     "read_events",
 ]
 _HOMES = {
-    **dict.fromkeys(("Claim", "Owner"), "claim"),
-    **dict.fromkeys(("EventLog", "read_events"), "event_log"),
-    **dict.fromkeys(("Entry", "Ledger"), "ledger"),
-    "Lock": "lock_file",
-    "Recording": "recorder",
-    "RunFolder": "run_folder",
-    "Summary": "summary",
+    **dict.fromkeys(("Claim", "Owner"), ".claim"),
+    **dict.fromkeys(("EventLog", "read_events"), ".event_log"),
+    **dict.fromkeys(("Entry", "Ledger"), ".ledger"),
+    "Lock": ".lock_file",
+    "Recording": ".recorder",
+    "RunFolder": ".run_folder",
+    "Summary": ".summary",
 }
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+__getattr__ = lazy_names(__name__, _HOMES)

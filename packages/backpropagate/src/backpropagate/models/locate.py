@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,9 +13,10 @@ from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-from bp_core.errors import HubUnreachable, ModelNotFound, ModelUnusable, OutputUnusable
+from bp_core.errors import HubUnreachable, ModelNotFound, OutputUnusable
 from bp_core.events import Notify, Progress
 from bp_core.folders import damage, home
+from bp_core.model_files import read_json
 from bp_export import unpack_gguf
 from bp_plan.architecture import KNOWN, architecture
 from bp_plan.presets import PRESETS, Preset, meant, of_hub_id
@@ -116,14 +116,7 @@ def _is_here(preset: Preset) -> bool:
 
 def description(folder: Path) -> dict[str, Any]:
     """A model's config.json. Raises ModelUnusable."""
-    path = folder / "config.json"
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelUnusable("this is not valid JSON.", where=str(path)) from error
-    if not isinstance(value, dict):
-        raise ModelUnusable("this is not a model's description.", where=str(path))
-    return value
+    return read_json(folder / "config.json")
 
 
 def fingerprint(folder: Path) -> str:

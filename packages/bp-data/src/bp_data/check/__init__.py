@@ -5,8 +5,9 @@ Names are loaded when they are first used: its settings need none of what it com
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from bp_core.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from .findings import KINDS, Finding, Kind
@@ -14,10 +15,5 @@ if TYPE_CHECKING:
     from .whole_check import check
 
 __all__ = ["KINDS", "Finding", "Kind", "Report", "check"]
-_HOMES = {**dict.fromkeys(("KINDS", "Finding", "Kind"), "findings"), "Report": "report", "check": "whole_check"}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+_HOMES = {**dict.fromkeys(("KINDS", "Finding", "Kind"), ".findings"), "Report": ".report", "check": ".whole_check"}
+__getattr__ = lazy_names(__name__, _HOMES)

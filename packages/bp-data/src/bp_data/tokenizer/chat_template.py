@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
-from typing import Any, NoReturn
+from typing import Any
 
 from jinja2 import Environment, Template, TemplateError, TemplateSyntaxError, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from bp_core.chat_template import RENDERING_ERRORS, equip
 from bp_core.errors import TemplateUnusable
 
-# What a template can raise besides jinja's own errors: it computes with the row's values.
-_RENDERING = (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError)
 _ROW_FIX = "Bring the row's turns into the order that the model's chat template asks for, or remove the row."
 
 
@@ -81,7 +79,7 @@ class ChatTemplate:
         }
         try:
             return self._written({**self._variables, **values})
-        except _RENDERING as error:
+        except (TemplateError, *RENDERING_ERRORS) as error:
             raise TemplateUnusable(f"the chat template refuses the conversation: {error}", fix=_ROW_FIX) from error
 
     def _written(self, values: Mapping[str, Any]) -> tuple[str, Marks]:
@@ -127,33 +125,10 @@ def chatml(terminator: str) -> str:
 
 
 def _compile(source: str) -> Template:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
-    )
-    environment.filters["tojson"] = _tojson
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = _strftime_now
+    environment = ImmutableSandboxedEnvironment(extensions=[_Generation, loopcontrols])
+    equip(environment)
     try:
         return environment.from_string(source)
     except TemplateSyntaxError as error:
         message = f"the chat template does not compile: line {error.lineno}: {error.message}"
         raise TemplateUnusable(message) from error
-
-
-def _raise_exception(message: str) -> NoReturn:
-    raise TemplateError(message)
-
-
-def _strftime_now(format: str) -> str:
-    return datetime.now().strftime(format)
-
-
-def _tojson(
-    value: object,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """Jinja's own filter escapes for HTML; templates want plain JSON."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)

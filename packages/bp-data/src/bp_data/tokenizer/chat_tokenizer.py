@@ -7,20 +7,20 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from tokenizers import Encoding, Tokenizer
 
 from bp_core.contract import Bos, Contract
-from bp_core.errors import FileUnreadable, ModelNotFound, ModelUnusable, TemplateUnusable
+from bp_core.errors import ModelNotFound, ModelUnusable, TemplateUnusable
+from bp_core.model_files import DEFAULT, TokenizerConfig, read_json
 
 from .byte_offsets import Speller, Tokens
 from .chat_template import ChatTemplate, Message, chatml
 from .shared_prefix import Beginnings
 
-_SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _IM_END = "<|im_end|>"
-_DEFAULT, _TOOL_USE = _NAMES = ("default", "tool_use")  # transformers' names
+_TOOL_USE = "tool_use"  # transformers' name
+_USED = (DEFAULT, _TOOL_USE)
 
 
 class ChatTokenizer:
@@ -53,9 +53,11 @@ class ChatTokenizer:
         tokens = {"bos_token": bos_token, "eos_token": eos_token, **others}
         if template is None:
             template = chatml(self._terminator())
-        named = template if isinstance(template, Mapping) else {_DEFAULT: template}
+        named = template if isinstance(template, Mapping) else {DEFAULT: template}
         self._names = {name: text for name, text in tokens.items() if text is not None}
-        self._templates = {name: ChatTemplate(source, self._names) for name, source in named.items() if name in _NAMES}
+        self._templates = {
+            name: ChatTemplate(source, self._names) for name, source in named.items() if name in (DEFAULT, _TOOL_USE)
+        }
 
     @classmethod
     def open(cls, folder: str | Path) -> ChatTokenizer:
@@ -63,13 +65,14 @@ class ChatTokenizer:
         folder = Path(folder)
         if not folder.is_dir():
             raise ModelNotFound("there is no such folder.", where=str(folder))
-        config = _json(folder / "tokenizer_config.json")
-        special = {**_json(folder / "special_tokens_map.json", optional=True), **_present(config)}
-        tokens = {name: _content(special[name]) for name in _SPECIAL if special.get(name)}
+        config = TokenizerConfig.read(folder)
         vocabulary = folder / "tokenizer.json"
-        if not isinstance(_json(vocabulary).get("model"), dict):
+        if not isinstance(read_json(vocabulary).get("model"), dict):
             raise ModelUnusable("this is not a tokenizer of the `tokenizers` library.", where=str(vocabulary))
-        return cls(Tokenizer.from_file(str(vocabulary)), _template(folder, config), **tokens)
+        if config.templates and DEFAULT not in config.templates:
+            message = f"none of the chat templates is named default; there are {', '.join(sorted(config.templates))}."
+            raise TemplateUnusable(message, where=str(folder / "tokenizer_config.json"))
+        return cls(Tokenizer.from_file(str(vocabulary)), config.templates or None, **config.special)
 
     @property
     def special(self) -> list[str]:
@@ -80,7 +83,7 @@ class ChatTokenizer:
     @property
     def template(self) -> str:
         """The chat template's Jinja text."""
-        return self._templates[_DEFAULT].source
+        return self._templates[DEFAULT].source
 
     @property
     def fingerprint(self) -> str:
@@ -96,7 +99,7 @@ class ChatTokenizer:
 
     def template_for(self, tools: Sequence[Message]) -> ChatTemplate:
         """The template that writes a conversation with these tools, or with none."""
-        return self._templates[_TOOL_USE if tools and _TOOL_USE in self._templates else _DEFAULT]
+        return self._templates[_TOOL_USE if tools and _TOOL_USE in self._templates else DEFAULT]
 
     def render(
         self,
@@ -189,48 +192,3 @@ def _prefix(tokenizer: Tokenizer) -> tuple[int, ...]:
     encoding = tokenizer.encode("a", add_special_tokens=True)
     count = next((i for i, special in enumerate(encoding.special_tokens_mask) if not special), 0)
     return tuple(encoding.ids[:count])
-
-
-def _template(folder: Path, config: Mapping[str, Any]) -> str | dict[str, str] | None:
-    """The folder's template, or several by name. Raises TemplateUnusable if none of several is the default."""
-    file = folder / "chat_template.jinja"
-    if file.is_file():
-        others = {other.stem: _read(other) for other in sorted((folder / "additional_chat_templates").glob("*.jinja"))}
-        return {**others, _DEFAULT: _read(file)}
-    template = config.get("chat_template")
-    if not isinstance(template, list):
-        return template if isinstance(template, str) else None
-    named = {entry["name"]: entry["template"] for entry in template}
-    if _DEFAULT not in named:
-        message = f"none of the chat templates is named default; there are {', '.join(sorted(named))}."
-        raise TemplateUnusable(message, where=str(folder / "tokenizer_config.json"))
-    return named
-
-
-def _present(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: config[name] for name in _SPECIAL if config.get(name)}
-
-
-def _content(token: str | Mapping[str, Any]) -> str:
-    return token if isinstance(token, str) else str(token["content"])
-
-
-def _json(path: Path, *, optional: bool = False) -> dict[str, Any]:
-    if not path.is_file():
-        if optional:
-            return {}
-        raise ModelUnusable(f"{path.name} is missing.", where=str(path.parent))
-    try:
-        value = json.loads(_read(path))
-    except ValueError as error:
-        raise ModelUnusable(f"this is not valid JSON: {error}.", where=str(path)) from error
-    if not isinstance(value, dict):
-        raise ModelUnusable("this is not a JSON object.", where=str(path))
-    return value
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise FileUnreadable(f"the file cannot be read ({error}).", where=str(path)) from error

@@ -17,10 +17,10 @@ from gguf.tensor_mapping import get_tensor_name_map
 
 from bp_core.errors import ModelUnusable, UnsupportedArchitecture
 from bp_core.events import Notify, Progress
+from bp_core.model_files import read_json
 
 from ..weights import model_files
 from ..weights.merge import Merged
-from ..weights.model_files import read_json
 from ..weights.safetensors_file import Source
 from . import architectures, rope
 from .architectures import Config, Family

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ from gguf import GGUFWriter, TokenType
 
 from bp_core.contract import Contract
 from bp_core.errors import ModelUnusable, UnsupportedArchitecture
+from bp_core.model_files import read_json
 
-from ..weights.model_files import chat_template, read_json, special_token
+from ..weights.model_files import chat_template, special_token, stamp
 from . import pre_tokenizers
 
+_FILE = "tokenizer.json"
 _BYTE = re.compile("<0x[0-9A-F]{2}>")
 # Added tokens that are meant as control tokens although not marked so; llama.cpp's own converter sees them like this.
 _LOOKS_SPECIAL = re.compile(r"<\|.*\|>|<｜.*｜>|<unused.*>|<pad>|<mask>|<2mass>|\[@BOS@\]", re.S)
@@ -66,18 +69,30 @@ def read(folder: Path, size: int, contract: Contract | None = None) -> Vocabular
     With a contract, its template, turn terminators and BOS policy win over the base's. Raises ModelUnusable,
     UnsupportedArchitecture.
     """
-    tokenizer = read_json(folder / "tokenizer.json")
-    add_bos, add_eos = _added(tokenizer)
-    if contract and contract.bos != "template":
-        add_bos = contract.bos == "tokenizer"
     template = (contract.template if contract else "") or chat_template(folder)
     try:
-        words = _words(tokenizer, size)
+        tokenizer = _tokenizer(folder, stamp(folder, _FILE))
+        tokens, types = _padded(tokenizer.tokens, size)
     except (KeyError, TypeError, ValueError) as error:
-        raise ModelUnusable(f"the tokenizer cannot be read ({error}).", where=str(folder / "tokenizer.json")) from error
-    ids = _special_ids(folder, words["tokens"], contract)
-    words |= {"add_bos": add_bos and "bos" in ids, "add_eos": add_eos and "eos" in ids}
-    return Vocabulary(**words, ids=ids, template=template)
+        raise ModelUnusable(f"the tokenizer cannot be read ({error}).", where=str(folder / _FILE)) from error
+    add_bos = tokenizer.add_bos
+    if contract and contract.bos != "template":
+        add_bos = contract.bos == "tokenizer"
+    ids = _special_ids(folder, tokens, contract)
+    return Vocabulary(
+        model="llama" if tokenizer.pieces else "gpt2",
+        pre=tokenizer.pre,
+        tokens=tokens,
+        types=types,
+        merges=tokenizer.merges,
+        scores=_scores(tokens, types, tokenizer.merges) if tokenizer.pieces else [],
+        # llama.cpp puts its space after every special token too: after the first one, "first" means nowhere
+        space_prefix=tokenizer.space == "always",
+        ids=ids,
+        add_bos=add_bos and "bos" in ids,
+        add_eos=tokenizer.add_eos and "eos" in ids,
+        template=template,
+    )
 
 
 def lead(folder: Path) -> str:
@@ -85,37 +100,41 @@ def lead(folder: Path) -> str:
 
     Where only the first piece of a text gets a space before it, that is the token that every prompt begins with.
     """
-    tokenizer = read_json(folder / "tokenizer.json")
-    pieces = (tokenizer.get("model") or {}).get("byte_fallback")
-    first = bool(pieces) and pre_tokenizers.space_prefix(tokenizer) == "first"
+    tokenizer = _tokenizer(folder, stamp(folder, _FILE))
+    first = tokenizer.pieces and tokenizer.space == "first"
     return (special_token(folder, "bos_token") or "") if first else ""
 
 
-def _words(tokenizer: Mapping[str, Any], size: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Tokenizer:
+    """What tokenizer.json says. `tokens` has text and type of each id; `pieces`: SentencePiece, not byte-level BPE."""
+
+    pieces: bool
+    pre: str
+    space: str
+    tokens: Mapping[int, tuple[str, TokenType]]
+    merges: list[str]
+    add_bos: bool
+    add_eos: bool
+
+
+@functools.lru_cache(maxsize=1)  # an export asks several times, and the file may have tens of megabytes
+def _tokenizer(folder: Path, stamp: object) -> _Tokenizer:
+    tokenizer = read_json(folder / _FILE)
     model = tokenizer.get("model") or {}
     if model.get("type") != "BPE":
         raise UnsupportedArchitecture(f"its tokenizer is of type {model.get('type')}; only BPE is supported.")
     pieces = bool(model.get("byte_fallback"))
-    space = pre_tokenizers.space_prefix(tokenizer) if pieces else "nowhere"
-    pre = "default" if pieces else pre_tokenizers.byte_level(tokenizer)
-    tokens, types = _tokens(tokenizer, size)
-    merges = [_merge(pair) for pair in model["merges"]]
-    scores = _scores(tokens, types, merges) if pieces else []
-    if pieces:
-        tokens = [
-            text.replace("▁", " ") if type_ == TokenType.USER_DEFINED else text
-            for text, type_ in zip(tokens, types, strict=True)
-        ]
-    # llama.cpp puts its space after every special token too: after the first one, "first" means nowhere
-    return {
-        "model": "llama" if pieces else "gpt2",
-        "pre": pre,
-        "tokens": tokens,
-        "types": types,
-        "merges": merges,
-        "scores": scores,
-        "space_prefix": space == "always",
-    }
+    add_bos, add_eos = _added(tokenizer)
+    return _Tokenizer(
+        pieces=pieces,
+        pre="default" if pieces else pre_tokenizers.byte_level(tokenizer),
+        space=pre_tokenizers.space_prefix(tokenizer) if pieces else "nowhere",
+        tokens=dict(_tokens(tokenizer)),
+        merges=[_merge(pair) for pair in model["merges"]],
+        add_bos=add_bos,
+        add_eos=add_eos,
+    )
 
 
 def _scores(tokens: list[str], types: list[int], merges: list[str]) -> list[float]:
@@ -131,17 +150,27 @@ def _scores(tokens: list[str], types: list[int], merges: list[str]) -> list[floa
     ]
 
 
-def _tokens(tokenizer: Mapping[str, Any], size: int) -> tuple[list[str], list[int]]:
+def _tokens(tokenizer: Mapping[str, Any]) -> Iterator[tuple[int, tuple[str, TokenType]]]:
+    model = tokenizer["model"]
+    added = {entry["content"]: entry for entry in tokenizer.get("added_tokens") or []}
+    known = model["vocab"] | {text: entry["id"] for text, entry in added.items()}
+    for text, number in known.items():
+        type_ = _type(text, added.get(text), model)
+        if type_ == TokenType.USER_DEFINED and model.get("byte_fallback"):
+            yield number, (text.replace("▁", " "), type_)
+        else:
+            yield number, (text, type_)
+
+
+def _padded(known: Mapping[int, tuple[str, TokenType]], size: int) -> tuple[list[str], list[int]]:
+    """Texts and types of `size` tokens; those that the tokenizer does not know are unused."""
     tokens = [f"[PAD{number}]" for number in range(size)]
     types = [int(TokenType.UNUSED)] * size
-    known = {**tokenizer["model"]["vocab"]}
-    added = {entry["content"]: entry for entry in tokenizer.get("added_tokens") or []}
-    known.update({text: entry["id"] for text, entry in added.items()})
-    for text, number in known.items():
+    for number, (text, type_) in known.items():
         if not 0 <= number < size:
             raise ValueError(f"the token {text!r} has id {number}, the model has {size} rows")
         tokens[number] = text
-        types[number] = int(_type(text, added.get(text), tokenizer["model"]))
+        types[number] = int(type_)
     return tokens, types
 
 

@@ -19,8 +19,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from cyllama.llama import llama_cpp
 
+from .process import END_OF_LOG
+
 BATCH = 256
-END_OF_LOG = "-- end of log --"  # as in engine.py, which must not import this file
 
 
 def byte_table() -> dict[str, int]:

@@ -1,28 +1,23 @@
-"""llama.cpp behind a process of its own, so that a native crash is an error and not the end."""
+"""A GGUF model in llama.cpp: tokens, logits and text of it, computed in a process of its own."""
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import json
 import os
-import subprocess
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
 import numpy as np
 
 from bp_core.errors import FileMissing, LlamaCppFailed, LlamaCppMissing
 
-END_OF_LOG = "-- end of log --"
-_TAIL_LINES = 12
-_GOODBYE_SECONDS = 10
+from .process import END_OF_LOG, GOODBYE_SECONDS, ModuleProcess
 
 
 @dataclass(frozen=True)
@@ -39,14 +34,9 @@ class Worker:
 
     def __init__(self, on_log: Callable[[str], None] | None = None) -> None:
         require_llama_cpp()
-        command = [sys.executable, "-P", "-m", "bp_export.llama_cpp._worker"]
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)
-        self._log: deque[str] = deque(maxlen=_TAIL_LINES)
         self._on_log = on_log
         self._logged = threading.Event()
-        self._listener = threading.Thread(target=self._listen, daemon=True)
-        self._listener.start()
+        self._process = ModuleProcess("bp_export.llama_cpp._worker", self._hear)
 
     @property
     def pid(self) -> int:
@@ -54,21 +44,21 @@ class Worker:
 
     def send(self, request: dict[str, Any]) -> None:
         try:
-            _pipe(self._process.stdin).write(json.dumps(request).encode() + b"\n")
-            _pipe(self._process.stdin).flush()
+            self._process.send(json.dumps(request))
         except OSError as error:
             raise self._failure() from error
 
     def answer(self) -> dict[str, Any]:
         """The next line the worker says. Raises LlamaCppFailed for an error or when it has died."""
-        line = _pipe(self._process.stdout).readline()
+        line = self._process.stdout.readline()
         if not line.endswith(b"\n"):
             raise self._failure()
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            self._logged.wait(_GOODBYE_SECONDS)
+            self._logged.wait(GOODBYE_SECONDS)
             self._logged.clear()
-            raise LlamaCppFailed(f"llama.cpp: {answer['error']}", fix=self._hint())
+            fix = f"{LlamaCppFailed.fix} Its last words: {self._process.words}"
+            raise LlamaCppFailed(f"llama.cpp: {answer['error']}", fix=fix)
         return answer
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -76,7 +66,7 @@ class Worker:
         return self.answer()
 
     def raw(self, size: int) -> bytes:
-        data = _pipe(self._process.stdout).read(size)
+        data = self._process.stdout.read(size)
         if len(data) != size:
             raise self._failure()
         return data
@@ -88,38 +78,19 @@ class Worker:
         """End the process: by closing its input, or at once."""
         if now:
             self._process.kill()
-        with contextlib.suppress(OSError):  # it died with a request still in the pipe
-            _pipe(self._process.stdin).close()
-        try:
-            self._process.wait(_GOODBYE_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._listener.join()
-        _pipe(self._process.stdout).close()
+        self._process.close()
 
-    def _listen(self) -> None:
-        with _pipe(self._process.stderr) as stream:
-            for line in stream:
-                text = line.decode("utf-8", "replace").rstrip()
-                if text == END_OF_LOG:
-                    self._logged.set()
-                    continue
-                self._log.append(text)
-                if self._on_log:
-                    self._on_log(text)
+    def _hear(self, line: str) -> None:
+        if line == END_OF_LOG:
+            self._logged.set()
+        elif self._on_log:
+            self._on_log(line)
 
     def _failure(self) -> LlamaCppFailed:
         self._process.kill()  # a worker that closed its output is of no more use
         code = self._process.wait()
-        self._listener.join()
-        return LlamaCppFailed(f"llama.cpp ended without an answer (exit {code}). Its last words: {self._words()}")
-
-    def _hint(self) -> str:
-        return f"{LlamaCppFailed.fix} Its last words: {self._words()}"
-
-    def _words(self) -> str:
-        return " | ".join(line for line in self._log if line) or "none"
+        message = f"llama.cpp ended without an answer (exit {code}). Its last words: {self._process.words}"
+        return LlamaCppFailed(message)
 
 
 class Engine:
@@ -226,8 +197,3 @@ def threads() -> int:
         return int(wanted)
     mine = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     return max(mine // 2, min(mine, 4))
-
-
-def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
-    assert stream is not None
-    return stream

@@ -7,10 +7,6 @@ import importlib.util
 import ipaddress
 import json
 import socket
-import subprocess
-import sys
-import threading
-from collections import deque
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -20,9 +16,8 @@ from bp_core.errors import AddressUnusable, FileMissing, LlamaCppFailed, LlamaSe
 from ..config import NUM_CTX, ServeConfig
 from ..gguf.metadata import gguf_facts
 from .engine import threads
+from .process import ModuleProcess
 
-_TAIL_LINES = 8
-_GOODBYE_SECONDS = 10
 _NO_ORIGIN = ""  # so that no web page of somebody else's can read the answers
 _ALL_LAYERS = -1
 
@@ -45,10 +40,9 @@ class LlamaServer:
         if importlib.util.find_spec("xllamacpp") is None:
             raise LlamaServerMissing("the package xllamacpp is not installed.")
         self.name = config.name or path.stem
-        self._log: deque[str] = deque(maxlen=_TAIL_LINES)
-        self._process = self._start(_request(path, self.name, config, gpu))
-        self._listener = threading.Thread(target=self._listen, daemon=True)
-        self._listener.start()
+        self._process = ModuleProcess("bp_export.llama_cpp._server")
+        with contextlib.suppress(OSError):  # it died already; its last words tell why
+            self._process.send(_request(path, self.name, config, gpu))  # not an argument: others may see those
         self.url = self._address(config)
 
     def __enter__(self) -> Self:
@@ -66,34 +60,13 @@ class LlamaServer:
     def wait(self) -> None:
         """Until it ends by itself, which is a failure. Raises LlamaCppFailed."""
         code = self._process.wait()
-        self._listener.join()
-        raise LlamaCppFailed(f"llama-server ended (exit {code}). Its last words: {self._words()}")
+        raise LlamaCppFailed(f"llama-server ended (exit {code}). Its last words: {self._process.words}")
 
     def close(self) -> None:
-        assert self._process.stdin and self._process.stdout
-        with contextlib.suppress(OSError):  # it may be dead already
-            self._process.stdin.close()
-        try:
-            self._process.wait(_GOODBYE_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._listener.join()
-        self._process.stdout.close()
-
-    def _start(self, request: str) -> subprocess.Popen[bytes]:
-        pipe = subprocess.PIPE
-        command = [sys.executable, "-P", "-m", "bp_export.llama_cpp._server"]
-        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)
-        assert process.stdin
-        with contextlib.suppress(OSError):  # it died already; its last words tell why
-            process.stdin.write(request.encode() + b"\n")  # not an argument: others may see those
-            process.stdin.flush()
-        return process
+        self._process.close()
 
     def _address(self, config: ServeConfig) -> str:
         """Where it listens, once the model is loaded."""
-        assert self._process.stdout
         try:
             line = self._process.stdout.readline()
         except BaseException:
@@ -103,18 +76,9 @@ class LlamaServer:
             return str(json.loads(line)["url"])
         self.close()
         # llama.cpp says so too, but at times ends before that is written
-        if any("couldn't bind" in text for text in self._log) or not _free(config.host, config.port):
+        if "couldn't bind" in self._process.words or not _free(config.host, config.port):
             raise AddressUnusable(f"nothing can listen at {config.host}, port {config.port}.")
-        raise LlamaCppFailed(f"llama-server did not start. Its last words: {self._words()}")
-
-    def _listen(self) -> None:
-        assert self._process.stderr
-        with self._process.stderr as stream:
-            for line in stream:
-                self._log.append(line.decode("utf-8", "replace").rstrip())
-
-    def _words(self) -> str:
-        return " | ".join(line for line in self._log if line) or "none"
+        raise LlamaCppFailed(f"llama-server did not start. Its last words: {self._process.words}")
 
 
 def is_local(host: str) -> bool:

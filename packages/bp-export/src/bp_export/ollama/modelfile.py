@@ -12,11 +12,11 @@ from typing import Any
 from bp_core.contract import Contract
 from bp_core.errors import TemplateUnusable
 from bp_core.folders import new_file
+from bp_core.model_files import read_json
 
 from ..config import NUM_CTX, ExportConfig
 from ..gguf.metadata import facts_of
 from ..gguf.reader import GgufFile
-from ..weights.model_files import read_json
 from .go_template import go_template
 
 RAW = "{{ .Prompt }}"  # for a model that was trained on plain text

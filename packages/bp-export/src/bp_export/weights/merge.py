@@ -14,11 +14,12 @@ from bp_core import folders
 from bp_core.contract import CONTRACT_FILE, Contract
 from bp_core.errors import AdapterUnusable, ModelUnusable
 from bp_core.events import Notify, Progress
+from bp_core.model_files import read_json
 
 from ..output_paths import require_free, require_space
 from . import adapter as lora
 from . import mlx, safetensors_file
-from .model_files import chat_template, read_json, text_name
+from .model_files import chat_template, text_name
 from .safetensors_file import Source, Weights
 
 SHARD_BYTES = 5_000_000_000
@@ -34,13 +35,15 @@ class Merged:
     """A base model with an adapter merged in. Touched weights come as float32, the others as they are stored."""
 
     def __init__(self, base: Path, changes: Mapping[str, lora.Change]) -> None:
-        self._base = open_base(base)
+        config = read_json(base / "config.json")
+        self._base = open_base(base, config)
         self._names = list(self._base.names())
         stored = {text_name(name): name for name in self._names}
         # an adapter may have been trained on the text part of a model that also sees
         self._changes = {stored.get(text_name(name), name): change for name, change in changes.items()}
+        tied = bool(config.get("tie_word_embeddings"))
         for name, change in self._changes.items():
-            self._check(name, change, tied=bool(read_json(base / "config.json").get("tie_word_embeddings")))
+            self._check(name, change, tied=tied)
 
     def names(self) -> list[str]:
         return self._names
@@ -73,13 +76,14 @@ class Merged:
             raise AdapterUnusable(f"it changes {name}, which the base model uses twice (tied embeddings).")
 
 
-def open_base(base: Path) -> Source:
-    """The weights of a base model folder, unpacked if MLX quantised them.
+def open_base(base: Path, config: Mapping[str, Any] | None = None) -> Source:
+    """The weights of a base model folder, unpacked if MLX quantised them. `config`: its config.json, if it was read.
 
     Raises ModelUnusable if they are missing, broken or quantised by others.
     """
-    packed = mlx.is_quantized(read_json(base / "config.json", optional=True))
-    source: Source = mlx.MlxWeights(base) if packed else Weights(base)
+    if config is None:
+        config = read_json(base / "config.json", optional=True)
+    source: Source = mlx.MlxWeights(base, config) if mlx.is_quantized(config) else Weights(base)
     for name in source.names():
         if source.dtype(name) not in _FLOATS:
             raise ModelUnusable(

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from bp_core.errors import ModelUnusable
+from bp_core.model_files import read_json
 
-from .model_files import read_json
 from .safetensors_file import Weights
 
 SETTINGS = ("quantization", "quantization_config")  # mlx-lm writes both into config.json, alike
@@ -30,9 +30,9 @@ def is_quantized(config: Mapping[str, Any]) -> bool:
 class MlxWeights:
     """A quantised model folder as if its weights were floats. Raises ModelUnusable for what cannot be read so."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
         self._stored = Weights(folder)
-        self._settings = read_json(folder / "config.json")[SETTINGS[0]]
+        self._settings = config[SETTINGS[0]]
         stored = set(self._stored.names())
         self._packed = {name for name in stored if name.endswith(".weight") and _beside(name, "scales") in stored}
         for name in stored:
@@ -84,7 +84,7 @@ class MlxWeights:
 
 def comes_from(quantized: Path, source: Path) -> bool:
     """Whether `source` has the weights that were quantised: all shapes, and one layer number by number."""
-    mine, theirs = MlxWeights(quantized), Weights(source)
+    mine, theirs = MlxWeights(quantized, read_json(quantized / "config.json")), Weights(source)
     names = mine.names()
     if not set(names) <= set(theirs.names()) or any(mine.shape(name) != theirs.shape(name) for name in names):
         return False

@@ -1,50 +1,35 @@
-"""The small JSON files of a Hugging Face model folder."""
+"""What several steps of an export ask of a Hugging Face model folder, and the names of its tensors."""
 
 from __future__ import annotations
 
-import json
+import functools
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from bp_core.errors import ModelUnusable
+from bp_core.model_files import DEFAULT, TokenizerConfig
 
-
-def read_json(path: Path, *, optional: bool = False) -> dict[str, Any]:
-    """A JSON object from a model folder; {} for a missing optional file. Raises ModelUnusable."""
-    if optional and not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ModelUnusable(f"{path.name} is missing.", where=str(path.parent)) from error
-    except ValueError as error:
-        raise ModelUnusable("this is not valid JSON.", where=str(path)) from error
-    if not isinstance(value, dict):
-        raise ModelUnusable("this is not a JSON object.", where=str(path))
-    return value
+_SOURCES = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
 
 def chat_template(folder: Path) -> str:
     """The folder's chat template as transformers would choose it; "" if there is none."""
-    file = folder / "chat_template.jinja"
-    if file.is_file():
-        return file.read_text(encoding="utf-8")
-    template = read_json(folder / "tokenizer_config.json", optional=True).get("chat_template")
-    if isinstance(template, list):  # several by name; "default" is the one for chat
-        template = {entry["name"]: entry["template"] for entry in template}.get("default")
-    return template or ""
+    return _tokenizer_config(folder, stamp(folder, *_SOURCES)).templates.get(DEFAULT, "")
 
 
 def special_token(folder: Path, name: str) -> str | None:
     """The text of a special token such as "eos_token"; None if the tokenizer has none."""
-    for file in ("tokenizer_config.json", "special_tokens_map.json"):
-        value = read_json(folder / file, optional=True).get(name)
-        text = value.get("content") if isinstance(value, Mapping) else value
-        if text:
-            return str(text)
-    return None
+    return _tokenizer_config(folder, stamp(folder, *_SOURCES)).special.get(name)
+
+
+def stamp(folder: Path, *names: str) -> tuple[tuple[int, int] | None, ...]:
+    """What changes when one of these files does, so that none needs to be read twice."""
+    files = [folder / name for name in names]
+    return tuple((path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else None for path in files)
+
+
+@functools.lru_cache(maxsize=2)
+def _tokenizer_config(folder: Path, stamp: object) -> TokenizerConfig:
+    return TokenizerConfig.read(folder, optional=True)
 
 
 _WRAPPED = re.compile(r"language_model\.")  # a text model inside one that also sees

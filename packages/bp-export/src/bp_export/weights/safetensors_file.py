@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-import struct
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +15,7 @@ import ml_dtypes
 import numpy as np
 
 from bp_core.errors import ModelUnusable
+from bp_core.tensor_file import Header, StoredTensor, TensorFileBroken, header_bytes, read_header
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -49,58 +48,42 @@ class Source(Protocol):
     def array(self, name: str) -> np.ndarray: ...
 
 
-@dataclass(frozen=True)
-class _Entry:
-    file: Path
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    offset: int
-
-
 class Weights:
     """The tensors of one safetensors file, or of a model folder (one file, or shards with an index)."""
 
     def __init__(self, path: Path) -> None:
-        self._entries: dict[str, _Entry] = {}
+        self._tensors: dict[str, StoredTensor] = {}
+        self._files: dict[str, Path] = {}
         for file in _files(path) if path.is_dir() else [path]:
-            for name, entry in _header(file):
-                if name in self._entries:
+            for name, tensor in _header(file).tensors.items():
+                if name in self._files:
                     raise ModelUnusable(f"the tensor {name} is in two files.", where=str(path))
-                self._entries[name] = entry
+                self._tensors[name] = tensor
+                self._files[name] = file
 
     def names(self) -> list[str]:
-        return list(self._entries)
+        return list(self._tensors)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return self._entries[name].shape
+        return self._tensors[name].shape
 
     def dtype(self, name: str) -> np.dtype[Any]:
-        return self._entries[name].dtype
+        return DTYPES[self._tensors[name].dtype]
 
     def array(self, name: str) -> np.ndarray:
         """A read-only view into the file."""
-        entry = self._entries[name]
-        if math.prod(entry.shape) == 0:
-            return np.empty(entry.shape, entry.dtype)
-        return np.memmap(entry.file, entry.dtype, "r", entry.offset, entry.shape)
+        shape, dtype = self.shape(name), self.dtype(name)
+        if math.prod(shape) == 0:
+            return np.empty(shape, dtype)
+        return np.memmap(self._files[name], dtype, "r", self._tensors[name].offset, shape)
 
 
 def write(path: Path, source: Source, names: Iterable[str]) -> Iterator[str]:
     """Write the named tensors of `source` to a safetensors file, yielding each name once it is written."""
     names = list(names)
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for name in names:
-        start, end = end, end + size(source, name)
-        header[name] = {
-            "dtype": _NAMES[source.dtype(name)],
-            "shape": list(source.shape(name)),
-            "data_offsets": [start, end],
-        }
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
+    tensors = [(name, _NAMES[source.dtype(name)], source.shape(name)) for name in names]
     with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
+        file.write(header_bytes(tensors, {"format": "pt"}))
         for name in names:
             array = np.ascontiguousarray(source.array(name), source.dtype(name))
             file.write(array.reshape(-1).view(np.uint8).data)
@@ -128,26 +111,8 @@ def _files(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def _header(file: Path) -> Iterator[tuple[str, _Entry]]:
+def _header(file: Path) -> Header:
     try:
-        with file.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            available = file.stat().st_size - 8 - length
-            if available < 0:
-                raise ValueError("the header is longer than the file")
-            header = json.loads(stream.read(length))
-        for name, value in header.items():
-            if name != "__metadata__":
-                yield name, _entry(file, value, 8 + length, available)
-    except FileNotFoundError as error:
-        raise ModelUnusable("a file of the weights is missing.", where=str(file)) from error
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelUnusable(f"the weights are truncated or broken ({error}).", where=str(file)) from error
-
-
-def _entry(file: Path, value: Mapping[str, Any], start: int, available: int) -> _Entry:
-    dtype, shape = DTYPES[value["dtype"]], tuple(map(int, value["shape"]))
-    begin, end = map(int, value["data_offsets"])
-    if not 0 <= begin <= end <= available or end - begin != math.prod(shape) * dtype.itemsize:
-        raise ValueError("a tensor lies outside the file")
-    return _Entry(file, dtype, shape, start + begin)
+        return read_header(file)
+    except TensorFileBroken as error:
+        raise ModelUnusable(f"{error}.", where=str(file)) from error
