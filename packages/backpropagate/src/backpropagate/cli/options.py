@@ -61,5 +61,6 @@ def parsed_by(kind: type[TyperCommand]) -> Callable[[Callable[..., None]], Calla
     return decorate
 
 
+NAME = "A run's id or the beginning of it, a run, output, adapter or model folder, or a .gguf file."
 Columns = Annotated[str, option(TrainConfig, "columns")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]

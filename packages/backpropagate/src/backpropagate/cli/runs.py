@@ -22,13 +22,14 @@ from bp_core.units import duration, moment
 from bp_runs import Entry, history
 from bp_runs.summary import STATUSES
 
+from ..models.targets import entry_of
 from ..replay import parsed
 from ..replay import replay as replay_run
 from . import tables
-from .options import Json
+from .options import NAME, Json
 from .quiet import quiet_libraries
 
-RunName = Annotated[str, typer.Argument(help="Id, unique beginning of one, or run folder.")]
+RunName = Annotated[str, typer.Argument(help=NAME)]
 _COLOURS = {"finished": "green", "failed": "red", "interrupted": "yellow", "running": "cyan", "paused": "cyan"}
 # What tells where and when a run was, not what it is.
 _OWN = ("id", "folder", "host", "pid", "pid_began", "started", "heartbeat", "exports", "recipe", "versions")
@@ -58,7 +59,7 @@ def list_runs(
 
 def show_run(run: RunName, json: Json = False) -> None:
     """Show all that the ledger knows of a run."""
-    entry = history.find(run)
+    entry = entry_of(run)
     if json:
         tables.print_json(entry.as_dict())
         return
@@ -71,7 +72,7 @@ def diff_runs(
     first: RunName, second: Annotated[str, typer.Argument(help="The other run.")], json: Json = False
 ) -> None:
     """Show two runs side by side, only what differs: recipe, data, versions, results."""
-    a, b = history.find(first), history.find(second)
+    a, b = entry_of(first), entry_of(second)
     left, right = _flat(a), _flat(b)
     names = [name for name in {**left, **right} if name not in _OWN and left.get(name) != right.get(name)]
     if json:
@@ -84,7 +85,7 @@ def diff_runs(
 
 
 def replay(
-    run: Annotated[str, typer.Argument(help="Id, unique beginning of one, run folder, or run.lock file.")],
+    run: Annotated[str, typer.Argument(help=f"{NAME} Or a run.lock file.")],
     set: Annotated[list[str] | None, typer.Option(help="A setting to change, as name=value; may be repeated.")] = None,
     json: Json = False,
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import zip_longest
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,14 +11,14 @@ from typer.core import TyperCommand
 from bp_core.config import TrainConfig
 from bp_core.process_group import launched
 from bp_core.settings import settings as settings_of
-from bp_runs import run_folder
 from bp_runs.run_folder import NEWEST
 
+from ..replay import resume as resume_run
 from ..trainer import Trainer
 from ..training.planning import outlook
 from ..training.run import Run
 from . import tables
-from .options import Json, option, parsed_by, with_options
+from .options import NAME, Json, option, parsed_by, with_options
 from .quiet import quiet_libraries
 
 _EXTEND = "Extend it to so many steps; from there the learning rate is that of the longer run."
@@ -67,8 +66,8 @@ def train(
 
 
 def resume(
-    run: Annotated[str, typer.Argument(help="The run's id, or the beginning of it.")] = NEWEST,
-    output: Annotated[str, typer.Option(help="The output folder that holds it.")] = TrainConfig.output,
+    run: Annotated[str, typer.Argument(help=NAME)] = NEWEST,
+    output: Annotated[str | None, typer.Option(help="The output folder that holds it. Default: the run's.")] = None,
     steps: Annotated[
         int | None,
         typer.Option(help=_EXTEND, min=1),
@@ -78,10 +77,7 @@ def resume(
 ) -> None:
     """Go on with a run as it was begun: the newest unfinished one, or the one that is named."""
     quiet_libraries()
-    found = run_folder.find(Path(output).resolve(), run)
-    settings, data = run_folder.settings_of(found)
-    trainer = Trainer(**settings | {"output": output})
-    _show(trainer.train(data, steps=steps, resume=found.id, allow_changes=allow_changes), json)
+    _show(resume_run(run, output, steps=steps, allow_changes=allow_changes), json)
 
 
 @with_options(TrainConfig, *_NOT_ESTIMATED)
