@@ -167,8 +167,10 @@ def test_a_name_that_is_nothing_or_several_says_so_with_the_near_one(run, stage,
     for wrong, near in {"outt": "out", "smollm-135m": "smollm2-135m", f"{run.id[:-1]}x": run.id}.items():
         with pytest.raises(TargetNotFound, match=f"there is no .*did you mean '{near}'"):
             Artifact.find(wrong)
-    with pytest.raises(TargetNotFound, match="did you mean 'out/lora'"):
+    with pytest.raises(TargetNotFound, match="folder or run 'out/loraa'; did you mean 'out/lora'"):
         Artifact.find("out/loraa").require_folder()  # which might be a model of the hub
+    with pytest.raises(TargetNotFound, match=r"folder or run 'smollm2-135m'\."):
+        Artifact.find("smollm2-135m").require_gguf()
     with pytest.raises(TargetNotFound):
         Artifact.find("")
     (place / "empty").mkdir(exist_ok=True)

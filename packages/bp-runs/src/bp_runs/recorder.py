@@ -33,12 +33,7 @@ class Recording:
     """
 
     def __init__(
-        self,
-        run: RunFolder,
-        trackers: Sequence[str],
-        watch: Watch,
-        report: Callable[[RunFolder], object],
-        resume: str,
+        self, run: RunFolder, trackers: Sequence[str], watch: Watch, report: Callable[[RunFolder], object], resume: str
     ) -> None:
         self.run = run
         self._report = report
@@ -60,7 +55,8 @@ class Recording:
         known = self.run.read()
         self.run.write(owner=asdict(owner), started=known.get("started", round(time.time(), 3)))
         self._reporter = Reporter(self._trackers, self.run.path)
-        self._remember_output()
+        with suppress(OSError):  # the ledger, in the same folder, will say so
+            history.remember_output(self.run.path.parent.parent)
         self._keep(RUNNING)
 
     def __exit__(
@@ -140,7 +136,3 @@ class Recording:
             if not self._unwritable:
                 self._warn(f"this run is not in the ledger: {error} Its folder holds everything.")
             self._unwritable = True
-
-    def _remember_output(self) -> None:
-        with suppress(OSError):  # the ledger, in the same folder, will say so
-            history.remember_output(self.run.path.parent.parent)

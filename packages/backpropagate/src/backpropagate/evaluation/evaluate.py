@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -69,10 +69,8 @@ def opened(subject: Target, backend: str, notify: Notify) -> Iterator[Rail]:
     _, rail, _ = choose_rail(backend)
     notify(Progress(f"load {subject.name}", 0, 0))
     rail.open(subject.job)
-    try:
+    with closing(rail):
         yield rail
-    finally:
-        rail.close()
 
 
 def _other(subject: Target, tokenizer: ChatTokenizer, config: EvalConfig, notify: Notify) -> Target | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -38,10 +38,8 @@ def speaker(name: str | Path) -> Iterator[Speaker]:
             yield server
         return
     opened, rail = _on_rail(source)
-    try:
+    with closing(rail):
         yield opened
-    finally:
-        rail.close()
 
 
 def user(text: str) -> Turn:

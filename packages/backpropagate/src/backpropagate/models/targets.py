@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -73,7 +73,7 @@ class Artifact:
             raise TargetNotFound(f"{len(runs)} runs begin with {name!r}: {ids}.", fix="Give more of the id.")
         if locate.hub_id(name):
             return cls(name)
-        raise _nothing(name)
+        raise _nothing(name, PRESETS)
 
     @classmethod
     def _at(cls, name: str, place: Path, run: RunFolder | None = None) -> Artifact:
@@ -325,17 +325,10 @@ def _by_age(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.gguf"), key=lambda file: file.stat().st_mtime)
 
 
-def _nothing(name: str) -> TargetNotFound:
-    likely = difflib.get_close_matches(name, list(_names_like(name)), 1)
-    hint = f"; did you mean {likely[0]!r}?" if likely else "."
-    return TargetNotFound(f"there is no file, folder, run or model {name!r}{hint}")
-
-
-def _names_like(name: str) -> Iterator[str]:
-    """What a mistyped name may have meant: presets, what lies beside, and the beginnings of runs' ids."""
-    yield from PRESETS
-    beside = Path(name).expanduser().parent
-    if beside.is_dir():
-        yield from map(str, beside.iterdir())
-    with suppress(LedgerUnusable):
-        yield from (run.id[: len(name)] for run in history.folders_of(""))
+def _nothing(name: str, models: Iterable[str] = ()) -> TargetNotFound:
+    """`models` are names that were possible besides those of files, folders and runs."""
+    beside = map(str, Path(name).expanduser().parent.glob("*"))
+    beginnings = (run.id[: len(name)] for run in history.folders_of(""))
+    near = difflib.get_close_matches(name, [*models, *beside, *beginnings], 1)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    return TargetNotFound(f"there is no file, folder{', run or model' if models else ' or run'} {name!r}{hint}")
