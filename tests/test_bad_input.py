@@ -129,7 +129,7 @@ def test_an_adapter_that_is_not_there_or_damaged(backprop, tmp_path, tiny_llama)
 def test_chatting_with_something_else(backprop, tmp_path):
     (tmp_path / "song.gguf").write_bytes(b"la la la")
     assert "INPUT_GGUF_UNUSABLE" in backprop("chat", tmp_path / "song.gguf", "--prompt", "Hi")[1]
-    assert "INPUT_FILE_NOT_FOUND" in backprop("chat", tmp_path / "nothing", "--prompt", "Hi")[1]
+    assert "INPUT_TARGET_NOT_FOUND" in backprop("chat", tmp_path / "nothing", "--prompt", "Hi")[1]
     assert "INPUT_ADAPTER_UNUSABLE" in backprop("chat", tmp_path, "--prompt", "Hi")[1]
 
 

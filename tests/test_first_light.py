@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 from backpropagate import Trainer
 from backpropagate.export.chat import speaker
 from backpropagate.export.export import samples_of
-from backpropagate.models.published import adapter_in
+from backpropagate.models.targets import Artifact
 from bp_core.contract import Contract
 from bp_core.errors import NothingToResume, ResumeMismatch
 from bp_core.events import Finished, MemoryShrunk, Planned, Started, Stepped
@@ -133,8 +133,11 @@ def test_a_second_run_moves_the_first_adapter_and_loses_nothing(trained, tiny_ll
     assert second.adapter == first.adapter and second.id != first.id
     assert (first.folder / "lora" / "adapter_model.safetensors").read_bytes() == before
     assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
-    assert adapter_in(first.folder) == first.folder / "lora" and adapter_in(second.folder) == second.adapter
-    assert samples_of(first.folder / "lora", tiny_llama) == samples_of(second.adapter, tiny_llama) != []
+    assert (
+        Artifact.find(first.folder).folder == first.folder / "lora"
+        and Artifact.find(second.folder).folder == second.adapter
+    )
+    assert samples_of(Artifact.find(first.id), tiny_llama) == samples_of(Artifact.find(second.id), tiny_llama) != []
 
 
 def test_an_adapter_from_elsewhere_is_moved_aside(tiny_llama, rows, tmp_path):

@@ -83,7 +83,7 @@ def test_a_run_is_in_the_ledger_and_shown(train, backprop, rows):
 def test_what_is_not_known_is_told(train, backprop):
     code, _, err = backprop("list-runs", "--status", "runing")
     assert code == 1 and "interrupted" in err
-    assert "INPUT_RUN_NOT_FOUND" in backprop("show-run", "2020")[2]
+    assert "INPUT_TARGET_NOT_FOUND" in backprop("show-run", "1999")[2]
     first, second = train(steps=1), train(steps=1)
     code, _, err = backprop("show-run", first.id[:4])
     assert code == 1 and first.id in err and second.id in err

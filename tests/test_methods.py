@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 from backpropagate import Trainer
 from backpropagate.export.chat import speaker
 from backpropagate.export.export import samples_of
-from backpropagate.models.published import adapter_in
+from backpropagate.models.targets import Artifact
 from bp_core.contract import Contract
 from bp_core.errors import AdapterUnusable, BadValue, ModelTooLarge
 from bp_core.folders import damage
@@ -69,7 +69,7 @@ def full(tiny_llama, rows, tmp_path):
 
 def test_a_full_fine_tune_leaves_an_ordinary_model(full, tiny_llama, tmp_path):
     tuned, run = full
-    assert run.adapter == tuned.adapter == tmp_path / "out" / "model" == adapter_in(tmp_path / "out")
+    assert run.adapter == tuned.adapter == tmp_path / "out" / "model" == Artifact.find(tmp_path / "out").folder
     assert damage(run.adapter) is None and not (tmp_path / "out" / "lora").exists()
     assert (run.adapter / "tokenizer.json").read_bytes() == (tiny_llama / "tokenizer.json").read_bytes()
     assert Contract.read(run.adapter).stop == ("<|im_end|>",)
@@ -97,7 +97,7 @@ def test_before_and_after_a_full_fine_tune_can_be_asked(full, tiny_llama, rows, 
     assert tuned.generate("Question 3?", limit=5) == after
     with speaker(str(tmp_path / "out")) as model:
         assert isinstance(model.answer([{"role": "user", "content": "Question 3?"}], 5, quiet), str)
-    assert samples_of(run.adapter, tiny_llama) != []
+    assert samples_of(Artifact.find(run.adapter), tiny_llama) != []
 
 
 def test_a_whole_model_is_exported_as_a_folder_but_not_as_an_adapter(full, tmp_path):
@@ -123,7 +123,10 @@ def test_another_run_moves_a_whole_model_and_loses_nothing(full, rows, tmp_path)
     before = (first.adapter / "model.safetensors").read_bytes()
     second = tuned.train(rows, steps=1, watch=quiet)
     assert (first.folder / "model" / "model.safetensors").read_bytes() == before
-    assert adapter_in(first.folder) == first.folder / "model" and adapter_in(second.folder) == second.adapter
+    assert (
+        Artifact.find(first.folder).folder == first.folder / "model"
+        and Artifact.find(second.folder).folder == second.adapter
+    )
 
 
 @pytest.mark.slow

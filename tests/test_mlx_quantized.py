@@ -13,7 +13,7 @@ from mlx_lm.convert import convert
 from safetensors.numpy import load_file, save_file
 
 from backpropagate import Trainer
-from backpropagate.models.published import job_for
+from backpropagate.models.targets import Artifact
 from bp_core.backends import find
 from bp_core.errors import AdapterUnusable, BadValue, ModelUnusable
 from bp_core.rail import Job
@@ -65,7 +65,7 @@ def test_it_is_trained_on_as_it_is_and_exported_both_ways(packed, source, rows, 
     tuned.close()
     words = [3, 500, 1200, 77]
     rail = find("mlx")
-    rail.open(job_for(run.adapter, quiet, "float32"))
+    rail.open(Artifact.find(run.adapter).job(quiet, "float32"))
     trained = rail.logits(words)
     for name, base in {"unpacked": None, "source": str(source)}.items():
         done = tuned.export("merged", output=str(tmp_path / name), base=base, notify=quiet)

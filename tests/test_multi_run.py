@@ -243,7 +243,8 @@ def test_resume_needs_nothing_else_and_takes_nothing_else(session, backprop, mon
     assert code == 0, err
     weights = [(months / name / "lora/adapter_model.safetensors").read_bytes() for name in ("output", "whole")]
     assert weights[0] == weights[1]
-    code, _, err = backprop("multi-run", "--resume", "whole/lora")
+    assert backprop("multi-run", "--resume", "whole/lora")[0] == 0
+    code, _, err = backprop("multi-run", "--resume", ".")
     assert code == NothingToResume.exit_code and "there is no session" in err
 
 

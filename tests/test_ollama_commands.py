@@ -85,7 +85,7 @@ def test_serving_needs_a_file_and_consent_to_be_open(tmp_path, capsys):
     )
     (tmp_path / "empty").mkdir()
     assert "backprop export" in run(capsys, "serve", str(tmp_path / "empty"), exit_code=1).err
-    assert "INPUT_RUN_NOT_FOUND" in run(capsys, "serve", "no-such-run", exit_code=1).err
+    assert "INPUT_TARGET_NOT_FOUND" in run(capsys, "serve", "no-such-run", exit_code=1).err
 
 
 @pytest.mark.parametrize("words", [["--ollama"], ["--ollama-name", "x"], ["--system", "x"], ["--num-ctx", "9"]])

@@ -226,7 +226,7 @@ def test_what_cannot_be_pushed(output, tmp_path, capsys):
         assert push(tmp_path / name, "--repo", "me/bakery", "--dry-run") == 1
         found[name] = re.search(r"error (\S+)", capsys.readouterr().err)[1]
     assert found == {
-        "nothing": "INPUT_FILE_NOT_FOUND",
+        "nothing": "INPUT_TARGET_NOT_FOUND",
         "x.txt": "CONFIG_VALUE_INVALID",
         "half": "INPUT_ADAPTER_UNUSABLE",
         "cut.gguf": "INPUT_GGUF_UNUSABLE",
@@ -238,7 +238,7 @@ def test_a_file_knows_its_run_also_in_a_folder_of_its_own(output, tiny_llama):
     (run,) = output.glob("runs/*")
     for place in (output / GGUF, output / "tiny-llama-merged", output / "lora", run):
         found = parcel(place, PushConfig())
-        assert found.run.id == run.name and found.base.folder == tiny_llama.resolve()
+        assert found.source.run.id == run.name and found.base.folder == tiny_llama.resolve()
 
 
 def test_the_python_door(hub, output, tiny_llama):

@@ -9,7 +9,14 @@ import pytest
 from backpropagate import Trainer
 from backpropagate.cli.app import app
 from backpropagate.cli.exit_codes import exit_code_of
-from bp_core.errors import BadValue, CheckpointUnusable, Interrupted, NothingToResume, ResumeMismatch, RunAlive
+from bp_core.errors import (
+    BadValue,
+    CheckpointUnusable,
+    Interrupted,
+    ResumeMismatch,
+    RunAlive,
+    TargetNotFound,
+)
 from bp_core.events import Evaluated, Started, Stepped, StoppedEarly, Warned
 from bp_runs import Claim
 
@@ -93,9 +100,9 @@ def test_a_name_that_fits_none_or_several(tiny_llama, rows, tmp_path):
     runs = [begun(tiny_llama, rows, tmp_path, seed=seed) for seed in (1, 2)]
     assert runs[0].name < runs[1].name  # in the order of their beginning, also within a second
     tuned = trainer(tiny_llama, tmp_path)
-    with pytest.raises(BadValue, match="several runs begin with '20"):
+    with pytest.raises(TargetNotFound, match="2 runs begin with '20'"):
         tuned.train(rows, steps=5, resume="20", watch=quiet)
-    with pytest.raises(NothingToResume, match="no run 'x'"):
+    with pytest.raises(TargetNotFound, match="run or model 'x'"):
         tuned.train(rows, steps=5, resume="x", watch=quiet)
     (runs[1] / "run.json").write_text("{")
     with pytest.raises(CheckpointUnusable, match=r"run\.json"):

@@ -1,4 +1,4 @@
-"""Doing a run again from its run.lock: the same data, base and settings, checked before anything is written."""
+"""A run that is recorded, by its name: the rest of it, or all of it again from its run.lock."""
 
 from __future__ import annotations
 
@@ -10,26 +10,42 @@ from typing import Any, get_args
 from bp_core.config import TrainConfig
 from bp_core.errors import BadValue, NotReplayable, ReplayMismatch
 from bp_core.settings import Setting, known, settings
-from bp_runs import history
+from bp_runs import run_folder
 from bp_runs.lock_file import LOCK_FILE, Lock, surroundings
 from bp_runs.run_folder import RUN_FILE, RunFolder
 
 from .models.published import weights_in
+from .models.targets import Artifact
 from .trainer import Trainer
+from .training.prepare import to_resume
 from .training.run import Run
 
+_LOCK_SUFFIX = Path(LOCK_FILE).suffix
 # A hash that is another one when these are set is no surprise.
 _CHANGED_BY = {"model": ("template", "tokenizer", "base"), "samples": ("data",), "eval_data": ("evaluation data",)}
 _NO_MATTER = {"output", "report_to"}  # settings that the weights do not depend on
+
+
+def resume(name: str, output: str | None = None, *, steps: int | None = None, allow_changes: bool = False) -> Run:
+    """Go on with a run as it was begun. NEWEST is the newest unfinished one in `output`; more steps extend a run.
+
+    Raises TargetNotFound, NothingToResume, and what `Trainer.train` raises.
+    """
+    run = to_resume(name, Path(output or TrainConfig.output).resolve())
+    settings, data = run_folder.settings_of(run)
+    trainer = Trainer(**settings | {"output": output or str(run.path.parent.parent)})
+    return trainer.train(data, steps=steps, resume=run.id, allow_changes=allow_changes)
 
 
 def replay(name: str, changes: Mapping[str, Any], warn: Callable[[str], None]) -> Run:
     """Train again as the run `name` (id, folder or run.lock file) did, with `changes` to its settings.
 
     Other versions, another processor, and a result that is not the same bit for bit are told through `warn`. Raises
-    RunNotFound, NotReplayable, ReplayMismatch, BadValue.
+    TargetNotFound, NotReplayable, ReplayMismatch, BadValue.
     """
-    path = _lock_file(name)
+    path = Path(name)
+    if path.suffix != _LOCK_SUFFIX:
+        path = Artifact.find(name).require_run().path
     lock = Lock.read(path)
     known([*changes, *lock.settings], TrainConfig)
     if lock.data is None:
@@ -99,13 +115,6 @@ def _value(setting: Setting, text: str) -> Any:
             except ValueError:
                 continue
     return text  # TrainConfig says what is wrong with it, if it is
-
-
-def _lock_file(name: str) -> Path:
-    path = Path(name)
-    if path.is_file() or (path / LOCK_FILE).is_file():
-        return path
-    return Path(history.find(name).folder)
 
 
 def _expected(lock: Lock, changes: Mapping[str, Any]) -> dict[str, str]:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from bp_core.backends import choose_rail
 from bp_core.config import TrainConfig
-from bp_core.contract import CONTRACT_FILE, Contract
+from bp_core.contract import Contract
 from bp_core.errors import BadValue
 from bp_core.events import Event, Notify, Progress, Watch
 from bp_core.process_group import agreed, launched, nothing
-from bp_core.rail import Job, Rail
+from bp_core.rail import Rail
 from bp_core.settings import known
 from bp_data import ChatTokenizer
 from bp_data.reading.files import Data
@@ -29,13 +28,13 @@ from bp_plan.plan import Plan
 from bp_resilience import Signals
 from bp_runs.run_folder import RunFolder
 
-from .evaluation import comparison, rows
 from .evaluation.comparison import Comparison, compare
 from .evaluation.evaluate import evaluate
-from .export.export import export_adapter
+from .export.export import export
 from .hub.push import gather
-from .models import locate, targets
-from .models.published import adapter_in, is_whole, place
+from .models import locate
+from .models.published import place
+from .models.targets import Artifact
 from .multi_run.session import MultiRun, multi_run
 from .progress import Screen
 from .training.distributed import following, joined, leaving, told
@@ -59,6 +58,11 @@ class Trainer:
     def adapter(self) -> Path:
         """Where the adapter lies once trained, or after a full fine-tune the model."""
         return place(Path(self.config.output).resolve(), self.config.mode)
+
+    @property
+    def _subject(self) -> str | Path:
+        """What was trained, or the model as it came where nothing was trained yet."""
+        return self.adapter if self.adapter.is_dir() else self.config.model
 
     def plan(self, data: Data, **settings: Any) -> Plan:
         """Resolve the recipe for `data` and say what training would do, without loading the model's weights."""
@@ -94,9 +98,13 @@ class Trainer:
         screen: AbstractContextManager[Screen | None] = nullcontext() if quiet else Screen()
         with Signals(at_once=True) as signals, screen as shown, ExitStack() as claims:
             notify = shown.notify if shown else _silent
+
+            def watching(run: str) -> Watch:
+                return watch or (shown.showing(run) if shown else _silent)
+
             chosen = choose(data, config)
             team, probe = joined(chosen.rail, chosen.probe)
-            chosen = replace(chosen, probe=probe)
+            chosen = dataclasses.replace(chosen, probe=probe)
             claims.enter_context(leaving(team))
 
             if team.rank:
@@ -104,11 +112,10 @@ class Trainer:
             work, found, notes = agreed(team, lambda: begin(request, chosen, notify, claims))
             team.gather(told(work))
             agreed(team, nothing)  # the others have prepared the same
-            run = write_down(request, work, found, claims)
-            team.gather(str(run.path))
+            recording = write_down(request, work, found, watching, claims)
+            team.gather(str(recording.run.path))
             self.close()
-            result = carry_out(work, run, watch or (shown.showing(run.id) if shown else _silent), notes, signals)
-            return self._keep(work, result)
+            return self._keep(work, carry_out(work, recording, notes, signals))
 
     def multi_run(
         self,
@@ -147,7 +154,7 @@ class Trainer:
         """
         known(settings, ExportConfig)
         config = ExportConfig(format, quantization, output, **settings)
-        return self._shown(lambda notify: export_adapter(adapter_in(self.adapter), config, notify), notify)
+        return self._shown(lambda notify: export(self.adapter, config, notify), notify)
 
     def push(self, repo: str, **settings: Any) -> Pushed:
         """Upload what was trained to the model repository `repo` (owner/name) of the Hugging Face hub, with a card.
@@ -161,8 +168,7 @@ class Trainer:
     def generate(self, prompt: str, *, limit: int = 256, adapter: bool = True) -> str:
         """The model's greedy answer to one user message, at most `limit` tokens; with or without what was trained."""
         rail, tokenizer = self._reader(adapter)
-        trained = adapter and (self.adapter / CONTRACT_FILE).is_file()
-        stop = tokenizer.stop_ids(Contract.read(self.adapter) if trained else None)
+        stop = tokenizer.stop_ids(Contract.read(self.adapter) if adapter else None)
         made = rail.generate(
             tokenizer.prompt([{"role": "user", "content": prompt}]), limit=limit, stop=stop, adapter=adapter
         )
@@ -176,18 +182,8 @@ class Trainer:
         """
         known(settings, EvalConfig)
         config = EvalConfig(**self._computing() | settings)
-        rows.check_data(data, self.config.columns)
-
-        def measured(notify: Notify) -> Evaluation:
-            subject = targets.trained(self.adapter, self.config.model, config.dtype, notify)
-            return evaluate(
-                subject,
-                lambda reader: rows.given(reader, data, self.config, config.samples, notify),
-                config,
-                notify,
-            )
-
-        return self._shown(measured, notify)
+        reading = dataclasses.asdict(self.config)
+        return self._shown(lambda notify: evaluate(self._subject, data, config, notify, **reading), notify)
 
     def compare(self, prompts: str | Sequence[str], *, notify: Notify | None = None, **settings: Any) -> Comparison:
         """The answers of the base and of what was trained, and with `file="x.gguf"` of an export, side by side.
@@ -197,12 +193,7 @@ class Trainer:
         known(settings, CompareConfig)
         config = CompareConfig(**self._computing() | settings)
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
-
-        def compared(notify: Notify) -> Comparison:
-            subject = targets.trained(self.adapter, self.config.model, config.dtype, notify)
-            return compare(subject, comparison.prompts(texts, subject), config, notify)
-
-        return self._shown(compared, notify)
+        return self._shown(lambda notify: compare(self._subject, texts, None, config, notify), notify)
 
     def close(self) -> None:
         """Let go of the model and its memory. The next call that needs it opens it again."""
@@ -252,14 +243,10 @@ class Trainer:
         if self._rail is None or self._tokenizer is None or untrained != self._untrained:
             self.close()
             _, rail, _ = choose_rail(self.config.backend)
-            base = locate.locate(self.config.model, _silent)
-            job = Job(base, dtype=self.config.dtype)
-            if is_whole(self.adapter) and not untrained:
-                job = replace(job, model=self.adapter)
-            elif (self.adapter / "adapter_config.json").is_file():
-                job = replace(job, adapter=self.adapter)
+            subject = Artifact.find(self.config.model if untrained else self._subject)
+            job = subject.job(_silent, self.config.dtype)
             rail.open(job)
-            self._rail, self._tokenizer, self._untrained = rail, ChatTokenizer.open(base), untrained
+            self._rail, self._tokenizer, self._untrained = rail, ChatTokenizer.open(job.model), untrained
         return self._rail, self._tokenizer
 
 

@@ -403,7 +403,7 @@ class NothingToEvaluate(BackpropagateError):
 
 
 class TargetNotFound(BackpropagateError):
-    """A name is none of a run, a folder with an adapter or a model, and a model that can be had."""
+    """A name is no file, folder, run or model, or several runs begin with it."""
 
     code = "INPUT_TARGET_NOT_FOUND"
     fix = "Name a run (`backprop list-runs`), a folder such as ./output, or a model such as smollm2-135m."
@@ -431,7 +431,7 @@ class MergeRefused(BackpropagateError):
 
 
 class NothingToResume(BackpropagateError):
-    """There is no run of that name, or none that is unfinished, under the output folder."""
+    """The run is finished, its rows were not kept, or there is none that is unfinished under the output folder."""
 
     code = "STATE_NOTHING_TO_RESUME"
     fix = "Start a new run, without --resume, or name another --output."
@@ -459,10 +459,10 @@ class LedgerUnusable(BackpropagateError):
 
 
 class RunNotFound(BackpropagateError):
-    """No run of the ledger has this id, or several begin like it."""
+    """What is named is there, but no run that made it is known."""
 
     code = "INPUT_RUN_NOT_FOUND"
-    fix = "Name an id, the beginning of one, or a run's folder; `backprop list-runs` shows them."
+    fix = "Name a run by its id; `backprop list-runs` shows them."
 
 
 class NotReplayable(BackpropagateError):

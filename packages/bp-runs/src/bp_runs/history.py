@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bp_core.errors import CheckpointUnusable, NotReplayable, RunNotFound
+from bp_core.errors import CheckpointUnusable, LedgerUnusable, NotReplayable, RunNotFound
 from bp_core.folders import home
 from bp_core.redact import redact_all
 from bp_core.units import gigabytes
@@ -73,18 +73,30 @@ def summed(run: RunFolder) -> tuple[Summary, float]:
     return summary, last
 
 
-def find(name: str) -> Entry:
-    """The run meant by an id, a unique beginning of one, or a run folder. Raises RunNotFound."""
-    folder = Path(name)
-    if (folder / RUN_FILE).is_file() and (entry := _entry_in(RunFolder(folder.resolve()))):
-        return entry
-    known = entries()
-    found = [e for e in known if e.id == name] or [e for e in known if name and e.id.startswith(name)]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise RunNotFound(f"{len(found)} runs begin with {name!r}: {', '.join(e.id for e in found[:5])}.")
-    raise RunNotFound(f"there is no run {name!r} among the {len(known)} known.")
+def folders_of(name: str, output: Path | None = None) -> list[RunFolder]:
+    """The run with that id, or those whose id begins so, by age: those under `output`, or else all that are known.
+
+    Known are the runs of the ledger, and those under this folder and ./output. Raises LedgerUnusable, unless a run
+    was found without it.
+    """
+    if output and (inside := _named(name, _runs_under(output))):
+        return inside
+    here = [*_runs_under(Path()), *_runs_under(Path("output"))]
+    try:
+        remembered = [RunFolder(Path(entry.folder)) for entry in ledger().entries()]
+    except LedgerUnusable:
+        if not _named(name, here):
+            raise
+        remembered = []
+    return _named(name, [*remembered, *here])
+
+
+def entry(run: RunFolder) -> Entry:
+    """What is known of a run, from its folder, or from the ledger where that is gone or damaged. Raises RunNotFound."""
+    found = _entry_in(run) or next((entry for entry in ledger().entries() if entry.id == run.id), None)
+    if found is None:
+        raise RunNotFound("its record cannot be read, and the ledger does not know it.", where=str(run.path))
+    return found
 
 
 def exports_of(run: RunFolder) -> list[dict[str, Any]]:
@@ -125,8 +137,8 @@ def _caught_up(entry: Entry) -> Entry:
 def _known_entries() -> Iterator[Entry]:
     outputs = {Path("output").resolve(), *(Path(line["output"]) for line in lines(_index()) if "output" in line)}
     for output in sorted(outputs):
-        for path in sorted((output / "runs").glob("*/" + RUN_FILE)):
-            if entry := _entry_in(RunFolder(path.parent)):
+        for run in _runs_under(output):
+            if entry := _entry_in(run):
                 yield entry
 
 
@@ -138,6 +150,16 @@ def _entry_in(run: RunFolder) -> Entry | None:
         return entry_of(run, summary, "finished" if finished else summary.status, last)
     except (OSError, ValueError, KeyError, TypeError, NotReplayable, CheckpointUnusable):
         return None
+
+
+def _runs_under(output: Path) -> list[RunFolder]:
+    return [RunFolder(path.parent.resolve()) for path in sorted((output / "runs").glob("*/" + RUN_FILE))]
+
+
+def _named(name: str, runs: Sequence[RunFolder]) -> list[RunFolder]:
+    """Of two folders of one run the later in `runs` counts: the ledger may know a place that it was moved from."""
+    by_id = {run.id: run for run in runs if run.id.startswith(name)}
+    return [by_id[name]] if name in by_id else [by_id[id] for id in sorted(by_id)]
 
 
 def _index() -> Path:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from types import TracebackType
+from typing import Any
 
-from bp_core.errors import BackpropagateError, LedgerUnusable, NotReplayable
+from bp_core.errors import BackpropagateError, Interrupted, LedgerUnusable, NotReplayable
 from bp_core.events import Continued, Event, Failed, Finished, Paused, Started, Warned, Watch
 from bp_core.redact import redact
 
@@ -24,47 +25,57 @@ _KEPT_AT_ONCE = (Started, Paused, Continued, Finished, Failed)
 
 
 class Recording:
-    """Entered for the time of a run. An error that leaves it is recorded with the run, and gets the run's id.
+    """Entered for the time of a run, from when its folder is made. However the run ends is written down here.
 
-    What cannot be recorded never stops the training: it is told once, as a warning. `report` writes the run's report
-    at the end; it may raise our errors and OSError.
+    An error that leaves it is recorded with the run, and gets the run's id. Ctrl-C leaves it as Interrupted; that says
+    how to go on with the run, for which the command is `resume`. What cannot be recorded never stops the training: it
+    is told once, as a warning. `report` writes the run's report at the end; it may raise our errors and OSError.
     """
 
     def __init__(
-        self, run: RunFolder, trackers: Sequence[str], watch: Watch, report: Callable[[RunFolder], object]
+        self, run: RunFolder, trackers: Sequence[str], watch: Watch, report: Callable[[RunFolder], object], resume: str
     ) -> None:
         self.run = run
         self._report = report
+        self._resume = resume
         self._watch = watch
         self._trackers = trackers
+        self._reporter: Reporter | None = None
         self._log = EventLog(run.path)
         self._summary, _ = history.summed(run)
         self._written = 0.0
         self._unwritable = False
 
     def __enter__(self) -> Recording:
+        return self
+
+    def begin(self) -> None:
+        """Tell the ledger and the trackers. The run has its run.lock by now."""
         owner = Owner.this()
         known = self.run.read()
         self.run.write(owner=asdict(owner), started=known.get("started", round(time.time(), 3)))
         self._reporter = Reporter(self._trackers, self.run.path)
-        self._remember_output()
+        with suppress(OSError):  # the ledger, in the same folder, will say so
+            history.remember_output(self.run.path.parent.parent)
         self._keep(RUNNING)
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         finished = self.run.read()["status"] == FINISHED
-        if error is not None and not finished:
+        told = self._with_next_step(error, finished)
+        if told is not None and not finished:
             with suppress(OSError, BackpropagateError):  # a full disk must not hide what went wrong
-                self._failed(error)
-        for message in self._reporter.close(patient=error is None):
+                self._failed(told)
+        for message in self._reporter.close(patient=error is None) if self._reporter else ():
             self._warn(message)
         self._keep(FINISHED if finished else self._summary.status)
         try:
             self._report(self.run)
         except (BackpropagateError, OSError) as problem:
             self._warn(f"there is no report: {problem}")
+        if told is not None and told is not error:
+            raise told from None
 
     def watch(self, event: Event) -> None:
         """Record an event, then show it."""
@@ -74,15 +85,27 @@ class Recording:
         else:
             self._summary.add(event.as_dict())
         self._watch(event)
-        for message in self._reporter.failures():
+        for message in self._reporter.failures() if self._reporter else ():
             self._warn(message)
         due = time.monotonic() - self._written > _SECONDS_BETWEEN_HEARTBEATS
         if due or isinstance(event, _KEPT_AT_ONCE):
             self._keep(self._summary.status)
 
-    def finished(self) -> None:
-        """Tell the ledger at once: what follows, such as the report, may take a while or be killed."""
+    def finished(self, **result: Any) -> None:
+        """Write down the result, and tell the ledger at once: what follows may take a while or be killed."""
+        self.run.write(status=FINISHED, **result)
         self._keep(FINISHED)
+
+    def _with_next_step(self, error: BaseException | None, finished: bool) -> BaseException | None:
+        """The error to raise: one that the user caused says how to go on."""
+        fix = f"Go on with: {self._resume}"
+        if isinstance(error, KeyboardInterrupt) and finished:
+            return Interrupted(f"left at once; run {self.run.id} is finished.", fix="Nothing is left to do.")
+        if isinstance(error, KeyboardInterrupt):
+            return Interrupted(f"left at once; run {self.run.id} is as its last checkpoint has it.", fix=fix)
+        if isinstance(error, Interrupted) and error.fix == Interrupted.fix:
+            return Interrupted(error.message, fix=fix)
+        return error
 
     def _failed(self, error: BaseException) -> None:
         step = self._summary.step
@@ -91,10 +114,11 @@ class Recording:
             event = Failed(step, error.code, str(error), error.fix)
         else:
             event = Failed(step, type(error).__name__, redact(str(error)), None)
-        self._log.watch(event)
         self._summary.add(event.as_dict())
-        if not isinstance(error, BackpropagateError):
-            self.run.write(status=self._summary.status, error=event.as_dict())
+        record = error.as_dict() if isinstance(error, BackpropagateError) else event.as_dict()
+        with suppress(OSError, BackpropagateError):
+            self.run.write(status=self._summary.status, error=record)
+        self._log.watch(event)
         self._watch(event)
 
     def _warn(self, message: str) -> None:
@@ -112,7 +136,3 @@ class Recording:
             if not self._unwritable:
                 self._warn(f"this run is not in the ledger: {error} Its folder holds everything.")
             self._unwritable = True
-
-    def _remember_output(self) -> None:
-        with suppress(OSError):  # the ledger, in the same folder, will say so
-            history.remember_output(self.run.path.parent.parent)

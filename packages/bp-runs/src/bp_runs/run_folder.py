@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bp_core.config import TrainConfig
-from bp_core.errors import BadValue, CheckpointUnusable, NothingToResume, ResumeMismatch
+from bp_core.errors import CheckpointUnusable, NothingToResume, ResumeMismatch
 from bp_core.examples import Sample
 from bp_core.folders import write_json, writing
 from bp_core.recipe import Recipe
@@ -72,24 +72,13 @@ def create(output: Path, **record: Any) -> RunFolder:
     return folder
 
 
-def find(output: Path, which: str) -> RunFolder:
-    """The run with that id or the beginning of one, or the NEWEST that has not finished.
-
-    Raises NothingToResume, and BadValue when several begin so.
-    """
-    folders = [RunFolder(path.parent) for path in sorted((output / "runs").glob("*/" + RUN_FILE), reverse=True)]
-    if which == NEWEST:
-        found = next((folder for folder in folders if folder.read().get("status") != "finished"), None)
-        if found is None:
-            raise NothingToResume("no unfinished run was found.", where=str(output / "runs"))
-        return found
-    found_all = [folder for folder in folders if folder.id.startswith(which)]
-    if not found_all:
-        raise NothingToResume(f"there is no run {which!r}.", where=str(output / "runs"))
-    if len(found_all) > 1:
-        ids = ", ".join(folder.id for folder in found_all)
-        raise BadValue(f"several runs begin with {which!r}: {ids}.", fix="Give more of the id.")
-    return found_all[0]
+def newest_unfinished(output: Path) -> RunFolder:
+    """Raises NothingToResume."""
+    for path in sorted((output / "runs").glob("*/" + RUN_FILE), reverse=True):
+        run = RunFolder(path.parent)
+        if run.read().get("status") != "finished":
+            return run
+    raise NothingToResume("no unfinished run was found.", where=str(output / "runs"))
 
 
 def continued(

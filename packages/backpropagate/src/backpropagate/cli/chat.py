@@ -9,11 +9,12 @@ import typer
 from rich.console import Console
 
 from ..export.chat import Speaker, Turn, speaker, user
+from .options import NAME
 from .quiet import quiet_libraries
 
 
 def chat(
-    target: Annotated[str, typer.Argument(help="A .gguf file, an adapter or model folder, or an output folder.")],
+    target: Annotated[str, typer.Argument(help=NAME)],
     prompt: Annotated[str | None, typer.Option(help="Ask this once and stop.")] = None,
     system: Annotated[str | None, typer.Option(help="A system message to begin with.")] = None,
     max_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.", min=1)] = 512,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -10,11 +9,11 @@ import typer
 from bp_core.errors import NotProven
 from bp_export.config import ExportConfig
 
-from ..export.export import export_adapter, verify_file
-from ..models.published import adapter_in
+from ..export.export import export as write_export
+from ..export.export import verify_file
 from ..progress import Screen
 from . import tables
-from .options import Json, with_options
+from .options import NAME, Json, with_options
 from .quiet import quiet_libraries
 
 _VERIFY_FIX = (
@@ -26,14 +25,14 @@ _VERIFY_FIX = (
 @with_options(ExportConfig)
 def export(
     settings: dict[str, Any],
-    adapter: Annotated[str, typer.Argument(help="The adapter or model folder, or the output folder that holds it.")],
+    adapter: Annotated[str, typer.Argument(help=NAME)],
     json: Json = False,
 ) -> None:
     """Turn what was trained into a file to run, and prove that it behaves the same."""
     quiet_libraries()
     config = ExportConfig(**settings)
     with Screen() as screen:
-        done = export_adapter(adapter_in(adapter), config, screen.notify)
+        done = write_export(adapter, config, screen.notify)
     if json:
         parity = done.parity.as_dict() if done.parity else None
         told = {"path": done.path, "format": done.format, "bytes": done.bytes, "parity": parity}
@@ -45,9 +44,7 @@ def export(
 
 def verify(
     file: Annotated[str, typer.Argument(help="The GGUF file, whoever made it.")],
-    adapter: Annotated[
-        str | None, typer.Option(help="What it should be: the adapter or model folder, or the output folder.")
-    ] = None,
+    adapter: Annotated[str | None, typer.Option(help=f"What it should be. {NAME}")] = None,
     base: Annotated[
         str | None, typer.Option(help="The model it should be, or that --adapter was trained on. Default: as it says.")
     ] = None,
@@ -56,7 +53,7 @@ def verify(
     """Prove that a GGUF is the model that was trained; exits with 2 if it is not."""
     quiet_libraries()
     with Screen() as screen:
-        parity = verify_file(Path(file), adapter, base, screen.notify)
+        parity = verify_file(file, adapter, base, screen.notify)
     if not json:
         tables.show_proof(parity)
     with tables.result({"file": file, **parity.as_dict()}, json):

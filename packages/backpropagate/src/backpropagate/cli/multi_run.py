@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -13,18 +13,18 @@ from rich.table import Table
 
 from bp_core.config import TrainConfig
 from bp_core.errors import BadValue
-from bp_core.settings import Panel, settings
+from bp_core.settings import Panel
 from bp_multirun.config import MultiRunConfig
 
 from ..hints import command, near
 from ..multi_run import report
-from ..multi_run.session import MultiRun, begun, plans, settings_of
+from ..multi_run.session import MultiRun, plans, resumed, settings_of
 from ..multi_run.session import multi_run as run_stages
 from ..multi_run.stage_data import sources
 from ..reports import document
 from ..trainer import Trainer
 from . import tables
-from .options import DryRun, Json, run_ids, with_options
+from .options import NAME, DryRun, Json, run_ids, with_options
 from .quiet import quiet_libraries
 
 
@@ -40,7 +40,7 @@ def multi_run(
     resume: Annotated[
         str,
         typer.Option(
-            help="Go on with a session as it was begun: its output folder, or the id of a stage's run.",
+            help=f"Go on with a session as it was begun. {NAME}",
             rich_help_panel=Panel.UNATTENDED,
             autocompletion=run_ids,
         ),
@@ -52,9 +52,7 @@ def multi_run(
     quiet_libraries()
     training, merging = settings_of(settings)
     if resume:
-        known_training, known_merging, known_data = begun(resume)
-        _refuse_others(settings, known_training | known_merging, data or [])
-        training, merging, data = known_training, known_merging, known_data
+        training, merging, data = resumed(resume, settings, data or [])
     config, multi = TrainConfig(**training), MultiRunConfig(**merging)
     if not data:
         raise BadValue("no data is given.", fix="Name a file with --data; each further --data is a further stage.")
@@ -66,16 +64,6 @@ def multi_run(
         _show(done)
     with tables.result(done.as_dict(), json):
         done.require()
-
-
-def _refuse_others(values: Mapping[str, Any], known: Mapping[str, Any], data: Sequence[str]) -> None:
-    """With --resume everything is as it was begun: an option besides would be one without effect."""
-    defaults = {s.name: s.default for kind in (TrainConfig, MultiRunConfig) for s in settings(kind)}
-    given = [name for name, value in values.items() if value not in (defaults[name], known[name])]
-    if given or data:
-        fix = "Leave it out; or give the whole command again, without --resume, to change something or add data."
-        told = ", ".join([*given, *["data"] * bool(data)])
-        raise BadValue(f"with resume all is as it was begun, but also set: {told}.", fix=fix)
 
 
 def _show_plans(config: TrainConfig, multi: MultiRunConfig, data: Sequence[str], json: bool) -> None:

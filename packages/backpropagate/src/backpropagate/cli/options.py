@@ -81,7 +81,8 @@ def _place(parameter: inspect.Parameter) -> int:
     return list(Panel).index(panels[0]) if panels and panels[0] else -1
 
 
-RunName = Annotated[str, typer.Argument(help="Id, unique beginning of one, or run folder.", autocompletion=run_ids)]
+NAME = "A run's id or the beginning of it, a run, output, adapter or model folder, or a .gguf file."
+RunName = Annotated[str, typer.Argument(help=NAME, autocompletion=run_ids)]
 Columns = Annotated[str, option(TrainConfig, "columns")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.", rich_help_panel=Panel.OUTPUT)]
 DryRun = Annotated[

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,21 +13,21 @@ from bp_export.config import PushConfig
 
 from ..hub.push import Shipment, gather
 from . import tables
-from .options import Json, with_options
+from .options import NAME, Json, with_options
 from .quiet import quiet_libraries
 
 
 @with_options(PushConfig)
 def push(
     settings: dict[str, Any],
-    path: Annotated[str, typer.Argument(help="A .gguf file, an adapter or model folder, or an output folder.")],
+    path: Annotated[str, typer.Argument(help=NAME)],
     repo: Annotated[str, typer.Option(help="Where to: owner/name. It is made if it is not there.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the files and the card, and send nothing.")] = False,
     json: Json = False,
 ) -> None:
     """Upload what was trained to the Hugging Face hub, with a card. The token: HF_TOKEN, or `hf auth login`."""
     quiet_libraries()
-    shipment = gather(Path(path), repo, PushConfig(**settings))
+    shipment = gather(path, repo, PushConfig(**settings))
     if dry_run:
         tables.print_json(shipment.as_dict() | {"card": shipment.card}) if json else _show(shipment)
         return

@@ -22,10 +22,11 @@ from bp_core.units import duration, moment
 from bp_runs import Entry, history
 from bp_runs.summary import STATUSES
 
+from ..models.targets import entry_of
 from ..replay import parsed
 from ..replay import replay as replay_run
 from . import tables
-from .options import Json, RunName, run_ids
+from .options import NAME, Json, RunName, run_ids
 from .quiet import quiet_libraries
 
 _COLOURS = {"finished": "green", "failed": "red", "interrupted": "yellow", "running": "cyan", "paused": "cyan"}
@@ -57,7 +58,7 @@ def list_runs(
 
 def show_run(run: RunName, json: Json = False) -> None:
     """Show all that the ledger knows of a run."""
-    entry = history.find(run)
+    entry = entry_of(run)
     if json:
         tables.print_json(entry.as_dict())
         return
@@ -72,7 +73,7 @@ def diff_runs(
     json: Json = False,
 ) -> None:
     """Show two runs side by side, only what differs: recipe, data, versions, results."""
-    a, b = history.find(first), history.find(second)
+    a, b = entry_of(first), entry_of(second)
     left, right = _flat(a), _flat(b)
     names = [name for name in {**left, **right} if name not in _OWN and left.get(name) != right.get(name)]
     if json:
@@ -85,10 +86,7 @@ def diff_runs(
 
 
 def replay(
-    run: Annotated[
-        str,
-        typer.Argument(help="Id, unique beginning of one, run folder, or run.lock file.", autocompletion=run_ids),
-    ],
+    run: Annotated[str, typer.Argument(help=f"{NAME} Or a run.lock file.", autocompletion=run_ids)],
     set: Annotated[list[str] | None, typer.Option(help="A setting to change, as name=value; may be repeated.")] = None,
     json: Json = False,
 ) -> None:

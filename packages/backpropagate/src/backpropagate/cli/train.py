@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import zip_longest
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,15 +10,15 @@ import typer
 from bp_core.config import TrainConfig
 from bp_core.process_group import launched
 from bp_core.settings import Panel, Trait, names
-from bp_runs import run_folder
 from bp_runs.run_folder import NEWEST
 
+from ..replay import resume as resume_run
 from ..trainer import Trainer
 from ..training.planning import outlook
 from ..training.run import Run
 from . import tables
 from .command import Command
-from .options import DryRun, Json, option, run_ids, with_options
+from .options import NAME, DryRun, Json, option, run_ids, with_options
 from .quiet import quiet_libraries
 
 _EXTEND = "Extend it to so many steps; from there the learning rate is that of the longer run."
@@ -72,8 +71,8 @@ def train(
 
 
 def resume(
-    run: Annotated[str, typer.Argument(help="The run's id, or the beginning of it.", autocompletion=run_ids)] = NEWEST,
-    output: Annotated[str, typer.Option(help="The output folder that holds it.")] = TrainConfig.output,
+    run: Annotated[str, typer.Argument(help=NAME, autocompletion=run_ids)] = NEWEST,
+    output: Annotated[str | None, typer.Option(help="The output folder that holds it. Default: the run's.")] = None,
     steps: Annotated[
         int | None,
         typer.Option(help=_EXTEND, min=1),
@@ -86,10 +85,7 @@ def resume(
     On the processor it was begun on, it ends with the same bytes as without the interruption.
     """
     quiet_libraries()
-    found = run_folder.find(Path(output).resolve(), run)
-    settings, data = run_folder.settings_of(found)
-    trainer = Trainer(**settings | {"output": output})
-    _show(trainer.train(data, steps=steps, resume=found.id, allow_changes=allow_changes), json)
+    _show(resume_run(run, output, steps=steps, allow_changes=allow_changes), json)
 
 
 @with_options(TrainConfig, *_NOT_ESTIMATED)

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bp_core.backends import choose_rail
 from bp_core.contract import Contract
-from bp_core.errors import OutputUnusable
+from bp_core.errors import BadValue, OutputUnusable
 from bp_core.events import Notify, Progress
 from bp_core.redact import redact
 from bp_data import ChatTokenizer
+from bp_data.reading.files import Data
 from bp_eval.config import CompareConfig
 from bp_eval.questions import Question, answering, ask
 
 from ..export.chat import completed, gguf, user
-from ..models.targets import Target, base
+from ..models.targets import Artifact, Target
 from ..reports import document
 from ..reports.document import Block, Code, Heading, Table
 from .evaluate import opened
-from .rows import Rows, questions_in
+from .rows import Rows, check_data, given, questions_in, to_show
 
 TUNED, BASE, EXPORTED, EXPECTED = "tuned", "base", "exported", "in the data"
 _SHOWN = 1200  # characters of a prompt: its end, where the question is
@@ -69,46 +70,48 @@ class Comparison:
 
 
 def compare(
-    subject: Target, what_to_ask: Callable[[ChatTokenizer], Asked], config: CompareConfig, notify: Notify
+    name: str | Path, prompts: Sequence[str], data: Data | None, config: CompareConfig, notify: Notify, **reading: Any
 ) -> Comparison:
     """Ask a trained model, its base, and the GGUF that the settings name. A model as it came has no second column.
 
-    Raises OutputUnusable if something is at `output`, GgufUnusable, LlamaCppMissing, and the errors of opening.
+    Asked are `prompts`, or questions out of `data`, read as for `evaluate`, or else of the run's own rows. Raises
+    TargetNotFound, BadValue, OutputUnusable if something is at `output`, and the errors of reading and opening.
     """
+    check_data(data, reading.get("columns", ""))
+    if prompts and data:
+        raise BadValue("prompts and data are both given: use one of them.")
+    subject = Artifact.find(name).target(config.dtype, notify)
     choose_rail(config.backend)
     if config.output:
         _require_free(Path(config.output))
-    subjects = {BASE: base(subject, config.dtype, notify)} | ({TUNED: subject} if subject.folder else {})
+    subjects = {BASE: subject.before(config.dtype, notify)} | ({TUNED: subject} if subject.artifact.is_trained else {})
     tokenizer = ChatTokenizer.open(subject.job.model)
-    asked = what_to_ask(tokenizer)
+    if prompts:
+        asked = _asked_directly(prompts, tokenizer, subject.artifact.contract)
+    else:
+        rows = _rows(tokenizer, subject, data, reading, notify)
+        asked = Asked(rows.source, questions_in(rows, config.answers), rows.contract)
     exported = {EXPORTED: _by_file(Path(config.file), asked, config, notify)} if config.file else {}
     answers = {
         name: _by_rail(who, tokenizer, asked, config, notify, f"answers: {name}") for name, who in subjects.items()
     }
     known = {EXPECTED: [question.expected for question in asked.questions]}
-    data = known if any(known[EXPECTED]) else {}
-    return Comparison(subject.name, asked.source, asked.questions, answers | exported | data)
+    expected = known if any(known[EXPECTED]) else {}
+    return Comparison(subject.name, asked.source, asked.questions, answers | exported | expected)
 
 
-def prompts(texts: Sequence[str], subject: Target) -> Callable[[ChatTokenizer], Asked]:
+def _asked_directly(texts: Sequence[str], tokenizer: ChatTokenizer, contract: Contract | None) -> Asked:
     """A user's messages, each a conversation of its own."""
-    contract = Contract.read(subject.folder) if subject.folder else None
-
-    def asked(tokenizer: ChatTokenizer) -> Asked:
-        tokens = [tokenizer.prompt([user(text)]) for text in texts]
-        return Asked("asked directly", [Question(ids, tokenizer.decode(ids)) for ids in tokens], contract)
-
-    return asked
+    tokens = [tokenizer.prompt([user(text)]) for text in texts]
+    return Asked("asked directly", [Question(ids, tokenizer.decode(ids)) for ids in tokens], contract)
 
 
-def rows_of(read_rows: Callable[[ChatTokenizer], Rows], count: int) -> Callable[[ChatTokenizer], Asked]:
-    """Up to `count` questions out of rows."""
-
-    def asked(tokenizer: ChatTokenizer) -> Asked:
-        rows = read_rows(tokenizer)
-        return Asked(rows.source, questions_in(rows, count), rows.contract)
-
-    return asked
+def _rows(
+    tokenizer: ChatTokenizer, subject: Target, data: Data | None, reading: Mapping[str, Any], notify: Notify
+) -> Rows:
+    if data is None:
+        return to_show(tokenizer, subject, notify)
+    return given(tokenizer, data, replace(subject.artifact.settings, **reading), None, notify)
 
 
 def _require_free(path: Path) -> None:

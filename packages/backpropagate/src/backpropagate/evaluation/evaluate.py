@@ -2,36 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from bp_core.backends import choose_rail
 from bp_core.errors import BadValue, NothingToEvaluate
 from bp_core.events import Notify, Progress
 from bp_core.rail import Rail
 from bp_data import ChatTokenizer
+from bp_data.reading.files import Data
 from bp_eval.bootstrap import difference, interval
 from bp_eval.config import LONGEST_ANSWER, EvalConfig
 from bp_eval.gates import OF_ANSWERS, OF_PAIRS, gates_in, judge
 from bp_eval.measures import Compared, Evaluation, Reading, losses, of_answers, of_loss, of_pairs
 from bp_eval.questions import Question, answering, ask
 
-from ..models.targets import BASE, Target, base, target
-from .rows import Rows, questions_in
+from ..models.targets import BASE, Artifact, Target
+from .rows import Rows, check_data, given, of_run, questions_in
 
 
-def evaluate(
-    subject: Target, read_rows: Callable[[ChatTokenizer], Rows], config: EvalConfig, notify: Notify
-) -> Evaluation:
-    """Measure a model, and the one it is compared with, on the rows that `read_rows` makes for its tokenizer.
+def evaluate(name: str | Path, data: Data | None, config: EvalConfig, notify: Notify, **reading: Any) -> Evaluation:
+    """Measure a model, and the one it is compared with, on `data`, or on the rows that its run held out.
 
-    Raises NothingToEvaluate, BadValue for two models that read text differently, and the errors of opening them.
+    `reading` are fields of TrainConfig: how to cut and mask `data`, where not as the run did. Raises TargetNotFound,
+    NothingToEvaluate, BadValue for two models that read text differently, and the errors of reading and of opening.
     """
+    check_data(data, reading.get("columns", ""))
+    subject = Artifact.find(name).target(config.dtype, notify)
     choose_rail(config.backend)
     tokenizer = ChatTokenizer.open(subject.job.model)
     other = _other(subject, tokenizer, config, notify)
-    rows = read_rows(tokenizer)
+    if data is None:
+        rows = of_run(tokenizer, subject, config.samples, notify)
+    else:
+        rows = given(tokenizer, data, replace(subject.artifact.settings, **reading), config.samples, notify)
     _require_pairs(rows, config)
     questions = _questions(rows, config)
     mine = _read(subject, rows, questions, config, notify)
@@ -62,17 +69,15 @@ def opened(subject: Target, backend: str, notify: Notify) -> Iterator[Rail]:
     _, rail, _ = choose_rail(backend)
     notify(Progress(f"load {subject.name}", 0, 0))
     rail.open(subject.job)
-    try:
+    with closing(rail):
         yield rail
-    finally:
-        rail.close()
 
 
 def _other(subject: Target, tokenizer: ChatTokenizer, config: EvalConfig, notify: Notify) -> Target | None:
     if config.against is None:
         return None
-    find = partial(base, subject) if config.against == BASE else partial(target, config.against)
-    other = find(config.dtype, notify)
+    named = None if config.against == BASE else Artifact.find(config.against)
+    other = named.target(config.dtype, notify) if named else subject.before(config.dtype, notify)
     if ChatTokenizer.open(other.job.model).fingerprint != tokenizer.fingerprint:
         message = f"{subject.name} and {other.name} have other tokenizers or chat templates: their losses are of other"
         raise BadValue(f"{message} tokens, and cannot be compared.", fix="Evaluate each alone, or use `compare`.")

@@ -18,7 +18,7 @@ from bp_eval.bootstrap import RESAMPLES
 from bp_eval.config import HarnessConfig
 
 from ..models import locate
-from ..models.targets import Target
+from ..models.targets import Artifact, Target
 from .evaluate import opened
 
 _LONGEST = 2048  # tokens, for models that do not tell theirs
@@ -40,11 +40,12 @@ class Harnessed:
         return {"target": self.target, "lm_eval": self.version, "tasks": tasks}
 
 
-def run_tasks(subject: Target, names: str, config: HarnessConfig, notify: Notify) -> Harnessed:
+def run_tasks(name: str, names: str, config: HarnessConfig, notify: Notify) -> Harnessed:
     """Run the tasks, names of the harness or YAML files between commas.
 
     Raises PackageMissing, BadValue for an unknown task, HubUnreachable for one whose rows cannot be had.
     """
+    subject = Artifact.find(name).target(config.dtype, notify)
     if importlib.util.find_spec("lm_eval") is None:
         raise PackageMissing('lm-eval is not installed; install it: pip install "backpropagate[lm-eval]".')
     lm_eval, manager = (importlib.import_module(name) for name in ("lm_eval", "lm_eval.tasks"))

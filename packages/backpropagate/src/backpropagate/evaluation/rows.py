@@ -21,7 +21,6 @@ from bp_data.preparing.hold_out import hold_out
 from bp_data.reading.files import Data, columns_in, lasting, require
 from bp_eval.questions import Question, last_answer, spoken
 
-from ..models.published import merged_in
 from ..models.targets import Target
 
 
@@ -62,15 +61,16 @@ def given(tokenizer: ChatTokenizer, data: Data, config: TrainConfig, samples: in
 def of_run(tokenizer: ChatTokenizer, target: Target, samples: int | None, notify: Notify) -> Rows:
     """The rows that the target's run evaluated on, or the first `samples` of them; of a session of many stages those
     held out of each. Raises NothingToEvaluate."""
-    config = target.settings
-    if target.folder and (session := merged_in(target.folder)):
+    source = target.artifact
+    config = source.settings
+    if session := source.session:
         files = sorted(session.glob("data/*/held-out.jsonl"))
         rows = [row.value for file in files for row in read(file)]
         return replace(given(tokenizer, rows, config, samples, notify), source=f"held out of {len(files)} stages")
-    if target.run is None or not _holds_out(config):
-        why = "the run held no rows out" if target.run else "it is not known which rows it was not trained on"
+    if source.run is None or not _holds_out(config):
+        why = "the run held no rows out" if source.run else "it is not known which rows it was not trained on"
         raise NothingToEvaluate(f"no data is given, and {why}.", where=target.name)
-    record = target.run.read()
+    record = source.record
     settings: dict[str, Any] = {"method": config.method, "columns": columns_in(config.columns)}
     settings["traces"] = Limits(config.min_trace, config.max_trace) if config.reasoning_trace else None
     if config.eval_data:
@@ -88,8 +88,9 @@ def of_run(tokenizer: ChatTokenizer, target: Target, samples: int | None, notify
 
 def to_show(tokenizer: ChatTokenizer, target: Target, notify: Notify) -> Rows:
     """Rows to ask about: those held out, or where none were, some that were trained on. Raises NothingToEvaluate."""
-    kept = target.run.samples() if target.run and not _holds_out(target.settings) else []
-    contract = Contract.read(target.folder) if target.folder else None
+    source = target.artifact
+    kept = source.run.samples() if source.run and not _holds_out(source.settings) else []
+    contract = source.contract
     if not kept or not contract:
         return of_run(tokenizer, target, None, notify)
     return Rows("rows it was trained on", [Example(row.tokens, row.trained) for row in kept], contract, tokenizer)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -16,7 +16,7 @@ from bp_data import ChatTokenizer
 from bp_export import Engine, GgufFacts, gguf_facts
 from bp_export.llama_cpp.client import talk
 
-from ..models.published import adapter_in, job_for
+from ..models.targets import Artifact
 from ..progress import Screen
 
 Turn = dict[str, str]
@@ -30,20 +30,16 @@ class Speaker(Protocol):
 
 
 @contextmanager
-def speaker(target: str) -> Iterator[Speaker]:
-    """The model behind a .gguf file, an adapter folder or an output folder. Raises FileMissing, AdapterUnusable."""
-    path = Path(target)
-    if not path.exists():
-        raise FileMissing("there is no such file or folder.", where=target)
-    if path.is_file():
-        with talk(path) as server:
+def speaker(name: str | Path) -> Iterator[Speaker]:
+    """The model behind a name, open to talk to. Raises TargetNotFound, AdapterUnusable."""
+    source = Artifact.find(name)
+    if source.gguf:
+        with talk(source.gguf) as server:
             yield server
         return
-    found, rail = _from_adapter(adapter_in(path))
-    try:
-        yield found
-    finally:
-        rail.close()
+    opened, rail = _on_rail(source)
+    with closing(rail):
+        yield opened
 
 
 def user(text: str) -> Turn:
@@ -71,13 +67,13 @@ def completed(
     return engine.generate(tokens, limit, on_piece=on_text).text
 
 
-def _from_adapter(adapter: Path) -> tuple[Speaker, Rail]:
+def _on_rail(source: Artifact) -> tuple[Speaker, Rail]:
     with Screen() as screen:
-        job = job_for(adapter, screen.notify)
+        job = source.job(screen.notify)
         _, rail, _ = choose_rail("auto")
         screen.notify(Progress("load the model", 0, 0))
         rail.open(job)
-    return _RailSpeaker(rail, ChatTokenizer.open(job.model), Contract.read(adapter)), rail
+    return _RailSpeaker(rail, ChatTokenizer.open(job.model), source.contract), rail
 
 
 class _RailSpeaker:

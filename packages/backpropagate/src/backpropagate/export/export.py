@@ -17,15 +17,15 @@ from bp_core.errors import BackpropagateError, NotProven
 from bp_core.events import Notify, Progress
 from bp_core.examples import Sample
 from bp_data import ChatTokenizer
-from bp_export import Export, Parity, export, verify
+from bp_export import Export, Parity, verify
+from bp_export import export as write_export
 from bp_export.config import ExportConfig
 from bp_export.pipeline import model_name
 from bp_runs import history
 from bp_runs.run_folder import RunFolder
 
 from ..hints import command, near, options_of
-from ..models import locate
-from ..models.published import adapter_in, base_of, folder_of, is_whole, job_for, mode_of, run_of
+from ..models.targets import Artifact
 from ..reports import run_report
 from .reference import loss_on_quantized, reference
 
@@ -38,69 +38,62 @@ _PROBES = (
 )
 
 
-def export_adapter(folder: Path, config: ExportConfig, notify: Notify) -> Export:
-    """Export what was trained, and prove the result against it as PyTorch (or another rail) runs it in float32."""
-    job, trained = job_for(folder, notify, "float32", config.base), job_for(folder, notify, "float32")
-    base = base_of(folder)
-    settings: dict[str, Any] = {"name": model_name(Path(base)) if base and is_whole(folder) else None, "notify": notify}
-    settings["written"] = partial(_record, folder)
+def export(name: str | Path, config: ExportConfig, notify: Notify) -> Export:
+    """Export what was trained, and prove the result against it as PyTorch (or another rail) runs it in float32.
+
+    Raises TargetNotFound, AdapterUnusable, ModelNotFound, and what `bp_export.export` raises.
+    """
+    source = Artifact.find(name)
+    folder, job = source.require_folder(), source.job(notify, "float32", config.base)
+    trained = source.job(notify, "float32") if config.base else job
+    settings: dict[str, Any] = {"notify": notify, "written": partial(_record, source.run)}
+    settings["name"] = model_name(Path(source.base)) if source.base and source.is_whole else None
     if config.format != "gguf":
-        return export(job.adapter, job.model, config, **settings)
+        return write_export(job.adapter, job.model, config, **settings)
     notify(Progress("open the reference", 0, 0))
-    samples = samples_of(folder, job.model)
-    mode = mode_of(folder)
-    if (mode in QUANTIZED or job.model != trained.model) and not _leans_on_4_bits(folder):
-        settings["losses"] = loss_on_quantized(replace(trained, mode=mode, dtype="auto"), samples, _backend_of(folder))
+    samples = samples_of(source, job.model)
+    on_other_weights = source.mode in QUANTIZED or job.model != trained.model
+    # What loftq starts leans on the 4 bits of its base: what is written is right on the 16-bit weights only.
+    if on_other_weights and source.recipe.get("init") != "loftq":
+        trained = replace(trained, mode=source.mode, dtype="auto")
+        settings["losses"] = loss_on_quantized(trained, samples, _backend_of(source))
     with ExitStack() as stack:
-        settings["reference"] = reference(job, folder_of(base, notify), stack)
+        settings["reference"] = reference(job, source.before_training(notify), stack)
         settings["samples"] = samples
         try:
-            return export(job.adapter, job.model, config, **settings)
+            return write_export(job.adapter, job.model, config, **settings)
         except NotProven as error:
             accepting = f"{shlex.quote(near(folder))} {options_of(config, accept_unproven=True)}"
             error.fix = f"{error.fix} The command: {command('export', accepting)}"
             raise
 
 
-def verify_file(file: Path, trained: str | None, base: str | None, notify: Notify) -> Parity:
+def verify_file(file: str, name: str | None, base: str | None, notify: Notify) -> Parity:
     """Prove any GGUF against what was trained (an adapter, or a whole model) and its base; by itself without both.
 
-    Raises AdapterUnusable, ModelNotFound, and what `bp_export.verify` raises.
+    Raises FileMissing, TargetNotFound, AdapterUnusable, ModelNotFound, and what `bp_export.verify` raises.
     """
-    if trained is None and base is None:
-        return verify(file)
-    folder = adapter_in(trained) if trained else locate.locate(str(base), notify)
-    job = job_for(folder, notify, "float32", base)
+    path = Artifact.find(file).require_gguf()
+    if name is None and base is None:
+        return verify(path)
+    source = Artifact.find(name or str(base))
+    job = source.job(notify, "float32", base)
     notify(Progress("open the reference", 0, 0))
     with ExitStack() as stack:
-        truth = reference(job, folder_of(base_of(folder), notify), stack)
-        samples = samples_of(folder, job.model)
-        return verify(file, job.model, job.adapter, reference=truth, samples=samples, notify=notify)
+        truth = reference(job, source.before_training(notify), stack)
+        samples = samples_of(source, job.model)
+        return verify(path, job.model, job.adapter, reference=truth, samples=samples, notify=notify)
 
 
-def _backend_of(folder: Path) -> str:
-    """The rail that trained what is in a folder, if it is here; else the best one."""
-    run = run_of(folder)
-    name = str(run.read()["recipe"]["backend"]) if run else "auto"
+def _backend_of(source: Artifact) -> str:
+    """The rail that trained it, if that is here; else the best one."""
+    name = str(source.recipe.get("backend", "auto"))
     return name if name in rails() and find(name).probe().available else "auto"
 
 
-def _leans_on_4_bits(folder: Path) -> bool:
-    """Whether an adapter was started by loftq: what is written is right on the 16-bit weights only."""
-    run = run_of(folder)
-    return run is not None and run.read()["recipe"].get("init") == "loftq"
-
-
-def _record(adapter: Path, done: Export) -> None:
-    """Note an export with the run that made the adapter, if it is there."""
-    if run := run_of(adapter):
-        record_export(run, done)
-
-
-def samples_of(adapter: Path, base: Path) -> list[Sample]:
+def samples_of(source: Artifact, base: Path) -> list[Sample]:
     """Rows to prove an export with: training rows kept by the run, else fixed questions."""
-    run = run_of(adapter)
-    if run and (kept := run.samples()):
+    if source.run and (kept := source.run.samples()):
         return kept
     tokenizer = ChatTokenizer.open(base)
     return [_probe(tokenizer, question) for question in _PROBES]
@@ -112,8 +105,10 @@ def _probe(tokenizer: ChatTokenizer, question: str) -> Sample:
     return Sample(text, tokens, (0,) + (1,) * (len(tokens) - 1), tokens)
 
 
-def record_export(run: RunFolder, done: Export) -> None:
+def _record(run: RunFolder | None, done: Export) -> None:
     """Note a file made of a run: in its folder, its report and the ledger. A failure to do so is told, not raised."""
+    if run is None:
+        return
     export = {
         "time": round(time.time(), 3),
         "path": str(done.path.resolve()),

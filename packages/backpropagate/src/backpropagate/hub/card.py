@@ -55,8 +55,8 @@ def _front_matter(parcel: Parcel) -> ModelCardData:
     """What the hub sorts and links models by. What is not known is left out."""
     base, kind = parcel.base, parcel.kind
     hub_id = base.hub_id if base else None
-    recipe = Lock.read(parcel.run.path).recipe if _has_lock(parcel) and parcel.run else {}
-    tags = ["backpropagate", *(["lora"] if "lora" in kind or kind == "adapter" else []), recipe.get("method")]
+    method = parcel.source.recipe.get("method")
+    tags = ["backpropagate", *(["lora"] if "lora" in kind or kind == "adapter" else []), method]
     return ModelCardData(
         base_model=hub_id,
         base_model_relation=_RELATION[kind] if hub_id else None,
@@ -74,15 +74,11 @@ def _summary(parcel: Parcel) -> str:
     return f"{_WHAT[parcel.kind]} {name}{elsewhere}; made with Backpropagate."
 
 
-def _has_lock(parcel: Parcel) -> bool:
-    return parcel.run is not None and (parcel.run.path / LOCK_FILE).is_file()
-
-
 def _training(parcel: Parcel, samples: bool) -> list[Block]:
-    run = parcel.run
-    if run is None or not _has_lock(parcel):
+    run = parcel.source.run
+    if run is None or not (run.path / LOCK_FILE).is_file():
         return []
-    lock, record = Lock.read(run.path), run.read()
+    lock, record = Lock.read(run.path), parcel.source.record
     blocks: list[Block] = [Heading("Training"), Table(("", ""), _facts(lock, record, history.summed(run)[0]))]
     blocks += run_report.curve(list(read_events(run.path)))
     blocks += _samples(run_report.answers_of(run)) if samples else []

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cached_property
@@ -12,17 +10,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bp_core.contract import CONTRACT_FILE
-from bp_core.errors import AdapterUnusable, BadValue, FileMissing, LedgerUnusable
+from bp_core.errors import AdapterUnusable, BadValue, FileMissing
 from bp_core.folders import MANIFEST, damage, digest
 from bp_export.config import PushConfig
 from bp_export.gguf.reader import GgufFile
 from bp_export.hub import Item
-from bp_runs import history
-from bp_runs.run_folder import RUN_FILE, RunFolder
 
 from ..hints import command
 from ..models import locate
-from ..models.published import TOKENIZER_FILES, adapter_in, base_of, is_whole, run_of
+from ..models.published import TOKENIZER_FILES
+from ..models.targets import Artifact
 
 Kind = Literal["adapter", "model", "gguf", "gguf-lora"]
 # Nothing else of a folder is uploaded: run.json, manifest.json and whatever was put there stay.
@@ -69,53 +66,50 @@ class Gguf:
 
 @dataclass(frozen=True)
 class Parcel:
-    """What is to be uploaded: an adapter's or model's `folder`, GGUF files, or both, and the run that made them."""
+    """What is to be uploaded: the folder of an adapter or model with the GGUF files made of it, or a GGUF file."""
 
-    folder: Path | None
+    source: Artifact
     ggufs: tuple[Gguf, ...]
-    run: RunFolder | None
     base: Base | None
 
     @property
     def kind(self) -> Kind:
-        if self.folder:
-            return "model" if is_whole(self.folder) else "adapter"
+        if self.source.folder:
+            return "model" if self.source.is_whole else "adapter"
         return "gguf-lora" if self.ggufs[0].is_adapter else "gguf"
 
     def items(self) -> list[Item]:
         """The files, but for the card."""
-        found = [Item(path.name, _clean(path, self.base)) for path in _files(self.folder)] if self.folder else []
+        folder = self.source.folder
+        found = [Item(path.name, _clean(path, self.base)) for path in _files(folder)] if folder else []
         for gguf in self.ggufs:
             found.append(Item(gguf.path.name, gguf.path))
             found += [Item(gguf.proof.name, gguf.proof)] if gguf.parity else []
         return found
 
 
-def parcel(place: Path, config: PushConfig) -> Parcel:
-    """What is meant by a .gguf file, an adapter, model or run folder, or an output folder.
+def parcel(name: str | Path, config: PushConfig) -> Parcel:
+    """What is to be uploaded of what a name stands for.
 
-    Raises FileMissing, AdapterUnusable, GgufUnusable, BadValue.
+    Raises TargetNotFound, FileMissing, AdapterUnusable, GgufUnusable, BadValue.
     """
-    if not place.exists():
-        raise FileMissing("there is no such file or folder.", where=str(place))
-    if place.is_file():
-        return _of_file(place.resolve(), config)
-    folder = adapter_in(place)
+    source = Artifact.find(name)
+    if source.file:
+        return _of_file(source.file.resolve(), source, config)
+    folder = source.require_folder()
     _require_whole(folder)
-    run = run_of(folder) or _exporter(folder)
-    ggufs = tuple(_exports(folder, run)) if config.gguf else ()
+    ggufs = tuple(map(Gguf, source.exports)) if config.gguf else ()
     if config.gguf and not ggufs:
-        raise FileMissing("no .gguf file was exported of it.", where=str(place), fix=f"Do {command('export', folder)}")
-    return Parcel(folder, ggufs, run, _base(config, base_of(folder) or _configured(folder), run))
+        raise FileMissing("no .gguf file was exported of it.", where=str(name), fix=f"Do {command('export', folder)}")
+    return Parcel(source, ggufs, _base(config, source))
 
 
-def _of_file(file: Path, config: PushConfig) -> Parcel:
+def _of_file(file: Path, source: Artifact, config: PushConfig) -> Parcel:
     if file.suffix != ".gguf":
         fix = "Name a .gguf file, or the folder of an adapter or a model."
         raise BadValue("this is no file of a model.", where=str(file), fix=fix)
     GgufFile(file)  # whole, or it says so
-    run = _exporter(file)
-    return Parcel(None, (Gguf(file),), run, _base(config, None, run))
+    return Parcel(source, (Gguf(file),), _base(config, source))
 
 
 def _require_whole(folder: Path) -> None:
@@ -129,49 +123,14 @@ def _files(folder: Path) -> list[Path]:
     return [p for p in sorted(folder.iterdir()) if p.is_file() and any(fnmatch(p.name, wanted) for wanted in _WANTED)]
 
 
-def _exports(folder: Path, run: RunFolder | None) -> Iterator[Gguf]:
-    """The whole GGUF models made of a folder: those the run knows, also if the output folder was moved."""
-    names = (
-        [Path(export["path"]) for export in history.exports_of(run)] if run else sorted(folder.parent.glob("*.gguf"))
-    )
-    for path in names:
-        here = next((place for place in (path, folder.parent / path.name) if place.is_file()), None)
-        if here and here.suffix == ".gguf":
-            yield Gguf(here)
-
-
-def _exporter(path: Path) -> RunFolder | None:
-    """The run that a file or folder was exported of."""
-    beside = [RunFolder(file.parent) for file in sorted(path.parent.glob("runs/*/" + RUN_FILE), reverse=True)]
-    known: list[RunFolder] = []
-    with suppress(LedgerUnusable):
-        known = [RunFolder(Path(entry.folder)) for entry in history.ledger().entries()]
-    for run in [*beside, *known]:
-        if any(export["path"] == str(path) for export in history.exports_of(run)):
-            return run
-    return None
-
-
-def _base(config: PushConfig, named: str | None, run: RunFolder | None) -> Base | None:
-    record = run.read() if run else {}
-    name = config.base or named or record.get("settings", {}).get("model")
+def _base(config: PushConfig, source: Artifact) -> Base | None:
+    record = source.record
+    name = config.base or source.base or record.get("settings", {}).get("model")
     if name is None:
         return None
     found = locate.hub_id(name)
     place = Path(record.get("base") or name)
     return Base(found or Path(name).name, found, place if place.is_dir() else None)
-
-
-def _configured(folder: Path) -> str | None:
-    """What an adapter from elsewhere calls its base."""
-    path = folder / "adapter_config.json"
-    if not path.is_file():
-        return None
-    try:
-        name = json.loads(path.read_text(encoding="utf-8")).get("base_model_name_or_path")
-    except ValueError as error:
-        raise AdapterUnusable("this is not valid JSON.", where=str(path)) from error
-    return str(name) if name else None
 
 
 def _clean(path: Path, base: Base | None) -> Path | bytes:

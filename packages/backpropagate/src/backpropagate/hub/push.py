@@ -37,12 +37,12 @@ class Shipment:
         return hub.push(self.repo, self.items, private=self.private, message="Upload with backprop push")
 
 
-def gather(place: Path, repo: str, config: PushConfig) -> Shipment:
+def gather(name: str | Path, repo: str, config: PushConfig) -> Shipment:
     """Gather the files and write the card; nothing is sent, and no token is needed.
 
-    Raises BadValue, FileMissing, AdapterUnusable, GgufUnusable.
+    Raises BadValue, TargetNotFound, FileMissing, AdapterUnusable, GgufUnusable.
     """
     hub.check_name(repo)
-    found = parcel(place, config)
+    found = parcel(name, config)
     items = [*card(found, repo, samples=config.samples), *found.items()]
     return Shipment(repo, config.private, tuple(items))

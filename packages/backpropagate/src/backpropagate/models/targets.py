@@ -1,90 +1,334 @@
-"""What a user means by the name of a model: a run, a folder with what was trained, or a model as it came."""
+"""What a user means by a name: a run, a folder with what was trained, a .gguf file, or a model as it came."""
 
 from __future__ import annotations
 
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from bp_core.choices import QUANTIZED, DType
+from bp_core.choices import QUANTIZED, DType, Mode
 from bp_core.config import TrainConfig
-from bp_core.errors import AdapterUnusable, ModelNotFound, RunNotFound, TargetNotFound
+from bp_core.contract import Contract
+from bp_core.errors import (
+    AdapterUnusable,
+    FileMissing,
+    HubUnreachable,
+    LedgerUnusable,
+    ModelNotFound,
+    RunNotFound,
+    TargetNotFound,
+)
 from bp_core.events import Notify
 from bp_core.rail import Job
 from bp_core.settings import settings
+from bp_export.weights.mlx import comes_from, is_quantized
 from bp_plan.presets import PRESETS
-from bp_runs import history
-from bp_runs.run_folder import RunFolder
+from bp_runs import Entry, history
+from bp_runs.run_folder import RUN_FILE, RunFolder
 
+from ..hints import command
 from . import locate
-from .published import adapter_in, base_of, is_whole, job_for, mode_of, run_of
+from .published import FINGERPRINT, KINDS, MULTI_RUN, origin_of
 
 BASE = "base"  # in place of a name: what the other one was trained from
+_ADAPTER_CONFIG = "adapter_config.json"
+_OTHER_BASE = "Bring back the weights it was trained on: those here have changed, or are of another revision or size."
 
 
 @dataclass(frozen=True)
-class Target:
-    """A model to open for reading, as the user named it.
+class Artifact:
+    """What training leaves, as the user named it. Each of its small files is read once, when it is first needed.
 
-    `folder` is where what was trained lies, None for a model as it came; `run` made it, if that is known.
+    `place` is the file or folder of that name, or the folder of the run; None for a preset or a model of the hub.
+    `folder` holds an adapter or a whole model; None where there is only a file, or a run that has published nothing.
     """
 
     name: str
-    job: Job
+    place: Path | None = None
     folder: Path | None = None
-    run: RunFolder | None = None
+    named_run: RunFolder | None = None
+
+    @classmethod
+    def find(cls, name: str | Path, output: Path | None = None) -> Artifact:
+        """What `name` stands for: a path, a preset, a run's id or the beginning of it, or a model of the hub.
+
+        The first of these that exists is taken. `output` is a folder whose runs come before all others. Nothing is
+        downloaded. Raises TargetNotFound, also where several runs begin so.
+        """
+        name, path = str(name), Path(name).expanduser()
+        if name and path.exists():
+            return cls._at(name, path)
+        if name in PRESETS:
+            return cls(name)
+        runs = history.folders_of(name, output) if name else []
+        if len(runs) == 1:
+            return cls._at(runs[0].id, runs[0].path, runs[0])
+        if runs:
+            ids = ", ".join(run.id for run in runs)
+            raise TargetNotFound(f"{len(runs)} runs begin with {name!r}: {ids}.", fix="Give more of the id.")
+        if locate.hub_id(name):
+            return cls(name)
+        raise _nothing(name, PRESETS)
+
+    @classmethod
+    def _at(cls, name: str, place: Path, run: RunFolder | None = None) -> Artifact:
+        if place.is_file():
+            return cls(name, place)
+        place = place.resolve()
+        if _has_weights(place):
+            return cls(name, place, place)
+        if (place / RUN_FILE).is_file():
+            run = RunFolder(place)
+        # A run keeps what it published in its own folder, once a later run took its place.
+        folders = [place / kind for kind in KINDS]
+        folders += [place.parent.parent / kind for kind in KINDS] if run else []
+        found = [cls(name, place, folder, run) for folder in folders if _has_weights(folder)]
+        if run:
+            found = [one for one in found if one.origin.get("run") == run.id]
+        elif not found:
+            runs = sorted(place.glob(f"runs/*/{RUN_FILE}"))
+            run = RunFolder(runs[-1].parent) if runs else None
+        return max(found, key=lambda one: str(one.origin.get("run", "")), default=cls(name, place, None, run))
+
+    @property
+    def file(self) -> Path | None:
+        """The file that was named."""
+        return self.place if self.place and self.place.is_file() else None
+
+    @cached_property
+    def origin(self) -> Mapping[str, Any]:
+        """Which run made the folder, from what, and at which step; empty for a folder from elsewhere."""
+        return origin_of(self.folder) if self.folder else {}
+
+    @cached_property
+    def adapter_config(self) -> Mapping[str, Any]:
+        """PEFT's settings of the adapter; empty where there is none. Raises AdapterUnusable."""
+        path = self.folder / _ADAPTER_CONFIG if self.folder else None
+        if path is None or not path.is_file():
+            return {}
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise AdapterUnusable("this is not valid JSON.", where=str(path)) from error
+        return config if isinstance(config, dict) else {}
+
+    @cached_property
+    def contract(self) -> Contract | None:
+        """Raises AdapterUnusable."""
+        return Contract.read(self.folder) if self.folder else None
+
+    @cached_property
+    def run(self) -> RunFolder | None:
+        """The run that made it; None if it is from elsewhere, or the run is gone."""
+        return self.named_run or self._maker() or self._exporter()
+
+    @cached_property
+    def record(self) -> Mapping[str, Any]:
+        """The record of the run; empty where no run is known. Raises CheckpointUnusable."""
+        return self.run.read() if self.run else {}
+
+    @property
+    def recipe(self) -> Mapping[str, Any]:
+        """The recipe of the run; empty where there is none."""
+        recipe: Mapping[str, Any] = self.record.get("recipe", {})
+        return recipe
 
     @property
     def settings(self) -> TrainConfig:
         """The settings of the run, of whatever version that wrote them; the defaults where there is none."""
-        said = self.run.read().get("settings", {}) if self.run else {}
-        return TrainConfig(**{s.name: said[s.name] for s in settings(TrainConfig) if s.name in said})
+        given = self.record.get("settings", {})
+        return TrainConfig(**{s.name: given[s.name] for s in settings(TrainConfig) if s.name in given})
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the folder holds a whole model, not an adapter."""
+        return self.folder is not None and not (self.folder / _ADAPTER_CONFIG).is_file()
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether it is an adapter, or a whole model that one of our runs trained."""
+        return self.folder is not None and (not self.is_whole or self.base is not None)
+
+    @property
+    def base(self) -> str | None:
+        """What its base is called; None for a whole model from elsewhere. Raises AdapterUnusable."""
+        name = self.adapter_config.get("base_model_name_or_path") or self.origin.get("base")
+        return str(name) if name else None
+
+    @property
+    def mode(self) -> Mode:
+        """How it was trained; the default for one from elsewhere."""
+        mode: Mode = self.origin.get("mode", TrainConfig.mode)
+        return mode
+
+    @property
+    def session(self) -> Path | None:
+        """The folder of the multi-run session that merged this adapter; None for any other."""
+        folder = self.folder.parent / MULTI_RUN if self.folder else None
+        return folder if folder and MULTI_RUN in self.origin and folder.is_dir() else None
+
+    @cached_property
+    def exports(self) -> Mapping[Path, str]:
+        """The .gguf files made of it that are still there, the newest last, with their formats.
+
+        They are those that the run knows, also if the output folder was moved since, or without a run those beside it.
+        """
+        if self.run is None:
+            return dict.fromkeys(_by_age(self.folder.parent) if self.folder else (), "gguf")
+        output = (self.folder or self.run.path.parent).parent
+        made = {Path(export["path"]): str(export["format"]) for export in history.exports_of(self.run)}
+        here = {path if path.is_file() else output / path.name: format for path, format in made.items()}
+        return {path: format for path, format in here.items() if path.suffix == ".gguf" and path.is_file()}
+
+    def require_folder(self) -> Path:
+        """The folder of what was trained. Raises AdapterUnusable, and TargetNotFound for a mere name."""
+        if self.folder:
+            return self.folder
+        if self.file:
+            raise AdapterUnusable("this is a file, not a folder.", where=self.name)
+        if self.place is None:
+            raise _nothing(self.name)
+        if self.named_run is None:
+            raise AdapterUnusable(f"there is no adapter here ({_ADAPTER_CONFIG} is missing).", where=self.name)
+        fix = f"Go on with it: {command('resume', self.named_run.id)}"
+        raise AdapterUnusable(f"there is no adapter of run {self.named_run.id} yet.", where=self.name, fix=fix)
+
+    def require_run(self) -> RunFolder:
+        """The run that made it. Raises RunNotFound, and TargetNotFound for a mere name."""
+        if self.run:
+            return self.run
+        if self.place is None:
+            raise _nothing(self.name)
+        raise RunNotFound("no run that made this is known.", where=self.name)
+
+    @property
+    def gguf(self) -> Path | None:
+        """The file to run in its place: itself, or a run's newest export unless the run has trained on since."""
+        return self._newest_export() if self.named_run else self.file
+
+    def require_gguf(self) -> Path:
+        """The file to serve: itself, the newest in the folder, or the newest export. Raises FileMissing."""
+        if self.place is None:
+            raise _nothing(self.name)
+        inside = _by_age(self.place) if self.place.is_dir() else []
+        found = self.file or (inside[-1] if inside else self._newest_export())
+        if found:
+            return found
+        fix = f"Make one: {command('export', self.folder or self.place)}{' --overwrite' if self.exports else ''}"
+        raise FileMissing("no .gguf file was made of it, or it was trained on since.", where=self.name, fix=fix)
+
+    def _newest_export(self) -> Path | None:
+        """The newest whole .gguf that is not older than the weights it was made of."""
+        weights = [file.stat().st_mtime for file in self.folder.glob("*.safetensors")] if self.folder else []
+        whole = [path for path, format in self.exports.items() if format != "gguf-lora"]
+        fresh = [path for path in whole if path.stat().st_mtime >= max(weights, default=0.0)]
+        return fresh[-1] if fresh else None
+
+    def job(self, notify: Notify, dtype: DType = "auto", base: str | None = None) -> Job:
+        """What opens it: a whole model by itself, an adapter on its base, or on `base` in its place.
+
+        Raises AdapterUnusable, also for another base than it was trained on, ModelNotFound, HubUnreachable.
+        """
+        if self.place is None:
+            return Job(locate.locate(self.name, notify), dtype=dtype)
+        folder = self.require_folder()
+        if self.is_whole:
+            return Job(folder, dtype=dtype)
+        name = base or self.base
+        if name is None:
+            where = str(folder / _ADAPTER_CONFIG)
+            raise AdapterUnusable("it does not say which base model it belongs to.", where=where)
+        model = locate.locate(name, notify)
+        expected = self.origin.get(FINGERPRINT)
+        known = expected is None or expected == locate.fingerprint(model)
+        if not known and not (base and self._is_source(model, notify)):
+            raise AdapterUnusable(f"{name} is not the model it was trained on.", where=str(folder), fix=_OTHER_BASE)
+        return Job(model, adapter=folder, dtype=dtype)
+
+    def target(self, dtype: DType, notify: Notify) -> Target:
+        """It, to be opened for reading. Raises TargetNotFound for a file, and what `job` raises."""
+        if self.file:
+            fix = "Name the folder of an adapter or a model; `backprop compare --file` asks a .gguf."
+            raise TargetNotFound("this is a file, not a folder.", where=self.name, fix=fix)
+        mode = self.mode if self.mode in QUANTIZED else TrainConfig.mode
+        return Target(self.name, replace(self.job(notify, dtype), mode=mode), self)
+
+    def before_training(self, notify: Notify) -> Path | None:
+        """Where the model is that a whole one was before, if it still is; None for an adapter."""
+        return _located(self.base, notify) if self.is_whole else None
+
+    def _is_source(self, model: Path, notify: Notify) -> bool:
+        """Whether `model` has the 16-bit weights of the MLX-quantised base that the adapter was trained on."""
+        trained = _located(self.base, notify)
+        return trained is not None and is_quantized(locate.description(trained)) and comes_from(trained, model)
+
+    def _maker(self) -> RunFolder | None:
+        run = self.origin.get("run")
+        if run is None or self.folder is None:
+            return None
+        output = self.folder.parent
+        places = [output / "runs" / run, *sorted(output.glob(f"{MULTI_RUN}/stage-*/runs/{run}")), output]
+        return next((RunFolder(place) for place in places if place.name == run and (place / RUN_FILE).is_file()), None)
+
+    def _exporter(self) -> RunFolder | None:
+        """The run that a file, or the folder of a merged model, was exported of."""
+        path = self.folder or self.file
+        if path is None:
+            return None
+        path = path.resolve()
+        runs = [RunFolder(file.parent) for file in sorted(path.parent.glob(f"runs/*/{RUN_FILE}"), reverse=True)]
+        with suppress(LedgerUnusable):
+            runs += [RunFolder(Path(entry.folder)) for entry in history.ledger().entries()]
+        return next((run for run in runs if any(made["path"] == str(path) for made in history.exports_of(run))), None)
 
 
-def target(name: str, dtype: DType, notify: Notify) -> Target:
-    """The model that is meant. A folder wins over a run or a model of that name.
+@dataclass(frozen=True)
+class Target:
+    """A model to open for reading: what results call it, what opens it, and what is known of its training."""
 
-    Raises TargetNotFound, and for what is there but cannot be used AdapterUnusable, ModelNotFound, HubUnreachable.
-    """
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return _in_folder(name, folder, dtype, notify)
-    if name in PRESETS or ("/" in name and not folder.exists()):
-        return Target(name, Job(locate.locate(name, notify), dtype=dtype))
-    if folder.exists():
-        fix = "Name the folder of an adapter or a model; `backprop compare --file` asks a .gguf."
-        raise TargetNotFound("this is a file, not a folder.", where=name, fix=fix)
+    name: str
+    job: Job
+    artifact: Artifact = Artifact(BASE)
+
+    def before(self, dtype: DType, notify: Notify) -> Target:
+        """What it was trained from; a model as it came is its own. An adapter's base is kept in the same bits."""
+        if not self.artifact.is_trained:
+            return replace(self, name=BASE)
+        if self.job.adapter:
+            return Target(BASE, replace(self.job, adapter=None))
+        return Target(BASE, Job(locate.locate(str(self.artifact.base), notify), dtype=dtype))
+
+
+def entry_of(name: str) -> Entry:
+    """What the ledger knows of the run that a name stands for. Raises TargetNotFound, RunNotFound."""
+    return history.entry(Artifact.find(name).require_run())
+
+
+def _located(base: str | None, notify: Notify) -> Path | None:
+    """Where a base is, if it still is."""
     try:
-        entry = history.find(name)
-    except RunNotFound as error:
-        raise TargetNotFound(f"there is no folder and no preset {name!r}, and {error.message}") from error
-    return replace(_in_folder(name, Path(entry.folder), dtype, notify), name=entry.id)
+        return locate.locate(base, notify) if base else None
+    except (ModelNotFound, HubUnreachable):
+        return None
 
 
-def base(of: Target, dtype: DType, notify: Notify) -> Target:
-    """What a model was trained from; a model as it came is its own. An adapter's base is kept in the same bits."""
-    if of.folder is None:
-        return replace(of, name=BASE)
-    if of.job.adapter:
-        return Target(BASE, replace(of.job, adapter=None))
-    name = base_of(of.folder)
-    if name is None:
-        raise ModelNotFound("it is not known what this model was trained from.", where=str(of.folder))
-    return Target(BASE, Job(locate.locate(name, notify), dtype=dtype))
+def _has_weights(folder: Path) -> bool:
+    return (folder / _ADAPTER_CONFIG).is_file() or (folder / "config.json").is_file()
 
 
-def _in_folder(name: str, place: Path, dtype: DType, notify: Notify) -> Target:
-    folder = adapter_in(place)
-    if not is_whole(folder):
-        job = job_for(folder, notify, dtype)
-        mode = mode_of(folder)
-        return Target(name, replace(job, mode=mode if mode in QUANTIZED else TrainConfig.mode), folder, run_of(folder))
-    trained = base_of(folder) is not None
-    return Target(name, Job(folder, dtype=dtype), folder if trained else None, run_of(folder) if trained else None)
+def _by_age(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.gguf"), key=lambda file: file.stat().st_mtime)
 
 
-def trained(place: Path, model: str, dtype: DType, notify: Notify) -> Target:
-    """What lies at `place`, or the model as it came where nothing was trained yet."""
-    try:
-        return _in_folder(str(place), adapter_in(place), dtype, notify)
-    except AdapterUnusable:
-        return Target(model, Job(locate.locate(model, notify), dtype=dtype))
+def _nothing(name: str, models: Iterable[str] = ()) -> TargetNotFound:
+    """`models` are names that were possible besides those of files, folders and runs."""
+    beside = map(str, Path(name).expanduser().parent.glob("*"))
+    beginnings = (run.id[: len(name)] for run in history.folders_of(""))
+    near = difflib.get_close_matches(name, [*models, *beside, *beginnings], 1)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    return TargetNotFound(f"there is no file, folder{', run or model' if models else ' or run'} {name!r}{hint}")

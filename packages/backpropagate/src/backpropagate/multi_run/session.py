@@ -18,7 +18,7 @@ from bp_core.events import Notify, Watch
 from bp_core.folders import writable_folder, write_json
 from bp_core.process_group import launched
 from bp_core.rail import Job
-from bp_core.settings import Trait, names
+from bp_core.settings import Trait, names, settings
 from bp_data import ChatTokenizer
 from bp_data.reading.files import Data, lasting
 from bp_eval.measures import losses
@@ -26,14 +26,14 @@ from bp_multirun.config import MultiRunConfig
 from bp_multirun.record import GENERAL, Record, Score, Scores, states
 from bp_multirun.session import Hands, Session
 from bp_plan.plan import Plan
-from bp_runs import Claim, history, run_folder
+from bp_runs import Claim, run_folder
 
 from ..evaluation import rows as held_out
 from ..evaluation.evaluate import opened
 from ..hints import multi_run_command
 from ..models import locate
 from ..models.published import MULTI_RUN, publish_merged
-from ..models.targets import BASE, Target
+from ..models.targets import BASE, Artifact, Target
 from ..progress import Screen
 from ..training.run import Run
 from . import report as forgetting_report
@@ -212,19 +212,41 @@ def multi_run(
     return MultiRun(output / "lora", folder, folder / "report.html", multi, record, tuple(notes))
 
 
-def begun(name: str) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
-    """The settings and data of a session, by its output folder or the id of a stage's run. Raises NothingToResume."""
-    places = [Path(name) / MULTI_RUN, Path(name)]
-    if not Path(name).exists():
-        places = list(Path(history.find(name).folder).parents)[:3]
-    path = next((place / SETTINGS_FILE for place in places if (place / SETTINGS_FILE).is_file()), None)
+def resumed(
+    name: str, values: Mapping[str, Any], data: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+    """The settings and data of a session that was begun; whatever of it has a name stands for it.
+
+    `values` and `data` were given besides: raises BadValue where they would change it. Raises NothingToResume.
+    """
+    path = _settings_file(Artifact.find(name))
     if path is None:
         raise NothingToResume("there is no session of many stages.", where=name, fix="Begin one with --data.")
-    value = json.loads(path.read_text(encoding="utf-8"))
-    if None in value["data"]:
+    begun = json.loads(path.read_text(encoding="utf-8"))
+    if None in begun["data"]:
         message = "the session was given its rows in Python, which are not kept."
         raise NothingToResume(message, where=name, fix="Give them again: Trainer(…).multi_run([rows, …]).")
-    return value["settings"] | {"output": str(path.parent.parent)}, value["multi_run"], value["data"]
+    begun["settings"]["output"] = str(path.parent.parent)
+    _refuse_others(values, begun["settings"] | begun["multi_run"], data)
+    return begun["settings"], begun["multi_run"], begun["data"]
+
+
+def _settings_file(source: Artifact) -> Path | None:
+    """Where a session wrote down how it was begun."""
+    places = [source.place / MULTI_RUN, source.place] if source.place else []
+    places += [source.session] if source.session else []
+    places += list(source.run.path.parents)[:3] if source.run else []
+    return next((place / SETTINGS_FILE for place in places if (place / SETTINGS_FILE).is_file()), None)
+
+
+def _refuse_others(values: Mapping[str, Any], known: Mapping[str, Any], data: Sequence[str]) -> None:
+    """With --resume everything is as it was begun: an option besides would be one without effect."""
+    defaults = {s.name: s.default for kind in (TrainConfig, MultiRunConfig) for s in settings(kind)}
+    given = [name for name, value in values.items() if value not in (defaults[name], known[name])]
+    if given or data:
+        fix = "Leave it out; or give the whole command again, without --resume, to change something or add data."
+        told = ", ".join([*given, *["data"] * bool(data)])
+        raise BadValue(f"with resume all is as it was begun, but also set: {told}.", fix=fix)
 
 
 def _unused(*_: object) -> Any:

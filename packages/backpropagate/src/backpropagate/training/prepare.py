@@ -11,8 +11,8 @@ from typing import Any
 
 from bp_core.backends import choose_rail
 from bp_core.config import TrainConfig
-from bp_core.errors import BadValue
-from bp_core.events import Notify
+from bp_core.errors import BadValue, NothingToResume
+from bp_core.events import Notify, Watch
 from bp_core.examples import Example
 from bp_core.folders import home, writable_folder
 from bp_core.process_group import launched
@@ -22,16 +22,20 @@ from bp_data.masking.reasoning import Limits
 from bp_data.preparing.hold_out import hold_out
 from bp_data.reading.files import Data, columns_in, lasting, require
 from bp_plan.defaults import MachineSettings, for_machine
+from bp_plan.plan import Plan
 from bp_plan.rows import Room
 from bp_runs import Claim, lock_file, run_folder, tracker_processes
+from bp_runs.recorder import Recording
 from bp_runs.run_folder import RunFolder
 from bp_runs.versions import versions
 
+from ..hints import resume_command
 from ..models import locate
 from ..models.compatibility import refuse_misfits
-from ..models.published import beginning
+from ..models.targets import Artifact
+from ..reports import run_report
 from .planning import planned
-from .run import Work, resumable
+from .run import Work
 
 Check = Callable[[lock_file.Lock], None]
 
@@ -108,8 +112,10 @@ def begin(
     Raises what `Trainer.train` refuses; nothing of a new run is written.
     """
     output = writable_folder(Path(request.config.output).resolve())
-    which = run_folder.NEWEST if request.resume is True else request.resume
-    run = run_folder.find(output, which) if which else None
+    run = to_resume(request.resume, output) if request.resume else None
+    if run and run.path.parent.parent != output:
+        fix = f"Go on with: {resume_command(run.id, run.path.parent.parent)}"
+        raise NothingToResume(f"run {run.id} is not of this folder.", where=str(output), fix=fix)
     if run:
         claims.enter_context(Claim(run.path))
     work = prepared_work(request.data, chosen, notify)
@@ -125,17 +131,48 @@ def begin(
     return work, run, notes + lock_file.moved(run.path, lock(work, request.config, request.data))
 
 
-def write_down(request: TrainingRequest, work: Work, run: RunFolder | None, claims: ExitStack) -> RunFolder:
-    """The folder of a run that begins or goes on, with what it will do; held through `claims` until it ends."""
+def to_resume(name: bool | str, output: Path) -> RunFolder:
+    """The run to go on with: the newest unfinished one, or that of a name. Raises NothingToResume, TargetNotFound."""
+    if name in (True, run_folder.NEWEST):
+        return run_folder.newest_unfinished(output)
+    return Artifact.find(str(name), output).require_run()
+
+
+def beginning(start: str | Path | None, plan: Plan) -> Path | None:
+    """The adapter to go on from. Raises AdapterUnusable, and BadValue where its settings are not those of the plan."""
+    if start is None:
+        return None
+    source, recipe = Artifact.find(start), plan.recipe
+    folder = source.require_folder()
+    if recipe.mode == "full" or source.is_whole:
+        raise BadValue("start is an adapter to go on from, which mode full has none of.", where=str(folder))
+    wanted = {"r": recipe.rank, "lora_alpha": recipe.alpha, "use_rslora": recipe.rslora, "use_dora": recipe.dora}
+    given = {name: source.adapter_config.get(name) for name in wanted}
+    wrong = [f"{name} {given[name]} is not {value}" for name, value in wanted.items() if given[name] != value]
+    if wrong:
+        fix = "Set rank, alpha, rslora and dora as they are in the adapter."
+        raise BadValue(f"the adapter to go on from has other settings: {'; '.join(wrong)}.", where=str(folder), fix=fix)
+    return folder
+
+
+def write_down(
+    request: TrainingRequest, work: Work, run: RunFolder | None, watching: Callable[[str], Watch], claims: ExitStack
+) -> Recording:
+    """The folder of a run that begins or goes on, with what it will do; held and recorded through `claims`.
+
+    `watching` gives what shows the events of the run of an id.
+    """
     if run:
         run.write(recipe=dataclasses.asdict(work.plan.recipe), facts=work.facts)
     else:
         output = Path(request.config.output).resolve()
         run = run_folder.create(output, **record(work, request.config, request.data))
         claims.enter_context(Claim(run.path))
-    claims.enter_context(resumable(run))
+    resume = resume_command(run.id, run.path.parent.parent)
+    recording = Recording(run, work.trackers, watching(run.id), run_report.write, resume)
+    claims.enter_context(recording)
     replace(lock(work, request.config, request.data), run=run.id).write(run.path)
-    return run
+    return recording
 
 
 def record(work: Work, config: TrainConfig, data: Data) -> dict[str, Any]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bp_core.choices import PAIRED
-from bp_core.errors import BackpropagateError, DiskFull, Interrupted, OutputUnusable
 from bp_core.events import Event, Planned, Warned, Watch
 from bp_core.examples import Example
 from bp_core.folders import digest, sweep
@@ -26,7 +24,6 @@ from bp_runs import read_events
 from bp_runs.recorder import Recording
 from bp_runs.run_folder import RunFolder
 
-from ..hints import resume_command
 from ..models import locate
 from ..models.published import WEIGHTS, publish, weights_in
 from ..reports import run_report
@@ -90,38 +87,33 @@ class Work:
         }
 
 
-def carry_out(work: Work, run: RunFolder, watch: Watch, notes: Sequence[str], signals: Signals) -> Run:
-    """Train, publish, and write down how it ended. `notes` are told once training has begun.
-
-    Raises what the loop raises; Interrupted says how to go on.
-    """
-    with Recording(run, work.trackers, watch, run_report.write) as recording, _ending(run):
-        record = Measuring(run, work.plan, recording.watch)
-        for name in ("run.json", "samples.json", "lora", "model"):
-            sweep(run.path, name)
-        run.write_samples(work.prepared.samples)
-        run.write(preflight=work.plan.preflight.as_dict())
-        record(Planned(0, work.plan.preflight.says()))
-        opened, team = _open(work), work.rail.join()
-        run.write(status="running", error=None, opened=dataclasses.asdict(opened), counts=work.plan.data)
-        for note in (*work.plan.remarks, *notes):
-            record(Warned(0, note))
-        signals.at_once = False  # from here on there is something to finish
-        state, keeper = _train(work, run, record, signals, opened.card)
-        step = _best(state, keeper, work.rail, record)
-        contract, mode = work.prepared.contract, work.plan.recipe.mode
-        if team.size > 1:
-            work.rail.collect()
-        adapter = agreed(team, lambda: publish(work.rail, run, work.plan.base, contract, step, mode))
-        result = _result(work, run, adapter, state, step)
-        run.write(status="finished", weights=weights_in(adapter), **_summary(result))
-        recording.finished()
-        team.gather(result.as_dict())
-        record.remember()
-        run_report.ask(
-            run, _questions(work), lambda prompt, adapter: _answer(work, prompt, adapter), lambda: signals.asked
-        )
-        return result
+def carry_out(work: Work, recording: Recording, notes: Sequence[str], signals: Signals) -> Run:
+    """Train, publish, and record the result. `notes` are told once training has begun. Raises what the loop raises."""
+    run = recording.run
+    recording.begin()
+    record = Measuring(run, work.plan, recording.watch)
+    for name in ("run.json", "samples.json", "lora", "model"):
+        sweep(run.path, name)
+    run.write_samples(work.prepared.samples)
+    run.write(preflight=work.plan.preflight.as_dict())
+    record(Planned(0, work.plan.preflight.says()))
+    opened, team = _open(work), work.rail.join()
+    run.write(status="running", error=None, opened=dataclasses.asdict(opened), counts=work.plan.data)
+    for note in (*work.plan.remarks, *notes):
+        record(Warned(0, note))
+    signals.at_once = False  # from here on there is something to finish
+    state, keeper = _train(work, run, record, signals, opened.card)
+    step = _best(state, keeper, work.rail, record)
+    contract, mode = work.prepared.contract, work.plan.recipe.mode
+    if team.size > 1:
+        work.rail.collect()
+    adapter = agreed(team, lambda: publish(work.rail, run, work.plan.base, contract, step, mode))
+    result = _result(work, run, adapter, state, step)
+    recording.finished(weights=weights_in(adapter), **_summary(result))
+    team.gather(result.as_dict())
+    record.remember()
+    run_report.ask(run, _questions(work), lambda prompt, adapter: _answer(work, prompt, adapter), lambda: signals.asked)
+    return result
 
 
 def carry_along(work: Work, run: RunFolder, signals: Signals) -> Run:
@@ -221,35 +213,3 @@ def _summary(run: Run) -> dict[str, Any]:
     kept = [*("seconds", "peak_memory", "tokens", "targets", "skipped", "published_step")]
     kept += ("eval_loss", "perplexity", "accuracy")
     return {"loss": run.losses[-1] if run.losses else None, **{name: getattr(run, name) for name in kept}}
-
-
-@contextlib.contextmanager
-def resumable(run: RunFolder) -> Iterator[None]:
-    """Say how to go on when the user leaves at once."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if run.read()["status"] == "finished":
-            raise Interrupted(f"left at once; run {run.id} is finished.", fix="Nothing is left to do.") from None
-        message = f"left at once; run {run.id} is as its last checkpoint has it."
-        raise Interrupted(message, fix=_how_to_go_on(run)) from None
-
-
-@contextlib.contextmanager
-def _ending(run: RunFolder) -> Iterator[None]:
-    """Write down why a run did not finish, if the disk lets us, and say how to go on."""
-    try:
-        with resumable(run):
-            yield
-    except BackpropagateError as error:
-        status = "interrupted" if isinstance(error, Interrupted) else "failed"
-        with contextlib.suppress(DiskFull, OutputUnusable):
-            if run.read()["status"] != "finished":
-                run.write(status=status, error=error.as_dict())
-        if isinstance(error, Interrupted) and error.fix == Interrupted.fix:
-            raise Interrupted(error.message, fix=_how_to_go_on(run)) from None
-        raise
-
-
-def _how_to_go_on(run: RunFolder) -> str:
-    return f"Go on with: {resume_command(run.id, run.path.parent.parent)}"
