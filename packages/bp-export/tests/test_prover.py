@@ -5,10 +5,12 @@ import shutil
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from bp_core.contract import Contract
 from bp_core.examples import Sample
 from bp_export import Subject, prove, quantize
+from bp_export.gguf.reader import GgufFile
 from bp_export.gguf.vocabulary import read as read_vocabulary
 from bp_export.proof.divergence import Divergence, FirstChoices, Loss, Strength, distinct_places
 from bp_export.proof.prover import GENERATED
@@ -442,3 +444,24 @@ def test_a_matrix_without_its_adapter_is_found_in_a_quantised_file(
         assert "blk.0.attn_v.weight" in parity.failures[0].note
     parity = prove(subject, good, final(subject.converter.source), quantization)
     assert parity.proven, parity.failures
+    shares = next(check for check in parity.checks if check.name == "adapter in each matrix")
+    assert 0.8 < shares.measured[0] < shares.measured[1] < 1.2 and shares.note.startswith("14 of 14")
+
+
+def test_a_base_with_no_more_bits_than_the_format_is_no_reason_to_refuse(subject, good, samples, tmp_path, helpers):
+    """Weights unpacked from 4 bits are drawn back onto their grid, and a small adapter with them."""
+    quantize(good, tmp_path / "q.gguf", "q4_k_m")
+    base = shutil.copytree(subject.base, tmp_path / "base")
+    packed = GgufFile(tmp_path / "q.gguf")
+    tensors = dict(load_file(base / "model.safetensors"))
+    for planned in subject.converter.plan:
+        if planned.source in tensors and "attn_q" not in planned.name and "attn_k" not in planned.name:
+            tensors[planned.source] = packed.array(planned.name).astype(np.float16)
+    save_file(tensors, base / "model.safetensors", {"format": "pt"})
+    adapter = helpers.save_adapter(base, tmp_path / "lora", strength=0.01)
+    on_grid = Subject.open(adapter, base, reference=helpers.Reference(base, adapter), samples=samples)
+    plain = helpers.write_gguf(on_grid.converter.source, base, tmp_path / "p.gguf", contract=on_grid.contract)
+    quantize(plain, tmp_path / "f.gguf", "q4_k_m")
+    parity = prove(on_grid, plain, tmp_path / "f.gguf", "q4_k_m")
+    shares = next(check for check in parity.checks if check.name == "adapter in each matrix")
+    assert shares.passed and "takes small changes back" in shares.note, shares

@@ -18,9 +18,12 @@ ROUNDING = {"F16": 2.0**-11, "BF16": 2.0**-8, "F32": 2.0**-24}
 # Relative root mean square error that a number format may cause in a tensor; measured on normal values: half of these.
 ERRORS = {"F32": 1e-3, "F16": 2e-3, "BF16": 1e-2, "Q8_0": 0.02, "Q6_K": 0.04, "Q5": 0.09, "Q4": 0.2}
 _COARSE = 0.5  # of any other format
+# The same error, as measured when normal values are quantised: what a format makes of weights that are not on its grid.
+NATURAL = {"Q8": 0.0053, "Q6": 0.0177, "Q5": 0.036, "Q4": 0.071}
 _ROWS = 256  # of a matrix on which the adapter's share is measured
-_SHARE = 0.25  # how far from 1 the share may be: an adapter left out has 0, with half the alpha 1/2, twice 2
-_SIGMAS = 5.0  # a share is judged only where so many of its standard errors are below `_SHARE`
+_LOST, _TWICE = 0.25, 1.75  # an adapter left out has share 0, one that was added twice has 2
+_SIGMAS = 5.0  # a share is judged only where so many of its standard errors are below `_LOST`
+_OFF_GRID = 0.6  # of the natural error; with less the base lay on the format's grid already
 
 
 def check_rounding(gguf: GgufFile, converter: Converter, notify: Notify | None) -> Check:
@@ -52,12 +55,13 @@ def check_formats(gguf: GgufFile, converter: Converter, notify: Notify | None) -
 
 
 def check_adapter(gguf: GgufFile, converter: Converter, notify: Notify | None) -> list[Check]:
-    """The adapter is in each matrix that it changed, also of a quantised file. Without an adapter no check.
+    """No matrix of a quantised file lacks the adapter, or has it twice. Without an adapter no check.
 
-    Of each matrix the share of the adapter is measured: the change from the base to the file, projected on the
-    change that the adapter makes. It is 1, up to the noise of quantisation, which is independent of the adapter: the
-    standard error is |noise| / (|change| × √n) over the n values compared. One check of all matrices together would
-    not notice one that is wrong.
+    Of each matrix that the adapter changed its share is measured: the change from the base to the file, projected on
+    the change that the adapter makes. It is 1 up to the noise of quantisation, which is independent of the adapter, so
+    its standard error is |noise| / (|change| × √n) over the n values compared. One exception: a base whose weights lie
+    on the grid of the format already, being unpacked from such a file, is drawn back onto it, and changes smaller than
+    half a step are lost. Such matrices are counted, not judged: the strength of the whole model tells what that costs.
     """
     shares = AdapterShares()
     for done, planned in enumerate(converter.plan, 1):
@@ -66,46 +70,54 @@ def check_adapter(gguf: GgufFile, converter: Converter, notify: Notify | None) -
             notify(Progress("compare adapter", done, len(converter.plan)))
     if not shares.matrices:
         return []
-    measured = shares.extremes or "not measurable"
     note = f"{shares.judged} of {shares.matrices} matrices measurable"
+    if shares.drawn_back:
+        note += f"; of {shares.drawn_back} the base has no more bits than this format, which takes small changes back"
     if shares.wrong:
-        note = f"not in {', '.join(shares.wrong[:3])}; {note}"
-    name = "adapter in each matrix"
-    return [Check(name, measured, [1 - _SHARE, 1 + _SHARE], not shares.wrong, note=note)]
+        note = f"not as trained: {', '.join(shares.wrong[:3])}; {note}"
+    measured = shares.extremes or "not measurable"
+    return [Check("adapter in each matrix", measured, [_LOST, _TWICE], not shares.wrong, note=note)]
 
 
 @dataclass
 class AdapterShares:
-    """How much of the adapter is in the matrices of a file. `wrong` are the names of those that lack it."""
+    """How much of the adapter is in the matrices of a file. `wrong` are the names of those that lack or double it."""
 
     matrices: int = 0
     judged: int = 0
-    extremes: list[float] = field(default_factory=list)  # smallest and largest share
+    drawn_back: int = 0
+    extremes: list[float] = field(default_factory=list)  # smallest and largest share of those judged
     wrong: list[str] = field(default_factory=list)
 
     def add(self, gguf: GgufFile, converter: Converter, planned: Planned) -> None:
-        """Measure one tensor; those that are no matrices, or that the adapter leaves alone, are passed over."""
+        """Measure one tensor; those that are no quantised matrices, or not of the adapter, are passed over."""
+        natural = NATURAL.get(gguf.tensors[planned.name].type.name[:2])
         change = converter.change(planned)
-        if change is None or len(planned.shape) != 2:
+        if natural is None or change is None or len(planned.shape) != 2:
             return
-        before, after = change
         self.matrices += 1
-        places = np.unique(np.linspace(0, len(after) - 1, _ROWS).astype(np.int64))
-        step = (after - before)[places].astype(np.float64)
-        noise = gguf.rows(planned.name, places) - after[places].astype(np.float64)
+        places = np.unique(np.linspace(0, planned.shape[0] - 1, _ROWS).astype(np.int64))
+        before, after = (values[places].astype(np.float64) for values in change)
+        stored = gguf.rows(planned.name, places)
+        if _mean_error(stored, before) < _OFF_GRID * natural:
+            self.drawn_back += 1
+            return
+        self._judge(planned.name, after - before, stored - after)
+
+    def _judge(self, name: str, step: np.ndarray, noise: np.ndarray) -> None:
+        """`step` is what the adapter changes, `noise` what is in the file besides, both float64 [rows, columns]."""
         length = float(np.square(step).sum())
         if length == 0:
             return
-        # A wrong matrix has large noise too; what tells is the noise that does not point where the adapter does.
         share = 1 + float((noise * step).sum()) / length
-        rest = noise - (share - 1) * step
-        error = math.sqrt(float(np.square(rest).sum()) / length / step.size)
-        if not _SIGMAS * error < _SHARE:
+        independent = noise - (share - 1) * step  # of a wrong matrix the rest of the noise points along the adapter
+        error = math.sqrt(float(np.square(independent).sum()) / length / step.size)
+        if _SIGMAS * error >= _LOST:
             return
         self.judged += 1
         self.extremes = [min([share, *self.extremes]), max([share, *self.extremes])]
-        if abs(share - 1) > _SHARE:
-            self.wrong.append(planned.name)
+        if not _LOST < share < _TWICE:
+            self.wrong.append(name)
 
 
 def _worst_error(stored: np.ndarray, wanted: np.ndarray) -> float:
