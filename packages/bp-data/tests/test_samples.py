@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bp_core.errors import BackpropagateError, MethodMismatch
 from bp_data import ChatTokenizer, Record, Row, convert, prepare, read
-from bp_data.formats.detect import Found, detect
+from bp_data.formats.detect import FormatCount, detect
 from bp_data.formats.records import Preference, Rated, said
 from bp_data.masking.loss_mask import mask_preference, mask_rated
 
@@ -163,7 +163,7 @@ def test_a_file_of_several_formats_is_told_with_shares_and_first_places() -> Non
     rows = [Row(ROWS[name].value, f"f:{number}") for number, name in enumerate(order, 1)]
     found = detect([*rows, Row({"a": 1}, "f:9"), Row({"messages": 3}, "f:10")])
     assert found.rows == 10
-    assert found.formats[0] == Found("openai", 4, 0.4, "f:2")
+    assert found.formats[0] == FormatCount("openai", 4, 0.4, "f:2")
     assert found.confidence == 0.4
     assert {(each.format, each.rows, each.first) for each in found.minorities} == {
         ("text", 2, "f:4"), ("kto", 1, "f:1"), ("rendered", 1, "f:5"), ("preference", 1, "f:6"), ("unknown", 1, "f:9"),

@@ -1,4 +1,4 @@
-"""What is minimised: the losses of the methods, as functions of log-probabilities, summed over a micro-batch."""
+"""The losses of the training methods, as functions of log-probabilities."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch.nn.functional import logsigmoid, sigmoid
 from bp_core.choices import Method
 from bp_core.recipe import Recipe
 
-Losses = tuple[Tensor, Tensor]  # each with the margin by which the better answer is preferred, where there is one
+Losses = tuple[Tensor, Tensor]  # losses, and margins by which the better answer is preferred
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Of each example the summed log-probability of its trained tokens, and their number; float32 [examples]."""
+    """For each example the summed log-probability (nats) and number of its trained tokens; float32 [examples]."""
 
     sums: Tensor
     counts: Tensor
@@ -29,7 +29,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Objective:
-    """A method with its constants."""
+    """A training method with its constants."""
 
     method: Method = "sft"
     beta: float = 0.0
@@ -41,20 +41,20 @@ class Objective:
         return self.method == "kto"
 
     def of_pairs(self, scores: Scores) -> Losses:
-        """Of each pair; chosen and rejected alternate in `scores`."""
+        """Losses and margins, float32 [pairs]. In `scores` chosen and rejected examples alternate."""
         chosen, rejected = scores.means[0::2], scores.means[1::2]
         if self.method == "orpo":
             return orpo(chosen, rejected, self.beta), chosen - rejected
         return simpo(chosen, rejected, self.beta, self.gamma), chosen - rejected
 
-    def of_rated(self, scores: Scores, base: Scores, desirable: Tensor, drift: float) -> Losses:
-        """Of each rated example. desirable: bool [examples]; drift: KTO's z₀, in nats."""
+    def of_rated(self, scores: Scores, base: Scores, desirable: Tensor, kl_reference: float) -> Losses:
+        """Losses and margins, float32 [examples]. desirable: bool [examples]; kl_reference: KTO's z₀, in nats."""
         ratios = scores.sums - base.sums
-        return kto(ratios, desirable, drift, self.beta, self.weights), torch.where(desirable, ratios, -ratios)
+        return kto(ratios, desirable, kl_reference, self.beta, self.weights), torch.where(desirable, ratios, -ratios)
 
 
 def of(recipe: Recipe | None) -> Objective:
-    """What a recipe minimises; for reading without one, the loss of the tokens."""
+    """The objective of a recipe; without one, for inference, the loss per token."""
     if recipe is None:
         return Objective()
     weights = (recipe.desirable_weight, recipe.undesirable_weight)
@@ -77,18 +77,19 @@ def simpo(chosen: Tensor, rejected: Tensor, beta: float, gamma: float) -> Tensor
     return -logsigmoid(beta * (chosen - rejected) - gamma)
 
 
-def kto(ratios: Tensor, desirable: Tensor, drift: float, beta: float, weights: tuple[float, float]) -> Tensor:
+def kto(ratios: Tensor, desirable: Tensor, kl_reference: float, beta: float, weights: tuple[float, float]) -> Tensor:
     """Kahneman–Tversky optimisation: λ (1 − σ(±β (log ratio − z₀))), + for desirable answers.
 
-    `ratios`: log p(answer) less the base's [examples]; `drift` is z₀, `weights` λ of desirable and undesirable ones.
+    `ratios` [examples]: log p(answer) minus the base's, in nats; `kl_reference` is z₀; `weights` are λ of desirable and
+    undesirable answers. Losses [examples].
     arXiv:2402.01306, equation 8.
     """
     sign, weight = torch.where(desirable, 1.0, -1.0), torch.where(desirable, *weights)
-    return weight * (1 - sigmoid(sign * beta * (ratios - drift)))
+    return weight * (1 - sigmoid(sign * beta * (ratios - kl_reference)))
 
 
 def _log_odds(log_p: Tensor) -> Tensor:
-    """log(p / (1 − p)), exact at both ends: p near 1 is where log(1 − p) loses its digits."""
+    """log(p / (1 − p)), accurate also for p near 1, where log(1 − p) loses digits."""
     log_p = log_p.clamp(max=-torch.finfo(log_p.dtype).eps)
     small = torch.log(-torch.expm1(log_p.clamp(min=-math.log(2))))
     return log_p - torch.where(log_p > -math.log(2), small, torch.log1p(-torch.exp(log_p)))

@@ -29,7 +29,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class RowView:
     """A row by tokens. The pieces joined are the rendered text, after a BOS that the tokenizer writes by itself."""
 
     where: str
@@ -49,7 +49,7 @@ class Shown:
             yield "".join(self.pieces[start:end]), self.trained[start]
 
 
-def show(record: Record, tokenizer: ChatTokenizer, train_on: TrainOn = TrainConfig.train_on) -> Shown:
+def show(record: Record, tokenizer: ChatTokenizer, train_on: TrainOn = TrainConfig.train_on) -> RowView:
     """The record's tokens and mask, the same that training uses. Raises TemplateUnusable, BadRow."""
     layout = lay_out(record, tokenizer, train_on)
     encoding = tokenizer.encodings([layout.text])[0]
@@ -60,7 +60,7 @@ def show(record: Record, tokenizer: ChatTokenizer, train_on: TrainOn = TrainConf
     pieces += [layout.text[start:end] for start, end in pairwise([0, *ends])]
     parts = _parts(_turns(record, layout.text, tokenizer), [*[0] * prefix, *ends], masked.trained)
     trained = [bool(flag) for flag in masked.trained]
-    return Shown(record.where, record.format, masked.tokens.tolist(), pieces, trained, parts)
+    return RowView(record.where, record.format, masked.tokens.tolist(), pieces, trained, parts)
 
 
 def _ends(offsets: Sequence[tuple[int, int]], length: int) -> list[int]:

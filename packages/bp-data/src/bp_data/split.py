@@ -17,7 +17,7 @@ import numpy as np
 from bp_core.errors import BadValue
 
 from .formats.detect import convert
-from .formats.records import AnyRecord, said
+from .formats.records import AnyRecord, content_of
 from .reading.files import Row, read
 from .reading.hub import named
 from .reading.jsonl import line, new_lines, refuse_existing
@@ -80,7 +80,7 @@ def _targets(data: str | Path, folder: str | Path | None) -> tuple[Path, Path]:
 
 def _key(record: AnyRecord, seed: int) -> int:
     """A number drawn for what the row says, whatever its format: the lowest are held out."""
-    content = json.dumps([seed, said(record)], sort_keys=True).encode()
+    content = json.dumps([seed, content_of(record)], sort_keys=True).encode()
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest())
 
 

@@ -1,4 +1,4 @@
-"""LoRA adapters on a base model: made, read, switched off, written in PEFT's layout."""
+"""LoRA adapters on a base model: created, read, switched off, written in PEFT's layout."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ Layers = dict[str, nn.Module]
 _CONFIG, _WEIGHTS, _PREFIX = "adapter_config.json", "adapter_model.safetensors", "base_model.model."
 _PARTS = {"lora_A": "lora_A.weight", "lora_B": "lora_B.weight", "lora_magnitude_vector": "lora_magnitude_vector"}
 _HEADS = ("lm_head", "embed_out", "output")
-# Settings of PEFT that change what is computed, and are not read here.
+# PEFT settings that change the computation and are not supported here.
 _UNREAD = ("rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out", "layer_replication", "lora_bias")
 
 
 def new(model: nn.Module, recipe: Recipe) -> Settings:
-    """Put a fresh adapter in float32 on the linear layers of the recipe."""
+    """Add a new float32 adapter to the recipe's linear layers."""
     mx.random.seed(recipe.seed)
     settings = Settings(recipe.rank, recipe.alpha, recipe.dropout, recipe.rslora, recipe.dora)
     pair = initialization.orthogonal if recipe.init == "orthogonal" else initialization.default
@@ -42,14 +42,14 @@ def new(model: nn.Module, recipe: Recipe) -> Settings:
 
 
 def read(model: nn.Module, folder: Path) -> Settings:
-    """Put the adapter of a PEFT folder on the model, in float32. Raises AdapterUnusable."""
+    """Add the adapter of a PEFT folder to the model, in float32. Raises AdapterUnusable."""
     try:
         settings = _settings(json.loads((folder / _CONFIG).read_text(encoding="utf-8")))
-        found = load_file(folder / _WEIGHTS)
+        weights = load_file(folder / _WEIGHTS)
         known = {_tail(name): (name, layer) for name, layer in _linear(model).items()}
-        for module in sorted({_module(key) for key in found}):
+        for module in sorted({_module(key) for key in weights}):
             name, layer = known[_tail(module)]
-            parts = {part: found.get(f"{module}.{key}") for part, key in _PARTS.items()}
+            parts = {part: weights.get(f"{module}.{key}") for part, key in _PARTS.items()}
             _put(model, name, _read_layer(layer, settings, parts))
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise AdapterUnusable(f"it does not fit this model ({error}).", where=str(folder)) from error
@@ -63,7 +63,7 @@ def layers(model: nn.Module) -> dict[str, LoraLinear]:
 
 @contextmanager
 def switched_off(model: nn.Module) -> Iterator[None]:
-    """The base alone."""
+    """Compute with the base alone."""
     adapted = layers(model).values()
     try:
         for layer in adapted:
@@ -75,7 +75,7 @@ def switched_off(model: nn.Module) -> Iterator[None]:
 
 
 def write(model: nn.Module, settings: Settings, folder: Path, base_name: str) -> None:
-    """Write weights and settings. `base_name` is what they call the base."""
+    """Write weights and settings. `base_name` is the base's name in the settings."""
     adapted = layers(model)
     weights = {
         f"{_PREFIX}{_in_peft(name)}.{key}": np.array(layer[part])
@@ -121,10 +121,10 @@ def _read_layer(layer: nn.Module, settings: Settings, parts: Mapping[str, np.nda
         raise ValueError(f"a layer of {rows} × {columns} has no pair of rank {settings.rank}")
     if settings.dora != (lengths is not None):
         raise ValueError("the lengths of DoRA are missing, or too many")
-    made = LoraLinear(layer, mx.array(a.astype(np.float32)), mx.array(b.astype(np.float32)), settings)
+    adapted = LoraLinear(layer, mx.array(a.astype(np.float32)), mx.array(b.astype(np.float32)), settings)
     if lengths is not None:
-        made.lora_magnitude_vector = mx.array(lengths.astype(np.float32))
-    return made
+        adapted.lora_magnitude_vector = mx.array(lengths.astype(np.float32))
+    return adapted
 
 
 def _linear(model: nn.Module) -> Layers:
@@ -133,7 +133,7 @@ def _linear(model: nn.Module) -> Layers:
 
 
 def _wanted(name: str, targets: str) -> bool:
-    """As PEFT chooses layers: by the end of their names."""
+    """Whether PEFT would choose this layer: by the end of its name."""
     if targets == ALL_LINEAR:
         return name.rpartition(".")[2] not in _HEADS
     return any(f".{name}".endswith(f".{target.strip()}") for target in targets.split(","))
@@ -144,7 +144,7 @@ def _put(model: nn.Module, name: str, layer: LoraLinear) -> None:
 
 
 def _module(key: str) -> str:
-    """The layer that a tensor of an adapter belongs to."""
+    """The layer to which an adapter's tensor belongs."""
     for ending in _PARTS.values():
         if key.endswith(f".{ending}"):
             return key.removesuffix(f".{ending}")
@@ -152,11 +152,11 @@ def _module(key: str) -> str:
 
 
 def _tail(name: str) -> str:
-    """A layer's name from its place among the layers on: what comes before differs between frameworks."""
+    """A layer's name from "layers." on; what comes before differs between frameworks."""
     place = name.find("layers.")
     return name[place:] if place >= 0 else name.removeprefix(_PREFIX)
 
 
 def _in_peft(name: str) -> str:
-    """What transformers calls a layer of mlx-lm's model."""
+    """The name in transformers of a layer of mlx-lm's model."""
     return name.replace("language_model.model.", "model.", 1)

@@ -1,4 +1,4 @@
-"""What is minimised: the losses of the methods, as functions of log-probabilities, summed over a micro-batch."""
+"""The losses of the training methods, as functions of log-probabilities."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from bp_core.recipe import Recipe
 
 from . import device
 
-_PART = 256  # numbers that are added up at once
+_PART = 256  # numbers summed at once
 
-Losses = tuple[mx.array, mx.array]  # each with the margin by which the better answer is preferred, where there is one
+Losses = tuple[mx.array, mx.array]  # losses, and margins by which the better answer is preferred
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Of each example the summed log-probability of its trained tokens, and their number; float32 [examples]."""
+    """For each example the summed log-probability (nats) and number of its trained tokens; float32 [examples]."""
 
     sums: mx.array
     counts: mx.array
@@ -32,7 +32,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Objective:
-    """A method with its constants."""
+    """A training method with its constants."""
 
     method: Method = "sft"
     beta: float = 0.0
@@ -44,20 +44,20 @@ class Objective:
         return self.method == "kto"
 
     def of_pairs(self, scores: Scores) -> Losses:
-        """Of each pair; chosen and rejected alternate in `scores`."""
+        """Losses and margins, float32 [pairs]. In `scores` chosen and rejected examples alternate."""
         chosen, rejected = scores.means[0::2], scores.means[1::2]
         if self.method == "orpo":
             return orpo(chosen, rejected, self.beta), chosen - rejected
         return simpo(chosen, rejected, self.beta, self.gamma), chosen - rejected
 
-    def of_rated(self, scores: Scores, base: Scores, desirable: mx.array, drift: float) -> Losses:
-        """Of each rated example. desirable: bool [examples]; drift: KTO's z₀, in nats."""
+    def of_rated(self, scores: Scores, base: Scores, desirable: mx.array, kl_reference: float) -> Losses:
+        """Losses and margins, float32 [examples]. desirable: bool [examples]; kl_reference: KTO's z₀, in nats."""
         ratios = scores.sums - base.sums
-        return kto(ratios, desirable, drift, self.beta, self.weights), mx.where(desirable, ratios, -ratios)
+        return kto(ratios, desirable, kl_reference, self.beta, self.weights), mx.where(desirable, ratios, -ratios)
 
 
 def of(recipe: Recipe | None) -> Objective:
-    """What a recipe minimises; for reading without one, the loss of the tokens."""
+    """The objective of a recipe; without one, for inference, the loss per token."""
     if recipe is None:
         return Objective()
     weights = (recipe.desirable_weight, recipe.undesirable_weight)
@@ -80,18 +80,21 @@ def simpo(chosen: mx.array, rejected: mx.array, beta: float, gamma: float) -> mx
     return -nn.log_sigmoid(beta * (chosen - rejected) - gamma)
 
 
-def kto(ratios: mx.array, desirable: mx.array, drift: float, beta: float, weights: tuple[float, float]) -> mx.array:
+def kto(
+    ratios: mx.array, desirable: mx.array, kl_reference: float, beta: float, weights: tuple[float, float]
+) -> mx.array:
     """Kahneman–Tversky optimisation: λ (1 − σ(±β (log ratio − z₀))), + for desirable answers.
 
-    `ratios`: log p(answer) less the base's [examples]; `drift` is z₀, `weights` λ of desirable and undesirable ones.
+    `ratios` [examples]: log p(answer) minus the base's, in nats; `kl_reference` is z₀; `weights` are λ of desirable and
+    undesirable answers. Losses [examples].
     arXiv:2402.01306, equation 8.
     """
     sign, weight = mx.where(desirable, 1.0, -1.0), mx.where(desirable, *weights)
-    return weight * (1 - mx.sigmoid(sign * beta * (ratios - drift)))
+    return weight * (1 - mx.sigmoid(sign * beta * (ratios - kl_reference)))
 
 
 def cross_entropy(logits: mx.array, targets: mx.array) -> mx.array:
-    """−log p of each target, float32 [targets]. logits: [targets, vocabulary]."""
+    """−log p of each target token, float32 [targets]. logits [targets, vocabulary], targets int32 [targets]."""
     logits = logits.astype(mx.float32)
     if device.on_gpu():
         return nn.losses.cross_entropy(logits, targets, reduction="none")
@@ -99,14 +102,14 @@ def cross_entropy(logits: mx.array, targets: mx.array) -> mx.array:
 
 
 def _log_sum(logits: mx.array) -> mx.array:
-    """log Σ exp of each row, in two steps: MLX's CPU build adds numbers one by one, which loses the fifth digit."""
+    """log Σ exp of each row [rows]; in two steps, because MLX's CPU build adds numbers one by one, which is inexact."""
     rows, columns = logits.shape
     filled = mx.pad(logits, ((0, 0), (0, -columns % _PART)), constant_values=-math.inf)
     return mx.logsumexp(mx.logsumexp(filled.reshape(rows, -1, _PART), axis=2), axis=1)
 
 
 def _log_odds(log_p: mx.array) -> mx.array:
-    """log(p / (1 − p)), exact at both ends: p near 1 is where log(1 − p) loses its digits."""
+    """log(p / (1 − p)), accurate also for p near 1, where log(1 − p) loses digits."""
     log_p = mx.minimum(log_p, -mx.finfo(log_p.dtype).eps)
     small = mx.log(-mx.expm1(mx.maximum(log_p, -math.log(2))))
     return log_p - mx.where(log_p > -math.log(2), small, mx.log1p(-mx.exp(log_p)))

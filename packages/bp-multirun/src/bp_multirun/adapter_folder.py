@@ -1,6 +1,6 @@
-"""A folder with a LoRA adapter in PEFT's layout, read and written without PEFT.
+"""Reading and writing a LoRA adapter in PEFT's layout, without PEFT.
 
-What cannot be merged by its two factors alone is refused, never guessed.
+Adapters that cannot be merged by their two factors alone are refused.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 _KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<factor>[AB])\.weight")
 _DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
-_HARMLESS = {  # what the factors do not depend on, or what the fingerprint compares
+_HARMLESS = {  # settings that do not matter for merging, or that the fingerprint compares
     *("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "target_modules", "base_model_name_or_path"),
     *("task_type", "peft_type", "auto_mapping", "peft_version", "revision", "inference_mode", "exclude_modules"),
     *("lora_dropout", "layers_to_transform", "layers_pattern", "fan_in_fan_out", "megatron_core", "eva_config"),
     *("runtime_config", "qalora_group_size", "ensure_weight_tying"),
 }
-_FRESH = (True, False, "gaussian", "eva", "orthogonal", None)  # starts that leave base and factors to training
+_FRESH = (True, False, "gaussian", "eva", "orthogonal", None)  # initialisations that do not change the base
 _WHY = {
     "use_dora": "DoRA trains magnitudes too",
     "bias": "biases are trained too",
@@ -45,7 +45,7 @@ _WHY = {
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """Settings as PEFT stores them, float32 factors, and the type they are stored in."""
+    """Settings as PEFT stores them, float32 factors, and the type in which they are stored."""
 
     config: Mapping[str, Any]
     factors: Factors
@@ -53,7 +53,7 @@ class Adapter:
 
 
 def read_adapter(folder: Path) -> Adapter:
-    """The adapter in a folder; float32 factors are views into its file. Raises AdapterUnusable."""
+    """Read the adapter in a folder; float32 factors are views into its file. Raises AdapterUnusable."""
     config = _config(folder / CONFIG)
     path = folder / WEIGHTS
     if not path.is_file():
@@ -69,12 +69,12 @@ def read_adapter(folder: Path) -> Adapter:
         raise AdapterUnusable(error.message, where=str(path)) from error
     _check_ranks(factors, config, path)
     stored = set(file.dtypes.values())
-    names = [name for name, dtype in _DTYPES.items() if stored == {dtype}]
-    return Adapter(config, factors, names[0] if names else "float32")
+    dtype = next((name for name, code in _DTYPES.items() if stored == {code}), "float32")
+    return Adapter(config, factors, dtype)
 
 
 def write_adapter(folder: Path, adapter: Adapter) -> None:
-    """Write both files into an existing folder, as PEFT reads them; the same adapter gives the same bytes.
+    """Write both files into an existing folder; the same adapter gives the same bytes.
 
     Raises MergeRefused if a value is too large for the adapter's type.
     """
@@ -92,7 +92,7 @@ def write_adapter(folder: Path, adapter: Adapter) -> None:
 
 
 def fingerprint(config: Mapping[str, Any]) -> str:
-    """SHA-256 over the settings that adapters must share to be merged."""
+    """SHA-256, in hex, of the settings that adapters must share to be merged."""
     targets = config.get("target_modules")
     shared = {
         "r": config["r"],
@@ -107,7 +107,7 @@ def fingerprint(config: Mapping[str, Any]) -> str:
 
 
 def scaling(config: Mapping[str, Any], name: str) -> float:
-    """What B A of the module `name` is multiplied with: alpha / rank, or alpha / √rank with rsLoRA."""
+    """The factor of B A in module `name`: alpha / rank, or alpha / √rank with rsLoRA."""
     rank = _rank(config, name)
     alpha = float(_patterned(config.get("alpha_pattern"), name, config["lora_alpha"]))
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
@@ -147,9 +147,9 @@ def _pairs(arrays: Mapping[str, np.ndarray], path: Path) -> dict[str, Pair]:
         if not match or array.ndim != 2:
             raise AdapterUnusable(f"the tensor {key} is no factor of a linear layer.", where=str(path))
         halves.setdefault(match["module"], {})[match["factor"]] = array
-    for module, found in halves.items():
-        if len(found) < 2:
-            raise AdapterUnusable(f"{module} has only lora_{next(iter(found))}.", where=str(path))
+    for module, pair in halves.items():
+        if len(pair) < 2:
+            raise AdapterUnusable(f"{module} has only lora_{next(iter(pair))}.", where=str(path))
     return {module: Pair(halves[module]["A"], halves[module]["B"]) for module in sorted(halves)}
 
 

@@ -20,12 +20,12 @@ _STORED: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f
 
 
 class TensorFileBroken(Exception):
-    """A file is no safetensors file of floats; the readers of folders say which folder that was."""
+    """A file is not a valid safetensors file of floats; callers add its path."""
 
 
 @dataclass(frozen=True)
 class TensorFile:
-    """Tensors by name as float32, what they were stored as, and the file's metadata."""
+    """By name: tensors as float32, and the types in which they are stored; and the file's metadata."""
 
     arrays: Mapping[str, np.ndarray]
     dtypes: Mapping[str, str]
@@ -33,7 +33,7 @@ class TensorFile:
 
 
 def read(path: Path) -> TensorFile:
-    """float32 tensors are read-only views into the file, 16-bit ones are widened. Raises TensorFileBroken."""
+    """Read a file; float32 tensors are read-only views into it, 16-bit ones are converted. Raises TensorFileBroken."""
     try:
         header, start = _header(path)
         metadata = header.pop("__metadata__", {})
@@ -46,7 +46,7 @@ def read(path: Path) -> TensorFile:
 
 
 def write(path: Path, arrays: Mapping[str, np.ndarray], dtype: str, metadata: Mapping[str, str]) -> None:
-    """All tensors as one dtype, sorted by name: the same tensors give the same bytes. Raises OverflowError."""
+    """Write all tensors as one dtype, sorted by name: equal tensors give equal bytes. Raises OverflowError."""
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     end, names = 0, sorted(arrays)
     for name in names:
@@ -61,7 +61,7 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], dtype: str, metadata: Ma
 
 
 def narrowed(array: np.ndarray, dtype: str) -> np.ndarray:
-    """float32 as it is stored: 16-bit floats are rounded to nearest, ties to even; bfloat16 comes as its bits."""
+    """float32 converted to `dtype`, rounded to nearest, ties to even; bfloat16 as its bits, uint16."""
     array = np.ascontiguousarray(array, "<f4")
     if dtype == "F32":
         return array

@@ -1,4 +1,4 @@
-"""run.lock: all that decides what a run computes, so that it can be done again and compared."""
+"""run.lock: everything that decides the result of a run, so that it can be repeated and compared."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _PATHS = ("model", "output", "eval_data")  # settings that may be a path, kept s
 
 @dataclass(frozen=True)
 class Lock:
-    """`settings` are TrainConfig's with nothing left open but what steps replace; `hashes` tell data, template,
-    tokenizer and base from others; `data` is an absolute path, None for rows given in Python."""
+    """`settings` are TrainConfig's, with every default filled in; `hashes` are those of data, template, tokenizer and
+    base; `data` is an absolute path, None for rows given in Python."""
 
     run: str
     data: str | None
@@ -42,7 +42,7 @@ class Lock:
         return int(self.settings["seed"])
 
     def write(self, folder: Path) -> None:
-        """Write run.lock. One that is there stays: a resumed run is the run it was."""
+        """Write run.lock; an existing one is kept, because a resumed run is still the same run."""
         if not (folder / LOCK_FILE).exists():
             value = {"version": _VERSION, "seed": self.seed, **dataclasses.asdict(self)}
             write_json(folder / LOCK_FILE, redact_all(value))
@@ -63,7 +63,7 @@ class Lock:
 
 
 def pinned(config: TrainConfig, recipe: Recipe) -> dict[str, Any]:
-    """The settings with every computed value written out, so that a newer version cannot compute it otherwise."""
+    """The settings with every computed value filled in, so that a newer version cannot compute other ones."""
     names = {setting.name for setting in settings(TrainConfig)}
     resolved = {name: value for name, value in dataclasses.asdict(recipe).items() if name in names}
     # In a recipe 0 and "" are what is left out; the setting for it is None.
@@ -81,7 +81,7 @@ def tokenizer_digest(base: Path) -> str:
 
 
 def hardware(device: str) -> dict[str, Any]:
-    """What of the machine can change the last bits of a result."""
+    """What can change the last bits of a result: the machine, its system and Python."""
     return {
         "device": device,
         "machine": platform.machine(),

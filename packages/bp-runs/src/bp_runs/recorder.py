@@ -1,4 +1,4 @@
-"""Everything that happens in a run goes through here: to its folder, the ledger, the trackers and whoever watches."""
+"""Records a run's events: in its folder, the ledger and the trackers, and passes them on to whoever watches."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from .claim import Owner
 from .event_log import EventLog
 from .run_folder import RunFolder
 from .summary import FINISHED, RUNNING
-from .tracker_processes import Reporter
+from .tracker_processes import TrackerProcesses
 
 _SECONDS_BETWEEN_HEARTBEATS = 10.0
 _KEPT_AT_ONCE = (Started, Paused, Continued, Finished, Failed)
 
 
 class Recording:
-    """Entered for the time of a run. An error that leaves it is recorded with the run, and gets the run's id.
+    """A `with` block around a run. An exception that leaves it is recorded and gets the run's id.
 
-    What cannot be recorded never stops the training: it is told once, as a warning. `report` writes the run's report
-    at the end; it may raise our errors and OSError.
+    A failure to record never stops the training; there is one warning. `report` writes the run's report at the end; it
+    may raise our errors and OSError.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Recording:
         owner = Owner.this()
         known = self.run.read()
         self.run.write(owner=asdict(owner), started=known.get("started", round(time.time(), 3)))
-        self._reporter = Reporter(self._trackers, self.run.path)
+        self._tracker_processes = TrackerProcesses(self._trackers, self.run.path)
         self._remember_output()
         self._keep(RUNNING)
         return self
@@ -58,7 +58,7 @@ class Recording:
         if error is not None and not finished:
             with suppress(OSError, BackpropagateError):  # a full disk must not hide what went wrong
                 self._failed(error)
-        for message in self._reporter.close(patient=error is None):
+        for message in self._tracker_processes.close(patient=error is None):
             self._warn(message)
         self._keep(FINISHED if finished else self._summary.status)
         try:
@@ -67,21 +67,21 @@ class Recording:
             self._warn(f"there is no report: {problem}")
 
     def watch(self, event: Event) -> None:
-        """Record an event, then show it."""
+        """Record an event, then pass it on."""
         self._log.watch(event)
         if isinstance(event, Started):  # steps after the checkpoint that a resumed run begins with do not count
             self._summary, _ = history.summed(self.run)
         else:
             self._summary.add(event.as_dict())
         self._watch(event)
-        for message in self._reporter.failures():
+        for message in self._tracker_processes.failures():
             self._warn(message)
         due = time.monotonic() - self._written > _SECONDS_BETWEEN_HEARTBEATS
         if due or isinstance(event, _KEPT_AT_ONCE):
             self._keep(self._summary.status)
 
     def finished(self) -> None:
-        """Tell the ledger at once: what follows, such as the report, may take a while or be killed."""
+        """Update the ledger at once, because what follows, such as the report, may take long or be killed."""
         self._keep(FINISHED)
 
     def _failed(self, error: BaseException) -> None:
@@ -104,7 +104,7 @@ class Recording:
         self._watch(event)
 
     def _keep(self, status: str) -> None:
-        """Bring the ledger up to date."""
+        """Update the ledger."""
         self._written = time.monotonic()
         try:
             history.ledger().record(history.entry_of(self.run, self._summary, status, time.time()))

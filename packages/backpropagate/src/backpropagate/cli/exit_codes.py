@@ -13,7 +13,7 @@ from typing import Any
 from typer.exceptions import TyperException
 
 from bp_core.errors import PARTLY_DONE, BackpropagateError, BadValue, Interrupted, NotProven
-from bp_core.process_group import launched
+from bp_core.process_group import launch_env
 from bp_core.redact import redact
 from bp_core.units import short
 
@@ -29,7 +29,7 @@ def exit_code_of(app: Callable[..., Any], arguments: Sequence[str]) -> int:
         _say(BadValue(_with_nearest(usage.format_message())))
         return BadValue.exit_code
     except BackpropagateError as error:
-        if launched().rank == 0 or not isinstance(error, Interrupted):  # which all of them are: one says so
+        if launch_env().rank == 0 or not isinstance(error, Interrupted):  # which all of them are: one says so
             _say(error)
         return PARTLY_DONE if error.kept else error.exit_code
     except Exception as error:  # noqa: BLE001 - the border to the user

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 from bp_core.config import TrainConfig
-from bp_core.process_group import launched
+from bp_core.process_group import launch_env
 from bp_core.settings import settings as settings_of
 from bp_runs import run_folder
 from bp_runs.run_folder import NEWEST
@@ -107,4 +107,4 @@ def _show(run: Run, json: bool) -> None:
 
 def _leads() -> bool:
     """Of several processes that a launcher started one talks."""
-    return launched().rank == 0
+    return launch_env().rank == 0

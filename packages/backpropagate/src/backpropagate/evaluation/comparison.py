@@ -29,7 +29,7 @@ _SUFFIXES = (".md", ".html")
 
 
 @dataclass(frozen=True)
-class Asked:
+class Questions:
     """What to ask, where it is from, and the contract that says which tokens end an answer."""
 
     source: str
@@ -69,7 +69,7 @@ class Comparison:
 
 
 def compare(
-    subject: Target, what_to_ask: Callable[[ChatTokenizer], Asked], config: CompareConfig, notify: Notify
+    subject: Target, what_to_ask: Callable[[ChatTokenizer], Questions], config: CompareConfig, notify: Notify
 ) -> Comparison:
     """Ask a trained model, its base, and the GGUF that the settings name. A model as it came has no second column.
 
@@ -90,23 +90,23 @@ def compare(
     return Comparison(subject.name, asked.source, asked.questions, answers | exported | data)
 
 
-def prompts(texts: Sequence[str], subject: Target) -> Callable[[ChatTokenizer], Asked]:
+def prompts(texts: Sequence[str], subject: Target) -> Callable[[ChatTokenizer], Questions]:
     """A user's messages, each a conversation of its own."""
     contract = Contract.read(subject.folder) if subject.folder else None
 
-    def asked(tokenizer: ChatTokenizer) -> Asked:
+    def asked(tokenizer: ChatTokenizer) -> Questions:
         tokens = [tokenizer.prompt([user(text)]) for text in texts]
-        return Asked("asked directly", [Question(ids, tokenizer.decode(ids)) for ids in tokens], contract)
+        return Questions("asked directly", [Question(ids, tokenizer.decode(ids)) for ids in tokens], contract)
 
     return asked
 
 
-def rows_of(read_rows: Callable[[ChatTokenizer], Rows], count: int) -> Callable[[ChatTokenizer], Asked]:
+def rows_of(read_rows: Callable[[ChatTokenizer], Rows], count: int) -> Callable[[ChatTokenizer], Questions]:
     """Up to `count` questions out of rows."""
 
-    def asked(tokenizer: ChatTokenizer) -> Asked:
+    def asked(tokenizer: ChatTokenizer) -> Questions:
         rows = read_rows(tokenizer)
-        return Asked(rows.source, questions_in(rows, count), rows.contract)
+        return Questions(rows.source, questions_in(rows, count), rows.contract)
 
     return asked
 
@@ -119,14 +119,14 @@ def _require_free(path: Path) -> None:
 
 
 def _by_rail(
-    who: Target, tokenizer: ChatTokenizer, asked: Asked, config: CompareConfig, notify: Notify, stage: str
+    who: Target, tokenizer: ChatTokenizer, asked: Questions, config: CompareConfig, notify: Notify, stage: str
 ) -> list[str]:
     with opened(who, config.backend, notify) as rail:
         answer = answering(rail, tokenizer.decode, tokenizer.stop_ids(asked.contract), config.max_tokens)
         return ask(answer, asked.questions, stage, notify)
 
 
-def _by_file(file: Path, asked: Asked, config: CompareConfig, notify: Notify) -> list[str]:
+def _by_file(file: Path, asked: Questions, config: CompareConfig, notify: Notify) -> list[str]:
     """The GGUF gets each prompt as text, and makes tokens of it with its own vocabulary."""
     notify(Progress(f"load {file.name}", 0, 0))
     with gguf(file) as (engine, facts):

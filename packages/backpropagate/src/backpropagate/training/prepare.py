@@ -15,7 +15,7 @@ from bp_core.errors import BadValue
 from bp_core.events import Notify
 from bp_core.examples import Example
 from bp_core.folders import home, writable_folder
-from bp_core.process_group import launched
+from bp_core.process_group import launch_env
 from bp_core.rail import Probe, Rail
 from bp_data import ChatTokenizer, prepare
 from bp_data.masking.reasoning import Limits
@@ -30,7 +30,7 @@ from ..models import locate
 from ..models.compatibility import refuse_misfits
 from ..models.published import beginning
 from .planning import Place, planned
-from .run import Work, resumable
+from .run import TrainingJob, resumable
 
 Check = Callable[[lock_file.Lock], None]
 Chosen = tuple[str, Rail, Probe]  # a rail's name, the rail, its device
@@ -54,7 +54,7 @@ def choose(data: Data, config: TrainConfig) -> Chosen:
     if config.eval_data:
         require(config.eval_data)
     config = replace(config, shard=sharing(config)[0])  # what does not go with it is refused
-    if config.shard and launched().size == 1:
+    if config.shard and launch_env().size == 1:
         fix = "Start it through a launcher: torchrun --nproc-per-node 2 -m backpropagate train …; or leave shard out."
         raise BadValue("shard shares weights out over several processes, and this is one by itself.", fix=fix)
     tracker_processes.chosen(config.report_to)
@@ -63,7 +63,7 @@ def choose(data: Data, config: TrainConfig) -> Chosen:
     return backend, rail, probe
 
 
-def prepared_work(data: Data, config: TrainConfig, notify: Notify, chosen: Chosen) -> Work:
+def prepared_job(data: Data, config: TrainConfig, notify: Notify, chosen: Chosen) -> TrainingJob:
     """Read the data, and plan what to do with them. `chosen` is the rail."""
     backend, rail, probe = chosen
     trackers = tracker_processes.chosen(config.report_to)
@@ -87,12 +87,12 @@ def prepared_work(data: Data, config: TrainConfig, notify: Notify, chosen: Chose
         prepared = prepared.packing(config.length)
     counts = prepared.report.as_dict() | evaluation | {"evaluation_examples": len(held_out)}
     plan = planned(config, prepared, Place(backend, probe, base), counts)
-    return Work(plan, prepared, held_out, rail, tokenizer, trackers)
+    return TrainingJob(plan, prepared, held_out, rail, tokenizer, trackers)
 
 
 def begin(
     request: TrainingRequest, chosen: Chosen, notify: Notify, claims: ExitStack
-) -> tuple[Work, RunFolder | None, list[str]]:
+) -> tuple[TrainingJob, RunFolder | None, list[str]]:
     """What to do; the run to resume, held through `claims`, if one was asked for; and notes on what changed since.
 
     Raises what `Trainer.train` refuses; nothing of a new run is written.
@@ -102,7 +102,7 @@ def begin(
     run = run_folder.find(output, which) if which else None
     if run:
         claims.enter_context(Claim(run.path))
-    work = prepared_work(request.data, request.config, notify, chosen)
+    work = prepared_job(request.data, request.config, notify, chosen)
     start = request.start or (run.read().get("start") if run else None)
     work = replace(work, start=beginning(start, work.plan))
     if request.check:
@@ -114,7 +114,7 @@ def begin(
     return work, run, [f"going on although {change}." for change in changes]
 
 
-def write_down(request: TrainingRequest, work: Work, run: RunFolder | None, claims: ExitStack) -> RunFolder:
+def write_down(request: TrainingRequest, work: TrainingJob, run: RunFolder | None, claims: ExitStack) -> RunFolder:
     """The folder of a run that begins or goes on, with what it will do; held through `claims` until it ends."""
     if run:
         run.write(recipe=dataclasses.asdict(work.plan.recipe), facts=work.facts)
@@ -127,7 +127,7 @@ def write_down(request: TrainingRequest, work: Work, run: RunFolder | None, clai
     return run
 
 
-def record(work: Work, config: TrainConfig, data: Data) -> dict[str, Any]:
+def record(work: TrainingJob, config: TrainConfig, data: Data) -> dict[str, Any]:
     """What a run is remembered by: enough to go on with it in another folder, without being told anything again."""
     settings = dataclasses.asdict(config)
     if config.eval_data:
@@ -137,7 +137,7 @@ def record(work: Work, config: TrainConfig, data: Data) -> dict[str, Any]:
     return record | ({"start": str(work.start)} if work.start else {})
 
 
-def lock(work: Work, config: TrainConfig, data: Data) -> lock_file.Lock:
+def lock(work: TrainingJob, config: TrainConfig, data: Data) -> lock_file.Lock:
     """The run.lock of a run that has no id yet."""
     return lock_file.Lock(
         run="",

@@ -10,7 +10,7 @@ from bisect import bisect_right
 import numpy as np
 from numpy.typing import NDArray
 
-from ..formats.records import AnyRecord, said
+from ..formats.records import AnyRecord, content_of
 
 _DIGITS = "0123456789"
 NO_KEY = 0  # of rows that say nothing
@@ -42,7 +42,7 @@ class Places:
 
 def key(record: AnyRecord) -> int:
     """A number for what the record says, whatever its format. Two records that differ share one once in 2^63 pairs."""
-    content = _encode(said(record)).encode()
+    content = _encode(content_of(record)).encode()
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest()) | 1
 
 

@@ -24,11 +24,11 @@ from .held_out import HeldOut
 from .lengths import Lengths
 from .markup import Markup
 from .near_duplicates import NearIndex, hashes
-from .report import Repaired, Report
+from .report import RepairReport, Report
 from .secrets import hidden, secrets
 from .tokens import Tokens
 from .turns import RowText, has_null_turn, turn_faults
-from .type_drift import Drift
+from .type_drift import TypeDrift
 
 KEEP = 0
 CODES = {name: code for code, name in enumerate(KINDS, KEEP + 1)}  # why a row is left out, in a byte
@@ -46,7 +46,7 @@ class Inspection:
         self._unreadable = 0
         self._empty: FileEmpty | None = None
         self._format_places: dict[str, str] = {}
-        self._drift, self._markup = Drift(), Markup(tokenizer)
+        self._drift, self._markup = TypeDrift(), Markup(tokenizer)
         self._near = NearIndex() if settings.near else None
         self._near_rows, self._near_leaks = array("q"), array("q")  # a row, and the one it is nearly, in turn
         self._held_out = HeldOut(settings.against, columns, settings.near) if settings.against else None
@@ -81,19 +81,19 @@ class Inspection:
             raise self._empty
         exact = np.zeros(len(self.places), dtype=np.bool_)
         if self._held_out:
-            exact |= self._tell("leak", *shared(self._keys, self._held_out.keys), self._held_out.places)
-        exact |= self._tell("duplicate", *repeats(self._keys), self.places)
+            exact |= self._add_findings("leak", *shared(self._keys, self._held_out.keys), self._held_out.places)
+        exact |= self._add_findings("duplicate", *repeats(self._keys), self.places)
         for kind, pairs in (("near-leak", self._near_leaks), ("near-duplicate", self._near_rows)):
             rows, others = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
             new = ~exact[rows]
             places = self._held_out.places if self._held_out and kind == "near-leak" else self.places
-            self._tell(kind, rows[new], others[new], places)
-        self._drift.tell(self._findings)
+            self._add_findings(kind, rows[new], others[new], places)
+        self._drift.add_findings(self._findings)
         for name, count in self._formats.most_common()[1:]:
             usual = self._formats.most_common(1)[0][0]
             self._findings.add("mixed-formats", self._format_places[name], f"{name} ({count}), and elsewhere {usual}")
 
-    def report(self, repaired: Repaired | None = None) -> Report:
+    def report(self, repaired: RepairReport | None = None) -> Report:
         formats, findings = dict(self._formats), self._findings
         return Report(len(self.places), self._unreadable, formats, findings, self._lengths, self._tokens, repaired)
 
@@ -102,7 +102,7 @@ class Inspection:
         number = len(self.places)
         self.places.append(row.where)
         self.verdicts.append(KEEP)
-        self._drift.see(row.value, row.where)
+        self._drift.add(row.value, row.where)
         record = self._record(row, number)
         said = RowText.of(record) if record else RowText.somewhere_in(row)
         for kind, message, offset in self._spots(said.joined):
@@ -154,7 +154,9 @@ class Inspection:
         if KINDS[kind].repair == "left out" and self.verdicts[number] == KEEP:
             self.verdicts[number] = CODES[kind]
 
-    def _tell(self, kind: str, rows: NDArray[np.int64], others: NDArray[np.int64], places: Places) -> NDArray[np.bool_]:
+    def _add_findings(
+        self, kind: str, rows: NDArray[np.int64], others: NDArray[np.int64], places: Places
+    ) -> NDArray[np.bool_]:
         """Add a finding for each of these rows, which says (nearly) what the one at the other place says."""
         for row, other in zip(rows[:KEPT].tolist(), others[:KEPT].tolist(), strict=True):
             self._findings.add(kind, self.places[row], f"says {_NEARLY.get(kind, '')}what {places[other]} says")

@@ -13,7 +13,7 @@ QUIET = 2.0  # seconds before progress is told
 _BLOCK = 1 << 20
 
 
-class Pace:
+class CheckProgress:
     """Tells how far it is, once it has taken two seconds. JSON lines are counted for that, which is quick."""
 
     def __init__(self, data: Data, notify: Notify | None) -> None:

@@ -14,7 +14,7 @@ from ..reading.files import Data, read
 from ..reading.jsonl import line, new_lines, refuse_existing
 from .characters import clean
 from .inspection import CODES, KEEP
-from .report import Repaired
+from .report import RepairReport
 
 _NAMES = {code: name for name, code in CODES.items()}
 _EVERY = 4096  # rows between two words about progress
@@ -37,7 +37,7 @@ def refuse_target(target: str) -> None:
     refuse_existing(_changes(target))
 
 
-def repair(data: Data, plan: Plan) -> Repaired:
+def repair(data: Data, plan: Plan) -> RepairReport:
     """Read the data again, and write it as the verdicts say. Raises NoTarget, FileUnreadable, OutputUnusable."""
     with new_lines(Path(plan.target)) as copy, new_lines(_changes(plan.target)) as log:
         changes = _Changes(log)
@@ -86,7 +86,7 @@ class _Changes:
             self._log.write(line({"place": place, "change": "cleaned", "removed": counts}))
         return result
 
-    def done(self, plan: Plan, rows: int) -> Repaired:
+    def done(self, plan: Plan, rows: int) -> RepairReport:
         """Raises NoTarget if no row was kept, FileUnreadable if the data was not what it was at the first reading."""
         gone = sum(verdict != KEEP for verdict in plan.verdicts)
         if rows + gone != len(plan.verdicts):
@@ -94,4 +94,6 @@ class _Changes:
         if not rows:
             raise NoTarget("a repair would leave no row.", fix="Correct the rows that the findings name.")
         target = Path(plan.target)
-        return Repaired(target, _changes(plan.target), rows, self._cleaned, dict(self._left_out), dict(self._removed))
+        return RepairReport(
+            target, _changes(plan.target), rows, self._cleaned, dict(self._left_out), dict(self._removed)
+        )

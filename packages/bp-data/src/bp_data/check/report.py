@@ -14,7 +14,7 @@ from .tokens import Tokens
 
 
 @dataclass(frozen=True, slots=True)
-class Repaired:
+class RepairReport:
     """A repaired copy. `left_out` counts rows by the kind of their fault, `removed` the clean-ups in `cleaned` rows.
 
     `changes` is a file with one line for each row that is not as it was.
@@ -38,7 +38,7 @@ class Report:
     findings: Findings
     characters: Lengths
     tokens: Tokens | None
-    repaired: Repaired | None
+    repaired: RepairReport | None
 
     def fails(self, limit: Severity) -> bool:
         """Whether there is a finding of this severity, or a worse one."""

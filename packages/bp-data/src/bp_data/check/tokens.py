@@ -12,7 +12,7 @@ from ..masking.render import Layout, lay_out
 from ..tokenizer.chat_tokenizer import ChatTokenizer
 from .lengths import Lengths
 
-Told = tuple[int, str, str, str | None]  # the index of a record, the kind, the message, and what to do
+RowFault = tuple[int, str, str, str | None]  # the index of a record, the kind, the message, and what to do
 
 
 class Tokens:
@@ -23,7 +23,7 @@ class Tokens:
         self.lengths = Lengths()
         self.trained = self.over = 0
 
-    def add(self, records: Sequence[AnyRecord]) -> Iterator[Told]:
+    def add(self, records: Sequence[AnyRecord]) -> Iterator[RowFault]:
         """The faults of some records, by their index among them; of a comparison's two answers, each kind once."""
         told: set[tuple[int, str]] = set()
         for index, kind, message, fix in self._faults(records):
@@ -31,7 +31,7 @@ class Tokens:
                 told.add((index, kind))
                 yield index, kind, message, fix
 
-    def _faults(self, records: Sequence[AnyRecord]) -> Iterator[Told]:
+    def _faults(self, records: Sequence[AnyRecord]) -> Iterator[RowFault]:
         layouts: list[tuple[int, Layout]] = []
         for index, record in enumerate(records):
             try:

@@ -13,7 +13,7 @@ from ..reading.text import STDIN
 from ..tokenizer.chat_tokenizer import ChatTokenizer
 from .config import CheckConfig
 from .inspection import Inspection
-from .progress import Pace
+from .progress import CheckProgress
 from .repair import Plan, refuse_target, repair
 from .report import Report
 
@@ -39,7 +39,7 @@ def check(
         refuse_target(settings.fix)
     work = Inspection(settings, columns or {}, tokenizer)
     rows = read(data, fault=work.unread)
-    progress = Pace(data, on_progress)
+    progress = CheckProgress(data, on_progress)
     while chunk := list(islice(rows, _CHUNK)):
         work.add(chunk)
         progress("check", len(work.places))

@@ -7,7 +7,7 @@ from bp_core.errors import BadRow
 from .fields import Value, shown, string
 from .records import Turn
 from .rendered_text import parse
-from .turns import ROLES, SILENT, read_turns, turn
+from .turns import LOSS_MARK, ROLES, read_turns, turn
 
 PAIRS = (("prompt", "completion"), ("prompt", "response"), ("question", "answer"))
 
@@ -50,7 +50,8 @@ def pair(value: Value, where: str) -> list[Turn]:
     """A prompt and what follows it, each a text or a list of turns. Answers in the prompt carry no loss."""
     prompt, answer = next(keys for keys in PAIRS if all(key in value for key in keys))
     before = [
-        {**item, SILENT: False} if item["role"] == "assistant" else item for item in texts(value, prompt, "user", where)
+        {**item, LOSS_MARK: False} if item["role"] == "assistant" else item
+        for item in texts(value, prompt, "user", where)
     ]
     return system(value, where) + before + texts(value, answer, "assistant", where)
 

@@ -14,8 +14,8 @@ from .conversations import PAIRS, alpaca, is_rendered, openai, pair, raw, shareg
 from .fields import Value, given, listed
 from .preferences import PREFERENCE, RATED, preference, rated, says_something, verdict_of
 from .records import AnyRecord, Record, Turn
-from .tool_calls import read_tools, untangle
-from .turns import quiet
+from .tool_calls import parse_marked_calls, read_tools
+from .turns import without_loss_marks
 
 Keys = tuple[tuple[str, ...], ...]
 
@@ -49,7 +49,7 @@ _ALIASES = {
 
 
 @dataclass(frozen=True)
-class Found:
+class FormatCount:
     """One format in a file: how many rows, their share of all, and where the first stands."""
 
     format: str
@@ -59,11 +59,11 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Detected:
+class DetectedFormats:
     """The formats of a file, the most frequent first. "unknown" are rows that fit none."""
 
     rows: int
-    formats: tuple[Found, ...]
+    formats: tuple[FormatCount, ...]
 
     @property
     def confidence(self) -> float:
@@ -71,16 +71,16 @@ class Detected:
         return self.formats[0].share if self.formats else 0.0
 
     @property
-    def minorities(self) -> tuple[Found, ...]:
+    def minorities(self) -> tuple[FormatCount, ...]:
         return self.formats[1:]
 
 
-def detect(rows: Iterable[Row]) -> Detected:
+def detect(rows: Iterable[Row]) -> DetectedFormats:
     """The formats of the rows as `convert` tells them, by keys and kinds of values; nothing is checked further."""
     return summary((format_name(row), row.where) for row in rows)
 
 
-def summary(named: Iterable[tuple[str, str]]) -> Detected:
+def summary(named: Iterable[tuple[str, str]]) -> DetectedFormats:
     """What formats there are, from names and places of rows."""
     counts: Counter[str] = Counter()
     first: dict[str, str] = {}
@@ -88,13 +88,15 @@ def summary(named: Iterable[tuple[str, str]]) -> Detected:
         counts[name] += 1
         first.setdefault(name, where)
     total = counts.total()
-    return Detected(total, tuple(Found(n, rows, rows / total, first[n]) for n, rows in counts.most_common()))
+    return DetectedFormats(
+        total, tuple(FormatCount(n, rows, rows / total, first[n]) for n, rows in counts.most_common())
+    )
 
 
 def format_name(row: Row) -> str:
     """The name of the row's format; "unknown" if it has none."""
     value = _present(row)
-    name, format = _told(value)
+    name, format = _identify(value)
     text = value.get("text") if format and format.read is raw else None
     return "rendered" if isinstance(text, str) and is_rendered(text) else name
 
@@ -103,7 +105,7 @@ def convert(row: Row) -> AnyRecord:
     """The row in internal form. Raises UnknownFormat, BadRow, NoTarget."""
     value = _present(row)
     _refuse_media(value, row.where)
-    name, format = _told(value)
+    name, format = _identify(value)
     if name == PREFERENCE:
         return preference(value, row.where)
     if format is None:
@@ -115,7 +117,7 @@ def convert(row: Row) -> AnyRecord:
     return _demonstration(format, value, row.where)
 
 
-def _told(value: Value) -> tuple[str, Format | None]:
+def _identify(value: Value) -> tuple[str, Format | None]:
     """The name of the value's format, and how its conversation is written, if it has one."""
     if all(key in value for key in _COMPARED):
         return PREFERENCE, None
@@ -131,8 +133,8 @@ def _demonstration(format: Format, value: Value, where: str) -> Record:
         if not content.strip():
             raise NoTarget("the text is empty.", where=where)
         return Record(format.name, content, where)
-    turns, tools = untangle(content, read_tools(value, where))
-    turns, untrained = quiet(turns)
+    turns, tools = parse_marked_calls(content, read_tools(value, where))
+    turns, untrained = without_loss_marks(turns)
     _check_target(turns, untrained, where)
     return Record("rendered" if format.read is raw else format.name, turns, where, untrained, tools)
 

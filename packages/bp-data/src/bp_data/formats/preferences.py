@@ -11,7 +11,7 @@ from .conversations import instruction, openai, rendered, sharegpt, system, text
 from .fields import Value, shown, string
 from .records import Preference, Rated, Turn
 from .tool_calls import read_tools
-from .turns import quiet, read_turn, read_turns, turn
+from .turns import read_turn, read_turns, turn, without_loss_marks
 
 PREFERENCE, RATED = "preference", "kto"  # names of the formats
 _VERDICTS = {"true": True, "1": True, "false": False, "0": False}
@@ -21,7 +21,7 @@ _NO_PROMPT = "Give the prompt in a column of its own, named prompt."
 def preference(value: Value, where: str) -> Preference:
     """`chosen` and `rejected` after a prompt of any shape, or without one: then it is what both begin with."""
     prompt, chosen, rejected = (
-        quiet(turns)[0]
+        without_loss_marks(turns)[0]
         for turns in (_prompt(value, where), _answer(value, "chosen", where), _answer(value, "rejected", where))
     )
     for name, turns in (("chosen", chosen), ("rejected", rejected)):
@@ -84,7 +84,7 @@ def rated(read: Callable[[Value, str], list[Turn] | str], value: Value, where: s
     content = read(value, where)
     if isinstance(content, str):
         raise BadRow("raw text cannot be rated.", where=where, fix="Give prompt and completion apart.")
-    turns, _ = quiet(content)
+    turns, _ = without_loss_marks(content)
     check_answer(turns, "the row", where)
     return Rated(RATED, turns, verdict, where, read_tools(value, where))
 

@@ -63,7 +63,7 @@ def demonstrations(record: AnyRecord) -> Iterator[Record]:
         yield _last_answer(record, record.prompt + record.rejected)
 
 
-def said(record: AnyRecord) -> Any:
+def content_of(record: AnyRecord) -> Any:
     """What the row says, whatever its format, as JSON values: equal rows say the same."""
     if isinstance(record, Preference):
         content: Any = [record.prompt, record.chosen, record.rejected]

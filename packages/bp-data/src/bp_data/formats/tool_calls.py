@@ -76,7 +76,7 @@ def _arguments(value: object, name: str, where: str) -> dict[str, Any]:
     return dict(value)
 
 
-def untangle(turns: list[Turn], tools: Tools) -> tuple[list[Turn], Tools]:
+def parse_marked_calls(turns: list[Turn], tools: Tools) -> tuple[list[Turn], Tools]:
     """Calls and results that stand as marked text in the turns (Hermes) become tool calls and tool turns.
 
     Only where the row gives its tools apart and every mark reads as one. A system turn that spells out its tools keeps
@@ -87,7 +87,7 @@ def untangle(turns: list[Turn], tools: Tools) -> tuple[list[Turn], Tools]:
         return turns, ()
     if not tools:
         return turns, tools
-    untangled = [_untangled(turn) for turn in turns]
+    untangled = [_parsed(turn) for turn in turns]
     if any(turn is None for turn in untangled):
         return turns, tools
     return [part for parts in untangled for part in parts or []], tools
@@ -97,7 +97,7 @@ def _name(tool: Mapping[str, Any]) -> str:
     return str(tool["function"]["name"])
 
 
-def _untangled(turn: Turn) -> list[Turn] | None:
+def _parsed(turn: Turn) -> list[Turn] | None:
     """The turn's parts; None if a mark in it cannot be read."""
     if turn["role"] == "assistant" and "<tool_call>" in turn["content"]:
         text, calls = _split(turn["content"])

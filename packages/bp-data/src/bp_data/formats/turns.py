@@ -30,7 +30,7 @@ ROLES = {
 _CALLING = "function_call"  # its text is the call
 _LOSS = {"train": (True, False), "weight": (1, 0), "loss_weight": (1, 0)}  # marks of a turn: with loss, without
 _REASONING = ("reasoning_content", "thinking", "reasoning")  # as transformers names it
-SILENT = "train"  # the key that a turn without loss has, until `quiet` takes it away
+LOSS_MARK = "train"  # the key that a turn without loss has, until `without_loss_marks` takes it away
 # Each would change what is learned, and we do not act on it in a turn: refuse rather than swallow.
 _MISPLACED = ("tools", "functions")
 
@@ -46,10 +46,10 @@ def read_turns(turns: object, name: str, where: str) -> list[Turn]:
     return [read_turn(item, f"turn {number}", where) for number, item in enumerate(turns, 1)]
 
 
-def quiet(turns: list[Turn]) -> tuple[list[Turn], tuple[int, ...]]:
+def without_loss_marks(turns: list[Turn]) -> tuple[list[Turn], tuple[int, ...]]:
     """The turns without their marks, and which assistant turns are marked as having no loss."""
-    silent = [i for i, turn in enumerate(turns) if SILENT in turn and turn["role"] == "assistant"]
-    return [{key: item for key, item in turn.items() if key != SILENT} for turn in turns], tuple(silent)
+    silent = [i for i, turn in enumerate(turns) if LOSS_MARK in turn and turn["role"] == "assistant"]
+    return [{key: item for key, item in turn.items() if key != LOSS_MARK} for turn in turns], tuple(silent)
 
 
 def read_turn(item: object, name: str, where: str) -> Turn:
@@ -130,4 +130,4 @@ def _mark(item: Value, name: str, where: str) -> Turn:
         if mark is not None and (not isinstance(mark, bool | int | float) or mark not in choices):
             raise BadRow(f"{key!r} of {name} must be one of {choices}, not {shown(mark)}.", where=where)
         silent = silent or (mark is not None and not mark)
-    return {SILENT: False} if silent else {}
+    return {LOSS_MARK: False} if silent else {}

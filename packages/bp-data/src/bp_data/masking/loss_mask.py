@@ -84,7 +84,7 @@ def mark(layout: Layout, found: Tokens, tokenizer: ChatTokenizer) -> Masked:
     tokens = array("i", prefix)
     tokens.extend(ids)
     trained = bytearray(len(prefix)) + bytes([layout.whole]) * len(ids)
-    place = _Places(layout.text, ids, found, tokenizer.added)
+    place = _TokenPositions(layout.text, ids, found, tokenizer.added)
     turns = [place.tokens(span, layout.where) for span in layout.spans]
     for first, last in turns:
         trained[len(prefix) + first : len(prefix) + last + 1] = bytes([1]) * (last + 1 - first)
@@ -94,7 +94,7 @@ def mark(layout: Layout, found: Tokens, tokenizer: ChatTokenizer) -> Masked:
     return Masked(layout.text, tokens, bytes(trained), max(1, prompt), ends, layout.bos, layout.left_out)
 
 
-class _Places:
+class _TokenPositions:
     """Where the tokens of a text stand.
 
     A token that straddles a border belongs where its last character stands: one that begins in the prompt and ends in

@@ -23,8 +23,8 @@ class Step:
     method: Method = "sft"
 
     @property
-    def targets(self) -> int:
-        return sum(example.targets for row in self.rows for example in row)
+    def trained_tokens(self) -> int:
+        return sum(example.trained_tokens for row in self.rows for example in row)
 
     @property
     def tokens(self) -> int:
@@ -33,7 +33,7 @@ class Step:
     @property
     def weight(self) -> float:
         """1 / what the loss is a mean over: trained tokens, or pairs or rated examples."""
-        return 1 / (self.targets if self.method == "sft" else len(self.rows))
+        return 1 / (self.trained_tokens if self.method == "sft" else len(self.rows))
 
     def mismatched(self, micro_batch: int) -> Iterator[Batch]:
         """For KTO: each prompt with the answer of the row before, none longer than the longest row. Else nothing."""
@@ -47,7 +47,7 @@ class Step:
     def _turned(self) -> list[Sequence[Example]]:
         return [self.rows[-1], *self.rows[:-1]]
 
-    def split(self, micro_batch: int, drift: float = 0.0) -> Iterator[Batch]:
+    def split(self, micro_batch: int, kl_reference: float = 0.0) -> Iterator[Batch]:
         """Micro-batches of at most so many rows, as few as can be, with as even a number of tokens as can be had.
 
         Longest row first, each to the micro-batch with the fewest tokens (Graham 1969, LPT), kept in order therein.
@@ -62,7 +62,7 @@ class Step:
             if len(parts[number]) < micro_batch:
                 heappush(open_parts, (size + sizes[index], number))
         for part in parts:
-            yield _batch([example for index in sorted(part) for example in self.rows[index]], drift)
+            yield _batch([example for index in sorted(part) for example in self.rows[index]], kl_reference)
 
 
 class Batches:
@@ -125,11 +125,11 @@ def _mismatch(prompted: Example, answering: Example, longest: int) -> Example:
     return Example(tokens, bytes(trained))
 
 
-def _batch(examples: Sequence[Example], drift: float) -> Batch:
+def _batch(examples: Sequence[Example], kl_reference: float) -> Batch:
     return Batch(
         tokens=np.concatenate([np.asarray(example.tokens, dtype=np.int32) for example in examples]),
         trained=np.concatenate([np.frombuffer(bytes(example.trained), dtype=np.bool_) for example in examples]),
         lengths=np.array([len(example.tokens) for example in examples], dtype=np.int32),
         desirable=np.array([example.desirable for example in examples], dtype=np.bool_),
-        drift=drift,
+        kl_reference=kl_reference,
     )

@@ -11,7 +11,7 @@ from bp_core.choices import PAIRED, Method
 from bp_core.contract import Bos, Contract
 from bp_core.errors import NoTarget, TemplateUnusable
 
-from ..formats.records import AnyRecord, Preference, Record, said
+from ..formats.records import AnyRecord, Preference, Record, content_of
 from ..masking.loss_mask import Masked, check_prompts
 from ..masking.methods import check_both_verdicts, desirable
 from ..masking.reasoning import VERDICTS, Limits, Verdict, check_written, judge, opens_thought
@@ -24,7 +24,7 @@ _PLACES = 5  # places told of rows that were dropped
 Row = Sequence[tuple[Record, Masked]]  # one conversation, or the chosen and the rejected one
 
 
-class Tally:
+class PreparedBuilder:
     """Takes the rows in their order, and gives back all that was prepared of them."""
 
     def __init__(self, tokenizer: ChatTokenizer, max_length: int, method: Method, traces: Limits | None) -> None:
@@ -134,7 +134,7 @@ class Tally:
             mixed={name: self._first[name] for name, _ in self._formats.most_common()[1:]},
             examples=kept,
             tokens=len(examples.tokens),
-            targets=examples.targets,
+            targets=examples.trained_tokens,
             longest=self._longest,
             truncated=self._truncated,
             turns_cut=self._turns_cut,
@@ -153,4 +153,4 @@ class Tally:
 def _canonical(record: AnyRecord) -> bytes:
     """What the row says, not how the file writes it: line ends, blank lines and key order do not matter."""
     untrained = json.dumps(record.untrained) if isinstance(record, Record) and record.untrained else ""
-    return (json.dumps(said(record), ensure_ascii=False) + untrained + "\n").encode()
+    return (json.dumps(content_of(record), ensure_ascii=False) + untrained + "\n").encode()

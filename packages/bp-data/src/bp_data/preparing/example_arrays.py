@@ -24,7 +24,7 @@ class Examples(Sequence[Example]):
         return np.diff(self.ends, prepend=0)
 
     @property
-    def targets(self) -> int:
+    def trained_tokens(self) -> int:
         """Trained tokens of all examples."""
         return int(np.count_nonzero(self.trained))
 

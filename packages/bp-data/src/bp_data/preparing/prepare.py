@@ -21,7 +21,7 @@ from ..masking.render import Layout, lay_out
 from ..reading.files import Data, Row, read
 from ..tokenizer.byte_offsets import Tokens
 from ..tokenizer.chat_tokenizer import ChatTokenizer
-from .builder import Tally
+from .builder import PreparedBuilder
 from .cache import keep, load, place
 from .prepared import Prepared
 
@@ -59,29 +59,31 @@ def prepare(
     if prepared is None:
         rows = islice(read(data, columns), samples)
         total = len(range(len(data))[:samples]) if isinstance(data, Sequence) and not isinstance(data, str) else 0
-        prepared = _prepared(rows, total, Tally(tokenizer, max_length, method, traces), train_on, on_progress)
+        prepared = _prepared(rows, total, PreparedBuilder(tokenizer, max_length, method, traces), train_on, on_progress)
         if cache and entry and entry == place(cache, data, tokenizer, settings):  # the file did not change meanwhile
             keep(entry, prepared)
     return prepared.packing(max_length) if packing else prepared
 
 
-def _prepared(rows: Iterator[Row], total: int, tally: Tally, train_on: TrainOn, notify: Notify | None) -> Prepared:
-    for records, masked in _tokenised(rows, tally, train_on):
-        tally.add(records, masked)
+def _prepared(
+    rows: Iterator[Row], total: int, builder: PreparedBuilder, train_on: TrainOn, notify: Notify | None
+) -> Prepared:
+    for records, masked in _tokenised(rows, builder, train_on):
+        builder.add(records, masked)
         if notify:
-            notify(Progress("tokenise", tally.rows, total))
-    return tally.prepared()
+            notify(Progress("tokenise", builder.rows, total))
+    return builder.prepared()
 
 
 def _tokenised(
-    rows: Iterator[Row], tally: Tally, train_on: TrainOn
+    rows: Iterator[Row], builder: PreparedBuilder, train_on: TrainOn
 ) -> Iterator[tuple[list[AnyRecord], list[list[tuple[Record, Masked]]]]]:
     """The rows chunk by chunk. While one is tokenised, in Rust and without Python's lock, the next is rendered."""
-    tokenizer = tally.tokenizer
+    tokenizer = builder.tokenizer
     with ThreadPoolExecutor(1) as thread:
         waiting: tuple[_Chunk, Future[list[Tokens]]] | None = None
         while records := [convert(row) for row in islice(rows, _CHUNK)]:
-            chunk = _Chunk(records, [parts(record, tally.method) for record in records], tokenizer, train_on)
+            chunk = _Chunk(records, [parts(record, builder.method) for record in records], tokenizer, train_on)
             tokens = thread.submit(tokenizer.tokens, [layout.text for layout in chunk.layouts])
             if waiting:
                 yield waiting[0].records, waiting[0].marked(waiting[1].result())

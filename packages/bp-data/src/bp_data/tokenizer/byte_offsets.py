@@ -24,7 +24,7 @@ class Tokens(Protocol):
     def token_to_chars(self, index: int, /) -> Any: ...  # start and end, in characters
 
 
-class Spelled:
+class SpelledText:
     """A text as tokens, known by the byte at which each ends."""
 
     def __init__(self, ids: array[int], text: bytes, ends: Any) -> None:
@@ -39,7 +39,7 @@ class Spelled:
         return self._chars(start), self._chars(self._ends.item(index) - 1) + 1
 
 
-class Speller:
+class TokenBytes:
     """The bytes of every token of a byte-level vocabulary; with another one it is not `usable`."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -52,13 +52,13 @@ class Speller:
         self._lengths = np.array([len(spelled) for spelled in self._bytes], dtype=np.int32)
         self.usable = self.places(tokenizer.encode(_PROBE, add_special_tokens=False).ids, _PROBE) is not None
 
-    def places(self, ids: Sequence[int], text: str) -> Spelled | None:
+    def places(self, ids: Sequence[int], text: str) -> SpelledText | None:
         """Where the tokens stand; None if they do not spell the text."""
         written = text.encode()
         if b"".join(map(self._bytes.__getitem__, ids)) != written:
             return None
         tokens = array("i", ids)
-        return Spelled(tokens, written, self._lengths[np.frombuffer(tokens, dtype=np.int32)].cumsum())
+        return SpelledText(tokens, written, self._lengths[np.frombuffer(tokens, dtype=np.int32)].cumsum())
 
 
 def _byte_alphabet() -> dict[int, int]:

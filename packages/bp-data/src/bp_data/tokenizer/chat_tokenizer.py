@@ -14,9 +14,9 @@ from tokenizers import Encoding, Tokenizer
 from bp_core.contract import Bos, Contract
 from bp_core.errors import FileUnreadable, ModelNotFound, ModelUnusable, TemplateUnusable
 
-from .byte_offsets import Speller, Tokens
+from .byte_offsets import TokenBytes, Tokens
 from .chat_template import ChatTemplate, Message, chatml
-from .shared_prefix import Beginnings
+from .shared_prefix import SharedPrefix
 
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _IM_END = "<|im_end|>"
@@ -142,21 +142,21 @@ class ChatTokenizer:
 
         At least one text.
         """
-        if not self._speller.usable:
+        if not self._token_bytes.usable:
             return [*self.encodings(texts)]
-        shared = self._beginnings.shared(texts)
+        shared = self._shared_prefix.shared(texts)
         start = self.encode(texts[0][:shared])
         quick = self._tokenizer.encode_batch_fast([text[shared:] for text in texts], add_special_tokens=False)
         pairs = zip(quick, texts, strict=True)
-        return [self._speller.places(start + found.ids, text) or self.encodings([text])[0] for found, text in pairs]
+        return [self._token_bytes.places(start + found.ids, text) or self.encodings([text])[0] for found, text in pairs]
 
     @functools.cached_property
-    def _beginnings(self) -> Beginnings:
-        return Beginnings(self._tokenizer)
+    def _shared_prefix(self) -> SharedPrefix:
+        return SharedPrefix(self._tokenizer)
 
     @functools.cached_property
-    def _speller(self) -> Speller:
-        return Speller(self._tokenizer)
+    def _token_bytes(self) -> TokenBytes:
+        return TokenBytes(self._tokenizer)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`, special tokens spelled out."""

@@ -11,7 +11,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer
 
 
-class Beginnings:
+class SharedPrefix:
     """Knows at which added tokens a text can be cut, so that its parts are tokenised as the whole is.
 
     A tokenizer takes the added tokens out first and works on what is between them. Only kinds of normalisers and
