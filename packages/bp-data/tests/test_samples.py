@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bp_core.errors import BackpropagateError, MethodMismatch
 from bp_data import ChatTokenizer, Record, Row, convert, prepare, read
 from bp_data.formats.detect import FormatCount, detect
-from bp_data.formats.records import Preference, Rated, said
+from bp_data.formats.records import Preference, Rated, content_of
 from bp_data.masking.loss_mask import mask_preference, mask_rated
 
 SAMPLES = {file.stem: file for file in sorted((Path(__file__).parent / "samples").glob("*.jsonl"))}
@@ -212,10 +212,10 @@ def test_earlier_answers_of_compared_and_rated_rows_carry_no_loss(smol: ChatToke
 
 
 def test_rows_that_say_the_same_are_equal_in_any_format() -> None:
-    assert said(convert(ROWS["preference"])) == said(convert(ROWS["preference-sharegpt"]))
-    assert said(convert(ROWS["prompt"])) == said(convert(ROWS["question"])) == [QUESTION, ANSWER]
-    assert said(convert(ROWS["sharegpt-tools"])) != said(convert(ROWS["openai-tools"]))
-    assert said(convert(ROWS["kto"])) != said(convert(Row({**ROWS["kto"].value, "label": True}, "f:1")))
+    assert content_of(convert(ROWS["preference"])) == content_of(convert(ROWS["preference-sharegpt"]))
+    assert content_of(convert(ROWS["prompt"])) == content_of(convert(ROWS["question"])) == [QUESTION, ANSWER]
+    assert content_of(convert(ROWS["sharegpt-tools"])) != content_of(convert(ROWS["openai-tools"]))
+    assert content_of(convert(ROWS["kto"])) != content_of(convert(Row({**ROWS["kto"].value, "label": True}, "f:1")))
 
 
 JSON = st.recursive(

@@ -48,8 +48,8 @@ Scores = Mapping[str, Score]  # by set of rows: "1", "2", … of the stages, and
 
 @dataclass(frozen=True)
 class Entry:
-    """A finished stage. Scores of the base model, of its adapter before merging, and of the merged adapter, even if
-    that was refused. `rise`: by how much merging raised the mean loss of the earlier stages. `drift`: `Merger.drift`."""
+    """A finished stage. Scores of the base model, of its adapter before merging, and of the merged one, even if that
+    was refused. `rise`: by how much merging raised the mean loss of the earlier stages. `drift`: `Merger.drift`."""
 
     name: str
     digest: str

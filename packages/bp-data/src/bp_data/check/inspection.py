@@ -1,4 +1,4 @@
-"""One pass over the rows: each is looked at once, and a few bytes of it are kept."""
+"""The pass over the rows: each is checked once, and a few bytes of it are kept."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CODES = {name: code for code, name in enumerate(KINDS, KEEP + 1)}  # why a row i
 
 
 class Inspection:
-    """What is known of the rows so far. `verdicts` has a byte for each: KEEP, or the code of the kind of its fault."""
+    """The state of a check. `verdicts` has a byte for each row: KEEP, or the code of the fault to leave it out for."""
 
     def __init__(self, settings: CheckConfig, columns: Mapping[str, str], tokenizer: ChatTokenizer | None) -> None:
         self._findings = Findings()
@@ -53,7 +53,7 @@ class Inspection:
         self._rename = renaming(columns)
 
     def unread(self, error: BackpropagateError) -> None:
-        """Count what could not be read as a row."""
+        """Add the error of a row or file that could not be read."""
         if isinstance(error, FileEmpty):
             kind, self._empty = "empty-file", error
         else:
@@ -62,20 +62,23 @@ class Inspection:
         self._findings.add(kind, error.where or "", hidden(error.message), error.fix)
 
     def add(self, rows: Sequence[Row]) -> None:
-        """Look at some more rows, in the order of the data."""
+        """Check some more rows, in the order of the data."""
         numbers = range(len(self.places), len(self.places) + len(rows))
-        looked = [(number, *self._look(row)) for number, row in zip(numbers, rows, strict=True)]
-        records = [(number, record, said) for number, record, said in looked if record]
+        records = []
+        for number, row in zip(numbers, rows, strict=True):
+            record, text = self._check(row)
+            if record:
+                records.append((number, record, text))
         if self._tokens:
             for index, kind, message, fix in self._tokens.add([record for _, record, _ in records]):
                 self._fault(records[index][0], kind, message, fix)
         if self._near:
-            self._compare([(number, said.joined) for number, _, said in records], self._near)
+            self._compare([(number, text.joined) for number, _, text in records], self._near)
 
     def finish(self) -> None:
-        """Add what only shows when all rows have been seen: duplicates, leaks, drift, mixed formats.
+        """Add the findings that need all rows: duplicates, leaks, type drift, mixed formats.
 
-        Raises FileEmpty if there was nothing at all.
+        Raises FileEmpty if there were no rows.
         """
         if self._empty and not self.places and not self._unreadable:
             raise self._empty
@@ -97,26 +100,26 @@ class Inspection:
         formats, findings = dict(self._formats), self._findings
         return Report(len(self.places), self._unreadable, formats, findings, self._lengths, self._tokens, repaired)
 
-    def _look(self, row: Row) -> tuple[AnyRecord | None, RowText]:
-        """The row's record, if it is one, and what it says; its faults are added."""
+    def _check(self, row: Row) -> tuple[AnyRecord | None, RowText]:
+        """Add the faults of a row; return its record, if it could be converted, and its text."""
         number = len(self.places)
         self.places.append(row.where)
         self.verdicts.append(KEEP)
         self._drift.add(row.value, row.where)
         record = self._record(row, number)
-        said = RowText.of(record) if record else RowText.somewhere_in(row)
-        for kind, message, offset in self._spots(said.joined):
-            self._findings.add(kind, row.where, said.turn(offset) + message)
+        text = RowText.of(record) if record else RowText.somewhere_in(row)
+        for kind, message, offset in self._spots(text.joined):
+            self._findings.add(kind, row.where, text.turn(offset) + message)
         if record:
             self._formats[record.format] += 1
             self._format_places.setdefault(record.format, row.where)
-            self._lengths.add(sum(map(len, said.texts)))
+            self._lengths.add(sum(map(len, text.texts)))
             for kind, message in turn_faults(record):
                 self._findings.add(kind, row.where, message)
-        return record, said
+        return record, text
 
     def _record(self, row: Row, number: int) -> AnyRecord | None:
-        """The row converted; its verdict and key are those of the cleaned row, which is what a repair would write."""
+        """The converted row; its verdict and key are those of the cleaned row, which a repair would write."""
         cleaned, removed = clean(row.value)
         for kind, characters in removed.items():
             self._findings.add(kind, row.where, f"{len(characters)} in the row: {named(characters)}")
@@ -157,16 +160,16 @@ class Inspection:
     def _add_findings(
         self, kind: str, rows: NDArray[np.int64], others: NDArray[np.int64], places: Places
     ) -> NDArray[np.bool_]:
-        """Add a finding for each of these rows, which says (nearly) what the one at the other place says."""
+        """Add a finding for each row that (nearly) equals its other row; return which rows, bool [all rows]."""
         for row, other in zip(rows[:KEPT].tolist(), others[:KEPT].tolist(), strict=True):
             self._findings.add(kind, self.places[row], f"says {_NEARLY.get(kind, '')}what {places[other]} says")
         self._findings.more(kind, max(0, len(rows) - KEPT))
         verdicts = np.frombuffer(self.verdicts, dtype=np.uint8)
         if KINDS[kind].repair == "left out":
             verdicts[rows] = np.where(verdicts[rows] == KEEP, CODES[kind], verdicts[rows])
-        told = np.zeros(len(self.places), dtype=np.bool_)
-        told[rows] = True
-        return told
+        added = np.zeros(len(self.places), dtype=np.bool_)
+        added[rows] = True
+        return added
 
 
 _NEARLY = {"near-duplicate": "nearly ", "near-leak": "nearly "}

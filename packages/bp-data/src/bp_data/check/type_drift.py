@@ -18,7 +18,7 @@ class _TypePlaces:
 
 
 class TypeDrift:
-    """What types the values of each key have had, at the top of a row and inside its lists of objects."""
+    """Counts the types of each key's values, at the top of a row and inside its lists of objects."""
 
     def __init__(self) -> None:
         self._seen: dict[tuple[str, str, str], _TypePlaces] = {}

@@ -1,4 +1,4 @@
-"""An endless, deterministic stream of rows, cut into optimizer steps and those into micro-batches."""
+"""An endless, deterministic stream of rows, cut into optimizer steps and micro-batches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .packing import Rows, pairs
 
 @dataclass(frozen=True)
 class Step:
-    """The rows of one optimizer step: one example each, several where they are packed, two where they are compared."""
+    """The rows of one optimizer step: one example each, several packed ones, or a preference pair."""
 
     rows: Sequence[Sequence[Example]]
     method: Method = "sft"
@@ -32,25 +32,22 @@ class Step:
 
     @property
     def weight(self) -> float:
-        """1 / what the loss is a mean over: trained tokens, or pairs or rated examples."""
+        """1 / the number of trained tokens, or of pairs or rated examples."""
         return 1 / (self.trained_tokens if self.method == "sft" else len(self.rows))
 
     def mismatched(self, micro_batch: int) -> Iterator[Batch]:
-        """For KTO: each prompt with the answer of the row before, none longer than the longest row. Else nothing."""
+        """For KTO: each prompt with the answer of the row before, cut to the longest row. Nothing for other methods."""
         if self.method == "kto" and len(self.rows) > 1:
             longest = max(map(_tokens, self.rows))
-            rows = [
-                [_mismatch(row[0], other[0], longest)] for row, other in zip(self.rows, self._turned(), strict=True)
-            ]
+            pairs = zip(self.rows, [self.rows[-1], *self.rows[:-1]], strict=True)
+            rows = [[_mismatch(row[0], other[0], longest)] for row, other in pairs]
             yield from Step(rows).split(micro_batch)
 
-    def _turned(self) -> list[Sequence[Example]]:
-        return [self.rows[-1], *self.rows[:-1]]
-
     def split(self, micro_batch: int, kl_reference: float = 0.0) -> Iterator[Batch]:
-        """Micro-batches of at most so many rows, as few as can be, with as even a number of tokens as can be had.
+        """The fewest micro-batches of at most `micro_batch` rows, with about equal numbers of tokens.
 
-        Longest row first, each to the micro-batch with the fewest tokens (Graham 1969, LPT), kept in order therein.
+        Rows are assigned longest first, each to the micro-batch with the fewest tokens (Graham 1969, LPT); inside a
+        micro-batch they keep their order.
         """
         assert micro_batch > 0, "a micro-batch has at least one row"
         sizes = [_tokens(row) for row in self.rows]
@@ -66,9 +63,9 @@ class Step:
 
 
 class Batches:
-    """Rows without end, every epoch in an order of its own. `position` counts the rows taken so far.
+    """Endless rows, shuffled anew in every epoch. `position` counts the rows taken so far.
 
-    A row is one example, or with `packed` the examples that it names; for methods that compare, two of them.
+    A row is one example, with `packed` several, and for preference methods a pair.
     """
 
     def __init__(
@@ -95,7 +92,7 @@ class Batches:
         return self.take(self._rows)
 
     def seek(self, position: int) -> None:
-        """Go on as if `position` rows had been taken."""
+        """Continue as if `position` rows had been taken."""
         assert position >= 0, "a position is not negative"
         self.position = position
 
@@ -108,7 +105,7 @@ class Batches:
 
 
 def _permutation(seed: int, epoch: int, size: int) -> Any:
-    # Sorting raw bits: numpy promises the bits of PCG64 for ever, but not how its Generator would shuffle with them.
+    # Sorted by raw bits: numpy keeps the bits of PCG64 stable, but not the shuffle of its Generator.
     keys = np.random.PCG64(np.random.SeedSequence([seed, epoch])).random_raw(size)
     return np.argsort(keys, kind="stable")
 

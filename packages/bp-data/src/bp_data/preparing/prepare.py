@@ -1,4 +1,4 @@
-"""From data to examples: read, convert, render, tokenise, mask, cut — and a report in which every row is counted."""
+"""From data to examples: read, convert, render, tokenise, mask, cut, with a report that counts every row."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .builder import PreparedBuilder
 from .cache import keep, load, place
 from .prepared import Prepared
 
-_CHUNK = 512  # rows for the tokenizer's threads at once; progress is told after each
+_CHUNK = 512  # rows tokenised at once, by the tokenizer's threads; progress is reported after each chunk
 
 
 def prepare(
@@ -42,14 +42,13 @@ def prepare(
     cache: Path | None = None,
     on_progress: Notify | None = None,
 ) -> Prepared:
-    """Make examples of the first `samples` rows of the data (all by default), each cut at the end to `max_length`.
+    """Make examples of the first `samples` rows of the data (all by default), each of at most `max_length` tokens.
 
-    A cut falls after the last answer that fits, or else within the first. Rows are read, converted and tokenised a
-    chunk at a time; only tokens and masks are kept. `columns` is as in `read`. With `packing` the examples share
-    rows of `max_length` tokens. `method` says what rows must be: examples, pairs of answers, or rated answers; with
-    `traces` only rows that think so long are kept. `cache` is a folder where what is made of large files is kept, and
-    found again as long as nothing that it depends on has changed. Raises the errors of reading and converting with the
-    row's place, MethodMismatch, TemplateUnusable, and NoTarget if nothing is left.
+    Longer ones are cut after the last answer that fits, or inside the first. Rows are read, converted and tokenised in
+    chunks; only tokens and masks are kept. `columns` is as in `read`. With `packing` the examples share rows of
+    `max_length` tokens. `method` decides what rows must be: examples, pairs of answers, or rated answers. `traces`
+    limits the length of reasoning traces; other rows are dropped. `cache` is a folder for the results of large files.
+    Raises the errors of reading and converting, MethodMismatch, TemplateUnusable, and NoTarget if nothing is left.
     """
     limits = (traces.shortest, traces.longest) if traces else None
     settings: dict[str, Any] = {"max_length": max_length, "samples": samples, "columns": columns, "train_on": train_on}
@@ -78,7 +77,7 @@ def _prepared(
 def _tokenised(
     rows: Iterator[Row], builder: PreparedBuilder, train_on: TrainOn
 ) -> Iterator[tuple[list[AnyRecord], list[list[tuple[Record, Masked]]]]]:
-    """The rows chunk by chunk. While one is tokenised, in Rust and without Python's lock, the next is rendered."""
+    """The rows in chunks. While one is tokenised, in Rust without the GIL, the next is rendered."""
     tokenizer = builder.tokenizer
     with ThreadPoolExecutor(1) as thread:
         waiting: tuple[_Chunk, Future[list[Tokens]]] | None = None
@@ -93,7 +92,7 @@ def _tokenised(
 
 
 class _Chunk:
-    """Some rows and the conversations they are made of, laid out."""
+    """A chunk of records, and their rendered conversations."""
 
     def __init__(
         self, records: list[AnyRecord], parts: list[list[Record]], tokenizer: ChatTokenizer, train_on: TrainOn
