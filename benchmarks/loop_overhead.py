@@ -19,7 +19,7 @@ WARM_UP = 2
 DATA = Path(__file__).parents[1] / "examples" / "quickstart.jsonl"
 
 
-class Measured:
+class EvalSums:
     """A rail and the seconds spent in its verbs."""
 
     def __init__(self, rail):
@@ -46,7 +46,7 @@ def measure(steps, every):
 
     def choose(wanted):
         name, rail, probe = real(wanted)
-        rails.append(Measured(rail))
+        rails.append(EvalSums(rail))
         return name, rails[-1], probe
 
     def watch(event):

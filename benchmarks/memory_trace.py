@@ -86,7 +86,7 @@ def trace(config: PreTrainedConfig, recipe: Recipe, lengths: list[int], *, card:
         rail.model.train()
         rail.parameters = {name: p for name, p in rail.model.named_parameters() if p.requires_grad}
         rail.optimizer = optimizers.build(rail.parameters, recipe)
-        rail.gradients = Gradients(rail.team, rail.parameters)
+        rail.gradients = Gradients(rail.group, rail.parameters)
         if recipe.activation_checkpointing:
             memory_saving.recompute_layers(rail.model)
         for _ in range(1 + (recipe.mode == "full")):  # its first update makes room that the second step finds taken

@@ -36,7 +36,7 @@ from bp_data import ChatTokenizer
 from bp_data.preparing.batches import Step
 from bp_export.weights.merge import write_merged
 from bp_resilience import learning_rate
-from bp_resilience.evaluation import drift_of
+from bp_resilience.evaluation import measure_kl_reference
 
 QUESTIONS = ["What is two plus two?", "Name a colour.", "Who are you?", "Say yes or no."]
 GOOD = ["It is four.", "Blue, for example.", "A small model.", "Yes."]
@@ -94,8 +94,8 @@ class Both:
 
     def loss(self, examples: Step, micro_batch: int) -> float:
         """Our mean loss; its gradients are left on the parameters."""
-        drift = drift_of(self.rail, examples, micro_batch)
-        return sum(self.rail.accumulate(b, examples.weight) for b in examples.split(micro_batch, drift))
+        kl_reference = measure_kl_reference(self.rail, examples, micro_batch)
+        return sum(self.rail.accumulate(b, examples.weight) for b in examples.split(micro_batch, kl_reference))
 
     def compare(self, what: str, reference: str, ours: float, theirs: float) -> Iterator[Compared]:
         """The losses, and the gradients that both sides now have: the norm of their difference over their norm."""

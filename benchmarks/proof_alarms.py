@@ -27,16 +27,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # several processes share the pro
 sys.path.insert(0, str(Path(__file__).parents[1] / "packages/bp-export/tests"))
 
 import tiny_families
-from bp_export.convert import Converter
-from bp_export.quantization import FILE_TYPES
-from bp_export.vocab import read as read_vocabulary
 from trained_adapters import TrainedAdapter, Training, train
 
-from backpropagate import models
+from backpropagate.models.locate import locate
 from bp_core.rail import Job
 from bp_cuda.rail import CpuRail
 from bp_export import quantize
-from bp_export.proof import Prover, Subject
+from bp_export.gguf.convert import Converter
+from bp_export.gguf.vocabulary import read as read_vocabulary
+from bp_export.llama_cpp.quantize import FILE_TYPES
+from bp_export.proof.prover import Prover, Subject
 
 DATA = Path("examples", "quickstart.jsonl")
 FAMILIES = ("llama31", "qwen3", "gemma3", "phi4-mini", "mistral")
@@ -103,7 +103,7 @@ def judge(model: Path, adapter: TrainedAdapter, quantization: str, folder: Path)
 
 
 def rows_of(model: str, training: Training, folder: Path) -> Iterator[dict[str, Any]]:
-    place = models.locate(model, lambda _: None) if model == "smollm2-135m" else folder / model
+    place = locate(model, lambda _: None) if model == "smollm2-135m" else folder / model
     if model != "smollm2-135m" and not place.exists():
         tiny_families.save(model, place)
     quantization = "q4_k_m" if model == "smollm2-135m" else "q8_0"

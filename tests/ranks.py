@@ -29,10 +29,10 @@ from bp_core.events import MemoryShrunk, Stepped
 from bp_core.examples import Example
 from bp_core.rail import Job
 from bp_cuda import process_group
-from bp_cuda.fsdp import plain, together
+from bp_cuda.fsdp import full_tensor, local_tensor
 from bp_cuda.rail import CpuRail
 from bp_data import Batches
-from bp_resilience import Keeper, train
+from bp_resilience import CheckpointManager, train
 
 SECONDS = 120  # after which what still runs hangs
 
@@ -131,13 +131,13 @@ class Looped:
         settings = recipe(micro_batch=3, **self.changes)
         rail = self.rail()
         rail.open(Job(self.folder.parent / "model", recipe=settings, dtype=settings.dtype))
-        keeper = Keeper(self.folder / "checkpoints", every=2, keep=9)
+        checkpoints = CheckpointManager(self.folder / "checkpoints", every=2, keep=9)
         events = []
         try:
-            train(rail, Batches(examples(), seed=1), settings, keeper, events.append)
+            train(rail, Batches(examples(), seed=1), settings, checkpoints, events.append)
         except Interrupted:
             return 130
-        whole = {name: together(value) for name, value in rail.parameters.items()}
+        whole = {name: full_tensor(value) for name, value in rail.parameters.items()}
         told = rail.join().gather({name: value.double().sum().item() for name, value in whole.items()})
         assert told[0] == told[-1]  # to the last bit
         return 10 + sum(isinstance(event, MemoryShrunk) for event in events)
@@ -158,7 +158,7 @@ class Held:
         rail = CpuRail()
         rail.open(Job(self.folder / "model", recipe=recipe(**self.changes), dtype="float32"))
         moments = [value for state in rail.optimizer.state.values() for value in state.values()]
-        found = [sum(plain(value).nbytes for value in part) for part in (rail.model.parameters(), moments)]
+        found = [sum(local_tensor(value).nbytes for value in part) for part in (rail.model.parameters(), moments)]
         (self.folder / f"held-{rank}.json").write_text(json.dumps(found))
         return 0
 
@@ -177,7 +177,7 @@ class ShortOfMemory(CpuRail):
     """Where more than one example at a time is too much for process 1."""
 
     def _losses(self, batch, *more):
-        if self.team.rank == 1 and len(batch.lengths) > 1:
+        if self.group.rank == 1 and len(batch.lengths) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return super()._losses(batch, *more)
 
@@ -189,7 +189,7 @@ class Signalled(CpuRail):
 
     def update(self, learning_rate):
         self.done += 1
-        if self.team.rank == 1 and self.done == 3:
+        if self.group.rank == 1 and self.done == 3:
             os.kill(os.getpid(), signal.SIGTERM)
         return super().update(learning_rate)
 

@@ -269,7 +269,7 @@ def test_a_home_that_cannot_be_written_never_stops_training(rows, tiny_llama, tm
     run = trainer.train(rows, steps=3, watch=events.append)
     trainer.close()
     assert len(run.losses) == 3 and (run.folder / "report.md").is_file()
-    told = [event.says() for event in events if "ledger" in event.says()]
+    told = [event.describe() for event in events if "ledger" in event.describe()]
     assert len(told) == 1
     assert (tmp_path / "home").read_text() == "this is a file"
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from backpropagate import Trainer
-from backpropagate.training.prepare import choose, prepared_work
+from backpropagate.training.prepare import choose, prepared_job
 from bp_core.config import TrainConfig
 from bp_core.errors import BadValue, MethodMismatch, NoTarget, TemplateUnusable
 from bp_data import ChatTokenizer, prepare
@@ -197,7 +197,7 @@ def test_a_thought_opened_twice_or_left_out_is_refused(with_template):
 
 
 def _prepared(trainer, data):
-    return prepared_work(data, choose(data, trainer.config), quiet)
+    return prepared_job(data, choose(data, trainer.config), quiet)
 
 
 def _row(example):

@@ -14,7 +14,7 @@ from bp_core.config import TrainConfig
 from bp_core.errors import UnknownBackend
 from bp_core.events import MemoryShrunk, Stepped
 from bp_core.examples import Batch
-from bp_core.rail import Job, Opened
+from bp_core.rail import Job, ModelInfo
 
 AVAILABLE = [name for name in rails() if find(name).probe().available]
 LENGTHS = np.array([6, 9], dtype=np.int32)
@@ -31,7 +31,7 @@ def batch():
 def rail(request, tmp_path):
     found = find(request.param)
     opened = found.open(Job(save_tiny(tmp_path / "model"), recipe=recipe(), dtype="float32"))
-    assert isinstance(opened, Opened) and opened.trainable > 0
+    assert isinstance(opened, ModelInfo) and opened.trainable > 0
     yield found
     found.close()
 
@@ -56,8 +56,8 @@ def test_a_format_is_slow_only_where_it_is_emulated(name):
 
 
 def test_without_a_launcher_a_rail_is_by_itself(rail):
-    team = rail.join()
-    assert (team.rank, team.size) == (0, 1) and team.gather("a word") == ["a word"]
+    group = rail.join()
+    assert (group.rank, group.size) == (0, 1) and group.gather("a word") == ["a word"]
 
 
 def test_accumulating_and_updating_lowers_the_loss(rail):
@@ -83,17 +83,17 @@ def test_discarded_gradients_leave_no_trace(rail, tmp_path):
 
 
 def test_an_adapter_that_has_learned_nothing_has_not_drifted(rail):
-    assert rail.drift(batch()) == pytest.approx(0.0, abs=1e-4)
+    assert rail.kl_reference(batch()) == pytest.approx(0.0, abs=1e-4)
     for _ in range(3):
         rail.accumulate(batch(), 0.05)
         rail.update(1e-2)
-    assert abs(rail.drift(batch())) > 1e-3
+    assert abs(rail.kl_reference(batch())) > 1e-3
 
 
 def test_needing_less_memory_changes_no_loss_and_comes_to_an_end(rail):
     before = rail.evaluate(batch())
     level = 1
-    while (said := rail.relieve(level)) is not None:
+    while (said := rail.save_memory(level)) is not None:
         assert said
         assert rail.accumulate(batch(), 1 / before[1]) == pytest.approx(before[0] / before[1], rel=1e-4)
         rail.discard()

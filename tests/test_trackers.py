@@ -25,7 +25,7 @@ def reported(tiny_llama, rows, tmp_path):
     def run(report_to, **changes):
         told = []
         trainer = Trainer(str(tiny_llama), output=str(tmp_path / "out"), backend="null", report_to=report_to, **changes)
-        return trainer.train(rows, steps=4, watch=lambda event: told.append(event.says())), told
+        return trainer.train(rows, steps=4, watch=lambda event: told.append(event.describe())), told
 
     return run
 

@@ -9,7 +9,7 @@ from bp_core.errors import OutOfMemory
 from bp_core.events import Evaluated, EvaluationShrunk, MemoryShrunk, Relieved, Stepped
 from bp_core.rail import Job
 from bp_data import Batches, ChatTokenizer, prepare
-from bp_resilience import Keeper, Surroundings, train
+from bp_resilience import CheckpointManager, LoopContext, train
 
 from .runs import SETTINGS
 
@@ -51,8 +51,8 @@ def run(model, rows, folder, *fault, micro=MICRO):
     rail.open(Job(model, recipe=chosen, dtype="float32"))
     examples = prepare(rows, ChatTokenizer.open(model), max_length=48).examples
     batches, held_out = Batches(examples, 0), Batches(examples, 1).take(4)
-    keeper = Keeper(folder, 2, 2)
-    train(Faulty(rail, *fault), batches, chosen, keeper, events.append, Surroundings(held_out))
+    checkpoints = CheckpointManager(folder, 2, 2)
+    train(Faulty(rail, *fault), batches, chosen, checkpoints, events.append, LoopContext(held_out))
     return events
 
 

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 from bp_core.errors import CheckpointUnusable
 from bp_core.rail import Job
 from bp_cuda.rail import CpuRail
-from bp_cuda.stochastic_rounding import RoundingAdamW, round_by_chance
+from bp_cuda.stochastic_rounding import RoundingAdamW, round_stochastically
 
 WORDS = [5, 17, 200, 31, 8]
 
@@ -111,13 +111,13 @@ def test_auto_keeps_float32_weights_on_the_host(tiny):
 def test_rounding_by_chance_is_right_on_average_and_leaves_what_fits():
     torch.manual_seed(0)
     value = torch.randn(50).repeat(4000, 1)
-    rounded = round_by_chance(value.clone(), torch.empty(value.shape, dtype=torch.int32))
+    rounded = round_stochastically(value.clone(), torch.empty(value.shape, dtype=torch.int32))
     assert torch.equal(rounded, rounded.bfloat16().float())
     step = 2.0 ** torch.floor(torch.log2(value[0].abs())) / 128
     assert ((rounded - value).abs() <= step).all()
     assert ((rounded.mean(0) - value[0]).abs() <= 4 * step / 4000**0.5).all()
     exact = value.bfloat16().float()
-    assert torch.equal(round_by_chance(exact.clone(), torch.empty(value.shape, dtype=torch.int32)), exact)
+    assert torch.equal(round_stochastically(exact.clone(), torch.empty(value.shape, dtype=torch.int32)), exact)
 
 
 def test_updates_too_small_for_bfloat16_arrive_all_the_same():

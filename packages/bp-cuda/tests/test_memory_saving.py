@@ -11,7 +11,7 @@ from bp_cuda.rail import CpuRail
 def opened(folder, level, **changes):
     rail = CpuRail()
     rail.open(Job(folder, recipe=recipe(**changes), dtype="float32"))
-    said = [rail.relieve(number) for number in range(1, level + 1)]
+    said = [rail.save_memory(number) for number in range(1, level + 1)]
     return rail, said
 
 
@@ -64,4 +64,4 @@ def test_pieces_share_the_targets_and_leave_none_out():
 def test_ways_are_told_in_words_and_end(tiny):
     rail, said = opened(tiny, 3)
     assert said == [memory_saving.RECOMPUTE, memory_saving.PIECES, None]
-    assert rail.open(Job(tiny, recipe=recipe(), dtype="float32")) and rail.reliefs == []
+    assert rail.open(Job(tiny, recipe=recipe(), dtype="float32")) and rail.savings == []

@@ -38,7 +38,7 @@ def test_a_rated_answer_is_right_when_the_adapter_moved_it_where_it_belongs(tiny
         parameter.data += 0.1 * torch.randn_like(parameter)
     ends = np.cumsum(lengths)
     rows = [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
-    moved = [rail.drift(Batch(b.tokens[r], b.trained[r], [r.stop - r.start])) for r in rows]
-    right = sum((drift > 0) == good for drift, good in zip(moved, verdicts, strict=True))
+    moved = [rail.kl_reference(Batch(b.tokens[r], b.trained[r], [r.stop - r.start])) for r in rows]
+    right = sum((kl_reference > 0) == good for kl_reference, good in zip(moved, verdicts, strict=True))
     found = rail.evaluate(rated)
     assert (found.over, found.right) == (4, right) and 0 < right < 4

@@ -46,7 +46,7 @@ def test_any_micro_batch_holds_the_same_examples(size: int, count: int, micro: i
     assert sorted(numbers(parts)) == sorted(numbers(whole))
     assert len(parts) == -(-count // micro)
     assert max(len(part.lengths) for part in parts) <= micro
-    assert sum(int(part.trained.sum()) for part in parts) == step.targets
+    assert sum(int(part.trained.sum()) for part in parts) == step.trained_tokens
     assert sum(len(part.tokens) for part in parts) == step.tokens
 
 
@@ -109,7 +109,7 @@ def test_packed_rows_stay_together_and_every_epoch_holds_every_example_once(
     step = stream.take(count)
     parts = list(step.split(micro))
     assert all(len(part.tokens) <= micro * capacity for part in parts)
-    assert sum(int(part.trained.sum()) for part in parts) == step.targets
+    assert sum(int(part.trained.sum()) for part in parts) == step.trained_tokens
     again = Batches(examples(size), seed, rows)
     again.seek(len(rows))
     assert numbers(again.take(count).split(count)) == numbers(step.split(count))

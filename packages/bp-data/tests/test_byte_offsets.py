@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Encoding, Tokenizer, normalizers
 
 from bp_data import ChatTokenizer
-from bp_data.tokenizer.byte_offsets import Spelled, Speller
+from bp_data.tokenizer.byte_offsets import SpelledText, TokenBytes
 
 TEXT = st.text(st.characters(codec="utf-8") | st.sampled_from(" \n\t<|im_end|>é👍東"), min_size=1, max_size=40)
 PIECES = st.lists(TEXT | st.sampled_from(["<|im_start|>", "<|im_end|>", "\n"]), min_size=1, max_size=6).map("".join)
@@ -24,7 +24,7 @@ def same(tokenizer: ChatTokenizer, text: str) -> type:
 @given(text=PIECES)
 def test_places_are_those_that_the_tokenizer_tells(text: str, smol: ChatTokenizer) -> None:
     spelled = smol.decode(smol.encode(text)) == text  # its vocabulary lacks some rare bytes
-    assert same(smol, text) is (Spelled if spelled else Encoding)
+    assert same(smol, text) is (SpelledText if spelled else Encoding)
 
 
 @settings(deadline=None)
@@ -32,25 +32,25 @@ def test_places_are_those_that_the_tokenizer_tells(text: str, smol: ChatTokenize
 def test_where_tokens_do_not_spell_the_text_the_tokenizer_is_asked(
     text: str, mistral: ChatTokenizer, byte_level: Callable[..., Tokenizer]
 ) -> None:
-    assert same(mistral, text) is not Spelled
+    assert same(mistral, text) is not SpelledText
     stripping = ChatTokenizer(
         byte_level(AddedToken("<|im_end|>", lstrip=True, rstrip=True)), "", eos_token="<|im_end|>"
     )
-    assert same(stripping, f"{text} <|im_end|> x") is not Spelled
+    assert same(stripping, f"{text} <|im_end|> x") is not SpelledText
 
 
 def test_a_normalised_text_is_not_taken_for_the_one_that_was_given(byte_level: Callable[..., Tokenizer]) -> None:
     plain = byte_level("</s>")
     plain.normalizer = normalizers.NFC()
     tokenizer = ChatTokenizer(plain, "", eos_token="</s>")
-    assert same(tokenizer, "caf\u00e9") is Spelled
-    assert same(tokenizer, "cafe\u0301 x") is not Spelled
+    assert same(tokenizer, "caf\u00e9") is SpelledText
+    assert same(tokenizer, "cafe\u0301 x") is not SpelledText
 
 
 @pytest.mark.parametrize("name", ["smol", "llama"])
 def test_a_byte_level_vocabulary_is_recognised(name: str, request: pytest.FixtureRequest) -> None:
-    assert Speller(request.getfixturevalue(name)._tokenizer).usable
+    assert TokenBytes(request.getfixturevalue(name)._tokenizer).usable
 
 
 def test_any_other_is_not(mistral: ChatTokenizer) -> None:
-    assert not Speller(mistral._tokenizer).usable
+    assert not TokenBytes(mistral._tokenizer).usable

@@ -1,14 +1,14 @@
 """Type drift."""
 
 from bp_data.check.findings import KEPT, Findings
-from bp_data.check.type_drift import Drift
+from bp_data.check.type_drift import TypeDrift
 
 
 def drift(*rows: dict[str, object]) -> tuple[list[tuple[str, str]], int]:
-    seen, findings = Drift(), Findings()
+    seen, findings = TypeDrift(), Findings()
     for number, row in enumerate(rows, 1):
-        seen.see(row, f"a:{number}")
-    seen.tell(findings)
+        seen.add(row, f"a:{number}")
+    seen.add_findings(findings)
     return [(finding.place, finding.message) for finding in findings], findings.counts["type-drift"]
 
 

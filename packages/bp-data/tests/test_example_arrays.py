@@ -24,7 +24,11 @@ def test_what_went_in_comes_out(rows: list[list[tuple[int, bool]]]) -> None:
     examples = collected(rows)
     assert [list(zip(one.tokens, map(bool, one.trained), strict=True)) for one in examples] == rows
     assert examples.lengths.tolist() == [len(row) for row in rows]
-    assert examples.targets == sum(one.targets for one in examples) == sum(flag for row in rows for _, flag in row)
+    assert (
+        examples.trained_tokens
+        == sum(one.trained_tokens for one in examples)
+        == sum(flag for row in rows for _, flag in row)
+    )
     assert examples == collected(rows) and examples != collected([*rows, rows[0]])
 
 

@@ -42,7 +42,7 @@ def test_no_example_is_on_both_sides_none_is_lost_and_order_is_kept(rows: list[l
     assert Counter(tokens(kept.examples)) + Counter(tokens(held)) == Counter(whole)
     for side in (tokens(kept.examples), tokens(held)):
         assert side == [row for row in whole if row in set(side)]
-    assert all(example.trained[0] == 0 and example.targets == len(example.tokens) - 1 for example in held)
+    assert all(example.trained[0] == 0 and example.trained_tokens == len(example.tokens) - 1 for example in held)
 
 
 def test_which_are_held_out_depends_on_the_seed_and_not_on_the_place() -> None:

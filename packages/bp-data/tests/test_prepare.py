@@ -21,7 +21,7 @@ def test_every_row_becomes_an_example_and_is_counted(smol: ChatTokenizer) -> Non
     assert report.formats == {"prompt": 3, "text": 1, "openai": 1}
     assert (report.rows, report.examples, report.truncated, report.dropped, report.terminators_lost) == (5, 5, 0, 0, 0)
     assert report.tokens == sum(len(example.tokens) for example in prepared.examples)
-    assert report.targets == sum(example.targets for example in prepared.examples)
+    assert report.targets == sum(example.trained_tokens for example in prepared.examples)
     assert report.longest == max(len(example.tokens) for example in prepared.examples)
     assert json.loads(json.dumps(report.as_dict()))["rows"] == 5
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from bp_core.errors import BackpropagateError, MethodMismatch
 from bp_data import ChatTokenizer, Record, Row, convert, prepare, read
-from bp_data.formats.detect import Found, detect
-from bp_data.formats.records import Preference, Rated, said
+from bp_data.formats.detect import FormatCount, detect
+from bp_data.formats.records import Preference, Rated, content_of
 from bp_data.masking.loss_mask import mask_preference, mask_rated
 
 SAMPLES = {file.stem: file for file in sorted((Path(__file__).parent / "samples").glob("*.jsonl"))}
@@ -163,7 +163,7 @@ def test_a_file_of_several_formats_is_told_with_shares_and_first_places() -> Non
     rows = [Row(ROWS[name].value, f"f:{number}") for number, name in enumerate(order, 1)]
     found = detect([*rows, Row({"a": 1}, "f:9"), Row({"messages": 3}, "f:10")])
     assert found.rows == 10
-    assert found.formats[0] == Found("openai", 4, 0.4, "f:2")
+    assert found.formats[0] == FormatCount("openai", 4, 0.4, "f:2")
     assert found.confidence == 0.4
     assert {(each.format, each.rows, each.first) for each in found.minorities} == {
         ("text", 2, "f:4"), ("kto", 1, "f:1"), ("rendered", 1, "f:5"), ("preference", 1, "f:6"), ("unknown", 1, "f:9"),
@@ -212,10 +212,10 @@ def test_earlier_answers_of_compared_and_rated_rows_carry_no_loss(smol: ChatToke
 
 
 def test_rows_that_say_the_same_are_equal_in_any_format() -> None:
-    assert said(convert(ROWS["preference"])) == said(convert(ROWS["preference-sharegpt"]))
-    assert said(convert(ROWS["prompt"])) == said(convert(ROWS["question"])) == [QUESTION, ANSWER]
-    assert said(convert(ROWS["sharegpt-tools"])) != said(convert(ROWS["openai-tools"]))
-    assert said(convert(ROWS["kto"])) != said(convert(Row({**ROWS["kto"].value, "label": True}, "f:1")))
+    assert content_of(convert(ROWS["preference"])) == content_of(convert(ROWS["preference-sharegpt"]))
+    assert content_of(convert(ROWS["prompt"])) == content_of(convert(ROWS["question"])) == [QUESTION, ANSWER]
+    assert content_of(convert(ROWS["sharegpt-tools"])) != content_of(convert(ROWS["openai-tools"]))
+    assert content_of(convert(ROWS["kto"])) != content_of(convert(Row({**ROWS["kto"].value, "label": True}, "f:1")))
 
 
 JSON = st.recursive(

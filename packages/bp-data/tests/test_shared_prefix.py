@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, normalizers
 
 from bp_data import ChatTokenizer
-from bp_data.tokenizer.shared_prefix import Beginnings
+from bp_data.tokenizer.shared_prefix import SharedPrefix
 
 PIECE = st.sampled_from(
     ["<|im_start|>", "<|im_end|>", "<|im_", "\n", " ", "a", "é", "\u0301", "hi", "1", "system\nYou"]
@@ -27,7 +27,7 @@ def test_texts_that_begin_alike_get_the_tokens_that_each_gets_alone(
 
 
 def test_texts_are_cut_before_the_last_added_token_that_they_share(smol: ChatTokenizer) -> None:
-    shared = Beginnings(smol._tokenizer).shared
+    shared = SharedPrefix(smol._tokenizer).shared
     system = "<|im_start|>system\nBe brief.<|im_end|>\n"
     assert shared([f"{system}<|im_start|>user\nHi", f"{system}<|im_start|>user\nHo"]) == len(system)
     assert shared([f"{system}<|im_sta", f"{system}<|im_start|>user\nHo"]) == system.index("<|im_end|>")
@@ -50,7 +50,7 @@ def test_an_added_token_that_depends_on_what_is_around_it_is_no_border(
 ) -> None:
     tokenizer = byte_level()
     tokenizer.add_tokens(added)
-    assert Beginnings(tokenizer).shared(["a <s>b", "a <s>b"]) == 0
+    assert SharedPrefix(tokenizer).shared(["a <s>b", "a <s>b"]) == 0
 
 
 def test_parts_that_depend_on_each_other_are_not_cut(
@@ -58,9 +58,9 @@ def test_parts_that_depend_on_each_other_are_not_cut(
 ) -> None:
     texts = ["a<s>b", "a<s>c"]
     tokenizer = byte_level("<s>")
-    assert Beginnings(tokenizer).shared(texts) == 1
+    assert SharedPrefix(tokenizer).shared(texts) == 1
     tokenizer.normalizer = normalizers.NFC()
-    assert Beginnings(tokenizer).shared(texts) == 1
+    assert SharedPrefix(tokenizer).shared(texts) == 1
     tokenizer.normalizer = normalizers.Prepend("_")
-    assert Beginnings(tokenizer).shared(texts) == 0
-    assert Beginnings(byte_fallback()).shared(texts) == 0
+    assert SharedPrefix(tokenizer).shared(texts) == 0
+    assert SharedPrefix(byte_fallback()).shared(texts) == 0

@@ -108,7 +108,7 @@ def test_layers_computed_twice_give_the_same_gradients(kind, tiny):
     found = []
     for again in (False, True):
         rail = opened(tiny, activation_checkpointing=again, **KINDS[kind])
-        assert (memory_saving.RECOMPUTE in rail.reliefs) == again
+        assert (memory_saving.RECOMPUTE in rail.savings) == again
         go(rail, range(2))
         rail.accumulate(batch(seed=5), 1.0)
         found.append(rail.gradients)

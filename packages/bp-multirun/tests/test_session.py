@@ -16,7 +16,7 @@ from bp_multirun import Adapter, Pair, forgetting, read_adapter, shares, write_a
 from bp_multirun.config import MultiRunConfig
 from bp_multirun.mergers import weights
 from bp_multirun.record import GENERAL, Entry, Record, Score, Stage, states
-from bp_multirun.session import Hands, Session
+from bp_multirun.session import Session, SessionCallbacks
 
 LAYERS = ("model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.v_proj")
 CONFIG = {
@@ -44,8 +44,8 @@ class Trainer:
         self.output, self.losses, self.settings = output, losses or {}, settings
         self.trained, self.results = [], []
 
-    def hands(self):
-        return Hands(self.train, self.measure, self.done)
+    def callbacks(self):
+        return SessionCallbacks(self.train, self.measure, self.done)
 
     def train(self, number, start, folder):
         target = folder / "lora"
@@ -69,7 +69,7 @@ class Trainer:
 
 def session(folder, trainer=None, facts=FACTS, **settings):
     trainer = trainer or Trainer(folder)
-    return Session(folder / "multi-run", MultiRunConfig(**settings), facts, trainer.hands())
+    return Session(folder / "multi-run", MultiRunConfig(**settings), facts, trainer.callbacks())
 
 
 def content(folder):
@@ -209,7 +209,7 @@ def test_forgetting_is_read_off_the_record():
     assert forgetting.general(record) == [2.0, 2.0, 2.25]
     assert forgetting.average(record) == 1.0
     assert forgetting.backward_transfer(forgetting.retained(record)) == -0.5
-    assert forgetting.price(record) == 0.25
+    assert forgetting.merge_cost(record) == 0.25
 
 
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "open")

@@ -8,8 +8,8 @@ from bp_core.errors import CheckpointUnusable, Interrupted
 from bp_core.events import Checkpointed, Started, Warned
 from bp_core.folders import write_manifest
 from bp_core.null_rail import NullRail
-from bp_core.rail import Measured
-from bp_resilience import Keeper, Signals, Surroundings
+from bp_core.rail import EvalSums
+from bp_resilience import CheckpointManager, LoopContext, Signals
 
 
 def names(folder):
@@ -25,7 +25,18 @@ def test_a_checkpoint_names_its_run(tmp_path):
     folder = tmp_path / "run-7" / "checkpoints"
     run(folder)
     assert json.loads((folder / "step-000010" / "state.json").read_text())["run"] == "run-7"
-    assert Keeper(folder, 3, 2).restore(NullRail(), print).step == 10
+    assert CheckpointManager(folder, 3, 2).restore(NullRail(), print).step == 10
+
+
+def test_a_checkpoint_of_an_earlier_version_is_read(tmp_path):
+    run(tmp_path)
+    state = tmp_path / "step-000010" / "state.json"
+    record = json.loads(state.read_text())
+    old = {"memory_saving": "relief", "trained_tokens": "targets"}
+    state.write_text(json.dumps({old.get(name, name): value for name, value in record.items()} | {"relief": 1}))
+    write_manifest(tmp_path / "step-000010")
+    restored = CheckpointManager(tmp_path, 3, 2).restore(NullRail(), print)
+    assert (restored.memory_saving, restored.trained_tokens) == (1, record["trained_tokens"])
 
 
 @pytest.mark.parametrize(
@@ -44,7 +55,7 @@ def test_a_torn_or_altered_one_is_passed_over_with_a_warning(tmp_path, harm):
     events = []
     rail, _ = run(tmp_path / "harmed", watch=events.append)
     (warned,) = kinds(events, Warned)
-    assert "step-000010 is passed over" in warned.says()
+    assert "step-000010 is passed over" in warned.describe()
     assert kinds(events, Started)[0].step == 9 and rail.weight == whole.weight
     assert names(tmp_path / "harmed") == ["step-000009", "step-000010"]
 
@@ -72,7 +83,7 @@ def test_a_state_that_is_none_is_named(tmp_path):
     (tmp_path / "step-000010" / "state.json").write_text(json.dumps({"stop": 4}))
     write_manifest(tmp_path / "step-000010")
     with pytest.raises(CheckpointUnusable, match="state"):
-        Keeper(tmp_path, 3, 2).restore(NullRail(), print)
+        CheckpointManager(tmp_path, 3, 2).restore(NullRail(), print)
 
 
 def test_minutes_make_one_due_as_well(tmp_path):
@@ -83,7 +94,7 @@ def test_minutes_make_one_due_as_well(tmp_path):
             time.seconds += 40
             return super().update(learning_rate)
 
-    run(tmp_path, Slow(), events.append, Surroundings(clock=time.clock), checkpoint_every=100, checkpoint_minutes=2)
+    run(tmp_path, Slow(), events.append, LoopContext(clock=time.clock), checkpoint_every=100, checkpoint_minutes=2)
     assert [event.step for event in kinds(events, Checkpointed)] == [3, 6, 9, 10]
 
 
@@ -93,21 +104,21 @@ def test_the_best_one_is_kept_besides(tmp_path):
 
         def evaluate(self, batch):
             count = super().evaluate(batch)[1]
-            return Measured(count * (1 + abs(self.updates - 4)), count)
+            return EvalSums(count * (1 + abs(self.updates - 4)), count)
 
-    _, state = run(tmp_path, Turning(), around=Surroundings(held_out()), eval_every=2)
+    _, state = run(tmp_path, Turning(), context=LoopContext(held_out()), eval_every=2)
     assert state.best_step == 4 and state.best_loss == 1.0
     assert names(tmp_path) == ["step-000004", "step-000009", "step-000010"]
     rail = Turning()
-    assert Keeper(tmp_path, 3, 2).restore_step(4, rail) and rail.updates == 4
+    assert CheckpointManager(tmp_path, 3, 2).restore_step(4, rail) and rail.updates == 4
     (tmp_path / "step-000004" / "null.json").write_text("{}")
-    assert not Keeper(tmp_path, 3, 2).restore_step(4, rail)
+    assert not CheckpointManager(tmp_path, 3, 2).restore_step(4, rail)
 
 
 def test_a_stop_before_the_first_step_writes_no_checkpoint_twice(tmp_path):
     signals, events = Signals(), []
-    signals.asked = True
+    signals.stop_requested = True
     for _ in range(2):
         with pytest.raises(Interrupted, match="step 0 of 10"):
-            run(tmp_path, watch=events.append, around=Surroundings(signals=signals))
+            run(tmp_path, watch=events.append, context=LoopContext(signals=signals))
     assert [event.step for event in kinds(events, Checkpointed)] == [0]

@@ -9,8 +9,8 @@ from tiny_runs import Time, held_out, kinds, run
 from bp_core.errors import BackpropagateError, DiskFull, Interrupted, OutOfMemory, PeerLost
 from bp_core.events import Checkpointed, Evaluated, MemoryShrunk, Paused, Relieved, Stepped
 from bp_core.null_rail import NullRail
-from bp_core.process_group import agreed, led
-from bp_resilience import Signals, Surroundings
+from bp_core.process_group import all_agree, on_rank0
+from bp_resilience import LoopContext, Signals
 
 
 class Member:
@@ -55,13 +55,13 @@ def together(size, work):
     return results
 
 
-def trained(folder, size=2, rail=NullRail, around=None, **changes):
-    """A run by a team: rail, state and events of each member. `rail` and `around` may look at the rank."""
+def trained(folder, size=2, rail=NullRail, context=None, **changes):
+    """A run by a team: rail, state and events of each member. `rail` and `context` may look at the rank."""
 
     def work(member):
         events = []
-        made = rail(team=member)
-        surroundings = around(member.rank, events) if around else None
+        made = rail(group=member)
+        surroundings = context(member.rank, events) if context else None
         return *run(folder, made, events.append, surroundings, **changes), events
 
     return together(size, work)
@@ -77,7 +77,7 @@ def losses(events):
 def test_a_team_learns_what_one_process_does(tmp_path, size, changes):
     alone = []
     one, _ = run(tmp_path / "one", watch=alone.append, **changes)
-    members = trained(tmp_path / "team", size, **changes)
+    members = trained(tmp_path / "group", size, **changes)
     for rail, state, events in members:
         assert rail.weight == pytest.approx(one.weight, rel=1e-12) and rail.weight == members[0][0].weight
         assert losses(events) == pytest.approx(losses(alone), rel=1e-12)
@@ -94,11 +94,11 @@ def test_a_step_is_dealt_out_evenly_also_when_it_fits_at_once(tmp_path):
 
 
 def test_memory_that_runs_out_in_one_shrinks_all(tmp_path):
-    def rail(team):
-        return NullRail(capacity=1 if team.rank == 1 else None, reliefs=1, team=team)
+    def rail(group):
+        return NullRail(capacity=1 if group.rank == 1 else None, savings=1, group=group)
 
     one, _ = run(tmp_path / "one")
-    members = trained(tmp_path / "team", rail=rail)
+    members = trained(tmp_path / "group", rail=rail)
     for rail, state, events in members:
         assert state.micro_batch == 1 and state == members[0][1]
         assert rail.weight == pytest.approx(one.weight, rel=1e-12) and rail.updates == 10
@@ -106,8 +106,8 @@ def test_memory_that_runs_out_in_one_shrinks_all(tmp_path):
 
 
 def test_without_anything_left_to_give_all_fail_alike(tmp_path):
-    def rail(team):
-        return NullRail(capacity=0 if team.rank == 1 else None, team=team)
+    def rail(group):
+        return NullRail(capacity=0 if group.rank == 1 else None, group=group)
 
     members = trained(tmp_path, rail=rail)
     assert [str(error) for error in members] == [str(members[0])] * 2
@@ -122,15 +122,15 @@ def test_a_signal_to_one_stops_all_at_the_same_step(tmp_path):
             self._events = events
 
         @property
-        def asked(self):
+        def stop_requested(self):
             return len(kinds(self._events, Stepped)) >= 4
 
-        @asked.setter
-        def asked(self, value):
+        @stop_requested.setter
+        def stop_requested(self, value):
             pass
 
     found = trained(
-        tmp_path, around=lambda rank, events: Surroundings(signals=Pressing(events) if rank == 1 else Signals())
+        tmp_path, context=lambda rank, events: LoopContext(signals=Pressing(events) if rank == 1 else Signals())
     )
     assert [str(error) for error in found] == ["stopped after step 4 of 10; a checkpoint was written."] * 2
     assert all(isinstance(error, Interrupted) for error in found)
@@ -143,22 +143,22 @@ def test_a_signal_to_one_stops_all_at_the_same_step(tmp_path):
 def test_a_run_of_a_team_is_gone_on_with_by_one(tmp_path):
     def cut(rank, events):
         class Stopping(Signals):
-            asked = property(lambda self: len(kinds(events, Stepped)) >= 4, lambda self, value: None)
+            stop_requested = property(lambda self: len(kinds(events, Stepped)) >= 4, lambda self, value: None)
 
-        return Surroundings(signals=Stopping())
+        return LoopContext(signals=Stopping())
 
-    trained(tmp_path / "team", around=cut)
-    rail, state = run(tmp_path / "team")
+    trained(tmp_path / "group", context=cut)
+    rail, state = run(tmp_path / "group")
     one, whole = run(tmp_path / "one")
     assert rail.weight == pytest.approx(one.weight, rel=1e-12) and state.tokens == whole.tokens
 
 
 def test_one_hot_card_pauses_all(tmp_path):
-    def around(rank, events):
+    def context(rank, events):
         temperatures = iter([95.0] + [60.0] * 100)
-        return Surroundings(clock=Time().clock, sensor=(lambda: next(temperatures)) if rank == 1 else None)
+        return LoopContext(clock=Time().clock, sensor=(lambda: next(temperatures)) if rank == 1 else None)
 
-    members = trained(tmp_path, around=around, max_temp=80.0, cooldown=10.0)
+    members = trained(tmp_path, context=context, max_temp=80.0, cooldown=10.0)
     for _, _, events in members:
         assert [event.reason for event in kinds(events, Paused)] == ["the card has 95 °C, allowed are 80"]
 
@@ -166,11 +166,11 @@ def test_one_hot_card_pauses_all(tmp_path):
 def test_only_the_leader_touches_the_disk_and_its_failure_is_everybodys(tmp_path):
     class Full(NullRail):
         def save(self, folder):
-            assert self.team.rank == 0
+            assert self.group.rank == 0
             raise DiskFull("no room.")
 
     time = Time()
-    found = trained(tmp_path, rail=Full, around=lambda rank, events: Surroundings(clock=time.clock), disk_wait=1.0)
+    found = trained(tmp_path, rail=Full, context=lambda rank, events: LoopContext(clock=time.clock), disk_wait=1.0)
     assert all(isinstance(error, DiskFull) and "no room" in str(error) for error in found)
 
 
@@ -190,12 +190,12 @@ def test_checkpoints_are_written_once(tmp_path):
 
 @pytest.mark.parametrize("rows", [1, 7])
 def test_evaluation_is_shared_and_comes_to_the_same(tmp_path, rows):
-    def around(rank, events):
-        return Surroundings(held_out(rows))
+    def context(rank, events):
+        return LoopContext(held_out(rows))
 
     alone = []
-    run(tmp_path / "one", None, alone.append, around(0, []), eval_every=2, micro_batch=2)
-    members = trained(tmp_path / "team", 3, around=around, eval_every=2, micro_batch=2)
+    run(tmp_path / "one", None, alone.append, context(0, []), eval_every=2, micro_batch=2)
+    members = trained(tmp_path / "group", 3, context=context, eval_every=2, micro_batch=2)
     for _, _, events in members:
         looks = kinds(events, Evaluated)
         assert [event.loss for event in looks] == pytest.approx([event.loss for event in kinds(alone, Evaluated)])
@@ -205,12 +205,12 @@ def test_evaluation_is_shared_and_comes_to_the_same(tmp_path, rows):
 def test_memory_that_runs_out_in_an_evaluation_of_one_shrinks_all(tmp_path):
     class Short(NullRail):
         def evaluate(self, batch):
-            if self.team.rank == 1 and len(batch.lengths) > 1 and self.updates == 10:
+            if self.group.rank == 1 and len(batch.lengths) > 1 and self.updates == 10:
                 raise OutOfMemory("too much")
             return super().evaluate(batch)
 
     members = trained(
-        tmp_path, rail=Short, around=lambda rank, events: Surroundings(held_out(8)), eval_every=10, micro_batch=4
+        tmp_path, rail=Short, context=lambda rank, events: LoopContext(held_out(8)), eval_every=10, micro_batch=4
     )
     assert [state.eval_batch for _, state, _ in members] == [1, 1]
 
@@ -222,19 +222,19 @@ def test_an_error_of_ours_in_one_is_raised_in_all():
                 raise DiskFull("none left.", where="/there", fix="Tidy up.")
             return "done"
 
-        return agreed(member, act)
+        return all_agree(member, act)
 
     found = together(3, work)
     assert {(type(error), str(error), error.fix) for error in found} == {(DiskFull, "/there: none left.", "Tidy up.")}
 
 
 def test_what_the_leader_finds_all_get():
-    assert together(3, lambda member: led(member, lambda: [member.rank, None])) == [[0, None]] * 3
+    assert together(3, lambda member: on_rank0(member, lambda: [member.rank, None])) == [[0, None]] * 3
 
 
 def test_a_mistake_in_one_ends_the_others():
     def work(member):
-        return agreed(member, lambda: 1 // member.rank)
+        return all_agree(member, lambda: 1 // member.rank)
 
     mistake, other = together(2, work)
     assert isinstance(mistake, ZeroDivisionError) and isinstance(other, PeerLost)

@@ -6,8 +6,8 @@ from tiny_runs import held_out, kinds, run
 from bp_core.errors import Interrupted
 from bp_core.events import Evaluated, Finished, StoppedEarly
 from bp_core.null_rail import NullRail
-from bp_core.rail import Measured
-from bp_resilience import Signals, Surroundings
+from bp_core.rail import EvalSums
+from bp_resilience import LoopContext, Signals
 
 
 class Scripted(NullRail):
@@ -22,13 +22,13 @@ class Scripted(NullRail):
 
     def evaluate(self, batch):
         count = sum(map(bool, batch.trained))
-        return Measured(count * self.losses[-(-self.updates // self.every) - 1], count)
+        return EvalSums(count * self.losses[-(-self.updates // self.every) - 1], count)
 
 
 def evaluated(folder, losses, every=2, watch=None, **changes):
     events = []
     rail, state = run(
-        folder, Scripted(losses, every), watch or events.append, Surroundings(held_out(20)), eval_every=every, **changes
+        folder, Scripted(losses, every), watch or events.append, LoopContext(held_out(20)), eval_every=every, **changes
     )
     return events, rail, state
 
@@ -40,7 +40,7 @@ def test_loss_and_perplexity_by_token_and_the_best_one(tmp_path):
         (2, 3.0, True), (4, 1.0, True), (6, 2.0, False), (8, 0.5, True), (10, 4.0, False),
     ]  # fmt: skip
     assert [e.perplexity for e in looks] == [pytest.approx(math.exp(e.loss)) for e in looks]
-    assert looks[0].targets == held_out(20).targets
+    assert looks[0].targets == held_out(20).trained_tokens
     assert (state.best_step, state.best_loss, state.worse) == (8, 0.5, 1)
 
 
@@ -92,12 +92,12 @@ def test_a_stop_cuts_an_evaluation_short_and_a_resumed_run_makes_it_up(tmp_path,
 
     class Pressed(Scripted):
         def evaluate(self, batch):
-            signals.asked = signals.asked or self.updates == step
+            signals.stop_requested = signals.stop_requested or self.updates == step
             return super().evaluate(batch)
 
     losses = [5.0, 4.0, 3.0, 2.0, 1.0]
     with pytest.raises(Interrupted, match=f"stopped after step {step}"):
-        run(tmp_path, Pressed(losses, 2), told.append, Surroundings(held_out(20), signals=signals), eval_every=2)
+        run(tmp_path, Pressed(losses, 2), told.append, LoopContext(held_out(20), signals=signals), eval_every=2)
     events, _, state = evaluated(tmp_path, losses)
     steps = [event.step for event in kinds([*told, *events], Evaluated)]
     assert steps == [2, 4, 6, 8, 10] and state.best_step == 10

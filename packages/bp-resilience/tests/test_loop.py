@@ -21,7 +21,7 @@ def test_a_run_steps_reports_and_finishes(tmp_path):
     steps = [e for e in events if isinstance(e, Stepped)]
     assert [e.step for e in steps] == list(range(1, 11))
     assert steps[0].loss == pytest.approx(2.0) and steps[-1].loss < steps[0].loss
-    assert sum(e.targets for e in steps) == state.targets == events[-1].targets
+    assert sum(e.targets for e in steps) == state.trained_tokens == events[-1].targets
     assert all(json.loads(e.as_json())["event"] for e in events)
 
 
@@ -31,7 +31,7 @@ def test_out_of_memory_replays_the_whole_step_and_keeps_the_experiment(tmp_path,
     plain, expected = run(tmp_path / "plain")
     small, state = run(tmp_path / "small", NullRail(capacity), events.append)
     assert small.weight == pytest.approx(plain.weight, rel=1e-12)
-    assert (state.step, state.tokens, state.targets) == (expected.step, expected.tokens, expected.targets)
+    assert (state.step, state.tokens, state.trained_tokens) == (expected.step, expected.tokens, expected.trained_tokens)
     shrinks = [e for e in events if isinstance(e, MemoryShrunk)]
     assert shrinks[-1].micro_batch <= capacity and all(e.step == 0 for e in shrinks)
     assert small.log.count("update") == 10 and small.log.count("discard") == len(shrinks)
@@ -60,7 +60,11 @@ def test_a_run_cut_off_anywhere_ends_like_one_that_never_was(tmp_path_factory, s
     resumed, state = run(folder / "cut", NullRail(capacity), events.append, checkpoint_every=every)
     assert events[0].step == (stop - 1) // every * every
     assert resumed.weight == whole.weight
-    assert (state.step, state.position, state.targets) == (expected.step, expected.position, expected.targets)
+    assert (state.step, state.position, state.trained_tokens) == (
+        expected.step,
+        expected.position,
+        expected.trained_tokens,
+    )
 
 
 class Broken(NullRail):

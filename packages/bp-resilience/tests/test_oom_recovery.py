@@ -5,30 +5,32 @@ from bp_core.errors import OutOfMemory
 from bp_core.events import EvaluationShrunk, MemoryShrunk, Relieved, Started, Stepped
 from bp_core.null_rail import NullRail
 from bp_core.rail import Memory
-from bp_resilience import Surroundings
+from bp_resilience import LoopContext
 
 
 def test_what_saves_memory_is_tried_when_one_example_is_too_much(tmp_path):
     plain, _ = run(tmp_path / "plain")
     events = []
-    rail, state = run(tmp_path / "small", NullRail(capacity=-1, reliefs=3), events.append)
-    assert [(e.level, e.what) for e in kinds(events, Relieved)] == [(1, "relief 1"), (2, "relief 2")]
+    rail, state = run(tmp_path / "small", NullRail(capacity=-1, savings=3), events.append)
+    assert [(e.level, e.what) for e in kinds(events, Relieved)] == [(1, "memory saving 1"), (2, "memory saving 2")]
     assert rail.weight == pytest.approx(plain.weight, rel=1e-12)
-    assert (state.micro_batch, state.relief) == (1, 2)
+    assert (state.micro_batch, state.memory_saving) == (1, 2)
 
 
 def test_when_nothing_is_left_the_error_says_what_was_tried(tmp_path):
-    with pytest.raises(OutOfMemory, match=r"tried: one example at a time, relief 1, relief 2, relief 3\)") as caught:
-        run(tmp_path, NullRail(capacity=-3, reliefs=9))
+    with pytest.raises(
+        OutOfMemory, match=r"tried: one example at a time, memory saving 1, memory saving 2, memory saving 3"
+    ) as caught:
+        run(tmp_path, NullRail(capacity=-3, savings=9))
     assert "--max-length" in caught.value.fix
 
 
 def test_a_resumed_run_saves_memory_from_the_start(tmp_path):
-    run(tmp_path, NullRail(capacity=0, reliefs=1), steps=6)
+    run(tmp_path, NullRail(capacity=0, savings=1), steps=6)
     events = []
-    rail, state = run(tmp_path, NullRail(capacity=0, reliefs=1), events.append, steps=10)
-    assert rail.log[0] == "relieve 1" and not kinds(events, Relieved | MemoryShrunk)
-    assert (state.micro_batch, state.relief, rail.updates) == (1, 1, 10)
+    rail, state = run(tmp_path, NullRail(capacity=0, savings=1), events.append, steps=10)
+    assert rail.log[0] == "save_memory 1" and not kinds(events, Relieved | MemoryShrunk)
+    assert (state.micro_batch, state.memory_saving, rail.updates) == (1, 1, 10)
 
 
 @pytest.mark.parametrize("verb", ["accumulate", "update"])
@@ -63,7 +65,7 @@ def test_evaluation_shrinks_by_itself(tmp_path):
             return loss
 
     events = []
-    _, state = run(tmp_path, Short(), events.append, around=Surroundings(held_out()), eval_every=5)
+    _, state = run(tmp_path, Short(), events.append, context=LoopContext(held_out()), eval_every=5)
     assert [e.examples for e in kinds(events, EvaluationShrunk)] == [3, 1]
     assert (state.micro_batch, state.eval_batch, state.evaluated) == (6, 1, 10)
 
@@ -81,7 +83,7 @@ def test_a_spill_into_the_hosts_memory_makes_the_next_steps_smaller(tmp_path, fr
             return Memory(99, 99, 100, free)
 
     events = []
-    rail, state = run(tmp_path, Slow(), events.append, around=Surroundings(clock=time.clock))
+    rail, state = run(tmp_path, Slow(), events.append, context=LoopContext(clock=time.clock))
     assert [(e.step, e.micro_batch, e.spilled) for e in kinds(events, MemoryShrunk)] == ([(8, 3, True)] * shrinks)
     assert len(kinds(events, Stepped)) == rail.updates == 10 and "discard" not in rail.log
     assert state.micro_batch == (3 if shrinks else 6) and kinds(events, Started)

@@ -19,9 +19,9 @@ def press(number=signal.SIGINT):
 def test_once_asks_and_twice_leaves_at_once(number):
     before = signal.getsignal(number)
     with Signals() as signals:
-        assert not signals.asked
+        assert not signals.stop_requested
         press(number)
-        assert signals.asked
+        assert signals.stop_requested
         with pytest.raises(KeyboardInterrupt):
             press(number)
         assert signal.getsignal(number) is signal.SIG_DFL  # a third time ends the process
@@ -34,7 +34,7 @@ def test_handlers_come_back_with_the_outermost():
         with signals:
             pass
         press()
-        assert signals.asked
+        assert signals.stop_requested
     assert signal.getsignal(signal.SIGINT) is before
 
 
@@ -46,7 +46,7 @@ def test_at_once_means_the_first_one_and_one_that_python_drops_still_counts():
 
     with Signals(at_once=True) as signals:
         Dying()
-        assert signals.asked
+        assert signals.stop_requested
     with Signals(at_once=True) as signals, pytest.raises(KeyboardInterrupt):
         press()
 
@@ -56,7 +56,7 @@ def test_what_a_launcher_passes_on_is_not_a_second_time(monkeypatch):
     with Signals() as signals:
         press()
         press()  # from the terminal, and from the launcher
-        assert signals.asked
+        assert signals.stop_requested
     monkeypatch.setattr("bp_resilience.signals._SECONDS_TO_RELAY", 0.0)
     with Signals() as signals, pytest.raises(KeyboardInterrupt):
         press()

@@ -4,7 +4,7 @@ from bp_core.examples import Batch
 from bp_core.null_rail import NullRail
 from bp_core.rail import Job
 from bp_core.recipe import Recipe
-from bp_resilience import Clock, Keeper, Surroundings, train
+from bp_resilience import CheckpointManager, Clock, LoopContext, train
 
 
 def recipe(**changes):
@@ -37,15 +37,15 @@ def recipe(**changes):
 class Step:
     def __init__(self, rows):
         self.rows = rows
-        self.targets = sum(sum(row) for row in rows)
+        self.trained_tokens = sum(sum(row) for row in rows)
         self.tokens = sum(len(row) for row in rows)
 
-        self.weight = 1 / self.targets
+        self.weight = 1 / self.trained_tokens
 
     def mismatched(self, micro_batch):
         return ()
 
-    def split(self, micro_batch, drift=0.0):
+    def split(self, micro_batch, kl_reference=0.0):
         for i in range(0, len(self.rows), micro_batch):
             part = self.rows[i : i + micro_batch]
             flat = [t for row in part for t in row]
@@ -53,7 +53,7 @@ class Step:
 
 
 class Rows:
-    """Row n has n % 3 + 1 targets."""
+    """Row n has n % 3 + 1 trained tokens."""
 
     position = 0
 
@@ -77,14 +77,16 @@ class Time:
         self.seconds += seconds
 
 
-def run(folder, rail=None, watch=lambda event: None, around=None, **changes):
+def run(folder, rail=None, watch=lambda event: None, context=None, **changes):
     """A run from the newest checkpoint in `folder`; the rail and the state at its end."""
     rail = rail or NullRail()
     r = recipe(**changes)
     rail.open(Job("none", recipe=r))
-    around = around or Surroundings()
-    keeper = Keeper(folder, r.checkpoint_every, r.keep_checkpoints, minutes=r.checkpoint_minutes, clock=around.clock)
-    return rail, train(rail, Rows(), r, keeper, watch, around)
+    context = context or LoopContext()
+    checkpoints = CheckpointManager(
+        folder, r.checkpoint_every, r.keep_checkpoints, minutes=r.checkpoint_minutes, clock=context.clock
+    )
+    return rail, train(rail, Rows(), r, checkpoints, watch, context)
 
 
 def held_out(rows=4):

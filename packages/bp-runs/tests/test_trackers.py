@@ -11,8 +11,8 @@ from bp_core.errors import TrackerMissing, UnknownTracker
 from bp_core.events import Evaluated, Failed, Finished, Started, Stepped
 from bp_core.rail import Memory
 from bp_runs import tracker_processes
-from bp_runs.tracker_processes import Reporter, chosen
-from bp_runs.trackers import KINDS, ends, events, numbers
+from bp_runs.tracker_processes import TrackerProcesses, chosen
+from bp_runs.trackers import KINDS, events, numbers, status_after
 
 
 def test_what_is_installed_is_used_and_what_is_not_is_silent(monkeypatch):
@@ -65,12 +65,12 @@ def test_a_run_has_ended_as_its_last_end_says(kinds):
     }  # fmt: skip
     status = "interrupted"
     for kind in kinds:
-        status = ends(made[kind].as_dict(), status)
+        status = status_after(made[kind].as_dict(), status)
     last = [kind for kind in kinds if kind != "Stepped"][-1:]
     assert status == {"Finished": "finished", "Failed": "failed"}.get("".join(last), "interrupted")
 
 
 def test_a_tracker_learns_how_a_failed_run_ended(tmp_path):
     assert set(KINDS) == {"tensorboard", "wandb", "mlflow", "trackio"}
-    reporter = Reporter([], tmp_path)
+    reporter = TrackerProcesses([], tmp_path)
     assert list(reporter.failures()) == list(reporter.close(patient=True)) == [] and not list(tmp_path.iterdir())

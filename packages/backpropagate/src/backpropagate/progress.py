@@ -84,9 +84,9 @@ class Screen:
             self._show("train", event.step, event.steps, f"{event.step}/{event.steps}")
         elif isinstance(event, events.Stepped):
             self._stepped(event)
-        elif event.says() and not isinstance(event, events.Failed):  # errors are told at the end, by their own printer
+        elif event.describe() and not isinstance(event, events.Failed):  # errors have a printer of their own
             loud = not isinstance(event, events.Planned | events.Evaluated | events.Continued)
-            self.console.print(event.says(), style="yellow" if loud else "", markup=False)
+            self.console.print(event.describe(), style="yellow" if loud else "", markup=False)
 
     def _pace(self, event: events.Stepped) -> dict[str, float]:
         """Tokens a second of this step, and the seconds left at the pace of the last ones."""

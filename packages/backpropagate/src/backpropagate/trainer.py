@@ -13,7 +13,7 @@ from bp_core.config import TrainConfig
 from bp_core.contract import Contract
 from bp_core.errors import BadValue
 from bp_core.events import Event, Notify, Progress, Watch
-from bp_core.process_group import agreed, launched, nothing
+from bp_core.process_group import all_agree, launch_env, no_op
 from bp_core.rail import Rail
 from bp_core.settings import known
 from bp_data import ChatTokenizer
@@ -38,8 +38,8 @@ from .models.targets import Artifact
 from .multi_run.session import MultiRun, multi_run
 from .progress import Screen
 from .training.distributed import following, joined, leaving, told
-from .training.prepare import Check, Chosen, TrainingRequest, begin, choose, prepared_work, write_down
-from .training.run import Run, Work, carry_along, carry_out
+from .training.prepare import Check, Chosen, TrainingRequest, begin, choose, prepared_job, write_down
+from .training.run import Run, TrainingJob, carry_along, carry_out
 
 Result = TypeVar("Result")
 
@@ -68,7 +68,7 @@ class Trainer:
         """Resolve the recipe for `data` and say what training would do, without loading the model's weights."""
         with Screen() as screen:
             config = self._with(settings)
-            return prepared_work(data, choose(data, config), screen.notify).plan
+            return prepared_job(data, choose(data, config), screen.notify).plan
 
     def train(
         self,
@@ -94,7 +94,7 @@ class Trainer:
         """
         config = self._with({"steps": steps, "epochs": epochs, "samples": samples})
         request = TrainingRequest(data, config, resume, allow_changes, check, start)
-        quiet = watch is not None or launched().rank > 0
+        quiet = watch is not None or launch_env().rank > 0
         screen: AbstractContextManager[Screen | None] = nullcontext() if quiet else Screen()
         with Signals(at_once=True) as signals, screen as shown, ExitStack() as claims:
             notify = shown.notify if shown else _silent
@@ -109,9 +109,9 @@ class Trainer:
 
             if team.rank:
                 return self._follow(data, chosen, signals)
-            work, found, notes = agreed(team, lambda: begin(request, chosen, notify, claims))
+            work, found, notes = all_agree(team, lambda: begin(request, chosen, notify, claims))
             team.gather(told(work))
-            agreed(team, nothing)  # the others have prepared the same
+            all_agree(team, no_op)  # the others have prepared the same
             recording = write_down(request, work, found, watching, claims)
             team.gather(str(recording.run.path))
             self.close()
@@ -216,19 +216,19 @@ class Trainer:
         known(settings, TrainConfig)
         return dataclasses.replace(self.config, **{name: v for name, v in settings.items() if v is not None})
 
-    def _keep(self, work: Work, result: Run) -> Run:
+    def _keep(self, work: TrainingJob, result: Run) -> Run:
         """Leave what was trained open, unless all processes must take part to ask it."""
         self._rail, self._tokenizer, self._untrained = work.rail, work.tokenizer, False
-        if work.plan.recipe.shared_out and launched().size > 1:
+        if work.plan.recipe.shared_out and launch_env().size > 1:
             self.close()
         return result
 
     def _follow(self, data: Data, chosen: Chosen, signals: Signals) -> Run:
         """`train` in a process that does not lead. It prepares after rank 0, and so finds what that one has cached."""
         team = chosen.rail.join()
-        agreed(team, nothing)
+        all_agree(team, no_op)
         lead = team.gather(None)[0]
-        work = agreed(team, lambda: following(prepared_work(data, chosen, _silent), lead))
+        work = all_agree(team, lambda: following(prepared_job(data, chosen, _silent), lead))
         run = RunFolder(Path(team.gather(None)[0]))
         self.close()
         result = carry_along(work, run, signals)

@@ -1,4 +1,4 @@
-"""What a run tells whoever watches: small records, written to events.jsonl one a line."""
+"""The events of a run: small records for whoever watches, written to events.jsonl one a line."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ class Event:
     step: int
 
     def as_dict(self) -> dict[str, Any]:
-        """A JSON value; a number that is not finite, for which JSON has no word, is null."""
+        """The event as a JSON value; numbers that are not finite become null."""
         return {"event": type(self).__name__} | {n: _finite(v) for n, v in dataclasses.asdict(self).items()}
 
     def as_json(self) -> str:
         return json.dumps(self.as_dict())
 
-    def says(self) -> str:
-        """A line for the person who watches; "" for what is only progress."""
+    def describe(self) -> str:
+        """A line for the user; "" for events that are only progress."""
         return ""
 
 
 @dataclass(frozen=True)
 class Planned(Event):
-    """What the run is expected to need, told before the model is loaded."""
+    """What the run is expected to need, before the model is loaded."""
 
     expected: str
 
-    def says(self) -> str:
+    def describe(self) -> str:
         return self.expected
 
 
@@ -49,7 +49,10 @@ class Started(Event):
 
 @dataclass(frozen=True)
 class Stepped(Event):
-    """An optimizer step is done. `loss` is per target token; seconds are wall-clock, `temperature` °C where known."""
+    """An optimizer step is done. `loss` is per trained token, pair or rated example; `targets` counts trained tokens.
+
+    `seconds` are wall-clock, `temperature` is in °C where known.
+    """
 
     loss: float
     learning_rate: float
@@ -63,15 +66,15 @@ class Stepped(Event):
 
 @dataclass(frozen=True)
 class MemoryShrunk(Event):
-    """Memory ran out; the step is replayed with this micro-batch. The effective batch is unchanged.
+    """Memory ran out; the step is replayed with this micro-batch (examples). The batch size is unchanged.
 
-    `spilled`: the driver had moved memory to the host, which is slow; the next steps are smaller, none is replayed.
+    `spilled`: the driver had moved memory to the host, which is slow; no step is replayed, the next ones are smaller.
     """
 
     micro_batch: int
     spilled: bool = False
 
-    def says(self) -> str:
+    def describe(self) -> str:
         what = "The card's memory spills into the host's" if self.spilled else "Memory ran out"
         return (
             f"{what} at step {self.step + 1}: now {self.micro_batch} examples at once. "
@@ -81,12 +84,12 @@ class MemoryShrunk(Event):
 
 @dataclass(frozen=True)
 class Relieved(Event):
-    """Memory ran out with one example at a time; the rail now saves memory in the `level`-th way as well."""
+    """Memory ran out with one example at a time; `what` is the way of `Rail.save_memory(level)` now used as well."""
 
     level: int
     what: str
 
-    def says(self) -> str:
+    def describe(self) -> str:
         return (
             f"Memory ran out at step {self.step + 1} with one example at a time: now with {self.what}; slower, equal."
         )
@@ -94,31 +97,31 @@ class Relieved(Event):
 
 @dataclass(frozen=True)
 class EvaluationShrunk(Event):
-    """Memory ran out while evaluating; from now on with so many examples at once."""
+    """Memory ran out while evaluating; from now on `examples` are evaluated at once."""
 
     examples: int
 
-    def says(self) -> str:
+    def describe(self) -> str:
         return f"Memory ran out while evaluating after step {self.step}: now {self.examples} examples at once."
 
 
 @dataclass(frozen=True)
 class Skipped(Event):
-    """The loss or gradient of step `step` was not a finite number; its update was left out. `count`: in all so far."""
+    """The loss or gradient of step `step` was not finite; its update was skipped. `count`: skipped so far."""
 
     what: str
     count: int
 
-    def says(self) -> str:
+    def describe(self) -> str:
         return f"The {self.what} at step {self.step}; its update was skipped ({self.count} so far)."
 
 
 @dataclass(frozen=True)
 class Evaluated(Event):
-    """Mean loss of the held-out examples; `best` when none before was lower.
+    """Mean loss of the held-out examples; `best` when none before was lower. `targets` counts trained tokens.
 
-    `perplexity` is the exponential of a loss per token, None for the losses of preference methods. They have `accuracy`
-    instead: the share of pairs or rated answers of which the better side is preferred, as `rail.Measured` says.
+    `perplexity` is exp(loss per token), None for preference methods, which have `accuracy` instead: the share of pairs
+    or rated answers counted as `rail.EvalSums.right`.
     """
 
     loss: float
@@ -127,7 +130,7 @@ class Evaluated(Event):
     best: bool
     accuracy: float | None = None
 
-    def says(self) -> str:
+    def describe(self) -> str:
         mark = ", the best so far" if self.best else ""
         perplexity = "" if self.perplexity is None else f", perplexity {self.perplexity:.4g}"
         accuracy = "" if self.accuracy is None else f", accuracy {self.accuracy:.0%}"
@@ -136,41 +139,41 @@ class Evaluated(Event):
 
 @dataclass(frozen=True)
 class StoppedEarly(Event):
-    """No evaluation since that of `best_step` was better, for as long as was allowed."""
+    """No evaluation since `best_step` was better, for as many evaluations as `patience` allows."""
 
     best_step: int
 
-    def says(self) -> str:
+    def describe(self) -> str:
         return f"Stopped after step {self.step}: no evaluation was better than that of step {self.best_step}."
 
 
 @dataclass(frozen=True)
 class Paused(Event):
-    """The run waits between two steps."""
+    """The run waits between two steps, for instance until the card is cooler."""
 
     reason: str
 
-    def says(self) -> str:
+    def describe(self) -> str:
         return f"Paused after step {self.step}: {self.reason}."
 
 
 @dataclass(frozen=True)
 class Continued(Event):
-    """A pause is over. `seconds` it took; they do not count as training time."""
+    """A pause of `seconds` is over; it does not count as training time."""
 
     seconds: float
 
-    def says(self) -> str:
+    def describe(self) -> str:
         return f"Going on after a pause of {self.seconds:.0f} s."
 
 
 @dataclass(frozen=True)
 class Warned(Event):
-    """Something is not as it should be, and the run goes on."""
+    """Something is not as it should be, but the run goes on."""
 
     message: str
 
-    def says(self) -> str:
+    def describe(self) -> str:
         return f"Warning: {self.message}"
 
 
@@ -183,7 +186,7 @@ class Checkpointed(Event):
 
 @dataclass(frozen=True)
 class Finished(Event):
-    """All steps are done, or enough of them. Memory in bytes; `skipped` updates were left out."""
+    """Training is done. `targets` counts trained tokens, `peak_memory` is in bytes, `skipped` counts updates."""
 
     loss: float
     tokens: int
@@ -195,13 +198,13 @@ class Finished(Event):
 
 @dataclass(frozen=True)
 class Failed(Event):
-    """The run ended before its time: the error's code (a class name for a mistake of ours), message and fix."""
+    """The run ended with an error: its code (a class name for an unexpected error), message and fix."""
 
     code: str
     message: str
     fix: str | None
 
-    def says(self) -> str:
+    def describe(self) -> str:
         return f"{self.code}: {self.message}"
 
 
@@ -210,7 +213,7 @@ Watch = Callable[[Event], None]
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a long job other than training is; `total` 0 means unknown."""
+    """Progress of a long job other than training: `done` of `total`; `total` 0 means unknown."""
 
     stage: str
     done: int

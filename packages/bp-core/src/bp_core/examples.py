@@ -1,4 +1,4 @@
-"""What training consumes: one tokenised example, and a micro-batch of them."""
+"""Tokenised examples, and the batches of them that training uses."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One tokenised row. `trained[i]` is 1 if token i carries loss; token 0 never does, nothing precedes it.
+    """One tokenised row. `trained[i]` is 1 if token i carries loss; token 0 never does, since nothing precedes it.
 
-    `desirable` is the verdict on its answer, where answers are rated.
+    `desirable` is the rating of its answer (KTO).
     """
 
     tokens: Sequence[int]
@@ -19,50 +19,50 @@ class Example:
     desirable: bool = True
 
     @property
-    def targets(self) -> int:
+    def trained_tokens(self) -> int:
         return sum(self.trained)
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A micro-batch, unpadded: examples end to end, kept by the rail from seeing each other.
+    """A micro-batch without padding: examples end to end. The rail keeps them from attending to each other.
 
-    numpy arrays: tokens int32 [total], trained bool [total], lengths int32 [examples], summing to total. Of preferences
-    each chosen example is followed by the rejected one. Rated examples have desirable bool [examples], and the `drift`
-    that `Rail.drift` measured over the step.
+    numpy arrays: tokens int32 [total], trained bool [total], lengths int32 [examples], summing to total. For
+    preference pairs each chosen example is followed by its rejected one. Rated examples (KTO) have desirable
+    bool [examples], and `kl_reference`, which is `Rail.kl_reference` averaged over the step, in nats.
     """
 
     tokens: Any
     trained: Any
     lengths: Any
     desirable: Any = None
-    drift: float = 0.0
+    kl_reference: float = 0.0
 
 
 class StepBatch(Protocol):
-    """The examples of one optimizer step, in rows: one example each, several packed ones, or the two of a preference.
+    """The examples of one optimizer step, in rows: one example each, several packed ones, or a preference pair.
 
-    `weight` is 1 / what the loss is a mean over: the trained tokens, or the pairs or rated examples of a preference
-    method. It is known before anything is computed.
+    `weight` is 1 / the number of trained tokens, or of pairs or rated examples, over which the loss is a mean.
+    `tokens` and `trained_tokens` are counts.
     """
 
     @property
-    def targets(self) -> int: ...
+    def trained_tokens(self) -> int: ...
     @property
     def tokens(self) -> int: ...
     @property
     def weight(self) -> float: ...
-    def split(self, micro_batch: int, drift: float = 0.0) -> Iterable[Batch]:
-        """Micro-batches of at most so many rows."""
+    def split(self, micro_batch: int, kl_reference: float = 0.0) -> Iterable[Batch]:
+        """Micro-batches of at most `micro_batch` rows."""
         ...
 
     def mismatched(self, micro_batch: int) -> Iterable[Batch]:
-        """For KTO, each prompt with another one's answer, to measure the drift on; nothing for other methods."""
+        """For KTO, each prompt with another row's answer, for `Rail.kl_reference`; nothing for other methods."""
         ...
 
 
 class Batches(Protocol):
-    """An endless, deterministic stream of steps whose position can be saved and restored."""
+    """An endless, deterministic stream of steps. `position` counts the rows taken; `seek` restores it."""
 
     @property
     def position(self) -> int: ...
@@ -72,7 +72,7 @@ class Batches(Protocol):
 
 @dataclass(frozen=True)
 class Sample:
-    """A row kept to prove an export with: rendered text, its tokens and loss mask, and the prompt before the answer."""
+    """A row kept to prove an export with: its text, tokens and loss mask, and the tokens before the answer."""
 
     text: str
     tokens: tuple[int, ...]

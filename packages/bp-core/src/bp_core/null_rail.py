@@ -1,4 +1,4 @@
-"""A rail without tensors: scripted losses and failures. Dry runs, tests of the loop, and how to write a rail."""
+"""A rail without tensors, for dry runs, tests of the loop, and as the simplest example of a rail."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from .choices import DType
 from .config import TrainConfig
 from .errors import OutOfMemory
 from .examples import Batch
-from .process_group import Alone, Team
-from .rail import Job, Measured, Memory, Opened, Probe
+from .process_group import ProcessGroup, SingleProcess
+from .rail import EvalSums, Job, Memory, ModelInfo, Probe
 from .recipe import Recipe
 
 
 class NullRail:
-    """Its whole model is one number. A token's loss falls as 2 / (1 + updates); `capacity` examples fit at once.
+    """Its model is one number; the loss of a token is 2 / (1 + updates).
 
-    Each of its `reliefs` makes room for one more.
+    More than `capacity` examples at once raise OutOfMemory; each of `savings` levels of memory saving adds one.
     """
 
-    def __init__(self, capacity: int | None = None, reliefs: int = 0, team: Team | None = None) -> None:
-        self.team = team or Alone()
+    def __init__(self, capacity: int | None = None, savings: int = 0, group: ProcessGroup | None = None) -> None:
+        self.group = group or SingleProcess()
         self.capacity = capacity
-        self.reliefs = reliefs
+        self.savings = savings
         self.updates = 0
         self.weight = 0.0
         self.gradient = 0.0
@@ -34,8 +34,8 @@ class NullRail:
     def probe(self) -> Probe:
         return Probe(True, "null")
 
-    def join(self) -> Team:
-        return self.team
+    def join(self) -> ProcessGroup:
+        return self.group
 
     def check(self, settings: TrainConfig | Recipe) -> None:
         return None
@@ -43,9 +43,9 @@ class NullRail:
     def slowdown(self, dtype: DType) -> float | None:
         return None
 
-    def open(self, job: Job) -> Opened:
+    def open(self, job: Job) -> ModelInfo:
         self.updates, self.weight, self.gradient = 0, 0.0, 0.0
-        return Opened(parameters=1, trainable=1, device="null", dtype="float32")
+        return ModelInfo(parameters=1, trainable=1, device="null", dtype="float32")
 
     def accumulate(self, batch: Batch, weight: float) -> float:
         if self.capacity is not None and len(batch.lengths) > self.capacity:
@@ -56,7 +56,7 @@ class NullRail:
         return weight * total
 
     def update(self, learning_rate: float) -> float:
-        norm: float = sum(self.team.gather(self.gradient))
+        norm: float = sum(self.group.gather(self.gradient))
         self.weight -= learning_rate * norm
         self.gradient = 0.0
         self.updates += 1
@@ -67,18 +67,18 @@ class NullRail:
         self.gradient = 0.0
         self.log.append("discard")
 
-    def relieve(self, level: int) -> str | None:
-        if level > self.reliefs or self.capacity is None:
+    def save_memory(self, level: int) -> str | None:
+        if level > self.savings or self.capacity is None:
             return None
         self.capacity += 1
-        self.log.append(f"relieve {level}")
-        return f"relief {level}"
+        self.log.append(f"save_memory {level}")
+        return f"memory saving {level}"
 
-    def evaluate(self, batch: Batch) -> Measured:
+    def evaluate(self, batch: Batch) -> EvalSums:
         count = sum(map(bool, batch.trained))
-        return Measured(count * 2.0 / (1 + self.updates), count)
+        return EvalSums(count * 2.0 / (1 + self.updates), count)
 
-    def drift(self, batch: Batch) -> float:
+    def kl_reference(self, batch: Batch) -> float:
         return self.weight * len(batch.lengths)
 
     def logits(self, tokens: Sequence[int], *, adapter: bool = True) -> Any:

@@ -1,4 +1,4 @@
-"""The processes that train one model together, as a launcher such as torchrun or `accelerate launch` started them."""
+"""The processes that train one model together, started by a launcher such as torchrun or `accelerate launch`."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from .errors import ERRORS, BackpropagateError, OutOfMemory
 T = TypeVar("T")
 
 
-class Team(Protocol):
-    """Everything that can differ from process to process goes through here, and comes out the same in each."""
+class ProcessGroup(Protocol):
+    """Exchange between the processes: what can differ from one to another is gathered, and the same in all then."""
 
     @property
     def rank(self) -> int:
-        """Which of them this process is. 0 leads: it alone writes, and talks."""
+        """The number of this process, from 0. Only rank 0 writes files and prints."""
         ...
 
     @property
     def size(self) -> int: ...
 
     def gather(self, value: Any) -> list[Any]:
-        """Everybody's JSON value, by rank. All must call it, in the same order. Raises PeerLost."""
+        """The JSON values of all processes, by rank. All must call it, in the same order. Raises PeerLost."""
         ...
 
     def leave(self) -> None:
-        """Let the others know at once that this process takes no further part."""
+        """Leave the group, so that the others notice at once."""
         ...
 
 
 @dataclass(frozen=True)
-class Alone:
-    """A process by itself."""
+class SingleProcess:
+    """A group of one process."""
 
     rank: int = 0
     size: int = 1
@@ -47,8 +47,8 @@ class Alone:
 
 
 @dataclass(frozen=True)
-class Launched:
-    """What a launcher said of this process: which of how many it is, in all and on this machine."""
+class LaunchEnv:
+    """Rank and number of processes, in all and on this machine."""
 
     rank: int
     size: int
@@ -56,34 +56,34 @@ class Launched:
     local_size: int
 
 
-def launched() -> Launched:
-    """From the environment that torchrun defines."""
+def launch_env() -> LaunchEnv:
+    """Read the environment variables that torchrun sets."""
     names = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}
-    return Launched(*(int(os.environ.get(name) or default) for name, default in names.items()))
+    return LaunchEnv(*(int(os.environ.get(name) or default) for name, default in names.items()))
 
 
-def agreed(team: Team, act: Callable[[], T]) -> T:
-    """What `act` gives here, once everybody has done theirs. An error of ours in one process is raised in all."""
-    if team.size == 1:
+def all_agree(group: ProcessGroup, act: Callable[[], T]) -> T:
+    """Call `act` in every process and return its result here. An error of ours in one process is raised in all."""
+    if group.size == 1:
         return act()
     result, error = _outcome(act)
-    found = next((told for told in team.gather(error.as_dict() if error else None) if told), None)
+    errors = group.gather(error.as_dict() if error else None)
     if error:
         raise error
-    if found:
-        raise ERRORS[found["code"]](found["message"], where=found["where"], fix=found["fix"])
+    for other in filter(None, errors):
+        raise ERRORS[other["code"]](other["message"], where=other["where"], fix=other["fix"])
     assert result is not None
     return result[0]
 
 
-def nothing() -> None:
-    """This process's part of what another does."""
+def no_op() -> None:
+    """What a process does in `all_agree` while another one works."""
 
 
-def led(team: Team, act: Callable[[], T]) -> T:
-    """What `act`, done by rank 0 alone, gives: a JSON value, or an error of ours."""
-    done = agreed(team, act if team.rank == 0 else nothing)
-    result: T = team.gather(done)[0]
+def on_rank0(group: ProcessGroup, act: Callable[[], T]) -> T:
+    """Call `act` on rank 0 only; its result, a JSON value, or its error is the same in all processes."""
+    done = all_agree(group, act if group.rank == 0 else no_op)
+    result: T = group.gather(done)[0]
     return result
 
 

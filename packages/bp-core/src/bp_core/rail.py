@@ -1,7 +1,7 @@
-"""The rail protocol: what a framework must be able to compute so that the loop can train with it.
+"""The rail protocol: what a framework (PyTorch, MLX) must be able to compute so that the loop can train with it.
 
-Time belongs to the loop, tensors to the rail: a rail never retries, logs or decides. Rails are found through the
-entry-point group `backpropagate.rails`, by the name that `--backend` takes.
+A rail only computes; retries, logging and decisions are the loop's. Rails are found by the name given to `--backend`,
+through the entry-point group `backpropagate.rails`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any, Literal, NamedTuple, Protocol
 from .choices import DType, Mode
 from .config import TrainConfig
 from .examples import Batch
-from .process_group import Team
+from .process_group import ProcessGroup
 from .recipe import Recipe
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Whether a rail can run on this machine. `total` and `free` are bytes of the memory that training uses.
+    """Whether a rail can run on this machine. `total` and `free` are bytes of the device's memory.
 
     `dtype` is what the setting "auto" means here, "" where it means nothing. `processor` and `instructions` say what
     computes on a host, by name and by the level of the kernels that the framework takes there (avx512, avx2, default):
@@ -39,10 +39,9 @@ class Probe:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes: in use now, the most since `open`, and what the device has.
+    """Memory in bytes: in use now, the peak since `open`, and the device's total.
 
-    `free` is what nobody uses, told only where a driver spills into the host's memory instead of failing (CUDA on
-    Windows and WSL); None elsewhere.
+    `free` is given only where the driver moves GPU memory to the host instead of failing (CUDA on Windows and WSL).
     """
 
     used: int
@@ -53,11 +52,11 @@ class Memory:
 
 @dataclass(frozen=True)
 class Job:
-    """What to open: the base in `model` (a Hugging Face folder), with the PEFT folder `adapter` if there is one.
+    """What to open: the base model in the Hugging Face folder `model`, and optionally the PEFT folder `adapter`.
 
-    With a `recipe` the model is opened for training (a new adapter if none is given); without, only for reading.
-    `base_name` is what a written adapter calls its base (a hub id); by default the folder. `mode` is for reading what
-    was trained so; for training the recipe says it.
+    With a `recipe` the model is opened for training, with a new adapter if none is given; without, only for inference.
+    `base_name` is written into adapters as the name of their base (a hub id), by default the folder. `mode` is used
+    only without a recipe: the mode in which the model was trained.
     """
 
     model: Path
@@ -69,8 +68,8 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Opened:
-    """What a rail opened: parameter counts, and the number format it computes in.
+class ModelInfo:
+    """The model that a rail opened. `parameters` and `trainable` count numbers, `dtype` is the base's number format.
 
     `card` is NVML's UUID of the graphics card, "" for other devices.
     """
@@ -82,11 +81,11 @@ class Opened:
     card: str = ""
 
 
-class Measured(NamedTuple):
-    """Summed loss, and over how many it is summed: tokens, pairs or rated examples.
+class EvalSums(NamedTuple):
+    """A summed loss (nats), and `over` how many trained tokens, pairs or rated examples it is summed.
 
-    `right`: of how many the model prefers the better answer. Of pairs, by the mean log-probability per token; of rated
-    ones, whether the adapter made the answer likelier if it is good, less likely if bad. 0 where nothing is preferred.
+    `right` counts those where the model prefers the better answer: pairs whose chosen answer has the higher mean
+    log-probability per token; rated answers that the adapter made likelier if good, less likely if bad. 0 for sft.
     """
 
     loss: float
@@ -95,68 +94,68 @@ class Measured(NamedTuple):
 
 
 class Rail(Protocol):
-    """A framework under the loop. When the device's memory is exhausted it raises OutOfMemory, nothing else."""
+    """What the loop calls. A rail raises OutOfMemory, and no other error, when the device's memory is exhausted."""
 
     def probe(self) -> Probe:
-        """Whether this machine can run it. Cheap; never raises."""
+        """Whether the rail can run on this machine. Cheap; never raises."""
         ...
 
-    def join(self) -> Team:
-        """The processes that train together; the first call waits until all are there. Raises PeerLost.
+    def join(self) -> ProcessGroup:
+        """The processes that train together; the first call waits until all have started. Raises PeerLost.
 
-        In a team `update` first adds up everybody's gradients, and `restore` reads where rank 0 is.
+        With several, `update` first adds up the gradients of all, and only rank 0 reads the files in `restore`.
         """
         ...
 
     def check(self, settings: TrainConfig | Recipe) -> None:
-        """Raise BadValue or PackageMissing for what this machine cannot do of `settings`. Cheap: nothing is loaded."""
+        """Raise BadValue or PackageMissing for settings that this machine cannot run. Cheap: nothing is loaded."""
         ...
 
     def slowdown(self, dtype: DType) -> float | None:
         """How many times longer layers take in `dtype` than in float32; None where the device has instructions for it.
 
-        Measured, in about a tenth of a second, where the device emulates that format.
+        EvalSums, in about a tenth of a second, where the device emulates that format.
         """
         ...
 
-    def open(self, job: Job) -> Opened:
+    def open(self, job: Job) -> ModelInfo:
         """Load the base, attach the adapter, build the optimizer."""
         ...
 
     def accumulate(self, batch: Batch, weight: float) -> float:
-        """Add the gradients of weight × summed loss; return weight × summed loss."""
+        """Forward and backward: add the gradients of weight × summed loss, and return weight × summed loss."""
         ...
 
     def update(self, learning_rate: float) -> float:
-        """Clip, step, clear; return the norm before clipping. Allocates before it changes anything.
+        """Clip the gradients, step, clear them; return their L2 norm before clipping.
 
-        A norm that is not finite changes nothing but clears the gradients.
+        A norm that is not finite only clears them. All memory is allocated before anything changes.
         """
         ...
 
     def discard(self) -> None:
-        """Drop accumulated gradients and cached memory, so that a step can be replayed."""
+        """Drop the accumulated gradients and cached memory, so that a step can be replayed."""
         ...
 
-    def relieve(self, level: int) -> str | None:
-        """Need less memory from now on, at the cost of time: the `level`-th way (1, 2, …) besides those before it.
+    def save_memory(self, level: int) -> str | None:
+        """Use less memory from now on, at the cost of time: level 1, 2, … each adds one more way.
 
-        Says in words what was done; None when there is no such way. What is computed stays the same.
+        Returns the way in words, None when there is no further one. Results stay the same.
         """
         ...
 
-    def evaluate(self, batch: Batch) -> Measured:
-        """The loss of what is trained, and how often the better answer is preferred; no gradients."""
+    def evaluate(self, batch: Batch) -> EvalSums:
+        """The summed loss, and how often the better answer is preferred; no gradients."""
         ...
 
-    def drift(self, batch: Batch) -> float:
-        """Sum over the examples of log p(answer) with the adapter less that without it; no gradients."""
+    def kl_reference(self, batch: Batch) -> float:
+        """Sum over the examples of log p(answer) with the adapter minus without it, in nats; no gradients."""
         ...
 
     def logits(self, tokens: Sequence[int], *, adapter: bool = True) -> Any:
-        """Float32 logits [len(tokens), vocabulary] of one short row, as numpy; with the adapter, or the base alone.
+        """Logits of one row as numpy: float32 [tokens, vocabulary], with the adapter or of the base alone.
 
-        After a full fine-tune there is no base to be alone.
+        `adapter=False` is not possible after a full fine-tune.
         """
         ...
 
@@ -169,15 +168,15 @@ class Rail(Protocol):
         adapter: bool = True,
         on_token: Callable[[int], None] | None = None,
     ) -> list[int]:
-        """Greedy continuation of one prompt, up to `limit` tokens or the first of `stop`, which is included."""
+        """Greedy continuation of a prompt (token ids): `limit` tokens, or up to the first in `stop`, included."""
         ...
 
     def collect(self) -> None:
-        """Every process of a team calls this before rank 0 saves or writes, which needs what the others hold."""
+        """Bring sharded weights to rank 0. Every process calls this before rank 0 saves or writes."""
         ...
 
     def save(self, folder: Path) -> None:
-        """Write adapter, optimizer and random state: everything that resume needs."""
+        """Write trained weights, optimizer and random state: everything that resume needs."""
         ...
 
     def restore(self, folder: Path) -> None:
@@ -193,9 +192,9 @@ class Rail(Protocol):
         ...
 
     def memory(self) -> Memory:
-        """Bytes in use."""
+        """Memory in use, in bytes."""
         ...
 
     def close(self) -> None:
-        """Let go of the model and its memory."""
+        """Free the model and its memory."""
         ...

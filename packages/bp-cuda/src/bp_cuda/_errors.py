@@ -22,7 +22,7 @@ _MEMORY_WORDS = (
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Raise OutOfMemory for every way in which memory runs out, with the tensors of the failed call let go."""
+    """Raise OutOfMemory for every way in which memory runs out, and free the tensors of the failed call."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:

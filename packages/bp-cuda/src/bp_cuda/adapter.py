@@ -1,11 +1,11 @@
-"""LoRA adapters on a base model: made, read, switched off, written in PEFT's layout.
+"""LoRA adapters on a base model: created, read, switched off, written in PEFT's layout.
 
-pissa and olora take a part B₀A₀ of the weights into the adapter. Here the base stays as it is: a second, frozen adapter
-of −B₀A₀ runs beside the trained one. It is the same sum, the written adapter is a plain LoRA of twice the rank
-([B, −B₀] [A; A₀], as PEFT converts it), and the base alone is still the base.
+pissa and olora initialise the adapter with a part B₀A₀ of the weights and subtract it from the base. Here the base is
+not changed: a second, frozen adapter −B₀A₀ is added instead, which gives the same sum. The written adapter is a plain
+LoRA of twice the rank, [B, −B₀] [A; A₀], as PEFT converts it.
 
-loftq starts from B₀A₀ ≈ W − Q, what the 4-bit base Q lost. Q + BA is trained without the counterpart; what is written
-carries it, so on the 16-bit weights it is W + BA − B₀A₀: what was learned, and not what was made up for twice.
+loftq initialises with B₀A₀ ≈ W − Q, the error of the 4-bit base Q. Q + BA is trained without the second adapter; the
+written adapter includes it, because it is used on the 16-bit weights: W + BA − B₀A₀.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _TRAINED, _START = "default", "start"
 
 
 def new(model: PreTrainedModel, recipe: Recipe, folder: Path | None = None) -> PeftModel:
-    """A fresh LoRA adapter in float32. `folder`: where the base's weights are, for loftq."""
+    """Add a new LoRA adapter in float32. `folder` has the base's weights, for loftq."""
     torch.manual_seed(recipe.seed)
     names = recipe.target_modules
     config = LoraConfig(
@@ -63,15 +63,15 @@ def new(model: PreTrainedModel, recipe: Recipe, folder: Path | None = None) -> P
             adapted.base_model.set_adapter([_TRAINED] if recipe.init == "loftq" else [_TRAINED, _START])
     if recipe.init == "loftq":
         assert folder, "loftq needs the weights as they were"
-        _begin(adapted, partial(loftq.pair, loftq.originals(folder)))
+        _initialize(adapted, partial(loftq.pair, loftq.originals(folder)))
     elif recipe.init != "default":
-        _begin(adapted, lambda name, layer: _pair(layer, recipe.init))
+        _initialize(adapted, lambda name, layer: _pair(layer, recipe.init))
     _freeze_start(adapted)
     return adapted
 
 
 def read(model: PreTrainedModel, folder: Path, *, trainable: bool) -> PeftModel:
-    """The adapter of a PEFT folder, in float32. Raises AdapterUnusable."""
+    """Add the adapter of a PEFT folder, in float32. Raises AdapterUnusable."""
     try:
         with _peft_calls():
             return PeftModel.from_pretrained(model, folder, is_trainable=trainable)
@@ -80,13 +80,13 @@ def read(model: PreTrainedModel, folder: Path, *, trainable: bool) -> PeftModel:
 
 
 def frozen(model: PeftModel) -> dict[str, Parameter]:
-    """What was fixed when the adapter started, by name: a checkpoint needs it too."""
+    """The frozen second adapter's parameters by name; a checkpoint needs them too."""
     return {name: value for name, value in model.named_parameters() if f".{_START}." in name}
 
 
 @contextmanager
 def switched_off(model: PeftModel) -> Iterator[None]:
-    """The base alone."""
+    """Compute with the base alone."""
     try:
         with model.disable_adapter():
             yield
@@ -95,7 +95,7 @@ def switched_off(model: PeftModel) -> Iterator[None]:
 
 
 def write(model: PeftModel, folder: Path, base_name: str) -> None:
-    """Write weights and settings. `base_name` is what they call the base."""
+    """Write weights and settings. `base_name` is the base's name in the settings."""
     weights = _weights(model, _TRAINED)
     config = dataclasses.replace(model.peft_config[_TRAINED])
     if _START in model.peft_config:
@@ -110,7 +110,7 @@ def write(model: PeftModel, folder: Path, base_name: str) -> None:
 
 
 @torch.no_grad()
-def _begin(model: PeftModel, pair: Callable[[str, LoraLayer], initialization.Pair]) -> None:
+def _initialize(model: PeftModel, pair: Callable[[str, LoraLayer], initialization.Pair]) -> None:
     for name, layer in _layers(model):
         a, b = pair(name, layer)
         layer.lora_A[_TRAINED].weight.copy_(a)
@@ -129,7 +129,7 @@ def _pair(layer: LoraLayer, init: Init) -> initialization.Pair:
 
 
 def _layers(model: PeftModel) -> list[tuple[str, LoraLayer]]:
-    """By their names in the base."""
+    """The adapted layers, with their names in the base."""
     base = model.get_base_model()
     return [(name, module) for name, module in base.named_modules() if isinstance(module, LoraLayer)]
 
@@ -144,7 +144,7 @@ def _weights(model: PeftModel, name: str) -> dict[str, Tensor]:
 
 
 def _joined(name: str, trained: Tensor, start: Tensor) -> Tensor:
-    """[A; A₀] or [B, −B₀]."""
+    """[A; A₀], [2 rank, in], or [B, −B₀], [out, 2 rank]."""
     return torch.cat([trained, start], dim=0 if ".lora_A." in name else 1)
 
 

@@ -1,4 +1,4 @@
-"""Attention over examples laid end to end in one row: each sees only itself, and no padding is computed."""
+"""Attention over examples laid end to end in one row, without padding: each example attends only to itself."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from transformers.masking_utils import AttentionMaskInterface
 from bp_core.choices import Attention
 
 NAME, EAGER, FLASH = "segments", "segments-eager", "flash_attention_2"
-# What keeps examples apart, for each setting; and what a model that cannot do so computes by, one at a time.
+# The attn_implementation for each setting: for examples in one row, and for models that need one example at a time.
 APART: dict[Attention, str] = {"auto": NAME, "sdpa": NAME, "eager": EAGER, "flash-attention-2": FLASH}
 ALONE: dict[Attention, str] = {"sdpa": "sdpa", "eager": "eager", "flash-attention-2": FLASH}
 
 
 def register() -> None:
-    """Make our `attn_implementation`s known to transformers. Doing it again changes nothing."""
+    """Register our `attn_implementation`s with transformers; may be called again."""
     for name, function in ((NAME, attend), (EAGER, _attend_eagerly)):
         AttentionInterface.register(name, function)
         AttentionMaskInterface.register(name, _no_mask)
 
 
 def borders(implementation: str, lengths: Any, device: torch.device) -> dict[str, Any]:
-    """Where examples of such lengths begin and end, as this kind of attention wants to be told."""
+    """Keyword arguments that give the attention the borders of examples; `lengths` in tokens, int [examples]."""
     ends = [0, *accumulate(int(length) for length in lengths)]
     if implementation == FLASH:
-        told = torch.tensor(ends, dtype=torch.int32, device=device)
+        borders = torch.tensor(ends, dtype=torch.int32, device=device)
         longest = int(max(lengths))
-        return {"cu_seq_lens_q": told, "cu_seq_lens_k": told, "max_length_q": longest, "max_length_k": longest}
+        return {"cu_seq_lens_q": borders, "cu_seq_lens_k": borders, "max_length_q": longest, "max_length_k": longest}
     return {"cu_seq_lens_q": ends} if implementation in (NAME, EAGER) and len(lengths) > 1 else {}
 
 
@@ -46,8 +46,8 @@ def attend(
 ) -> tuple[Tensor, None]:
     """Causal attention per segment. query [1, heads, n, dim], key and value [1, kv_heads, m, dim] → [1, n, heads, dim].
 
-    `cu_seq_lens_q` lists where segments begin and the last one ends (default: one segment).
-    `sliding_window` and `softcap` are honoured where a model has them. `eager`: by plain products.
+    `cu_seq_lens_q` lists the starts of the segments and the end of the last one (default: one segment).
+    `sliding_window` and `softcap` are applied where a model has them. `eager`: without torch's fused kernels.
     """
     borders = options.get("cu_seq_lens_q") or [0, key.shape[2]]
     if query.device.type == "cpu" and query.requires_grad and query.dtype != torch.float32:
@@ -60,7 +60,7 @@ def _attend_eagerly(*tensors: Any, **options: Any) -> tuple[Tensor, None]:
 
 
 def _on_the_host(query: Tensor, key: Tensor, value: Tensor, borders: list[int], options: dict[str, Any]) -> Tensor:
-    """In float32: the backward of torch's CPU attention is two to three times slower in bfloat16 on short rows."""
+    """In float32, because the backward pass of torch's CPU attention is 2–3 × slower in bfloat16 on short rows."""
     with torch.autocast("cpu", enabled=False):
         return _segments(query.float(), key.float(), value.float(), borders, options).to(query.dtype)
 
@@ -72,7 +72,7 @@ def _segments(query: Tensor, key: Tensor, value: Tensor, borders: list[int], opt
 
 
 def _one(query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any]) -> Tensor:
-    """One segment; query may be the last tokens of it (generation with a cache)."""
+    """One segment; the query may be only its last tokens (generation with a cache)."""
     window, softcap = options.get("sliding_window"), options.get("softcap")
     dropout, scale = options.get("dropout", 0.0), options.get("scaling")
     n, m = query.shape[2], key.shape[2]
@@ -98,7 +98,7 @@ def _mask(n: int, m: int, window: int | None, device: torch.device) -> Tensor:
 
 
 def _weights(query: Tensor, key: Tensor, mask: Tensor, scale: float | None, softcap: float | None) -> Tensor:
-    """How much a query takes of each value; logits squashed to ±softcap (Gemma 2, arXiv:2408.00118, section 2)."""
+    """Attention weights [1, heads, n, m]; scores are squashed to ±softcap (Gemma 2, arXiv:2408.00118, section 2)."""
     scores = query @ _repeated(key, query).transpose(2, 3) * (scale or query.shape[-1] ** -0.5)
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
@@ -106,7 +106,7 @@ def _weights(query: Tensor, key: Tensor, mask: Tensor, scale: float | None, soft
 
 
 def _repeated(shared: Tensor, query: Tensor) -> Tensor:
-    """Keys or values, one head for each of the query's."""
+    """Keys or values repeated from [1, kv_heads, m, dim] to [1, heads, m, dim]."""
     return shared.repeat_interleave(query.shape[1] // shared.shape[1], 1)
 
 

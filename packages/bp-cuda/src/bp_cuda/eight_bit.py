@@ -1,7 +1,7 @@
-"""AdamW with moments in 8 bits, by bitsandbytes (arXiv:2110.02861): importing this imports that.
+"""AdamW with 8-bit moments, by bitsandbytes (arXiv:2110.02861), which importing this module imports.
 
-Paged moments lie in memory that the card and the host share, and move to the host when the card is full
-(arXiv:2305.14314, section 3).
+Paged moments are in memory shared by card and host, and move to the host when the card is full (arXiv:2305.14314,
+section 3).
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from .stochastic_rounding import Workspace
 
 
 class EightBitAdamW(AdamW8bit):
-    """As bitsandbytes' own, but bfloat16 weights are updated in float32 and rounded by chance."""
+    """bitsandbytes' AdamW8bit, but bfloat16 weights are updated in float32 and rounded stochastically."""
 
     _space: Workspace | None = None
 
     def allocate(self) -> None:
-        """Make the moments now, so that no step does."""
+        """Allocate the moments now, so that no step has to."""
         for number, group in enumerate(self.param_groups):
             for position, parameter in enumerate(group["params"]):
                 self.init_state(group, parameter, number, position)  # type: ignore[no-untyped-call]
@@ -40,7 +40,7 @@ class EightBitAdamW(AdamW8bit):
 
 
 def _update(value: Tensor, gradient: Tensor, state: dict[str, Any], where: slice, group: dict[str, Any]) -> None:
-    """One piece of a weight. Small weights have moments of 32 bits, without scales."""
+    """Update one piece of a weight. Small weights have 32-bit moments, without scales."""
     first, second = (_piece(state[name], where) for name in ("state1", "state2"))
     beta1, beta2 = group["betas"]
     eps, rate, decay, step = group["eps"], group["lr"], group["weight_decay"], state["step"]
@@ -49,7 +49,7 @@ def _update(value: Tensor, gradient: Tensor, state: dict[str, Any], where: slice
             "adam", gradient, value, first, beta1, eps, step, rate, second, beta2, weight_decay=decay
         )
         return
-    blocks = slice(where.start // 256, -(-where.stop // 256))
+    blocks = slice(where.start // 256, -(-where.stop // 256))  # each of 256 values has a scale
     functional.optimizer_update_8bit_blockwise(
         "adam", gradient, value, first, second, beta1, beta2, 0.0, 0.0, eps, step, rate,
         state["qmap1"], state["qmap2"], state["absmax1"][blocks], state["absmax2"][blocks], weight_decay=decay,
@@ -57,7 +57,7 @@ def _update(value: Tensor, gradient: Tensor, state: dict[str, Any], where: slice
 
 
 def _piece(moments: Tensor, where: slice) -> Tensor:
-    """A part of the moments, in which bitsandbytes still sees whether they are paged."""
+    """A slice of the moments that keeps bitsandbytes' attributes for paged memory."""
     piece = moments.view(-1)[where]
     for mark in ("is_paged", "page_deviceid"):
         if hasattr(moments, mark):

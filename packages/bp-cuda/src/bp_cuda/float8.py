@@ -1,8 +1,8 @@
-"""Products with frozen weights in float8, by torchao: importing this imports that.
+"""Matrix products with frozen weights in float8, by torchao, which importing this module imports.
 
-Forward in e4m3, the gradients of outputs in e5m2 (arXiv:2209.05433), a scale for each whole tensor, found anew each
-time: all cards that multiply float8 do that, not all take a scale for each row. Scales are powers of two, so that
-another scale rounds alike: what an example gives does not hang on the company that it is computed in.
+Forward in e4m3, gradients of outputs in e5m2 (arXiv:2209.05433). Each tensor has one scale, computed anew each time,
+because not all cards support a scale for each row. Scales are powers of two, so that the rounding, and so the result
+of an example, does not depend on the other examples in its batch.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SIDE = 16  # cards multiply float8 matrices whose sides are multiples of it
 class FrozenFloat8Linear(Float8Linear):  # type: ignore[misc]  # torchao is untyped
     """A linear layer whose weights get no gradient.
 
-    torchao's own computes one nevertheless, for which the number of tokens would have to be a multiple of 16.
+    torchao's own layer would compute one, for which the number of tokens must be a multiple of 16.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ class FrozenFloat8Linear(Float8Linear):  # type: ignore[misc]  # torchao is unty
 
 
 class _Product(torch.autograd.Function):
-    """x Wᵀ; x is not kept."""
+    """x Wᵀ for x [..., in] and W [out, in]; x is not kept for the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, layer: FrozenFloat8Linear) -> Tensor:
@@ -58,9 +58,9 @@ class _Product(torch.autograd.Function):
 
 
 def convert(model: PreTrainedModel, *, emulate: bool) -> None:
-    """Make the linear layers of a frozen model multiply in float8, but for the head. Raises ModelUnusable.
+    """Make all linear layers of a frozen model but the head multiply in float8. Raises ModelUnusable.
 
-    `emulate`: round as float8 does, and multiply in float32.
+    `emulate`: round to float8, but multiply in float32.
     """
     config = Float8LinearConfig(round_scales_to_power_of_2=True, emulate=emulate)
     head = model.get_output_embeddings()
@@ -82,7 +82,7 @@ def _weight(weight: Tensor, layer: FrozenFloat8Linear) -> Tensor:
 
 
 def _in_float8(values: Tensor, cast: torch.dtype, role: GemmInputRole, layer: FrozenFloat8Linear) -> Tensor:
-    made: Tensor = hp_tensor_to_float8_dynamic(
+    converted: Tensor = hp_tensor_to_float8_dynamic(
         values, cast, layer.linear_mm_config, gemm_input_role=role, round_scales_to_power_of_2=True
     )
-    return made
+    return converted

@@ -1,7 +1,7 @@
-"""Weights that are shared out: over the processes of a team, or between a card and the host's memory (PyTorch's FSDP2).
+"""Sharded weights (PyTorch's FSDP2): over several processes, or between a card and the host's memory.
 
-Each layer is brought together when it is computed, and let go again. Every pass then is an exchange in which all take
-part, so all make the same number of them, and what fails in one process fails in all.
+Each layer is gathered when it is computed, and freed afterwards. Every forward and backward pass is therefore a
+collective operation: all processes make the same number of passes, and a failure in one is a failure in all.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from torch.nn import Parameter
 from transformers import PreTrainedModel
 
 from bp_core.errors import OutOfMemory, PeerLost
-from bp_core.process_group import Team, launched
+from bp_core.process_group import ProcessGroup, launch_env
 
-from .process_group import answered, broadcast, connect
+from .process_group import broadcast, connect, peer_errors
 
 
 def shard(
@@ -31,62 +31,56 @@ def shard(
     on_host: bool = False,
     whole: Collection[Parameter] = (),
 ) -> None:
-    """Share the weights out, all but the `whole` ones. Gradients are added up, in float32.
+    """Shard all weights but the `whole` ones. Gradients are summed over the processes in float32.
 
-    `computed`: bring trained weights together in this format. `on_host`: shares and gradients are kept on the host.
+    `computed`: number format in which trained weights are gathered. `on_host`: keep shards and gradients on the host.
     """
     connect(device)
-    mesh = init_device_mesh(device.type, (launched().size,))
-    policy = CPUOffloadPolicy(pin_memory=device.type == "cuda") if on_host else OffloadPolicy()
-    format = MixedPrecisionPolicy(param_dtype=computed, reduce_dtype=computed and torch.float32)
+    mesh = init_device_mesh(device.type, (launch_env().size,))
+    offload = CPUOffloadPolicy(pin_memory=device.type == "cuda") if on_host else OffloadPolicy()
+    precision = MixedPrecisionPolicy(param_dtype=computed, reduce_dtype=computed and torch.float32)
     layers = [module for module in model.modules() if type(module).__name__ in (model._no_split_modules or ())]
     for part in (*layers, model):
-        fully_shard(
-            part,
-            mesh=mesh,
-            reshard_after_forward=True,
-            mp_policy=format,
-            offload_policy=policy,
-            ignored_params={*whole},
-        )
+        fully_shard(part, mesh=mesh, mp_policy=precision, offload_policy=offload, ignored_params={*whole},
+                    reshard_after_forward=True)  # fmt: skip
         assert isinstance(part, FSDPModule)
         part.set_gradient_divide_factor(1.0)
-        part.set_force_sum_reduction_for_comms(True)  # or it would be an operation that Gloo does not have
+        part.set_force_sum_reduction_for_comms(True)  # Gloo lacks the averaging operation
     for tensor in (*model.buffers(), *whole):
         tensor.data = tensor.data.to(device)
 
 
-def plain(tensor: Tensor) -> Tensor:
-    """The numbers of a tensor that this process has, shared with it: alone it has all."""
+def local_tensor(tensor: Tensor) -> Tensor:
+    """This process's shard as a view, or the whole of a tensor that is not sharded."""
     tensor = tensor.detach()
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def together(tensor: Tensor) -> Tensor:
-    """All numbers of a tensor. Of one that is shared out, all processes must ask, and get a copy."""
+def full_tensor(tensor: Tensor) -> Tensor:
+    """The whole tensor; a copy if it is sharded, which all processes must call for."""
     if isinstance(tensor, DTensor) and tensor.device_mesh.size() > 1:
         whole: Tensor = tensor.full_tensor()
         return whole.detach()
-    return plain(tensor)
+    return local_tensor(tensor)
 
 
-def share_out(target: Tensor, values: Tensor | None) -> None:
-    """Give every process its share of what rank 0 has; the others have None."""
+def scatter(target: Tensor, values: Tensor | None) -> None:
+    """Copy rank 0's `values` into the sharded `target`; the other processes pass None."""
     assert isinstance(target, DTensor)
-    told = torch.empty(target.shape, dtype=target.dtype) if values is None else values.to(target.dtype).contiguous()
-    broadcast(told)
-    mine = distribute_tensor(told, target.device_mesh, target.placements, src_data_rank=None)
-    plain(target).copy_(plain(mine))
+    whole = torch.empty(target.shape, dtype=target.dtype) if values is None else values.to(target.dtype).contiguous()
+    broadcast(whole)
+    shards = distribute_tensor(whole, target.device_mesh, target.placements, src_data_rank=None)
+    local_tensor(target).copy_(local_tensor(shards))
 
 
 @contextmanager
-def passing(team: Team) -> Iterator[None]:
-    """A pass in which all take part. Raises PeerLost where one cannot go on."""
+def collective(group: ProcessGroup) -> Iterator[None]:
+    """A pass of sharded weights, in which all processes take part. Raises PeerLost when one cannot continue."""
     try:
-        with answered():
+        with peer_errors():
             yield
     except OutOfMemory as error:
         fix = "Set a smaller --micro-batch, or --activation-checkpointing, and go on with --resume."
         raise PeerLost(
-            f"memory ran out in process {team.rank}, and the others wait for it: {error}", fix=fix
+            f"memory ran out in process {group.rank}, and the others wait for it: {error}", fix=fix
         ) from error

@@ -1,4 +1,4 @@
-"""What a team adds up before every update, so that all take the same step."""
+"""Summing gradients over the processes before each update, so that all take the same step."""
 
 from __future__ import annotations
 
@@ -13,43 +13,43 @@ from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
 
 from bp_core.errors import OutOfMemory, PeerLost
-from bp_core.process_group import Team, agreed
+from bp_core.process_group import ProcessGroup, all_agree
 
 from ._errors import translated
-from .fsdp import together
-from .process_group import answered, broadcast
+from .fsdp import full_tensor
+from .process_group import broadcast, peer_errors
 
-_BUCKET = 1 << 23  # numbers that are sent at once
+_BUCKET = 1 << 23  # numbers sent at once
 
 
 class Gradients:
-    """The gradients of some parameters. Sums are float32 and taken in space that exists before the first step."""
+    """The gradients of the trained parameters. Sums are float32, in a buffer allocated before the first step."""
 
-    def __init__(self, team: Team, parameters: Mapping[str, Parameter]) -> None:
-        self._team, self._parameters = team, list(parameters.values())
-        self._apart = team.size > 1 and not any(
+    def __init__(self, group: ProcessGroup, parameters: Mapping[str, Parameter]) -> None:
+        self._team, self._parameters = group, list(parameters.values())
+        self._reduces = group.size > 1 and not any(
             isinstance(p, DTensor) for p in self._parameters
         )  # else added up before
         size = min(_BUCKET, sum(parameter.numel() for parameter in self._parameters))
-        self._space = torch.empty(size if self._apart else 0, device=self._parameters[0].device)
+        self._space = torch.empty(size if self._reduces else 0, device=self._parameters[0].device)
 
     def clip(self, limit: float) -> float:
-        """Make everybody's gradients the sum of all, no longer than `limit`; return how long the sum was.
+        """Sum the gradients over the processes and clip their L2 norm to `limit`; return the norm before clipping.
 
-        Memory runs out in all processes or in none.
+        When memory runs out in one process, OutOfMemory is raised in all.
         """
-        if self._apart:
-            agreed(self._team, self._make_room)
+        if self._reduces:
+            all_agree(self._team, self._allocate)
             for bucket in self._buckets():
                 self._exchange(bucket)
-        return agreed(self._team, partial(self._clip, limit))
+        return all_agree(self._team, partial(self._clip, limit))
 
     def _clip(self, limit: float) -> float:
         with translated():
-            return together(torch.nn.utils.clip_grad_norm_(self._parameters, limit)).item()
+            return full_tensor(torch.nn.utils.clip_grad_norm_(self._parameters, limit)).item()
 
-    def _make_room(self) -> None:
-        """A process that had no examples in this step has no gradients yet."""
+    def _allocate(self) -> None:
+        """Give zero gradients to a process that had no examples in this step, and make all contiguous."""
         with translated():
             for parameter in self._parameters:
                 if parameter.grad is None:
@@ -63,13 +63,13 @@ class Gradients:
         parts = space.split(sizes)
         for part, piece in zip(parts, pieces, strict=True):
             part.copy_(piece)
-        with answered():
+        with peer_errors():
             dist.all_reduce(space)
         for part, piece in zip(parts, pieces, strict=True):
             piece.copy_(part)
 
     def _buckets(self) -> Iterator[list[Tensor]]:
-        """All gradients in pieces, as many at once as there is space for."""
+        """All gradients in pieces, each list as much as fits into the buffer."""
         room, bucket = self._space.numel(), list[Tensor]()
         for parameter in self._parameters:
             assert parameter.grad is not None
@@ -83,27 +83,27 @@ class Gradients:
 
 
 @contextmanager
-def once(team: Team) -> Iterator[None]:
-    """What the others do at this moment too, and could not take back if memory ran out here."""
+def irreversible(group: ProcessGroup) -> Iterator[None]:
+    """An update that the other processes make too, and that could not be replayed if memory ran out only here."""
     try:
         yield
     except OutOfMemory as error:
-        if team.size == 1:
+        if group.size == 1:
             raise
         raise PeerLost(f"memory ran out in the middle of an update: {error}") from error
 
 
-def same(team: Team, tensors: Iterable[Tensor]) -> None:
-    """Give everybody what rank 0 has; of what is shared out each has its own."""
-    if team.size > 1:
+def broadcast_tensors(group: ProcessGroup, tensors: Iterable[Tensor]) -> None:
+    """Copy rank 0's tensors to all processes; sharded ones are left alone."""
+    if group.size > 1:
         for tensor in tensors:
             if not isinstance(tensor, DTensor):
                 broadcast(tensor)
 
 
-def same_chance(team: Team, device: torch.device) -> None:
-    """Give everybody rank 0's random state: rounding by chance must fall alike, and a checkpoint holds one state."""
-    if team.size == 1:
+def broadcast_random_state(group: ProcessGroup, device: torch.device) -> None:
+    """Copy rank 0's random state to all, so that stochastic rounding is equal and a checkpoint needs one state."""
+    if group.size == 1:
         return
     state = torch.get_rng_state()
     broadcast(state)

@@ -14,13 +14,13 @@ if sys.platform != "win32":
 
 
 def memory() -> Memory:
-    """Resident bytes now, the most this process ever had, and what the machine has."""
+    """Bytes: resident now, the peak of this process, and the machine's total."""
     info = psutil.Process().memory_info()
     return Memory(info.rss, _peak(), psutil.virtual_memory().total)
 
 
 def give_back() -> None:
-    """Return freed memory to the system, of which glibc keeps much: a third of what training took, as measured."""
+    """Return freed memory to the system; glibc keeps much of it, measured as a third of what training used."""
     if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
         trim(0)
 

@@ -1,4 +1,4 @@
-"""How an adapter starts: pairs A [rank, in], B [out, rank] made from a weight [out, in] or from chance."""
+"""Initial adapters: pairs A [rank, in] and B [out, rank], from a weight [out, in] or from random numbers."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ Pair = tuple[Tensor, Tensor]
 
 
 def from_weight(init: Init, weight: Tensor, rank: int, scale: float) -> Pair:
-    """A large part of a weight, float32. `scale` is what B @ A is multiplied by."""
+    """A pair A, B, float32, with scale × B A ≈ the largest part of `weight` [out, in]."""
     if init == "olora":
         return _olora(weight.float(), rank)
     return _pissa(weight.float(), rank, scale, exact=init == "pissa")
 
 
 def _pissa(weight: Tensor, rank: int, scale: float, *, exact: bool) -> Pair:
-    """The largest singular directions (PiSSA, arXiv:2404.02948, equations 2 to 4); the fast way with 16 iterations."""
+    """The largest singular vectors (PiSSA, arXiv:2404.02948, equations 2 to 4); unless `exact`, by 16 iterations."""
     if exact:
         left, values, right = torch.linalg.svd(weight, full_matrices=False)
     else:
@@ -35,7 +35,7 @@ def _olora(weight: Tensor, rank: int) -> Pair:
 
 
 def orthogonal(rows: int, columns: int, rank: int) -> Pair:
-    """B @ A is nothing although neither is: they use orthogonal directions of the rank. As in PEFT; on the host."""
+    """B A is zero although neither factor is: they use orthogonal directions of the rank. As in PEFT; on the CPU."""
     basis, _ = torch.linalg.qr(torch.randn(rank, rank))
     a = (torch.randn(columns, rank // 2) @ basis[0::2]).T / 10
     b = torch.randn(rank // 2, rows).T @ basis[1::2] / 10

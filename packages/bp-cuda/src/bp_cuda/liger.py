@@ -12,13 +12,13 @@ from transformers import PreTrainedModel
 
 from bp_core.errors import ModelUnusable
 
-# Rotary positions are one function for all models of a family in a process, also for those that compute on the host;
-# the head computes only where a target is, and its loss is ours.
+# Liger's rotary positions would replace a function that all models of the family in this process share, also those on
+# the CPU; head and loss are ours, computed only for trained tokens.
 _LEFT_OUT = ("rope", "cross_entropy", "fused_linear_cross_entropy")
 
 
 def patch(model: PreTrainedModel) -> None:
-    """Let this model, and no other of its family, compute by Liger's kernels. Raises ModelUnusable."""
+    """Use Liger's kernels in this model, and in no other of its family. Raises ModelUnusable."""
     kind = model.config.model_type
     apply = MODEL_TYPE_TO_APPLY_LIGER_FN.get(kind)
     if apply is None:
@@ -30,7 +30,7 @@ def patch(model: PreTrainedModel) -> None:
 
 @contextmanager
 def _family_as_it_was(model: PreTrainedModel) -> Iterator[None]:
-    """Liger patches the model, and besides the module of its class, of which others would be built."""
+    """Undo what Liger patches beyond the model: the module of its class, which other models use."""
     family = vars(sys.modules[type(model).__module__])
     before = dict(family)
     try:

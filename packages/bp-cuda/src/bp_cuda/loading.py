@@ -1,4 +1,4 @@
-"""A model as a job asks for it: the base loaded, its attention and kernels chosen, an adapter on it."""
+"""Loading the model of a job: base, attention, kernels, adapter, sharding."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from bp_core.choices import QUANTIZED
 from bp_core.errors import BackendUnavailable, ModelUnusable
-from bp_core.process_group import launched
+from bp_core.process_group import launch_env
 from bp_core.rail import Job
 from bp_core.recipe import Recipe
 
@@ -25,9 +25,9 @@ from .lean_peft import PeftModel
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """`model` is the base, or what has an adapter around it. Products are computed in `computed`; `format` names what
-    the base is kept in. Examples of `separable` models may lie in one row."""
+class LoadedModel:
+    """`model` is the base, or the base with an adapter. Matrix products are in `computed`; `format` names the base's
+    number format. A `separable` model can compute several examples in one row."""
 
     base: PreTrainedModel
     model: PreTrainedModel | PeftModel
@@ -36,8 +36,8 @@ class Loaded:
     format: str
 
 
-def load(job: Job, device: torch.device, *, emulate_float8: bool = False) -> Loaded:
-    """Raises ModelUnusable, AdapterUnusable, PackageMissing, BackendUnavailable."""
+def load(job: Job, device: torch.device, *, emulate_float8: bool = False) -> LoadedModel:
+    """Load the model of `job`. Raises ModelUnusable, AdapterUnusable, PackageMissing, BackendUnavailable."""
     recipe = job.recipe
     if "unsloth" in sys.modules and not (recipe and recipe.unsloth):
         fix = "Do this in another process: the command line does, or start Python again."
@@ -45,25 +45,25 @@ def load(job: Job, device: torch.device, *, emulate_float8: bool = False) -> Loa
     mode = recipe.mode if recipe else job.mode
     full = recipe is not None and mode == "full"
     dtype, computed = models.number_formats(job.dtype, device, full=full)
-    shared = recipe is not None and (recipe.full_ft_offload or (recipe.shard and launched().size > 1))
+    shared = recipe is not None and (recipe.full_ft_offload or (recipe.shard and launch_env().size > 1))
     if shared and full:
         dtype = torch.float32
     base = _base(job, dtype, computed, torch.device("cpu") if shared else device)
-    separable = models.separate(base, recipe.attention if recipe else "auto")
+    separable = models.isolate_examples(base, recipe.attention if recipe else "auto")
     float8 = _kernels(base, recipe, emulate_float8)
     model = _trained(base, job)
     number_format = float8 or QUANTIZED.get(mode) or str(dtype).removeprefix("torch.")
-    found = Loaded(base, model, separable, computed, number_format)
+    loaded = LoadedModel(base, model, separable, computed, number_format)
     if recipe and shared:
-        _share_out(found, recipe, device)
-    return found
+        _shard(loaded, recipe, device)
+    return loaded
 
 
 def _base(job: Job, dtype: torch.dtype, computed: torch.dtype, device: torch.device) -> PreTrainedModel:
     recipe = job.recipe
     if recipe and recipe.unsloth:
-        made: PreTrainedModel = _optional("unsloth").load(job.model, recipe, dtype, device)
-        return made
+        model: PreTrainedModel = _optional("unsloth").load(job.model, recipe, dtype, device)
+        return model
     mode = recipe.mode if recipe else job.mode
     base = models.load_base(job.model, dtype, device, quantized.config(mode, computed))
     quantized.settle(base)
@@ -71,10 +71,10 @@ def _base(job: Job, dtype: torch.dtype, computed: torch.dtype, device: torch.dev
 
 
 def _kernels(base: PreTrainedModel, recipe: Recipe | None, emulate: bool) -> str | None:
-    """Change what multiplies, as the recipe asks; what the base is called then, if it is called otherwise."""
+    """Install the kernels that the recipe asks for; the name of the base's number format if they change it."""
     if recipe and recipe.liger:
         patch: Callable[[PreTrainedModel], None] = _optional("liger").patch
-        models.keep_its_words(base, "Liger's kernels", partial(patch, base))
+        models.change_checked(base, "Liger's kernels", partial(patch, base))
     if recipe is None or not recipe.fp8:
         return None
     _optional("float8").convert(base, emulate=emulate)
@@ -82,7 +82,7 @@ def _kernels(base: PreTrainedModel, recipe: Recipe | None, emulate: bool) -> str
 
 
 def _trained(base: PreTrainedModel, job: Job) -> PreTrainedModel | PeftModel:
-    """With what is trained, or read."""
+    """The base with its new or existing adapter, or made trainable itself."""
     recipe = job.recipe
     if job.adapter:
         return adapters.read(base, job.adapter, trainable=recipe is not None)
@@ -96,17 +96,18 @@ def _trained(base: PreTrainedModel, job: Job) -> PreTrainedModel | PeftModel:
     return adapters.new(base, recipe, job.model)
 
 
-def _share_out(found: Loaded, recipe: Recipe, device: torch.device) -> None:
-    """Over the processes, or between card and host. An adapter is small, and stays whole in each."""
-    if not found.separable and launched().size > 1:
+def _shard(loaded: LoadedModel, recipe: Recipe, device: torch.device) -> None:
+    """Shard the base over the processes, or between card and host. An adapter is small and stays whole in each."""
+    if not loaded.separable and launch_env().size > 1:
         message = "its examples are computed one at a time, so that processes could not make equally many passes."
-        raise ModelUnusable(message, where=type(found.base).__name__, fix="Leave shard and full_ft_offload out.")
-    full = recipe.mode == "full"
-    whole = [] if full else [p for name, p in found.model.named_parameters() if "lora_" in name]
-    computed = found.computed if full else None
-    fsdp.shard(found.base, device, computed=computed, on_host=recipe.full_ft_offload, whole=whole)
+        raise ModelUnusable(message, where=type(loaded.base).__name__, fix="Leave shard and full_ft_offload out.")
+    if recipe.mode == "full":
+        whole, computed = [], loaded.computed
+    else:
+        whole, computed = [p for name, p in loaded.model.named_parameters() if "lora_" in name], None
+    fsdp.shard(loaded.base, device, computed=computed, on_host=recipe.full_ft_offload, whole=whole)
 
 
 def _optional(name: str) -> ModuleType:
-    """A module that imports what is not always installed."""
+    """A module of ours that imports an optional package."""
     return import_module(f".{name}", __package__)

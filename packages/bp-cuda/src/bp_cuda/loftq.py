@@ -1,6 +1,6 @@
-"""What a 4-bit base lost of its weights, as a pair to start an adapter from.
+"""LoftQ: an adapter initialised with the error of the 4-bit base.
 
-LoftQ (arXiv:2310.08659, algorithm 1) with one iteration, so that the base is the same as for any other start.
+arXiv:2310.08659, algorithm 1, with one iteration, so that the base is the same as for other initialisations.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Original = Callable[[str], Tensor]
 
 
 def originals(folder: Path) -> Original:
-    """Reads a layer's weight as the base's files have it, by the layer's name."""
+    """A function that reads the weight [out, in] of the layer with a name from the base's files."""
     files: dict[str, Path] = {}
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "pt") as opened:
@@ -40,7 +40,7 @@ def originals(folder: Path) -> Original:
 
 @torch.no_grad()
 def pair(original: Original, name: str, layer: LoraLayer) -> initialization.Pair:
-    """The largest part of what this layer's weight lost: A [rank, in], B [out, rank]."""
+    """The largest part of this layer's quantisation error: A [rank, in], B [out, rank], float32."""
     kept = dequantize_module_weight(layer.get_base_layer()).float()
-    rest = original(name).to(kept.device).float() - kept
-    return initialization.from_weight("pissa_niter_16", rest, layer.r["default"], layer.scaling["default"])
+    error = original(name).to(kept.device).float() - kept
+    return initialization.from_weight("pissa_niter_16", error, layer.r["default"], layer.scaling["default"])

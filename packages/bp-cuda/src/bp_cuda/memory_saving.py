@@ -1,4 +1,4 @@
-"""Ways to need less memory at the cost of time, once one example at a time is still too much."""
+"""Ways to use less memory at the cost of time, for when one example at a time is still too much."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from .lean_peft import PeftModel
 
 RECOMPUTE = "activation checkpointing"
 OFFLOAD = "activations kept in the host's memory"
-PIECES = "a quarter of the targets at a time"
+PIECES = "a quarter of the trained tokens at a time"
 
-# WDDM, under Windows and WSL, moves a card's memory to the host instead of refusing it.
+# Windows' driver model (WDDM), also under WSL, moves GPU memory to the host instead of failing.
 SPILLS = sys.platform == "win32" or "microsoft" in platform.uname().release.lower()
 
 
 def ways(model: PreTrainedModel | PeftModel, *, of_tokens: bool) -> list[str]:
-    """What this model on its device can do, cheapest first. `of_tokens`: the loss is a sum over tokens."""
+    """The ways that this model and device support, cheapest first. `of_tokens`: the loss is a sum over tokens."""
     able = {
         RECOMPUTE: _base(model).supports_gradient_checkpointing,
         OFFLOAD: model.device.type == "cuda",
@@ -35,7 +35,7 @@ def ways(model: PreTrainedModel | PeftModel, *, of_tokens: bool) -> list[str]:
 
 
 def recompute_layers(model: PreTrainedModel | PeftModel) -> None:
-    """Let each layer's inner activations be computed again in the backward pass."""
+    """Activation checkpointing: compute each layer's inner activations again in the backward pass."""
     base = _base(model)
     # transformers 5.23 renamed it, and deprecated the name of 5.0.
     enable = getattr(base, "activation_checkpointing_enable", None) or base.gradient_checkpointing_enable
@@ -43,12 +43,12 @@ def recompute_layers(model: PreTrainedModel | PeftModel) -> None:
 
 
 def activations(ways: Collection[str]) -> AbstractContextManager[Any]:
-    """What a forward pass runs in."""
+    """The context for a forward pass."""
     return save_on_cpu(pin_memory=True) if OFFLOAD in ways else nullcontext()
 
 
 def pieces(batch: Batch, ways: Collection[str]) -> Iterator[Batch]:
-    """The batch, or several with the same tokens and each a share of the targets: logits exist only for those."""
+    """The batch, or with PIECES four with the same tokens and each a quarter of the trained ones: fewer logits each."""
     if PIECES not in ways:
         yield batch
         return

@@ -1,4 +1,4 @@
-"""A base model from its folder."""
+"""Loading and writing a base model, and trying how it can compute."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from bp_core.errors import ModelUnusable
 from . import attention, processor
 
 _FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-# Mean KL in nats between a row computed alone and in company: rounding stays below, a leak or an unknown kind of
-# attention does not.
+# Mean KL divergence in nats between a row computed alone and together with another: rounding stays below, a leak from
+# one example to the next does not.
 _TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 1e-2}
 
 
@@ -46,55 +46,56 @@ def load_base(
     return model.eval()
 
 
-def separate(model: PreTrainedModel, wanted: Attention = "auto") -> bool:
-    """Make examples that lie in one row blind to each other, by the attention that is wanted; False where that fails.
+def isolate_examples(model: PreTrainedModel, wanted: Attention = "auto") -> bool:
+    """Install an attention that keeps examples in one row apart; False if that does not work for this model.
 
-    Then it computes by that attention one example at a time; left to auto, by its own. Raises ModelUnusable for a model
-    that does not know the attention at all.
+    Then the model has the `wanted` attention (for auto, its own) and must compute one example at a time. Raises
+    ModelUnusable for a model without that attention.
 
-    Tried, not looked up: two short rows must come out in company as they do alone, by the model's own attention. Layers
-    that carry state from token to token, learned positions and unknown kinds of attention show here.
+    This is tried, not looked up: two short rows must give the same logits together as alone. That also catches layers
+    with a recurrent state, learned positions and unknown kinds of attention.
     """
     own = model.config._attn_implementation
     attention.register()
     with torch.inference_mode():
-        if _apart(model, attention.APART[wanted]):
+        if _isolates(model, attention.APART[wanted]):
             return True
     _use(model, attention.ALONE.get(wanted, own), wanted)
     return False
 
 
 @torch.inference_mode()
-def keep_its_words(model: PreTrainedModel, what: str, change: Callable[[], None]) -> None:
-    """Change how a model computes. Raises ModelUnusable if it computes something else then."""
-    before = _alone(model)
+def change_checked(model: PreTrainedModel, what: str, change: Callable[[], None]) -> None:
+    """Apply `change` to a model. Raises ModelUnusable if its logits are different then."""
+    before = _logits_alone(model)
     change()
-    if not _equal(before, _alone(model), model.dtype):
+    if not _equal(before, _logits_alone(model), model.dtype):
         raise ModelUnusable(f"{what} change what {type(model).__name__} says.", fix="Leave them out.")
 
 
 def _rows(model: PreTrainedModel) -> list[Tensor]:
-    """Two short rows."""
+    """Two short rows of token ids, int64 [7] and [11]."""
     size = min(model.config.get_text_config().vocab_size, 1000)
     return [torch.arange(7, device=model.device) * 37 % size, torch.arange(11, device=model.device) * 53 % size]
 
 
-def _alone(model: PreTrainedModel) -> Tensor:
+def _logits_alone(model: PreTrainedModel) -> Tensor:
     return torch.cat([model(input_ids=row[None], use_cache=False).logits[0] for row in _rows(model)])
 
 
-def _equal(truth: Tensor, found: Tensor, dtype: torch.dtype) -> bool:
-    truth, found = truth.float().log_softmax(-1), found.float().log_softmax(-1)
-    difference: float = (truth.exp() * (truth - found)).sum(-1).mean().item()
-    return difference <= _TOLERANCE[dtype]
+def _equal(reference: Tensor, logits: Tensor, dtype: torch.dtype) -> bool:
+    """Whether two sets of logits [tokens, vocabulary] agree but for rounding."""
+    expected, actual = reference.float().log_softmax(-1), logits.float().log_softmax(-1)
+    divergence: float = (expected.exp() * (expected - actual)).sum(-1).mean().item()
+    return divergence <= _TOLERANCE[dtype]
 
 
-def _apart(model: PreTrainedModel, implementation: str) -> bool:
-    """Whether this attention keeps two rows apart."""
-    rows, alone = _rows(model), _alone(model)
+def _isolates(model: PreTrainedModel, implementation: str) -> bool:
+    """Whether two rows give the same logits together as alone, with this attention."""
+    rows, alone = _rows(model), _logits_alone(model)
     try:
         model.set_attn_implementation(implementation)
-        together = model(
+        full_tensor = model(
             input_ids=torch.cat(rows)[None],
             position_ids=torch.cat([torch.arange(len(row), device=model.device) for row in rows])[None],
             **attention.borders(implementation, [len(row) for row in rows], model.device),
@@ -102,7 +103,7 @@ def _apart(model: PreTrainedModel, implementation: str) -> bool:
         ).logits[0]
     except (ValueError, TypeError):  # the model says itself that it cannot
         return False
-    return _equal(alone, together, model.dtype)
+    return _equal(alone, full_tensor, model.dtype)
 
 
 def _use(model: PreTrainedModel, implementation: str, wanted: Attention) -> None:
@@ -114,9 +115,9 @@ def _use(model: PreTrainedModel, implementation: str, wanted: Attention) -> None
 
 
 def write(model: PreTrainedModel, folder: Path, whole: Mapping[str, Tensor]) -> None:
-    """Write a whole model in Hugging Face's layout, in the number format that it was trained in.
+    """Write a model in Hugging Face's layout, in the number format in which it was trained.
 
-    `whole` has all numbers of its parameters, each under one name; tied ones have several.
+    `whole` has the unsharded parameters, tied ones under their first name only.
     """
     first = {id(parameter): name for name, parameter in model.named_parameters()}
     named = model.named_parameters(remove_duplicate=False)
@@ -125,12 +126,14 @@ def write(model: PreTrainedModel, folder: Path, whole: Mapping[str, Tensor]) -> 
 
 
 def number_formats(wanted: DType, device: torch.device, *, full: bool) -> tuple[torch.dtype, torch.dtype]:
-    """What weights are kept in, and what products are computed in (bfloat16 where the hardware multiplies it).
+    """The number format of weights, and that of matrix products (for auto bfloat16, where the hardware has it).
 
-    Trained weights stay in float32 on the host, where memory is cheap; a card holds them in bfloat16.
+    With auto, a full fine-tune on the CPU keeps its weights in float32, because memory is cheap there.
     """
-    computed = _fast_format(device) if wanted == "auto" else _FORMATS[wanted]
-    return (torch.float32 if full and wanted == "auto" and device.type == "cpu" else computed), computed
+    if wanted != "auto":
+        return _FORMATS[wanted], _FORMATS[wanted]
+    computed = _fast_format(device)
+    return (torch.float32 if full and device.type == "cpu" else computed), computed
 
 
 def _fast_format(device: torch.device) -> torch.dtype:

@@ -1,8 +1,8 @@
-"""AdamW, with its memory taken at once, and written to disk without pickle."""
+"""AdamW, with all memory allocated at the start, and saved without pickle."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -19,14 +19,14 @@ from torch.optim import Optimizer
 from bp_core.errors import CheckpointUnusable
 from bp_core.recipe import Recipe
 
-from .fsdp import plain, share_out, together
+from .fsdp import full_tensor, local_tensor, scatter
 from .stochastic_rounding import RoundingAdamW
 
 Parameters = dict[str, Parameter]
 
 
 def build(parameters: Parameters, recipe: Recipe) -> Optimizer:
-    """AdamW (Loshchilov and Hutter 2019) whose moments exist before the first step, so that no step allocates."""
+    """AdamW (Loshchilov and Hutter 2019); its moments are allocated here, so that no step allocates."""
     if recipe.optimizer != "adamw":
         return _eight_bit(parameters, recipe)
     rounded = any(parameter.dtype == torch.bfloat16 for parameter in parameters.values())
@@ -51,31 +51,31 @@ def _eight_bit(parameters: Parameters, recipe: Recipe) -> Optimizer:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a checkpoint holds: weights (trained, or fixed by chance at the start), and moments."""
+    """The tensors of a checkpoint: weights by name, and optimizer state by "<key>|<name>"."""
 
     weights: dict[str, Tensor]
     moments: dict[str, Tensor]
 
 
 def contents(weights: Parameters, optimizer: Optimizer, *, kept: bool = True) -> Contents:
-    """Of what is shared out, copies in the host's memory if they are `kept`; all processes must ask."""
+    """The contents to save. Sharded tensors are gathered, and with `kept` copied to the host; all processes call it."""
 
-    def brought(tensor: Tensor) -> Tensor:
-        whole = together(tensor)
-        return whole if not isinstance(tensor, DTensor) else whole.cpu() if kept else whole.new_empty(0)
+    def gathered(tensor: Tensor) -> Tensor:
+        whole = full_tensor(tensor)
+        if not isinstance(tensor, DTensor):
+            return whole
+        return whole.cpu() if kept else whole.new_empty(0)
 
-    return Contents(
-        {name: brought(parameter) for name, parameter in weights.items()},
-        {
-            f"{key}|{name}": brought(torch.as_tensor(value))
-            for name, parameter in weights.items()
-            for key, value in _state(optimizer, parameter).items()
-        },
-    )
+    values, moments = {}, {}
+    for name, parameter in weights.items():
+        values[name] = gathered(parameter)
+        for key, value in _state(optimizer, parameter).items():
+            moments[f"{key}|{name}"] = gathered(torch.as_tensor(value))
+    return Contents(values, moments)
 
 
 def save(folder: Path, whole: Contents) -> None:
-    """Write them, and the random state."""
+    """Write the contents and the random state."""
     save_file(whole.weights, folder / "weights.safetensors")
     save_file(whole.moments, folder / "optimizer.safetensors")
     save_file(_random_state(), folder / "random.safetensors")
@@ -83,77 +83,84 @@ def save(folder: Path, whole: Contents) -> None:
 
 @torch.no_grad()
 def restore(folder: Path, weights: Parameters, optimizer: Optimizer) -> None:
-    """Read back what `save` wrote. Raises CheckpointUnusable when it belongs to another model."""
-    found = read(folder, weights)
+    """Load what `save` wrote. Raises CheckpointUnusable when it belongs to another model."""
+    saved = read(folder, weights)
     try:
         for name, parameter in weights.items():
-            plain(parameter).copy_(found.weights[name])
+            local_tensor(parameter).copy_(saved.weights[name])
             for key, value in _state(optimizer, parameter).items():
-                _bring_back(optimizer.state[parameter], key, value, found.moments[f"{key}|{name}"])
+                _load(optimizer.state[parameter], key, value, saved.moments[f"{key}|{name}"])
     except (KeyError, RuntimeError) as error:
         raise CheckpointUnusable(f"it does not fit this model ({error}).", where=str(folder)) from error
 
 
 def read(folder: Path, weights: Parameters) -> Contents:
-    """What a checkpoint of such weights holds; its random state becomes this process's. Raises CheckpointUnusable."""
+    """Read a checkpoint of these weights, and set this process's random state to it. Raises CheckpointUnusable."""
     try:
-        found = Contents(load_file(folder / "weights.safetensors"), load_file(folder / "optimizer.safetensors"))
+        saved = Contents(load_file(folder / "weights.safetensors"), load_file(folder / "optimizer.safetensors"))
         random = load_file(folder / "random.safetensors")
-        if {name: tensor.shape for name, tensor in found.weights.items()} != {n: p.shape for n, p in weights.items()}:
+        if _shapes(saved.weights) != _shapes(weights):
             raise KeyError("it has other layers")
     except (OSError, KeyError, SafetensorError) as error:
         raise CheckpointUnusable(f"it does not fit this model ({error}).", where=str(folder)) from error
     torch.set_rng_state(random["cpu"])
     if "cuda" in random:
         torch.cuda.set_rng_state(random["cuda"])
-    return found
+    return saved
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 @torch.no_grad()
-def receive(found: Contents | None, weights: Parameters, optimizer: Optimizer) -> None:
-    """Share out what rank 0 has `found`."""
+def receive(saved: Contents | None, weights: Parameters, optimizer: Optimizer) -> None:
+    """Load sharded weights and moments from rank 0's `saved` contents; the other processes pass None."""
     for name, parameter in weights.items():
-        share_out(parameter, found.weights[name] if found else None)
+        scatter(parameter, saved.weights[name] if saved else None)
         for key, value in _state(optimizer, parameter).items():
             if isinstance(value, DTensor):
-                share_out(value, found.moments[f"{key}|{name}"] if found else None)
-            elif found:
-                value.copy_(found.moments[f"{key}|{name}"])
+                scatter(value, saved.moments[f"{key}|{name}"] if saved else None)
+            elif saved:
+                value.copy_(saved.moments[f"{key}|{name}"])
 
 
 def tensors(weights: Parameters, optimizer: Optimizer) -> Iterator[Tensor]:
-    """What `restore` reads, but for the random state and the counts."""
+    """Weights and moments: what `restore` reads apart from random state and `counts`."""
     for parameter in weights.values():
         yield parameter
         yield from (value for value in _state(optimizer, parameter).values() if isinstance(value, Tensor))
 
 
 def counts(weights: Parameters, optimizer: Optimizer) -> dict[str, dict[str, int]]:
-    """What `restore` reads that is no tensor: bitsandbytes counts its steps so."""
-    states = {name: _state(optimizer, parameter) for name, parameter in weights.items()}
-    return {name: {key: n for key, n in state.items() if isinstance(n, int)} for name, state in states.items()}
+    """Step counts, which bitsandbytes keeps as plain ints; by parameter."""
+    found: dict[str, dict[str, int]] = {}
+    for name, parameter in weights.items():
+        state = _state(optimizer, parameter)
+        found[name] = {key: value for key, value in state.items() if isinstance(value, int)}
+    return found
 
 
 def set_counts(weights: Parameters, optimizer: Optimizer, counted: dict[str, dict[str, int]]) -> None:
-    """Take over what `counts` said."""
-    for name, found in counted.items():
-        if found:
-            optimizer.state[weights[name]].update(found)
+    """Set the step counts to those of `counts`."""
+    for name, steps in counted.items():
+        if steps:
+            optimizer.state[weights[name]].update(steps)
 
 
 def _state(optimizer: Optimizer, parameter: Parameter) -> dict[str, Any]:
-    """What changes from step to step; bitsandbytes' tables of 8-bit values do not."""
+    """The optimizer state that changes; without bitsandbytes' constant tables of 8-bit values."""
     state = optimizer.state.get(parameter, {})
     return {key: value for key, value in state.items() if not key.startswith("qmap")}
 
 
-def _bring_back(state: dict[str, Any], key: str, value: Tensor | int, saved: Tensor) -> None:
+def _load(state: dict[str, Any], key: str, value: Tensor | int, saved: Tensor) -> None:
     if isinstance(value, int):
         state[key] = int(saved)
     elif value.dtype != saved.dtype:
         raise KeyError("it was made by another optimizer")
     else:
-        plain(value).copy_(saved)
+        local_tensor(value).copy_(saved)
 
 
 def _random_state() -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""The processes of one run, connected by torch.distributed: NCCL between cards, Gloo for everything on the host."""
+"""The processes of one run, connected by torch.distributed: NCCL between cards, Gloo on the host."""
 
 from __future__ import annotations
 
@@ -14,61 +14,64 @@ import torch.distributed as dist
 from torch import Tensor
 
 from bp_core.errors import PeerLost
-from bp_core.process_group import Alone, Launched, Team, launched
+from bp_core.process_group import LaunchEnv, ProcessGroup, SingleProcess, launch_env
 
 from ._errors import is_out_of_memory
 
-# For a process that lives and does not answer; one that ends is noticed at once. Rank 0 may prepare data for so long.
+# How long to wait for a process that does not answer, such as rank 0 while it prepares data; an ended one is noticed
+# at once.
 _PATIENCE = timedelta(minutes=30)
-_SMALL = 256  # bytes: most values, in one exchange
+_SMALL = 256  # bytes: most values fit, and need one exchange only
 
 
-class Processes:
-    """A team of several. What is told goes through Gloo, which notices at once when a process ends."""
+class TorchProcessGroup:
+    """Several processes. Values are exchanged through Gloo, which notices at once when a process ends."""
 
-    def __init__(self, here: Launched) -> None:
+    def __init__(self, here: LaunchEnv) -> None:
         self.rank, self.size = here.rank, here.size
 
     def gather(self, value: Any) -> list[Any]:
-        said = json.dumps(value).encode()
-        head = len(said).to_bytes(8) + said[: _SMALL - 8]
-        with answered():
+        text = json.dumps(value).encode()
+        head = len(text).to_bytes(8) + text[: _SMALL - 8]
+        with peer_errors():
             heads = self._all_gather(head, _SMALL)
             sizes = [int.from_bytes(head[:8]) for head in heads]
-            longest = max(sizes)
-            told = [head[8:] for head in heads] if longest <= _SMALL - 8 else self._all_gather(said, longest)
-        return [json.loads(text[:size]) for text, size in zip(told, sizes, strict=True)]
+            texts = [head[8:] for head in heads]
+            if max(sizes) > _SMALL - 8:
+                texts = self._all_gather(text, max(sizes))
+        return [json.loads(text[:size]) for text, size in zip(texts, sizes, strict=True)]
 
     def leave(self) -> None:
         _leave()
 
-    def _all_gather(self, said: bytes, size: int) -> list[bytes]:
-        mine = torch.frombuffer(bytearray(said.ljust(size, b"\0")), dtype=torch.uint8)
-        found = [torch.empty_like(mine) for _ in range(self.size)]
-        dist.all_gather(found, mine)
-        return [part.numpy().tobytes() for part in found]
+    def _all_gather(self, text: bytes, size: int) -> list[bytes]:
+        """The texts of all processes, padded with zeros to `size` bytes."""
+        own = torch.frombuffer(bytearray(text.ljust(size, b"\0")), dtype=torch.uint8)
+        texts = [torch.empty_like(own) for _ in range(self.size)]
+        dist.all_gather(texts, own)
+        return [part.numpy().tobytes() for part in texts]
 
 
-def join(device: torch.device) -> Team:
-    """The team that a launcher started, once all of it is here. Raises PeerLost."""
-    here = launched()
+def join(device: torch.device) -> ProcessGroup:
+    """The process group that a launcher started; waits until all processes have joined. Raises PeerLost."""
+    here = launch_env()
     if here.size == 1:
-        return Alone()
+        return SingleProcess()
     connect(device)
-    return Processes(here)
+    return TorchProcessGroup(here)
 
 
 def connect(device: torch.device) -> None:
-    """What torch.distributed needs before it does anything, also for a process by itself."""
+    """Initialise torch.distributed, also for a single process."""
     if dist.is_initialized():
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     alone: dict[str, Any] = {}
-    if launched().size == 1:
+    if launch_env().size == 1:
         alone = {"store": dist.HashStore(), "rank": 0, "world_size": 1}  # type: ignore[attr-defined]
-    with answered():
+    with peer_errors():
         dist.init_process_group(backend, timeout=_PATIENCE, **alone)
     atexit.register(_leave)
 
@@ -79,8 +82,8 @@ def _leave() -> None:
 
 
 @contextmanager
-def answered() -> Iterator[None]:
-    """Raise PeerLost when another process ended or does not answer."""
+def peer_errors() -> Iterator[None]:
+    """Raise PeerLost when another process has ended or does not answer."""
     try:
         yield
     except (RuntimeError, ValueError) as error:
@@ -90,6 +93,6 @@ def answered() -> Iterator[None]:
 
 
 def broadcast(tensor: Tensor) -> None:
-    """Give everybody rank 0's values, bit for bit, whatever the number format."""
-    with answered():
+    """Copy rank 0's values to all processes, bit for bit, in any number format."""
+    with peer_errors():
         dist.broadcast(tensor.detach().view(-1).view(torch.uint8), src=0)

@@ -1,4 +1,4 @@
-"""A frozen base in 4 or 8 bits, made by bitsandbytes from the 16-bit weights as they are loaded."""
+"""A frozen base in 4 or 8 bits, quantised by bitsandbytes while the 16-bit weights are loaded."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from . import requirements
 
 
 def config(mode: Mode, computed: torch.dtype) -> BitsAndBytesConfig | None:
-    """How the base of this mode is kept; products are computed in `computed`. Raises PackageMissing.
+    """The quantisation of a mode's base; matrix products are in `computed`. Raises PackageMissing.
 
     qlora: 4-bit NormalFloat, its scales quantised again (arXiv:2305.14314). lora-8bit: LLM.int8() (arXiv:2208.07339).
     """
     if mode not in QUANTIZED:
         return None
     requirements.require(f"mode {mode}", "bitsandbytes", "--mode lora")
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells of every cast, in every layer
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it logs every cast in every layer
     if mode == "lora-8bit":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(
@@ -32,10 +32,10 @@ def config(mode: Mode, computed: torch.dtype) -> BitsAndBytesConfig | None:
 
 
 def settle(model: PreTrainedModel) -> None:
-    """Let looking at the model leave its weights alone.
+    """Keep bitsandbytes from changing the weights during inference.
 
-    On processors with AVX-512 BF16, bitsandbytes repacks a layer's 4-bit weights when it first computes without
-    gradients, rounds their scales to bfloat16 on the way, and does not undo that; rows of odd length make it fail.
+    On processors with AVX-512 BF16 it repacks a layer's 4-bit weights at the first forward pass without gradients,
+    rounds their scales to bfloat16 and does not undo that; rows of odd length make it fail.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):

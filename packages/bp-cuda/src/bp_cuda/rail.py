@@ -24,8 +24,8 @@ from bp_core.config import FP8_CARD, TrainConfig
 from bp_core.errors import BackendUnavailable
 from bp_core.examples import Batch
 from bp_core.objectives import Losses, Objective, Scores
-from bp_core.process_group import Alone, Team, agreed, launched, nothing
-from bp_core.rail import Job, Measured, Memory, Opened, Probe
+from bp_core.process_group import ProcessGroup, SingleProcess, all_agree, launch_env, no_op
+from bp_core.rail import EvalSums, Job, Memory, ModelInfo, Probe
 from bp_core.recipe import Recipe
 
 from . import adapter as adapters
@@ -48,9 +48,9 @@ from .lean_peft import PeftModel
 
 
 class TorchRail:
-    """One model on one device. Adapters are float32; products are bfloat16 where that is fast (autocast)."""
+    """One model on one device. Adapters are float32; matrix products are bfloat16 where that is fast (autocast)."""
 
-    emulates_float8 = False  # for tests: float8 products on the CPU, rounded as a card does
+    emulates_float8 = False  # for tests: float8 on the CPU, rounded as on a card
 
     def __init__(self, device: str) -> None:
         self.device = torch.device(device)
@@ -60,28 +60,29 @@ class TorchRail:
         self.max_grad_norm = math.inf
         self.computed = torch.float32
         self.base_name = ""
-        self.reliefs: list[str] = []
+        self.savings: list[str] = []
         self.objective = Objective(objectives.FUNCTIONS)
-        self.team: Team = Alone()
+        self.group: ProcessGroup = SingleProcess()
         self.shared_out = False  # over several processes
         self.collected: optimizers.Contents | None = None
 
-    def join(self) -> Team:
-        self.team = process_group.join(self.device)
-        return self.team
+    def join(self) -> ProcessGroup:
+        self.group = process_group.join(self.device)
+        return self.group
 
     def probe(self) -> Probe:
         if self.device.type == "cpu":
             host = psutil.virtual_memory()
-            free = host.available // launched().local_size  # shared by the processes that a launcher started here
+            free = host.available // launch_env().local_size  # shared by the processes that a launcher started here
             probe = Probe(True, "cpu", total=host.total, free=free, dtype=self._auto())
             return replace(probe, processor=host_processor.name(), instructions=processor.instructions())
         if not torch.cuda.is_available():
             built = torch.version.cuda is not None
             reason = "no NVIDIA driver or card was found" if built else "this torch was built without CUDA"
             return Probe(False, "cuda", reason)
-        if (number := self.device.index or 0) >= (found := torch.cuda.device_count()):
-            return Probe(False, "cuda", f"process {number} of this machine has no card; there are {found}")
+        number, cards = self.device.index or 0, torch.cuda.device_count()
+        if number >= cards:
+            return Probe(False, "cuda", f"process {number} of this machine has no card; there are {cards}")
         free, total = torch.cuda.mem_get_info(self.device)
         return Probe(True, torch.cuda.get_device_name(self.device), total=total, free=free, dtype=self._auto())
 
@@ -92,7 +93,7 @@ class TorchRail:
         emulated = dtype == "bfloat16" and self.device.type == "cpu" and not processor.multiplies_bfloat16()
         return processor.slowdown(torch.bfloat16) if emulated else None
 
-    def open(self, job: Job) -> Opened:
+    def open(self, job: Job) -> ModelInfo:
         probe = self.probe()
         if not probe.available:
             raise BackendUnavailable(f"backend {self.device.type} cannot run here: {probe.reason}.")
@@ -102,34 +103,34 @@ class TorchRail:
             self.close()
             if job.recipe:
                 self.join()
-            found = loading.load(job, self.device, emulate_float8=self.emulates_float8)
-            self.model, self.separable, self.computed = found.model, found.separable, found.computed
+            loaded = loading.load(job, self.device, emulate_float8=self.emulates_float8)
+            self.model, self.separable, self.computed = loaded.model, loaded.separable, loaded.computed
             self.base_name = job.base_name or str(job.model)
-            self.reliefs, self.objective = [], Objective.of(job.recipe, objectives.FUNCTIONS)
+            self.savings, self.objective = [], Objective.of(job.recipe, objectives.FUNCTIONS)
             if job.recipe:
                 self._prepare(job.recipe)
-        count = found.base.num_parameters()
+        count = loaded.base.num_parameters()
         trainable = sum(parameter.numel() for parameter in self.parameters.values())
-        return Opened(count - trainable, trainable, probe.device, found.format, card=self._card())
+        return ModelInfo(count - trainable, trainable, probe.device, loaded.format, card=self._card())
 
     def _prepare(self, recipe: Recipe) -> None:
-        """Be ready to train, with the same numbers in every process."""
+        """Get ready to train, with the same weights in every process."""
         torch.manual_seed(recipe.seed)
         model = self._model().train()
         self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self.optimizer = optimizers.build(self.parameters, recipe)
         self.max_grad_norm = recipe.max_grad_norm
-        self.shared_out = recipe.shared_out and self.team.size > 1
-        gradients.same(self.team, self._kept().values())
-        self.gradients = gradients.Gradients(self.team, self.parameters)
+        self.shared_out = recipe.shared_out and self.group.size > 1
+        gradients.broadcast_tensors(self.group, self._kept().values())
+        self.gradients = gradients.Gradients(self.group, self.parameters)
         if recipe.activation_checkpointing:
-            self._relieve_by(memory_saving.RECOMPUTE)
+            self._enable_saving(memory_saving.RECOMPUTE)
 
     def accumulate(self, batch: Batch, weight: float) -> float:
-        with self._passing(), translated():
+        with self._collective(), translated():
             total = 0.0
-            for part in self._parts(batch, self.reliefs):
-                with memory_saving.activations(self.reliefs):
+            for part in self._parts(batch, self.savings):
+                with memory_saving.activations(self.savings):
                     loss = self._losses(part)[0].sum() * weight
                 loss.backward()
                 total += loss.item()
@@ -139,23 +140,22 @@ class TorchRail:
         assert self.optimizer, "open a job with a recipe first"
         with translated():
             norm = self.gradients.clip(self.max_grad_norm)
-            gradients.same_chance(self.team, self.device)
+            gradients.broadcast_random_state(self.group, self.device)
             if math.isfinite(norm):
                 self.optimizer.param_groups[0]["lr"] = learning_rate
-                with gradients.once(self.team), translated():
+                with gradients.irreversible(self.group), translated():
                     self.optimizer.step()
             self.optimizer.zero_grad()
             return norm
 
-    def relieve(self, level: int) -> str | None:
+    def save_memory(self, level: int) -> str | None:
         if self.shared_out:
-            return None  # memory that runs out ends a run whose processes compute together
-        able = memory_saving.ways(self._model(), of_tokens=self.objective.method == "sft")
-        ways = [way for way in able if way not in self.reliefs]
-        if not ways:
-            return None
-        self._relieve_by(ways[0])
-        return ways[0]
+            return None  # with sharded weights OutOfMemory ends the run: the other processes cannot replay the step
+        for way in memory_saving.ways(self._model(), of_tokens=self.objective.method == "sft"):
+            if way not in self.savings:
+                self._enable_saving(way)
+                return way
+        return None
 
     def discard(self) -> None:
         if self.optimizer:
@@ -167,21 +167,21 @@ class TorchRail:
             host_memory.give_back()
 
     @torch.no_grad()
-    def evaluate(self, batch: Batch) -> Measured:
+    def evaluate(self, batch: Batch) -> EvalSums:
         model = self._model()
         training = model.training
         model.eval()
         try:
-            with self._passing(), translated():
+            with self._collective(), translated():
                 parts = [self._losses(part) for part in self._parts(batch, ())]
-                losses, margins = (torch.cat(found) for found in zip(*parts, strict=True))
-                return Measured(losses.sum().item(), len(losses), int((margins > 0).sum()))
+                losses, margins = map(torch.cat, zip(*parts, strict=True))
+                return EvalSums(losses.sum().item(), len(losses), int((margins > 0).sum()))
         finally:
             model.train(training)
 
     @torch.no_grad()
-    def drift(self, batch: Batch) -> float:
-        with self._passing(), translated():
+    def kl_reference(self, batch: Batch) -> float:
+        with self._collective(), translated():
             with self._reading(adapter=True):
                 now = self._scores(batch).sums
             return float((now - self._base_scores(batch).sums).sum())
@@ -203,23 +203,23 @@ class TorchRail:
         adapter: bool = True,
         on_token: Callable[[int], None] | None = None,
     ) -> list[int]:
-        made: list[int] = []
+        generated: list[int] = []
         with translated(), self._reading(adapter):
             cache = DynamicCache(config=self._model().config)
             ids = torch.tensor([list(prompt)], device=self.device)
-            while len(made) < limit and (not made or made[-1] not in stop):
+            while len(generated) < limit and (not generated or generated[-1] not in stop):
                 logits = self._model()(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
-                made.append(int(logits[0, -1].argmax()))
-                ids = torch.tensor([made[-1:]], device=self.device)
+                generated.append(int(logits[0, -1].argmax()))
+                ids = torch.tensor([generated[-1:]], device=self.device)
                 if on_token:
-                    on_token(made[-1])
-        return made
+                    on_token(generated[-1])
+        return generated
 
     def collect(self) -> None:
         assert self.optimizer, "open a job with a recipe first"
         if self.shared_out and not isinstance(self.model, PeftModel):
-            with self._passing(), translated():
-                self.collected = optimizers.contents(self._kept(), self.optimizer, kept=self.team.rank == 0)
+            with self._collective(), translated():
+                self.collected = optimizers.contents(self._kept(), self.optimizer, kept=self.group.rank == 0)
 
     def save(self, folder: Path) -> None:
         with translated():
@@ -228,16 +228,16 @@ class TorchRail:
 
     def restore(self, folder: Path) -> None:
         assert self.optimizer, "open a job with a recipe first"
-        leads, kept = self.team.rank == 0, self._kept()
+        reads, kept = self.group.rank == 0, self._kept()
         if self.shared_out and not isinstance(self.model, PeftModel):
-            found = agreed(self.team, partial(optimizers.read, folder, kept) if leads else nothing)
-            optimizers.receive(found, kept, self.optimizer)
+            saved = all_agree(self.group, partial(optimizers.read, folder, kept) if reads else no_op)
+            optimizers.receive(saved, kept, self.optimizer)
         else:
-            agreed(self.team, partial(optimizers.restore, folder, kept, self.optimizer) if leads else nothing)
-        gradients.same(self.team, optimizers.tensors(self._kept(), self.optimizer))
-        counted = self.team.gather(optimizers.counts(self._kept(), self.optimizer))[0]
-        optimizers.set_counts(self._kept(), self.optimizer, counted)
-        gradients.same_chance(self.team, self.device)
+            all_agree(self.group, partial(optimizers.restore, folder, kept, self.optimizer) if reads else no_op)
+        gradients.broadcast_tensors(self.group, optimizers.tensors(kept, self.optimizer))
+        steps = self.group.gather(optimizers.counts(kept, self.optimizer))[0]
+        optimizers.set_counts(kept, self.optimizer, steps)
+        gradients.broadcast_random_state(self.group, self.device)
 
     def write_adapter(self, folder: Path) -> None:
         model = self._model()
@@ -269,16 +269,16 @@ class TorchRail:
         return self.model
 
     def _contents(self) -> optimizers.Contents:
-        """What was collected, or where nothing is shared out, what is here."""
+        """What `collect` gathered; without sharding, this process's tensors."""
         assert self.optimizer, "open a job with a recipe first"
         return self.collected or optimizers.contents(self._kept(), self.optimizer)
 
-    def _passing(self) -> AbstractContextManager[Any]:
-        """Whether all processes take part in each pass."""
-        return fsdp.passing(self.team) if self.shared_out else nullcontext()
+    def _collective(self) -> AbstractContextManager[Any]:
+        """The context of a forward or backward pass."""
+        return fsdp.collective(self.group) if self.shared_out else nullcontext()
 
     def _kept(self) -> optimizers.Parameters:
-        """What a checkpoint holds of the model."""
+        """The parameters that a checkpoint needs, by name."""
         model = self._model()
         return self.parameters | (adapters.frozen(model) if isinstance(model, PeftModel) else {})
 
@@ -290,18 +290,18 @@ class TorchRail:
         if self.objective.needs_base:
             base = self._base_scores(batch)
             desirable = torch.as_tensor(batch.desirable, device=self.device)
-            return self.objective.of_rated(self._scores(batch), base, desirable, batch.drift)
+            return self.objective.of_rated(self._scores(batch), base, desirable, batch.kl_reference)
         return self.objective.of_pairs(self._scores(batch))
 
     def _scores(self, batch: Batch) -> Scores:
         """How likely the trained tokens of each example are."""
         found = []
         for row in self._rows(batch):
-            owners = np.repeat(np.arange(len(row.lengths)), row.lengths)[np.asarray(row.trained)]
-            places = torch.as_tensor(owners, device=self.device)
+            example_of = np.repeat(np.arange(len(row.lengths)), row.lengths)[np.asarray(row.trained)]
+            examples = torch.as_tensor(example_of, device=self.device)
             losses = self._token_losses(row)
-            sums = torch.zeros(len(row.lengths), device=self.device).index_add(0, places, -losses)
-            found.append((sums, torch.bincount(places, minlength=len(row.lengths))))
+            sums = torch.zeros(len(row.lengths), device=self.device).index_add(0, examples, -losses)
+            found.append((sums, torch.bincount(examples, minlength=len(row.lengths))))
         return Scores(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
     def _base_scores(self, batch: Batch) -> Scores:
@@ -309,7 +309,7 @@ class TorchRail:
             return self._scores(batch)
 
     def _token_losses(self, batch: Batch) -> Tensor:
-        """Cross-entropy of each trained token, float32. Logits exist only where a target is."""
+        """Cross-entropy of each trained token, float32 [trained tokens]; logits are computed for those only."""
         tokens = torch.as_tensor(np.asarray(batch.tokens, dtype=np.int64), device=self.device)
         targets = torch.as_tensor(np.flatnonzero(np.asarray(batch.trained)), device=self.device)
         lengths = np.asarray(batch.lengths)
@@ -322,40 +322,40 @@ class TorchRail:
                 logits_to_keep=targets - 1,
                 use_cache=False,
             ).logits[0]
-        if len(logits) != len(targets):  # Unsloth computes all, whatever is asked for
+        if len(logits) != len(targets):  # Unsloth ignores logits_to_keep
             logits = logits[targets - 1]
         return cross_entropy(logits.float(), tokens[targets], reduction="none")
 
-    def _relieve_by(self, way: str) -> None:
+    def _enable_saving(self, way: str) -> None:
         if way == memory_saving.RECOMPUTE and way in memory_saving.ways(self._model(), of_tokens=True):
             memory_saving.recompute_layers(self._model())
-        self.reliefs.append(way)
+        self.savings.append(way)
 
     def _auto(self) -> DType:
         _, computed = models.number_formats("auto", self.device, full=False)
         return "bfloat16" if computed == torch.bfloat16 else "float32"
 
     def _card(self) -> str:
-        """The card's UUID as NVML knows it."""
+        """The card's UUID in NVML's form."""
         return f"GPU-{torch.cuda.get_device_properties(self.device).uuid}" if self.device.type == "cuda" else ""
 
     def _capability(self) -> requirements.Capability | None:
-        """The card's compute capability."""
+        """The card's compute capability; None without a card."""
         if self.emulates_float8:
             return FP8_CARD
-        found = self.device.type == "cuda" and torch.cuda.is_available()
-        return torch.cuda.get_device_capability(self.device) if found else None
+        has_card = self.device.type == "cuda" and torch.cuda.is_available()
+        return torch.cuda.get_device_capability(self.device) if has_card else None
 
-    def _parts(self, batch: Batch, reliefs: Collection[str]) -> Iterator[Batch]:
-        """What is computed at once. A comparison needs its examples whole, and together."""
+    def _parts(self, batch: Batch, savings: Collection[str]) -> Iterator[Batch]:
+        """The parts to compute one after another; preference losses need the whole batch at once."""
         if self.objective.method != "sft":
             yield batch
             return
         for row in self._rows(batch):
-            yield from memory_saving.pieces(row, reliefs)
+            yield from memory_saving.pieces(row, savings)
 
     def _rows(self, batch: Batch) -> Iterator[Batch]:
-        """The batch as it is, or one example at a time for models whose layers would leak between neighbours."""
+        """The whole batch, or one example at a time for models that cannot keep examples in a row apart."""
         if self.separable:
             yield batch
             return
@@ -370,7 +370,7 @@ class TorchRail:
         return nullcontext()
 
     def _reading(self, adapter: bool) -> AbstractContextManager[Any]:
-        """The model in evaluation mode, with or without its adapter, put back afterwards."""
+        """Inside, the model is in evaluation mode, with or without its adapter."""
         model = self._model()
         stack = ExitStack()
         stack.callback(model.train, model.training)
@@ -393,4 +393,4 @@ class CudaRail(TorchRail):
     """`--backend cuda`."""
 
     def __init__(self) -> None:
-        super().__init__(f"cuda:{launched().local_rank}")
+        super().__init__(f"cuda:{launch_env().local_rank}")

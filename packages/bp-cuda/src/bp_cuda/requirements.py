@@ -1,4 +1,4 @@
-"""What settings need and this machine may lack, told before anything is loaded."""
+"""Settings that this machine or its packages cannot run, found before anything is loaded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bp_core.recipe import Recipe
 Settings = TrainConfig | Recipe
 Capability = tuple[int, int]
 FLASH = "attention flash-attention-2"
-# Packages by import: their name, and how they are installed.
+# By import name: the package's name, and how to install it.
 _PACKAGES = {
     "bitsandbytes": ("bitsandbytes", 'pip install "bp-cuda[quant]"'),
     "torchao": ("torchao", 'pip install "bp-cuda[fp8]"'),
@@ -24,7 +24,7 @@ _PACKAGES = {
 
 
 def check(settings: Settings, device: str, capability: Capability | None = None) -> None:
-    """Raise BadValue with all that `device` (cpu or cuda) cannot do, or PackageMissing. `capability`: of its card."""
+    """Raise BadValue with everything that `device` (cpu or cuda; `capability` of its card) lacks, or PackageMissing."""
     if problems := list(_impossible(settings, device, capability)):
         raise BadValue("; ".join(problems) + ".")
     for setting, package, other in _packages(settings):
@@ -32,7 +32,7 @@ def check(settings: Settings, device: str, capability: Capability | None = None)
 
 
 def require(setting: str, package: str, other: str) -> None:
-    """Raise PackageMissing if what `setting` needs is not installed; `other` does without."""
+    """Raise PackageMissing if `setting` needs a `package` that is not installed; `other` is the way without."""
     if find_spec(package) is None:
         name, install = _PACKAGES[package]
         raise PackageMissing(f"{setting} needs {name}.", fix=f"Install it: {install}; or use {other}.")
@@ -51,15 +51,15 @@ def _impossible(settings: Settings, device: str, capability: Capability | None) 
 
 
 def _too_old(least: Capability, capability: Capability | None) -> str:
-    """What is needed, and what there is, where that is less."""
+    """The needed and the present compute capability in words; "" if it is enough."""
     if capability and capability >= least:
         return ""
-    found = "this one has {}.{}".format(*capability) if capability else "there is none"
-    return "a card of compute capability {}.{} or more".format(*least) + f", and {found}"
+    present = "this one has {}.{}".format(*capability) if capability else "there is none"
+    return "a card of compute capability {}.{} or more".format(*least) + f", and {present}"
 
 
 def _packages(settings: Settings) -> Iterator[tuple[str, str, str]]:
-    """What asks for which package, and what does without."""
+    """(setting, package that it needs, setting that works without) for what is set."""
     if settings.mode in QUANTIZED:
         yield f"mode {settings.mode}", "bitsandbytes", "--mode lora"
     if settings.fp8:

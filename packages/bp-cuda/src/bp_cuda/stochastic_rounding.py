@@ -1,7 +1,7 @@
-"""AdamW on bfloat16 weights: computed in float32, rounded up or down by chance.
+"""AdamW on bfloat16 weights: computed in float32, with stochastic rounding (arXiv:2010.06192).
 
-A bfloat16 has 8 bits: an update of less than 1/512 of a weight, which most are, would round to nothing every time.
-Rounded at random, in proportion to the distance, it arrives on average (stochastic rounding, arXiv:2010.06192).
+A bfloat16 has 8 significant bits: an update below 1/512 of a weight, as most are, would always be rounded away. Rounded
+up or down at random, in proportion to the distance, updates are right on average.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
-_LOW = 1 << 16  # the bits of a float32 that a bfloat16 lacks
-# Numbers that are computed at once, in 192 MiB of float32. 8-bit moments have a scale for each 256 of them.
+_LOW = 1 << 16  # the lower 16 bits of a float32, which bfloat16 lacks
+# Numbers updated at once, in 192 MiB of workspace; a multiple of 256, of which each has one scale in 8-bit moments.
 _PIECE = 1 << 24
 
 
 class Workspace:
-    """Room to update bfloat16 weights in float32, a piece of one at a time."""
+    """Buffers to update bfloat16 weights in float32, one piece of a weight at a time."""
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
         size, device = min(_PIECE, max(p.numel() for p in parameters)), parameters[0].device
@@ -27,7 +27,7 @@ class Workspace:
         self._noise = torch.empty(size, dtype=torch.int32, device=device)
 
     def pieces(self, parameter: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Where a piece lies, its value and its gradient. The value is written back, rounded, as the next is taken."""
+        """Slice, float32 value and gradient of each piece. A changed value is written back when the next is taken."""
         assert parameter.grad is not None
         values, gradients = parameter.view(-1), parameter.grad.reshape(-1)
         for begin in range(0, len(values), len(self._value)):
@@ -35,11 +35,11 @@ class Workspace:
             size = where.stop - begin
             value = self._value[:size].copy_(values[where])
             yield where, value, self._gradient[:size].copy_(gradients[where])
-            values[where].copy_(round_by_chance(value, self._noise[:size]))
+            values[where].copy_(round_stochastically(value, self._noise[:size]))
 
 
 class RoundingAdamW(torch.optim.AdamW):
-    """As torch's AdamW with float32 moments."""
+    """torch's AdamW with float32 moments and stochastic rounding."""
 
     _space: Workspace | None = None
 
@@ -63,8 +63,8 @@ class RoundingAdamW(torch.optim.AdamW):
         state["step"] += 1
 
 
-def round_by_chance(value: Tensor, noise: Tensor) -> Tensor:
-    """`value` (float32) with the 16 low bits gone, up or down by chance; in place. `noise` is int32 workspace."""
+def round_stochastically(value: Tensor, noise: Tensor) -> Tensor:
+    """Round `value` (float32) to bfloat16 precision, up or down at random, in place; `noise` is an int32 buffer."""
     bits = value.view(torch.int32)
     bits.add_(noise.random_(0, _LOW)).bitwise_and_(-_LOW)
     return value

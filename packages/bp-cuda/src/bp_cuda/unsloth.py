@@ -1,4 +1,4 @@
-"""A model that Unsloth loads, adapts and computes. Importing this imports unsloth, which changes transformers."""
+"""Models loaded and adapted by Unsloth. Importing this module imports unsloth, which patches transformers."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from .lean_peft import PeftModel
 # attends by PyTorch's own kernels.
 sys.modules.setdefault("xformers", None)  # type: ignore[arg-type]  # so that importing it fails, as if it were not there
 
-with redirect_stdout(sys.stderr), warnings.catch_warnings():  # it talks; standard output is for data
+with redirect_stdout(sys.stderr), warnings.catch_warnings():  # it prints, and stdout is for data
     warnings.filterwarnings("ignore", "WARNING: Unsloth should be imported before", UserWarning)  # for trl's trainers
     from unsloth import FastLanguageModel
 
 
 def load(folder: Path, recipe: Recipe, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
-    """The base model, frozen. Raises ModelUnusable."""
+    """Load the base model, frozen. Raises ModelUnusable."""
     try:
         with redirect_stdout(sys.stderr):
             model, _ = FastLanguageModel.from_pretrained(
@@ -36,7 +36,7 @@ def load(folder: Path, recipe: Recipe, dtype: torch.dtype, device: torch.device)
                 dtype=dtype,
                 load_in_4bit=recipe.mode == "qlora",
                 device_map={"": device},
-                use_exact_model_name=True,  # not what its makers quantised themselves
+                use_exact_model_name=True,  # not Unsloth's own quantised copy
                 trust_remote_code=False,
             )
     except (OSError, ValueError, KeyError, NotImplementedError) as error:

@@ -1,4 +1,4 @@
-"""A row as the model will see it: every token, its text, whether it is learned, and which turn it belongs to."""
+"""A row as the model sees it: every token, its text, whether it is trained, and its turn."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .tokenizer.chat_tokenizer import ChatTokenizer
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A turn and its tokens, what the template writes around it included. Turns that it writes as one are one part."""
+    """Token counts of a turn, with the template's text around it. Turns that the template joins are one part."""
 
     role: str
     tokens: int
@@ -29,8 +29,8 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """A row by tokens. The pieces joined are the rendered text, after a BOS that the tokenizer writes by itself."""
+class RowView:
+    """A row token by token. The joined pieces are the rendered text, after a BOS that the tokenizer adds."""
 
     where: str
     format: str
@@ -43,14 +43,14 @@ class Shown:
         return dataclasses.asdict(self)
 
     def stretches(self) -> Iterator[tuple[str, bool]]:
-        """The text in runs of tokens that are all trained, or all not."""
+        """The text in runs of tokens that are all trained or all not, each with that flag."""
         borders = [i for i in range(1, len(self.tokens)) if self.trained[i] != self.trained[i - 1]]
         for start, end in pairwise([0, *borders, len(self.tokens)]):
             yield "".join(self.pieces[start:end]), self.trained[start]
 
 
-def show(record: Record, tokenizer: ChatTokenizer, train_on: TrainOn = TrainConfig.train_on) -> Shown:
-    """The record's tokens and mask, the same that training uses. Raises TemplateUnusable, BadRow."""
+def show(record: Record, tokenizer: ChatTokenizer, train_on: TrainOn = TrainConfig.train_on) -> RowView:
+    """The tokens and loss mask of a record, as in training. Raises TemplateUnusable, BadRow."""
     layout = lay_out(record, tokenizer, train_on)
     encoding = tokenizer.encodings([layout.text])[0]
     masked = mark(layout, encoding, tokenizer)
@@ -60,13 +60,13 @@ def show(record: Record, tokenizer: ChatTokenizer, train_on: TrainOn = TrainConf
     pieces += [layout.text[start:end] for start, end in pairwise([0, *ends])]
     parts = _parts(_turns(record, layout.text, tokenizer), [*[0] * prefix, *ends], masked.trained)
     trained = [bool(flag) for flag in masked.trained]
-    return Shown(record.where, record.format, masked.tokens.tolist(), pieces, trained, parts)
+    return RowView(record.where, record.format, masked.tokens.tolist(), pieces, trained, parts)
 
 
 def _ends(offsets: Sequence[tuple[int, int]], length: int) -> list[int]:
-    """Where each token's piece ends, so that the pieces are the text without gap or overlap.
+    """The end of each token's piece, so that the pieces cover the text without gap or overlap.
 
-    Tokens that share a character give it to the first of them, and the others are empty.
+    A character that several tokens share goes to the first of them; the others are empty.
     """
     ends: list[int] = []
     for _, end in offsets:
@@ -75,7 +75,7 @@ def _ends(offsets: Sequence[tuple[int, int]], length: int) -> list[int]:
 
 
 def _turns(record: Record, text: str, tokenizer: ChatTokenizer) -> list[tuple[str, int]]:
-    """The turns and where they end in the text. One that does not stand there by itself is joined to the next."""
+    """Each turn's role and its end in the text. A turn that cannot be rendered alone is joined to the next."""
     if isinstance(record.content, str):
         return [("text", len(text))]
     turns: list[tuple[str, int]] = []
@@ -100,7 +100,7 @@ def _end(record: Record, count: int, text: str, tokenizer: ChatTokenizer) -> int
 
 
 def _parts(turns: Sequence[tuple[str, int]], ends: Sequence[int], trained: bytes) -> list[Part]:
-    """The tokens of each turn: those whose text ends in it."""
+    """Token counts of each turn; a token belongs to the turn in which its text ends."""
     borders = [0, *(bisect_right(ends, end) for _, end in turns)]
     return [
         Part(role, after - before, trained[before:after].count(1))

@@ -1,4 +1,4 @@
-"""Dividing a data file into rows to train on and rows held out, without one conversation on both sides."""
+"""Splitting a data file into training and held-out rows, with no conversation on both sides."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import numpy as np
 from bp_core.errors import BadValue
 
 from .formats.detect import convert
-from .formats.records import AnyRecord, said
+from .formats.records import AnyRecord, content_of
 from .reading.files import Row, read
 from .reading.hub import named
 from .reading.jsonl import line, new_lines, refuse_existing
@@ -27,7 +27,7 @@ _PACKED = {".gz", ".zst"}
 
 @dataclass(frozen=True)
 class Split:
-    """Two files and their rows. `repeated` counts rows that say what an earlier one said; they share its side."""
+    """The two files and their row counts. `repeated` counts duplicates, which are on the side of the first one."""
 
     train: Path
     held_out: Path
@@ -50,9 +50,9 @@ def split(
     """Write `<stem>.train.jsonl` and `<stem>.held-out.jsonl` beside the file or into `folder`; those of
     a data set of the hub into the current folder.
 
-    `held_out` is a share of the different conversations. Which they are depends on the seed and on what they say, not
-    on their place; rows keep their order and columns, and a line of JSON its bytes. `columns` is as in `read`. Raises
-    the errors of reading and converting, BadValue, OutputUnusable.
+    `held_out` is a share of the distinct conversations. The choice depends on the seed and their contents, not on their
+    position. Rows keep their order and columns, and lines of JSON their bytes. `columns` is as in `read`. Raises the
+    errors of reading and converting, BadValue, OutputUnusable.
     """
     if not 0 < held_out < 1:
         raise BadValue(f"held_out must be between 0 and 1, not {held_out}.", fix="0.05 holds out one row in twenty.")
@@ -79,13 +79,13 @@ def _targets(data: str | Path, folder: str | Path | None) -> tuple[Path, Path]:
 
 
 def _key(record: AnyRecord, seed: int) -> int:
-    """A number drawn for what the row says, whatever its format: the lowest are held out."""
-    content = json.dumps([seed, said(record)], sort_keys=True).encode()
+    """A pseudo-random number from the row's contents in any format; the lowest are held out."""
+    content = json.dumps([seed, content_of(record)], sort_keys=True).encode()
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest())
 
 
 def count_held_out(distinct: int, share: float) -> int:
-    """How many conversations to hold out. Raises BadValue if none would be left on a side."""
+    """The number of conversations to hold out. Raises BadValue if a side would be empty."""
     count = round(distinct * share)
     if 0 < count < distinct:
         return count
@@ -103,14 +103,14 @@ def _lines(rows: Iterable[Row]) -> Iterator[bytes]:
 
 
 class _Source:
-    """The files that rows come from, read along with them."""
+    """Reads the original lines of rows, alongside `read`."""
 
     def __init__(self) -> None:
         self._name = ""
         self._lines: Iterator[tuple[int, bytes]] = iter(())
 
     def line(self, row: Row) -> bytes | None:
-        """The line at the row's place, if that is the row as JSON."""
+        """The row's original line, if that is the row as JSON."""
         name, _, number = row.where.rpartition(":")
         if not number.isdecimal():
             return None

@@ -1,4 +1,4 @@
-"""What a user may set for an evaluation, for answers side by side, and for lm-evaluation-harness."""
+"""Settings of `eval`, of `compare`, and of lm-evaluation-harness."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _Format = Annotated[DType, "Number format of the weights. auto: bfloat16 where i
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """What a user may set for an evaluation."""
+    """Settings of an evaluation."""
 
     against: Annotated[
         str | None, "Another model on the same rows: base, or a run, folder or model name. Default: none."
@@ -59,7 +59,7 @@ class EvalConfig:
 
 @dataclass(frozen=True)
 class CompareConfig:
-    """What a user may set for answers side by side."""
+    """Settings of a side-by-side comparison of answers."""
 
     file: Annotated[str | None, "A .gguf file, whose answers are shown too. Default: none."] = None
     output: Annotated[str | None, "Write the page here, as .md and .html. Default: only to the screen."] = None
@@ -74,7 +74,7 @@ class CompareConfig:
 
 @dataclass(frozen=True)
 class HarnessConfig:
-    """What a user may set for tasks of lm-evaluation-harness."""
+    """Settings of tasks of lm-evaluation-harness."""
 
     samples: Annotated[int | None, "Use only the first so many rows of each task. Default: all.", Range(1)] = None
     shots: Annotated[int | None, "Solved examples before each question. Default: what the task says.", Range(0)] = None

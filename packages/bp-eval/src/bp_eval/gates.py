@@ -1,6 +1,6 @@
-"""Conditions on what an evaluation measures, as `--gate` writes them: loss<2.5,f1>=0.3,loss_change<0.
+"""Conditions on metrics, written as in `--gate`: loss<2.5,f1>=0.3,loss_change<0.
 
-Parsed before anything is measured, and judged afterwards: whether they hold, and how clearly.
+Parsed before anything is measured, and checked afterwards: whether they hold, and how clearly.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ OF_LOSS = ("loss", "perplexity")
 OF_PAIRS = ("accuracy",)
 OF_ANSWERS = ("exact_match", "f1", "contains", "regex")
 METRICS = OF_LOSS + OF_PAIRS + OF_ANSWERS
-CHANGE = "_change"  # after a metric: its difference to the model that is compared with
+CHANGE = "_change"  # suffix of a metric: its difference to the baseline model
 _SIGNS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
 _GATE = re.compile(rf"\s*(\w+)\s*({'|'.join(_SIGNS)})\s*(\S+)\s*")
 
 
 @dataclass(frozen=True)
 class Gate:
-    """What a number must satisfy. `change` means that the metric's difference is judged, not the metric."""
+    """A condition on a metric; with `change`, on its difference to the baseline."""
 
     metric: str
     change: bool
@@ -40,21 +40,27 @@ class Gate:
         return f"{self.metric}{CHANGE if self.change else ''}{self.sign}{self.limit:g}"
 
     def holds(self, value: float) -> bool:
-        """Never for what is not a number."""
+        """Whether `value` satisfies the condition; False for NaN."""
         return bool(_SIGNS[self.sign](value, self.limit))
 
 
 def gates_in(text: str) -> tuple[Gate, ...]:
-    """The conditions in a line, between commas. Raises BadValue that lists every one that is none."""
-    found = [_gate(part) for part in text.split(",")] if text.strip() else []
-    if problems := [gate for gate in found if isinstance(gate, str)]:
+    """The comma-separated conditions in `text`. Raises BadValue that lists every invalid one."""
+    if not text.strip():
+        return ()
+    gates: list[Gate] = []
+    problems: list[str] = []
+    for part in text.split(","):
+        gate = _gate(part)
+        problems.append(gate) if isinstance(gate, str) else gates.append(gate)
+    if problems:
         fix = "Write a metric, one of < <= > >=, and a number, such as 'loss<2.5,f1>=0.3', in quotes for the shell."
         raise BadValue("; ".join(problems) + ".", fix=fix)
-    return tuple(gate for gate in found if isinstance(gate, Gate))
+    return tuple(gates)
 
 
 def _gate(part: str) -> Gate | str:
-    """A condition, or what is wrong with it."""
+    """The condition, or what is wrong with it as text."""
     match = _GATE.fullmatch(part)
     if not match:
         return f"gate {part.strip()!r} is no condition"
@@ -74,42 +80,42 @@ def _gate(part: str) -> Gate | str:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A condition and the number it is about. The estimate decides; the interval says how clearly."""
+class GateResult:
+    """A condition and the measured interval. The estimate decides; the interval shows how clearly."""
 
     gate: Gate
-    found: Interval
+    measured: Interval
 
     @property
     def holds(self) -> bool:
-        return self.gate.holds(self.found.estimate)
+        return self.gate.holds(self.measured.estimate)
 
     @property
     def clear(self) -> bool:
-        """Whether both ends of the interval say the same."""
-        return self.gate.holds(self.found.low) == self.gate.holds(self.found.high) == self.holds
+        """Whether both ends of the interval give the same result."""
+        return self.gate.holds(self.measured.low) == self.gate.holds(self.measured.high) == self.holds
 
-    def says(self) -> str:
-        found, by = self.found, f"{abs(self.found.estimate - self.gate.limit):.4g}"
-        verdict = f"holds: it is {found.estimate:.4g}, with {by} to spare"
+    def message(self) -> str:
+        measured, by = self.measured, f"{abs(self.measured.estimate - self.gate.limit):.4g}"
+        verdict = f"holds: it is {measured.estimate:.4g}, with {by} to spare"
         if not self.holds:
-            verdict = f"does not hold: it is {found.estimate:.4g}, off by {by}"
-        between = f"the 95 % interval [{found.low:.4g}, {found.high:.4g}]"
+            verdict = f"does not hold: it is {measured.estimate:.4g}, off by {by}"
+        between = f"the 95 % interval [{measured.low:.4g}, {measured.high:.4g}]"
         if self.clear:
             return f"{self.gate} {verdict}; all of {between} agrees"
         return f"{self.gate} {verdict}; {between} crosses the limit, so other rows may say otherwise"
 
     def as_dict(self) -> dict[str, Any]:
-        return {"gate": str(self.gate), "holds": self.holds, "clear": self.clear} | self.found.as_dict()
+        return {"gate": str(self.gate), "holds": self.holds, "clear": self.clear} | self.measured.as_dict()
 
 
-def judge(gates: Sequence[Gate], measures: Mapping[str, Interval], change: Mapping[str, Interval]) -> list[Judged]:
-    """Each condition held against the metric it is on, or against its change."""
-    return [Judged(gate, (change if gate.change else measures)[gate.metric]) for gate in gates]
+def judge(gates: Sequence[Gate], measures: Mapping[str, Interval], change: Mapping[str, Interval]) -> list[GateResult]:
+    """Check each condition against its metric, or against the metric's change."""
+    return [GateResult(gate, (change if gate.change else measures)[gate.metric]) for gate in gates]
 
 
-def require(judged: Sequence[Judged]) -> None:
-    """Raise GateFailed that tells every condition that does not hold."""
-    failed = [gate.says() for gate in judged if not gate.holds]
+def require(judged: Sequence[GateResult]) -> None:
+    """Raise GateFailed with every condition that does not hold."""
+    failed = [gate.message() for gate in judged if not gate.holds]
     if failed:
         raise GateFailed("; ".join(failed) + ".")

@@ -1,7 +1,4 @@
-"""Our models as lm-evaluation-harness asks them, through its own `TemplateLM`: any rail will do, not PyTorch alone.
-
-With whoever runs the tasks, the only module that imports lm_eval.
-"""
+"""A rail as a model for lm-evaluation-harness, through its `TemplateLM`, so that it works with every backend."""
 
 from __future__ import annotations
 
@@ -20,15 +17,15 @@ from bp_core.errors import BadValue
 from bp_core.events import Notify, Progress
 from bp_core.rail import Rail
 
-_Pair = tuple[Any, list[int], list[int]]  # texts, tokens before, tokens to be predicted
+_Pair = tuple[Any, list[int], list[int]]  # texts, token ids of the context, token ids of the continuation
 
 
-class _Enough(Exception):
-    """The text has reached a place where the task says to stop."""
+class _StopReached(Exception):
+    """The generated text contains one of the task's stop strings."""
 
 
 class Tokenizer(Protocol):
-    """A vocabulary with its chat template; `prefix` are the ids that the tokenizer itself begins a text with."""
+    """What is used of a tokenizer; `prefix` are the ids that it writes before every text (BOS)."""
 
     bos_token: str | None
 
@@ -46,7 +43,7 @@ class Tokenizer(Protocol):
 
 
 class RailModel(TemplateLM):  # type: ignore[misc]
-    """An open rail. Tokens, windows and truncation are those of lm_eval's own model for transformers, HFLM."""
+    """An open rail. Tokenisation, windows and truncation follow HFLM, lm_eval's own model for transformers."""
 
     def __init__(self, rail: Rail, tokenizer: Tokenizer, end: int, max_length: int, notify: Notify) -> None:
         super().__init__()
@@ -77,14 +74,14 @@ class RailModel(TemplateLM):  # type: ignore[misc]
         return [*(self._tokenizer.prefix if begins else ()), *self._tokenizer.encode(string)]
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
-        found: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=True)
-        return found
+        likelihoods: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=True)
+        return likelihoods
 
     def _loglikelihood_tokens(self, requests: Sequence[_Pair], **_: Any) -> list[tuple[float, bool]]:
         found = []
-        for done, (_texts, before, wanted) in enumerate(requests):
+        for done, (_texts, context, continuation) in enumerate(requests):
             self._notify(Progress("lm-eval: likelihoods", done, len(requests)))
-            found.append(self._likelihood(before, wanted))
+            found.append(self._likelihood(context, continuation))
         return found
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = True) -> list[float]:
@@ -97,36 +94,38 @@ class RailModel(TemplateLM):  # type: ignore[misc]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:
         answers = []
-        for done, (context, wishes) in enumerate(request.args for request in requests):
+        for done, (context, options) in enumerate(request.args for request in requests):
             self._notify(Progress("lm-eval: answers", done, len(requests)))
-            answers.append(self._answer(context, normalize_gen_kwargs(wishes)))
+            answers.append(self._answer(context, normalize_gen_kwargs(options)))
         return answers
 
-    def _likelihood(self, before: list[int], wanted: list[int]) -> tuple[float, bool]:
-        """Nats of the wanted tokens after those before, and whether each is the likeliest."""
-        tokens = (before + wanted)[-(self._max_length + 1) :]
-        logits = np.asarray(self._rail.logits(tokens[:-1]), dtype=np.float64)[-len(wanted) :]
+    def _likelihood(self, context: list[int], continuation: list[int]) -> tuple[float, bool]:
+        """Log-probability (nats) of `continuation` after `context`, and whether greedy decoding yields it."""
+        tokens = (context + continuation)[-(self._max_length + 1) :]
+        logits = np.asarray(self._rail.logits(tokens[:-1]), dtype=np.float64)[-len(continuation) :]
         top = logits.max(axis=1)
-        picked = logits[np.arange(len(wanted)), wanted]
+        picked = logits[np.arange(len(continuation)), continuation]
         total = picked - top - np.log(np.exp(logits - top[:, None]).sum(axis=1))
-        return float(total.sum()), bool((logits.argmax(axis=1) == wanted).all())
+        return float(total.sum()), bool((logits.argmax(axis=1) == continuation).all())
 
-    def _answer(self, context: str, wishes: dict[str, Any]) -> str:
-        if wishes.get("do_sample"):
+    def _answer(self, context: str, options: dict[str, Any]) -> str:
+        if options.get("do_sample"):
             raise BadValue("the task wants answers drawn at random; they are greedy here.", fix="Choose another task.")
-        until, limit = [text for text in wishes.get("until", []) if text], wishes["max_gen_toks"]
+        until = [text for text in options.get("until", []) if text]
+        limit = options["max_gen_toks"]
         prompt = self.tok_encode(context)[-max(1, self._max_length - limit) :]
-        made: list[int] = []
+        generated: list[int] = []
 
         def tell(token: int) -> None:
-            made.append(token)
-            if any(text in self._text(made) for text in until):
-                raise _Enough
+            generated.append(token)
+            if any(text in self._text(generated) for text in until):
+                raise _StopReached
 
-        with suppress(_Enough):
+        with suppress(_StopReached):
             self._rail.generate(prompt, limit=limit, stop=(self._end,), on_token=tell)
-        ends = [place for text in until if (place := self._text(made).find(text)) >= 0]
-        return self._text(made)[: min(ends, default=None)]
+        answer = self._text(generated)
+        ends = [answer.find(text) for text in until if text in answer]
+        return answer[: min(ends, default=None)]
 
-    def _text(self, made: Sequence[int]) -> str:
-        return self._tokenizer.decode([token for token in made if token != self._end])
+    def _text(self, generated: Sequence[int]) -> str:
+        return self._tokenizer.decode([token for token in generated if token != self._end])

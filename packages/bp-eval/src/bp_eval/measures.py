@@ -1,4 +1,4 @@
-"""A model on rows: token loss, preferences and answers, and how sure the numbers are."""
+"""The result of an evaluation: loss, preference accuracy and answers, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import numpy as np
 
 from bp_core.events import Notify, Progress
 from bp_core.examples import Batch, Example
-from bp_core.rail import Measured, Rail
+from bp_core.rail import EvalSums, Rail
 
 from . import metrics
 from .bootstrap import Interval, Ratio
-from .gates import Judged
+from .gates import GateResult
 from .questions import Question
 
-FEW = 20  # rows; an interval from fewer is too narrow
+FEW = 20  # rows; a bootstrap interval from fewer is too narrow
 Measures = Mapping[str, Interval]
 
 
 @dataclass(frozen=True)
-class Compared:
-    """The other model on the same rows; `change` is the first one's measures less its own, rows drawn together."""
+class Baseline:
+    """The other model on the same rows. `change`: the evaluated model's measures minus its own (paired bootstrap)."""
 
     name: str
     measures: Measures
@@ -33,9 +33,9 @@ class Compared:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured on `rows` rows, `truncated` of them cut, with `tokens` trained tokens.
+    """An evaluation on `rows` rows, `truncated` of them cut, with `tokens` trained tokens.
 
-    `answers` are the model's to `questions`. `gates` are judged in the order in which they were set.
+    `answers` are the model's, one for each of `questions`. `gates` are in the order in which they were set.
     """
 
     target: str
@@ -46,8 +46,8 @@ class Evaluation:
     measures: Measures
     questions: Sequence[Question]
     answers: Sequence[str]
-    against: Compared | None
-    gates: Sequence[Judged]
+    against: Baseline | None
+    gates: Sequence[GateResult]
 
     def as_dict(self) -> dict[str, Any]:
         plain = {name: getattr(self, name) for name in ("target", "source", "rows", "tokens", "truncated")}
@@ -68,24 +68,23 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What one model made of the rows: what each metric is the ratio of, and its answers."""
+class ModelResults:
+    """One model's results on the rows: metrics, not yet resampled, and its answers."""
 
     ratios: Mapping[str, Ratio]
     answers: Sequence[str]
 
 
-def losses(rail: Rail, rows: Sequence[Example], stage: str, notify: Notify) -> list[Measured]:
-    """Nats and trained tokens of each row, each computed alone."""
-    found = []
+def losses(rail: Rail, rows: Sequence[Example], stage: str, notify: Notify) -> list[EvalSums]:
+    """Summed loss (nats) and number of trained tokens of each row, each computed alone."""
+    sums = []
     for done, example in enumerate(rows):
         notify(Progress(stage, done, len(rows)))
-        found.append(rail.evaluate(_alone(example)))
-    return found
+        sums.append(rail.evaluate(_batch_of_one(example)))
+    return sums
 
 
-def _alone(example: Example) -> Batch:
-    """A batch of one example."""
+def _batch_of_one(example: Example) -> Batch:
     return Batch(
         tokens=np.asarray(example.tokens, dtype=np.int32),
         trained=np.frombuffer(bytes(example.trained), dtype=np.bool_),
@@ -94,15 +93,16 @@ def _alone(example: Example) -> Batch:
     )
 
 
-def of_loss(losses: Sequence[Measured]) -> dict[str, Ratio]:
-    nats, tokens = [found.loss for found in losses], [found.over for found in losses]
+def of_loss(losses: Sequence[EvalSums]) -> dict[str, Ratio]:
+    nats = [sums.loss for sums in losses]
+    tokens = [sums.over for sums in losses]
     return {"loss": Ratio(nats, tokens), "perplexity": Ratio(nats, tokens, lambda loss: np.exp(np.minimum(loss, 700)))}
 
 
-def of_pairs(chosen: Sequence[Measured], rejected: Sequence[Measured]) -> dict[str, Ratio]:
-    """How often the chosen answer is the likelier one, by the mean log-probability per token as ORPO and SimPO see it.
+def of_pairs(chosen: Sequence[EvalSums], rejected: Sequence[EvalSums]) -> dict[str, Ratio]:
+    """The share of pairs whose chosen answer has the higher mean log-probability per token, as in ORPO and SimPO.
 
-    Equal is not right, as in TRL's `rewards/accuracies`.
+    A tie counts as wrong, as in TRL's `rewards/accuracies`.
     """
     if not rejected:
         return {}
@@ -113,11 +113,10 @@ def of_pairs(chosen: Sequence[Measured], rejected: Sequence[Measured]) -> dict[s
 def of_answers(answers: Sequence[str], questions: Sequence[Question], pattern: str | None) -> dict[str, Ratio]:
     if not questions:
         return {}
-    pairs = list(zip(answers, (question.expected for question in questions), strict=True))
-    scores = {
-        name: [score(answer, expected) for answer, expected in pairs]
-        for name, score in (("exact_match", metrics.exact_match), ("f1", metrics.f1), ("contains", metrics.contains))
-    }
+    expected = [question.expected for question in questions]
+    scores = {}
+    for score in (metrics.exact_match, metrics.f1, metrics.contains):
+        scores[score.__name__] = [score(*pair) for pair in zip(answers, expected, strict=True)]
     if pattern is not None:
         scores["regex"] = [metrics.regex(answer, pattern) for answer in answers]
     return {name: Ratio(values, [1.0] * len(values)) for name, values in scores.items()}

@@ -1,8 +1,8 @@
-"""How much an answer is like the one in the data, from 0 to 1.
+"""Similarity of an answer to the expected one, from 0 to 1.
 
-Exact match and F1 are those of SQuAD (Rajpurkar et al. 2016, arXiv:1606.05250, section 6.1, and its evaluate-v1.1.py;
-of two texts without words, evaluate-v2.0.py): words between white space, without case, ASCII punctuation and English
-articles. In languages that write no spaces a sentence is one word.
+Exact match and F1 are those of SQuAD (Rajpurkar et al. 2016, arXiv:1606.05250, section 6.1, evaluate-v1.1.py; for texts
+without words evaluate-v2.0.py): words are split at white space, without case, ASCII punctuation and English articles.
+In languages without spaces a sentence is one word.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def exact_match(answer: str, expected: str) -> float:
 
 
 def f1(answer: str, expected: str) -> float:
-    """Harmonic mean of the share of the answer's words that are expected, and of expected words that are there."""
+    """Harmonic mean of precision (answer words that are expected) and recall (expected words that are there)."""
     mine, theirs = words(answer), words(expected)
     if not mine or not theirs:
         return float(mine == theirs)
@@ -35,7 +35,7 @@ def f1(answer: str, expected: str) -> float:
 
 
 def contains(answer: str, expected: str) -> float:
-    """Whether the expected words stand in the answer, one after another."""
+    """Whether the answer contains the expected words, one after another."""
     mine, theirs = words(answer), words(expected)
     if not theirs:
         return float(not mine)

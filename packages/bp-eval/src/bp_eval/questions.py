@@ -1,4 +1,4 @@
-"""Questions with the answers that the data has to them, and asking a model."""
+"""Questions with their expected answers, and asking a model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bp_core.rail import Rail
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt as tokens and text; what the data answers, and how many tokens that is, 0 where there is no data."""
+    """A prompt as token ids and text; the expected answer and its length in tokens, 0 if the data has none."""
 
     tokens: Sequence[int]
     text: str
@@ -20,32 +20,32 @@ class Question:
     length: int = 0
 
 
-Answering = Callable[[Question], str]
+Answerer = Callable[[Question], str]
 Decode = Callable[[Sequence[int]], str]  # token ids to text
 
 
 def last_answer(example: Example) -> tuple[int, int]:
-    """Where the last stretch of trained tokens begins and ends; a text that is learned whole begins at 1."""
+    """Start and end of the last run of trained tokens; in raw text, where all are trained, it starts at 1."""
     trained = bytes(example.trained)
     end = trained.rindex(1) + 1
     return trained.rfind(0, 0, end) + 1, end
 
 
-def spoken(tokens: Sequence[int], decode: Decode, stop: Sequence[int]) -> str:
-    """An answer as text, without the tokens that end it."""
+def answer_text(tokens: Sequence[int], decode: Decode, stop: Sequence[int]) -> str:
+    """An answer's tokens as text, without the stop tokens."""
     return decode([token for token in tokens if token not in stop]).strip()
 
 
-def answering(rail: Rail, decode: Decode, stop: Sequence[int], limit: int) -> Answering:
-    """The open rail's greedy answers, of at most `limit` tokens, to the first of `stop`."""
+def answering(rail: Rail, decode: Decode, stop: Sequence[int], limit: int) -> Answerer:
+    """A function that returns the rail's greedy answer, of at most `limit` tokens or up to one of `stop`."""
 
     def answer(question: Question) -> str:
-        return spoken(rail.generate(question.tokens, limit=limit, stop=stop), decode, stop)
+        return answer_text(rail.generate(question.tokens, limit=limit, stop=stop), decode, stop)
 
     return answer
 
 
-def ask(answer: Answering, questions: Sequence[Question], stage: str, notify: Notify) -> list[str]:
+def ask(answer: Answerer, questions: Sequence[Question], stage: str, notify: Notify) -> list[str]:
     """The answers to all questions."""
     answers = []
     for done, question in enumerate(questions):

@@ -7,17 +7,17 @@ from importlib.util import find_spec
 
 from bp_core.rail import Rail
 
-from .unavailable import Absent
+from .unavailable import UnavailableRail
 
 _NEEDED = ("mlx", "mlx_lm")
 
 
 def make() -> Rail:
-    """`--backend mlx`: a new rail, or where MLX is not installed or cannot start one that only says so."""
+    """The rail for `--backend mlx`; an UnavailableRail where MLX is not installed or cannot start."""
     if missing := [name for name in _NEEDED if find_spec(name) is None]:
-        return Absent(f"{' and '.join(missing)} not installed")
+        return UnavailableRail(f"{' and '.join(missing)} not installed")
     try:
-        found: Rail = import_module(".rail", __name__).MlxRail()
-    except (ImportError, ValueError) as error:  # a macOS too old for its libraries; a limit on files that mlx-lm raises
-        return Absent(f"MLX does not start: {error}")
-    return found
+        rail: Rail = import_module(".rail", __name__).MlxRail()
+    except (ImportError, ValueError) as error:  # macOS too old; mlx-lm cannot raise the file limit
+        return UnavailableRail(f"MLX does not start: {error}")
+    return rail

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from bp_core.errors import OutOfMemory
 
-# MLX raises a plain RuntimeError for these: its allocators' words, and Metal's own for a command that did not fit.
+# MLX raises a plain RuntimeError for these: messages of its allocators, and Metal's for a command that did not fit.
 _MEMORY_WORDS = (
     "[malloc",
     "[metal::malloc]",
@@ -21,7 +21,7 @@ _MEMORY_WORDS = (
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Raise OutOfMemory for every way in which MLX says that memory ran out, with the failed call's arrays let go."""
+    """Raise OutOfMemory for every way in which MLX runs out of memory, and free the arrays of the failed call."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:

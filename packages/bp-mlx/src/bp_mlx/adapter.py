@@ -1,4 +1,4 @@
-"""LoRA adapters on a base model: made, read, switched off, written in PEFT's layout."""
+"""LoRA adapters on a base model: created, read, switched off, written in PEFT's layout."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def read(model: nn.Module, folder: Path) -> AdapterConfig:
     """Put the adapter of a PEFT folder on the model, in float32. Raises AdapterUnusable."""
     settings = AdapterConfig.read(folder, ("use_dora",))
     try:
-        found = load_file(folder / WEIGHTS)
+        weights = load_file(folder / WEIGHTS)
         known = {_tail(name): (name, layer) for name, layer in _linear(model).items()}
-        for module in sorted({_module(key) for key in found}):
+        for module in sorted({_module(key) for key in weights}):
             name, layer = known[_tail(module)]
-            parts = {part: found.get(f"{module}.{key}") for part, key in _PARTS.items()}
+            parts = {part: weights.get(f"{module}.{key}") for part, key in _PARTS.items()}
             _put(model, name, _read_layer(layer, settings, parts))
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise AdapterUnusable(f"it does not fit this model ({error}).", where=str(folder)) from error
@@ -60,7 +60,7 @@ def layers(model: nn.Module) -> dict[str, LoraLinear]:
 
 @contextmanager
 def switched_off(model: nn.Module) -> Iterator[None]:
-    """The base alone."""
+    """Compute with the base alone."""
     adapted = layers(model).values()
     try:
         for layer in adapted:
@@ -105,10 +105,10 @@ def _read_layer(layer: nn.Module, settings: AdapterConfig, parts: Mapping[str, n
         raise ValueError(f"a layer of {rows} × {columns} has no pair of rank {settings.rank}")
     if settings.dora != (lengths is not None):
         raise ValueError("the lengths of DoRA are missing, or too many")
-    made = LoraLinear(layer, mx.array(a.astype(np.float32)), mx.array(b.astype(np.float32)), settings)
+    adapted = LoraLinear(layer, mx.array(a.astype(np.float32)), mx.array(b.astype(np.float32)), settings)
     if lengths is not None:
-        made.lora_magnitude_vector = mx.array(lengths.astype(np.float32))
-    return made
+        adapted.lora_magnitude_vector = mx.array(lengths.astype(np.float32))
+    return adapted
 
 
 def _linear(model: nn.Module) -> Layers:
@@ -117,7 +117,7 @@ def _linear(model: nn.Module) -> Layers:
 
 
 def _wanted(name: str, targets: str) -> bool:
-    """As PEFT chooses layers: by the end of their names."""
+    """Whether PEFT would choose this layer: by the end of its name."""
     if targets == ALL_LINEAR:
         return name.rpartition(".")[2] not in _HEADS
     return any(f".{name}".endswith(f".{target.strip()}") for target in targets.split(","))
@@ -128,7 +128,7 @@ def _put(model: nn.Module, name: str, layer: LoraLinear) -> None:
 
 
 def _module(key: str) -> str:
-    """The layer that a tensor of an adapter belongs to."""
+    """The layer to which an adapter's tensor belongs."""
     for ending in _PARTS.values():
         if key.endswith(f".{ending}"):
             return key.removesuffix(f".{ending}")
@@ -136,11 +136,11 @@ def _module(key: str) -> str:
 
 
 def _tail(name: str) -> str:
-    """A layer's name from its place among the layers on: what comes before differs between frameworks."""
+    """A layer's name from "layers." on; what comes before differs between frameworks."""
     place = name.find("layers.")
     return name[place:] if place >= 0 else name.removeprefix(PREFIX)
 
 
 def _in_peft(name: str) -> str:
-    """What transformers calls a layer of mlx-lm's model."""
+    """The name in transformers of a layer of mlx-lm's model."""
     return name.replace("language_model.model.", "model.", 1)

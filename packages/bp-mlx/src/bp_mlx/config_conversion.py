@@ -1,4 +1,4 @@
-"""A model's config.json, said as mlx-lm reads it, and up to which length mlx-lm computes that model exactly."""
+"""A model's config.json in the form that mlx-lm reads, and the row length up to which mlx-lm computes it exactly."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from typing import Any
 
 Config = Mapping[str, Any]
 
-_TEXT_OF = {"qwen3_5_text": "qwen3_5"}  # text models that mlx-lm has as a part of a larger one only
+_TEXT_OF = {"qwen3_5_text": "qwen3_5"}  # text models that mlx-lm has only as part of a larger one
 _LONG = ("longrope", "su")
-# These compute sliding windows; elsewhere mlx-lm lets every token see all before it.
+# Models for which mlx-lm implements sliding windows; in others every token attends to all before it.
 _WINDOWED = ("gemma3", "gemma3_text", "llama", "smollm3", "qwen3_5", "qwen3_5_text")
 
 
 def for_mlx(config: Config) -> dict[str, Any]:
-    """What must replace settings of `config`: transformers 5 writes rotary settings where mlx-lm does not look."""
+    """The settings of `config` to replace: transformers 5 writes rotary settings where mlx-lm does not read them."""
     if whole := _TEXT_OF.get(str(config.get("model_type"))):
         return {"model_type": whole, "text_config": {**config, **_rotary(config)}}
     changed = _rotary(config) | _pattern(config)
     if text := config.get("text_config"):
         changed["text_config"] = {**text, **for_mlx(text)}
-        if "vocab_size" in text:  # of which mlx-lm takes the outer one, or a default
+        if "vocab_size" in text:  # mlx-lm reads the outer one, or a default
             changed["vocab_size"] = text["vocab_size"]
     return changed
 
 
 def longest(config: Config) -> int | None:
-    """The most tokens of a row for which mlx-lm's model is the one that was trained; None for all that it can take."""
+    """The longest row, in tokens, that mlx-lm computes exactly; None if there is no limit."""
     text = config.get("text_config") or config
     limits = []
     if (scaling := _scaling(text)) and _kind(scaling) in _LONG:
@@ -47,7 +47,7 @@ def _rotary(config: Config) -> dict[str, Any]:
         if name in written:
             changed[name] = written[name]
     scaling = _scaling(config)
-    if scaling and _kind(scaling) in _LONG:  # mlx-lm uses the long factors always; below the original context, wrongly
+    if scaling and _kind(scaling) in _LONG:  # mlx-lm wrongly uses the long factors for short rows too
         changed["original_max_position_embeddings"] = _original(config, scaling)
         changed["rope_scaling"] = {**scaling, "type": "longrope", "long_factor": scaling["short_factor"]}
     elif written:
@@ -56,7 +56,7 @@ def _rotary(config: Config) -> dict[str, Any]:
 
 
 def _scaling(config: Config) -> Config | None:
-    """How positions are stretched, wherever that stands; None if they are not."""
+    """The RoPE scaling settings, under any of their keys; None without scaling."""
     written: Config = config.get("rope_parameters") or config.get("rope_scaling") or {}
     written = written.get("full_attention") or written
     return written if _kind(written) not in ("default", "mrope") else None
@@ -72,7 +72,7 @@ def _original(config: Config, scaling: Config) -> int:
 
 
 def _pattern(config: Config) -> dict[str, Any]:
-    """Gemma 3 by mlx-lm counts from one layer that sees everything to the next."""
+    """For Gemma 3: every how many layers one has full attention, which is how mlx-lm describes it."""
     kinds = config.get("layer_types") or []
     if not str(config.get("model_type")).startswith("gemma3") or "full_attention" not in kinds:
         return {}

@@ -1,4 +1,4 @@
-"""The machine that MLX computes on."""
+"""The device that MLX computes on."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _TOKENS, _WIDTH = 32, 512  # of the product that is timed
 
 
 def on_metal() -> bool:
-    """Whether there is a GPU of Apple; elsewhere MLX computes on the processor."""
+    """Whether MLX computes on an Apple GPU."""
     return bool(mx.metal.is_available())
 
 
 def on_gpu() -> bool:
-    """Whether MLX computes on a graphics card, of whatever kind."""
+    """Whether MLX computes on a GPU of any kind."""
     return bool(mx.default_device() == mx.Device(mx.gpu))
 
 
 def name() -> str:
-    """What computes, for a person."""
+    """The device's name, for the user."""
     if on_gpu():
         return str(mx.device_info()["device_name"])
     return f"the CPU build of MLX on {platform.machine()}"
@@ -48,18 +48,18 @@ def _seconds(dtype: mx.Dtype) -> float:
 
 
 def working_set() -> int:
-    """Bytes that Metal recommends to use at most; 0 on a processor, where nobody says."""
+    """The most bytes that Metal recommends to use; 0 on other devices."""
     return int(mx.device_info()["max_recommended_working_set_size"]) if on_metal() else 0
 
 
 def keep_within(limit: int) -> None:
-    """Let Metal refuse what is too much, before it ends the process for it; and keep the weights where they are."""
+    """Let Metal fail allocations beyond `limit` bytes instead of killing the process, and keep weights wired."""
     if on_metal():
         mx.set_memory_limit(limit)
         mx.set_wired_limit(limit)
 
 
 def memory(limit: int, peak: int) -> Memory:
-    """What MLX's arrays take now and took at most, `peak` having been counted before."""
+    """Bytes of MLX's arrays, now and at most; `peak` is the highest before MLX's counter was last reset."""
     total = limit or psutil.virtual_memory().total
     return Memory(mx.get_active_memory(), max(peak, mx.get_peak_memory()), total)

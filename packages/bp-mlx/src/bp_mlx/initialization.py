@@ -1,4 +1,4 @@
-"""How an adapter starts: pairs A [rank, in], B [out, rank] made from chance."""
+"""Initial adapters: pairs A [rank, in] and B [out, rank], float32, from random numbers."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ Pair = tuple[mx.array, mx.array]
 
 
 def default(rows: int, columns: int, rank: int) -> Pair:
-    """B is nothing, so that the adapter starts as if it were not there; A as PEFT has it."""
+    """B is zero, so that the adapter has no effect at the start; A is random as in PEFT."""
     bound = columns**-0.5
     return mx.random.uniform(-bound, bound, (rank, columns)), mx.zeros((rows, rank))
 
 
 def orthogonal(rows: int, columns: int, rank: int) -> Pair:
-    """B @ A is nothing although neither is: they use orthogonal directions of the rank. As in PEFT; on the host."""
+    """B A is zero although neither factor is: they use orthogonal directions of the rank. As in PEFT; on the CPU."""
     basis, _ = mx.linalg.qr(mx.random.normal((rank, rank)), stream=mx.cpu)
     a = (mx.random.normal((columns, rank // 2)) @ basis[0::2]).T / 10
     b = mx.random.normal((rows, rank // 2)) @ basis[1::2] / 10

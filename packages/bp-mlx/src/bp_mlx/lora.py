@@ -9,9 +9,9 @@ from bp_core.adapter_config import AdapterConfig
 
 
 class LoraLinear(nn.Module):
-    """W x + scale × B A x, in the base's number format. A is [rank, in] and B [out, rank], float32, as PEFT has them.
+    """W x + scale × B A x, in the base's number format. A is [rank, in] and B [out, rank], float32, as in PEFT.
 
-    What is dropped is decided by a key that is held, so that a layer computed twice drops the same.
+    Dropout uses a stored random key, so that a layer computed twice (activation checkpointing) drops the same.
     """
 
     def __init__(self, base: nn.Module, a: mx.array, b: mx.array, settings: AdapterConfig) -> None:
@@ -42,11 +42,11 @@ class LoraLinear(nn.Module):
         self._on = on
 
     def chance(self) -> mx.array:
-        """The key that decides what is dropped."""
+        """The random key of dropout."""
         return self._chance
 
     def draw(self, key: mx.array | None = None) -> None:
-        """Let chance decide anew what is dropped, or again as `key` had it."""
+        """Set the random key of dropout, to `key` or to a new one."""
         if key is not None:
             self._chance = key
         elif self._dropout and self.training:
@@ -59,7 +59,7 @@ class LoraLinear(nn.Module):
         return x * keep.astype(x.dtype) / (1 - self._dropout)
 
     def _lengths(self) -> mx.array:
-        """The length of each row of the adapted weight, float32 [out]."""
+        """The L2 norm of each row of the adapted weight, float32 [out]."""
         return mx.linalg.norm(_weight(self.base).astype(mx.float32) + self._scale * self.lora_B @ self.lora_A, axis=1)
 
 

@@ -1,4 +1,4 @@
-"""Ways to need less memory at the cost of time, once one example at a time is still too much."""
+"""Ways to use less memory at the cost of time, for when one example at a time is still too much."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from bp_core.examples import Batch
 from .lora import LoraLinear
 
 RECOMPUTE = "activation checkpointing"
-PIECES = "a quarter of the targets at a time"
+PIECES = "a quarter of the trained tokens at a time"
 
 
 def ways(layers: list[nn.Module], *, of_tokens: bool) -> list[str]:
-    """What this model can do, cheapest first. `of_tokens`: the loss is a sum over tokens."""
+    """The ways that this model supports, cheapest first. `of_tokens`: the loss is a sum over tokens."""
     able = {RECOMPUTE: bool(layers), PIECES: of_tokens}
     return [way for way, can in able.items() if can]
 
 
 def recompute_layers(layers: list[nn.Module]) -> None:
-    """Let each layer's inner activations be computed again in the backward pass."""
+    """Activation checkpointing: compute each layer's inner activations again in the backward pass."""
     for layer in layers:
         kind = type(layer)
         layer.__class__ = type(kind.__name__, (kind,), {"__call__": _recomputed(kind.__call__)})
 
 
 def pieces(batch: Batch, ways: Collection[str]) -> Iterator[Batch]:
-    """The batch, or several with the same tokens and each a share of the targets: logits exist only for those."""
+    """The batch, or with PIECES four with the same tokens and each a quarter of the trained ones: fewer logits each."""
     if PIECES not in ways:
         yield batch
         return

@@ -1,4 +1,4 @@
-"""A base model from its folder."""
+"""Loading and writing a base model, and its logits at chosen positions."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ Arrays = dict[str, mx.array]
 
 @dataclass(frozen=True)
 class Base:
-    """A model, its layers, and the most tokens a row may have (None: any). `picks` can skip places before the head."""
+    """A model, its layers, and the longest row in tokens (None: any). `selector` picks positions before the head."""
 
     model: nn.Module
     layers: list[nn.Module]
     longest: int | None
-    picks: nn.Module | None
+    selector: nn.Module | None
 
 
 def load_base(folder: Path, dtype: mx.Dtype, mode: Mode) -> Base:
@@ -52,46 +52,46 @@ def load_base(folder: Path, dtype: mx.Dtype, mode: Mode) -> Base:
     mx.eval(model.parameters())
     model.freeze()
     if body:
-        body.__class__ = type(type(body).__name__, (_Picking, type(body)), {})
+        body.__class__ = type(type(body).__name__, (_PositionSelector, type(body)), {})
     return Base(model.eval(), layers, config_conversion.longest(config), body)
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where in a grid of tokens logits are wanted: int32 [places] each."""
+class Positions:
+    """Positions in a grid of tokens, for which logits are computed: int32 [positions] each."""
 
     rows: mx.array
     columns: mx.array
 
     def of(self, values: mx.array) -> mx.array:
-        """`values` [rows, columns, n] there: [places, n]."""
+        """`values` [rows, columns, n] at the positions: [positions, n]."""
         return values[self.rows, self.columns]
 
 
-class _Picking:
-    """A model's body that hands on only the places that are wanted, so that the head computes no others."""
+class _PositionSelector:
+    """A model's body that returns only the wanted positions, so that the head computes no others."""
 
-    _wanted: Places | None = None
+    _wanted: Positions | None = None
 
     def __call__(self, *args: Any, **options: Any) -> mx.array:
         hidden: mx.array = super().__call__(*args, **options)  # type: ignore[misc]
         return hidden if self._wanted is None else self._wanted.of(hidden)[None]
 
 
-def logits(base: Base, tokens: mx.array, places: Places, cache: Any = None) -> mx.array:
-    """The logits at some places of `tokens` [rows, columns]: [places, vocabulary]. Raises BadValue for long rows."""
+def logits(base: Base, tokens: mx.array, places: Positions, cache: Any = None) -> mx.array:
+    """Logits [positions, vocabulary] at positions of `tokens` [rows, columns]. Raises BadValue for long rows."""
     check_length(base, tokens.shape[1])
-    if base.picks is None:
+    if base.selector is None:
         return places.of(base.model(tokens, cache=cache))
-    base.picks._wanted = places
+    base.selector._wanted = places
     try:
         return base.model(tokens, cache=cache)[0]
     finally:
-        base.picks._wanted = None
+        base.selector._wanted = None
 
 
 def check_length(base: Base, length: int) -> None:
-    """Raise BadValue for rows that this model is not computed exactly for."""
+    """Raise BadValue for rows longer than mlx-lm computes exactly."""
     if base.longest and length > base.longest:
         raise BadValue(
             f"rows of {length} tokens: mlx-lm computes this model as it was trained only up to {base.longest}.",
@@ -100,7 +100,7 @@ def check_length(base: Base, length: int) -> None:
 
 
 def write(base: Base, folder: Path, source: Path) -> None:
-    """Write a whole model in Hugging Face's layout, in the number format that it was trained in. `source`: its base."""
+    """Write a model in Hugging Face's layout, in the number format of training; `source` is its base's folder."""
     weights = dict(tree_flatten(base.model.parameters()))
     mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "pt"})
     for name in ("config.json", "generation_config.json"):
@@ -130,21 +130,21 @@ def format_of(base: Base) -> str:
 
 
 def number_format(wanted: DType) -> mx.Dtype:
-    """What weights are kept and products computed in: bfloat16 on Apple's GPUs, float32 on a processor."""
+    """The number format of weights and matrix products; for auto bfloat16 on Apple GPUs, float32 elsewhere."""
     if wanted != "auto":
         return _FORMATS[wanted]
     return mx.bfloat16 if device.on_metal() else mx.float32
 
 
 def _classes(config: dict[str, Any]) -> tuple[type[nn.Module], type]:
-    """mlx-lm's classes for a model, but norms, which it may add 1 to as it reads them, come in float32."""
+    """mlx-lm's classes for a model, with norms read as float32, because mlx-lm may add 1 to them."""
     kind, settings = _get_classes(config)
 
     class Exact(kind):  # type: ignore[misc, valid-type]
         def sanitize(self, weights: Arrays) -> Arrays:
             small = {name: value.astype(mx.float32) for name, value in weights.items() if _is_norm(value)}
-            found: Arrays = kind.sanitize(self, weights | small) if hasattr(kind, "sanitize") else weights
-            return found
+            result: Arrays = kind.sanitize(self, weights | small) if hasattr(kind, "sanitize") else weights
+            return result
 
     Exact.__name__ = kind.__name__
     return Exact, settings
@@ -155,15 +155,16 @@ def _is_norm(value: mx.array) -> bool:
 
 
 def _in_format(model: nn.Module, dtype: mx.Dtype) -> None:
-    """Cast what is not kept in full precision by design, such as the decay of linear attention."""
+    """Cast the weights, but for those that mlx-lm keeps in full precision, such as the decay of linear attention."""
     castable = getattr(model, "cast_predicate", lambda name: True)
-    floats = [
-        (n, v) for n, v in tree_flatten(model.parameters()) if mx.issubdtype(v.dtype, mx.floating) and castable(n)
-    ]
-    model.load_weights([(name, value.astype(dtype)) for name, value in floats], strict=False)
+    weights = []
+    for name, value in tree_flatten(model.parameters()):
+        if mx.issubdtype(value.dtype, mx.floating) and castable(name):
+            weights.append((name, value.astype(dtype)))
+    model.load_weights(weights, strict=False)
 
 
 def _body(model: nn.Module) -> nn.Module | None:
-    """The part that ends before the head."""
+    """The part of the model before the head; None if it is not separate."""
     found = (module for _, module in model.named_modules() if "embed_tokens" in module and "layers" in module)
     return next((module for module in found if module is not model), None)

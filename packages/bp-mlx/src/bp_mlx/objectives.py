@@ -11,11 +11,11 @@ from bp_core.objectives import Functions
 
 from . import device
 
-_PART = 256  # numbers that are added up at once
+_PART = 256  # numbers summed at once
 
 
 def cross_entropy(logits: mx.array, targets: mx.array) -> mx.array:
-    """−log p of each target, float32 [targets]. logits: [targets, vocabulary]."""
+    """−log p of each target token, float32 [targets]. logits [targets, vocabulary], targets int32 [targets]."""
     logits = logits.astype(mx.float32)
     if device.on_gpu():
         return nn.losses.cross_entropy(logits, targets, reduction="none")
@@ -23,14 +23,14 @@ def cross_entropy(logits: mx.array, targets: mx.array) -> mx.array:
 
 
 def _log_sum(logits: mx.array) -> mx.array:
-    """log Σ exp of each row, in two steps: MLX's CPU build adds numbers one by one, which loses the fifth digit."""
+    """log Σ exp of each row [rows]; in two steps, because MLX's CPU build adds numbers one by one, which is inexact."""
     rows, columns = logits.shape
     filled = mx.pad(logits, ((0, 0), (0, -columns % _PART)), constant_values=-math.inf)
     return mx.logsumexp(mx.logsumexp(filled.reshape(rows, -1, _PART), axis=2), axis=1)
 
 
 def log_odds(log_p: mx.array) -> mx.array:
-    """log(p / (1 − p)), exact at both ends: p near 1 is where log(1 − p) loses its digits."""
+    """log(p / (1 − p)), accurate also for p near 1, where log(1 − p) loses digits."""
     log_p = mx.minimum(log_p, -mx.finfo(log_p.dtype).eps)
     small = mx.log(-mx.expm1(mx.maximum(log_p, -math.log(2))))
     return log_p - mx.where(log_p > -math.log(2), small, mx.log1p(-mx.exp(log_p)))

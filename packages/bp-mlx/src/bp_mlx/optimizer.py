@@ -1,4 +1,4 @@
-"""AdamW, which computes all of a step before it changes anything, and is written to disk without pickle."""
+"""AdamW that computes a whole step before it changes anything, saved without pickle."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from safetensors.numpy import load_file, save_file
 from bp_core.errors import CheckpointUnusable
 from bp_core.recipe import Recipe
 
-from .stochastic_rounding import round_by_chance
+from .stochastic_rounding import round_stochastically
 
 Arrays = dict[str, mx.array]
 _BETAS, _EPS = (0.9, 0.999), 1e-8
 
 
 class AdamW:
-    """AdamW (Loshchilov and Hutter 2019) with moments in float32, as torch computes it."""
+    """AdamW (Loshchilov and Hutter 2019) with float32 moments, equal to torch's."""
 
     def __init__(self, parameters: Arrays, weight_decay: float) -> None:
         self.weight_decay, self.steps = weight_decay, 0
@@ -29,7 +29,7 @@ class AdamW:
         mx.eval(self.first, self.second)
 
     def step(self, parameters: Arrays, gradients: Arrays, rate: float) -> Arrays:
-        """The parameters after an update. Nothing has changed when memory runs out on the way."""
+        """The updated parameters. If memory runs out, nothing has changed."""
         steps, decay = self.steps + 1, 1 - rate * self.weight_decay
         correction = [1 - beta**steps for beta in _BETAS]
         first = {n: _mixed(self.first[n], g, _BETAS[0]) for n, g in gradients.items()}
@@ -38,7 +38,7 @@ class AdamW:
         for name, value in parameters.items():
             size = mx.sqrt(second[name]) / math.sqrt(correction[1]) + _EPS
             new = value.astype(mx.float32) * decay - rate / correction[0] * first[name] / size
-            updated[name] = round_by_chance(new) if value.dtype == mx.bfloat16 else new
+            updated[name] = round_stochastically(new) if value.dtype == mx.bfloat16 else new
         mx.eval(first, second, updated)
         self.steps, self.first, self.second = steps, first, second
         return updated
@@ -50,12 +50,12 @@ def build(parameters: Arrays, recipe: Recipe) -> AdamW:
 
 
 def clip(gradients: Arrays, limit: float) -> tuple[Arrays, float]:
-    """Gradients no longer than `limit` together, and how long they were."""
+    """The gradients, float32, clipped to a joint L2 norm of `limit`, and their norm before."""
     # By rows first: MLX's CPU build adds numbers one by one, which loses digits over a whole matrix.
     squares = [mx.sum(mx.square(value.astype(mx.float32)), axis=-1).sum() for value in gradients.values()]
-    length = math.sqrt(float(mx.sum(mx.stack(squares)).item()))
-    share = min(1.0, limit / (length + 1e-6))
-    return {name: gradient.astype(mx.float32) * share for name, gradient in gradients.items()}, length
+    norm = math.sqrt(float(mx.sum(mx.stack(squares)).item()))
+    share = min(1.0, limit / (norm + 1e-6))
+    return {name: gradient.astype(mx.float32) * share for name, gradient in gradients.items()}, norm
 
 
 def save(folder: Path, weights: Arrays, optimizer: AdamW) -> None:
@@ -68,12 +68,12 @@ def save(folder: Path, weights: Arrays, optimizer: AdamW) -> None:
 
 
 def restore(folder: Path, weights: Arrays, optimizer: AdamW) -> Arrays:
-    """Read back what `save` wrote: the weights. Raises CheckpointUnusable when it belongs to another model."""
+    """Load what `save` wrote, and return the weights. Raises CheckpointUnusable when it belongs to another model."""
     try:
-        found = load_file(folder / "weights.safetensors")
+        saved = load_file(folder / "weights.safetensors")
         moments = load_file(folder / "optimizer.safetensors")
         high, low = (int(part) for part in load_file(folder / "random.safetensors")["mlx"])
-        if {name: value.shape for name, value in found.items()} != {n: v.shape for n, v in weights.items()}:
+        if saved.keys() != weights.keys() or any(saved[name].shape != weights[name].shape for name in saved):
             raise KeyError("it has other layers")
         first = {name: mx.array(moments[f"first|{name}"]) for name in weights}
         second = {name: mx.array(moments[f"second|{name}"]) for name in weights}
@@ -82,7 +82,7 @@ def restore(folder: Path, weights: Arrays, optimizer: AdamW) -> Arrays:
         raise CheckpointUnusable(f"it does not fit this model ({error}).", where=str(folder)) from error
     optimizer.steps, optimizer.first, optimizer.second = steps, first, second
     mx.random.seed(high << 32 | low)  # the state is the key that this seed makes
-    return {name: _loaded(found[name], value.dtype) for name, value in weights.items()}
+    return {name: _loaded(saved[name], value.dtype) for name, value in weights.items()}
 
 
 def _mixed(old: mx.array, new: mx.array, beta: float) -> mx.array:
@@ -90,7 +90,7 @@ def _mixed(old: mx.array, new: mx.array, beta: float) -> mx.array:
 
 
 def _stored(value: mx.array) -> np.ndarray:
-    """As numpy; bfloat16, which it lacks, by its bits."""
+    """As numpy, which has no bfloat16: those are stored as uint16 bits."""
     return np.array(value.view(mx.uint16) if value.dtype == mx.bfloat16 else value)
 
 

@@ -1,7 +1,7 @@
-"""Examples that lie end to end, as rows of a grid: each sees only itself, whatever kind of layers the model has.
+"""A batch as padded grids, one example a row, so that no layer of any kind mixes examples.
 
-Padding stands at the end of a row, after every token that counts, and no layer looks ahead. Rows of like length share a
-grid, so that little is padded; attention costs the sum of the squares of the lengths, not the square of their sum.
+Padding is at the end of rows, and no layer looks ahead, so it changes nothing. Rows of similar length share a grid to
+keep padding small.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import numpy as np
 
 from bp_core.examples import Batch
 
-_SHORTEST = 0.75  # of the longest in its grid, in tokens
+_SHORTEST = 0.75  # shortest row of a grid, as a share of its longest
 
 
 @dataclass(frozen=True)
 class Grid:
-    """`tokens` [rows, longest]; for each target the place before it (row, column), its token, and its example."""
+    """`tokens` int32 [rows, longest]. The others are [targets], one entry for each trained token: row and column of the
+    position that predicts it, the token itself, and its example's number in the batch."""
 
     tokens: np.ndarray
     rows: np.ndarray
@@ -28,7 +29,7 @@ class Grid:
 
 
 def grids(batch: Batch) -> Iterator[Grid]:
-    """A batch in as few grids as little padding allows, longest rows first; those without a target are left out."""
+    """Cut a batch into grids, longest rows first; grids without a trained token are left out."""
     lengths = np.asarray(batch.lengths)
     order = np.argsort(-lengths, kind="stable")
     begin = 0

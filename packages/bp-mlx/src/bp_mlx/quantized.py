@@ -1,4 +1,4 @@
-"""A frozen base in 4 or 8 bits: as its files have it, or quantised as it is loaded."""
+"""A frozen base in 4 or 8 bits: stored so in its files, or quantised while it is loaded."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from mlx.utils import tree_flatten
 from bp_core.choices import Mode
 
 BITS: dict[Mode, int] = {"qlora": 4, "lora-8bit": 8}
-_GROUPS = (64, 32)  # weights that share a scale and an offset, float16 each
+_GROUPS = (64, 32)  # numbers of weights that share a float16 scale and offset
 
 
 def quantize(layers: list[nn.Module], mode: Mode) -> None:
-    """Keep the linear layers of this mode in MLX's affine 4 or 8 bits; those that no group divides stay as they are."""
+    """Quantise linear layers to the mode's 4 or 8 bits; layers whose width no group size divides stay as they are."""
     if mode not in BITS:
         return
     for layer in layers:
@@ -21,13 +21,13 @@ def quantize(layers: list[nn.Module], mode: Mode) -> None:
 
 
 def format_of(model: nn.Module) -> str | None:
-    """What the base is kept in, if it is quantised."""
+    """The base's quantised number format; None if it is not quantised."""
     kept = {f"{m.bits}-bit {m.mode}" for _, m in model.named_modules() if isinstance(m, nn.QuantizedLinear)}
     return ", ".join(sorted(kept)) or None
 
 
 def count(model: nn.Module) -> int:
-    """How many numbers the weights are, quantised ones unpacked."""
+    """The number of weights, quantised ones counted unpacked."""
     packed = {name: m for name, m in model.named_modules() if hasattr(m, "bits")}
     total = sum(m.weight.size * 32 // m.bits + ("bias" in m and m.bias.size) for m in packed.values())
     plain = [value.size for name, value in tree_flatten(model.parameters()) if name.rpartition(".")[0] not in packed]

@@ -20,8 +20,8 @@ from bp_core.config import TrainConfig
 from bp_core.errors import OutOfMemory
 from bp_core.examples import Batch
 from bp_core.objectives import Losses, Objective, Scores
-from bp_core.process_group import Alone, Team
-from bp_core.rail import Job, Measured, Memory, Opened, Probe
+from bp_core.process_group import ProcessGroup, SingleProcess
+from bp_core.rail import EvalSums, Job, Memory, ModelInfo, Probe
 from bp_core.recipe import Recipe
 
 from . import adapter as adapters
@@ -32,7 +32,7 @@ from ._errors import translated
 
 
 class MlxRail:
-    """One model on one device. Adapters are float32; the base, and products, are in the number format of the job."""
+    """One model on one device. Adapters are float32; base and matrix products are in the job's number format."""
 
     def __init__(self) -> None:
         self.base: models.Base | None = None
@@ -42,13 +42,13 @@ class MlxRail:
         self.settings: AdapterConfig | None = None
         self.max_grad_norm = math.inf
         self.base_name, self.source = "", Path()
-        self.reliefs: list[str] = []
+        self.savings: list[str] = []
         self.objective = Objective(objectives.FUNCTIONS)
         self.limit = device.working_set()  # bytes
         self.peak = 0
 
-    def join(self) -> Team:
-        return Alone()
+    def join(self) -> ProcessGroup:
+        return SingleProcess()
 
     def probe(self) -> Probe:
         machine = psutil.virtual_memory()
@@ -64,7 +64,7 @@ class MlxRail:
     def slowdown(self, dtype: DType) -> float | None:
         return device.slowdown() if dtype == "bfloat16" and not device.on_gpu() else None
 
-    def open(self, job: Job) -> Opened:
+    def open(self, job: Job) -> ModelInfo:
         if job.recipe:
             self.check(job.recipe)
         with translated():
@@ -74,15 +74,15 @@ class MlxRail:
             base = models.load_base(job.model, models.number_format(job.dtype), mode)
             self.base, self.source = base, job.model
             self.base_name = job.base_name or str(job.model)
-            self.reliefs, self.objective = [], Objective.of(job.recipe, objectives.FUNCTIONS)
+            self.savings, self.objective = [], Objective.of(job.recipe, objectives.FUNCTIONS)
             count = quantized.count(base.model)
             self._attach(base, job)
         trainable = sum(value.size for value in self.parameters.values())
         format = quantized.format_of(base.model) or models.format_of(base)
-        return Opened(count - (trainable if mode == "full" else 0), trainable, device.name(), format)
+        return ModelInfo(count - (trainable if mode == "full" else 0), trainable, device.name(), format)
 
     def _attach(self, base: models.Base, job: Job) -> None:
-        """Put the adapter on that is wanted, and make ready to train if that is."""
+        """Add the job's adapter, and prepare for training if it has a recipe."""
         if job.adapter:
             self.settings = adapters.read(base.model, job.adapter)
         elif job.recipe and job.recipe.mode != "full":
@@ -91,7 +91,7 @@ class MlxRail:
             self._prepare(base, job.recipe)
 
     def _prepare(self, base: models.Base, recipe: Recipe) -> None:
-        """Make what the recipe trains trainable, and the optimizer for it."""
+        """Make the parameters of the recipe trainable, and build their optimizer."""
         models.check_length(base, recipe.max_length)
         if recipe.mode == "full":
             models.check_names(base, self.source)
@@ -106,13 +106,13 @@ class MlxRail:
         self.optimizer = optimizers.build(self.parameters, recipe)
         self.max_grad_norm = recipe.max_grad_norm
         if recipe.activation_checkpointing:
-            self._relieve_by(memory_saving.RECOMPUTE)
+            self._enable_saving(memory_saving.RECOMPUTE)
 
     def accumulate(self, batch: Batch, weight: float) -> float:
         with translated():
             self._note_peak()
             total = 0.0
-            for part in self._parts(batch, self.reliefs):
+            for part in self._parts(batch, self.savings):
                 fixed = self._fixed(part)
                 loss, gradients = mx.value_and_grad(self._weighted)(self.parameters, part, weight, fixed)
                 self._put(self.parameters)
@@ -133,27 +133,26 @@ class MlxRail:
             self.gradients = {}
             return norm
 
-    def relieve(self, level: int) -> str | None:
-        able = memory_saving.ways(self._base().layers, of_tokens=self.objective.method == "sft")
-        ways = [way for way in able if way not in self.reliefs]
-        if not ways:
-            return None
-        self._relieve_by(ways[0])
-        return ways[0]
+    def save_memory(self, level: int) -> str | None:
+        for way in memory_saving.ways(self._base().layers, of_tokens=self.objective.method == "sft"):
+            if way not in self.savings:
+                self._enable_saving(way)
+                return way
+        return None
 
     def discard(self) -> None:
         self.gradients = {}
-        if self.base:  # whose parameters a call that failed may have left as they were traced
+        if self.base:  # a failed call may have left traced arrays as its parameters
             self._put(self.parameters)
         mx.clear_cache()
 
-    def evaluate(self, batch: Batch) -> Measured:
+    def evaluate(self, batch: Batch) -> EvalSums:
         with translated(), self._reading(adapter=True):
             parts = [self._losses(part, self._fixed(part)) for part in self._parts(batch, ())]
-            losses, margins = (mx.concatenate(found) for found in zip(*parts, strict=True))
-            return Measured(float(losses.sum().item()), len(losses), int((margins > 0).sum().item()))
+            losses, margins = map(mx.concatenate, zip(*parts, strict=True))
+            return EvalSums(float(losses.sum().item()), len(losses), int((margins > 0).sum().item()))
 
-    def drift(self, batch: Batch) -> float:
+    def kl_reference(self, batch: Batch) -> float:
         with translated():
             with self._reading(adapter=True):
                 now = self._scores(batch).sums
@@ -173,18 +172,18 @@ class MlxRail:
         adapter: bool = True,
         on_token: Callable[[int], None] | None = None,
     ) -> list[int]:
-        made: list[int] = []
+        generated: list[int] = []
         with translated(), self._reading(adapter):
             cache = make_prompt_cache(self._base().model)
             ids = list(prompt)
-            while len(made) < limit and (not made or made[-1] not in stop):
-                models.check_length(self._base(), len(prompt) + len(made))
-                last = models.Places(mx.array([0]), mx.array([len(ids) - 1]))
-                made.append(int(models.logits(self._base(), mx.array([ids]), last, cache).argmax().item()))
-                ids = made[-1:]
+            while len(generated) < limit and (not generated or generated[-1] not in stop):
+                models.check_length(self._base(), len(prompt) + len(generated))
+                last = models.Positions(mx.array([0]), mx.array([len(ids) - 1]))
+                generated.append(int(models.logits(self._base(), mx.array([ids]), last, cache).argmax().item()))
+                ids = generated[-1:]
                 if on_token:
-                    on_token(made[-1])
-        return made
+                    on_token(generated[-1])
+        return generated
 
     def collect(self) -> None:
         return None
@@ -235,7 +234,9 @@ class MlxRail:
             return losses, losses[:0]
         if fixed is None:
             return self.objective.of_pairs(self._scores(batch))
-        return self.objective.of_rated(self._scores(batch), fixed, mx.array(np.asarray(batch.desirable)), batch.drift)
+        return self.objective.of_rated(
+            self._scores(batch), fixed, mx.array(np.asarray(batch.desirable)), batch.kl_reference
+        )
 
     def _fixed(self, batch: Batch) -> Scores | None:
         return self._base_scores(batch) if self.objective.needs_base else None
@@ -256,27 +257,27 @@ class MlxRail:
             return scores
 
     def _token_losses(self, grid: padding.Grid) -> mx.array:
-        """Cross-entropy of each trained token, float32. Logits exist only where a target is."""
+        """Cross-entropy of each trained token, float32 [targets]; logits are computed for those only."""
         for layer in adapters.layers(self._base().model).values():
             layer.draw()
-        places = models.Places(mx.array(grid.rows), mx.array(grid.columns))
+        places = models.Positions(mx.array(grid.rows), mx.array(grid.columns))
         logits = models.logits(self._base(), mx.array(grid.tokens), places)
         return objectives.cross_entropy(logits, mx.array(grid.targets))
 
-    def _relieve_by(self, way: str) -> None:
+    def _enable_saving(self, way: str) -> None:
         if way == memory_saving.RECOMPUTE:
             memory_saving.recompute_layers(self._base().layers)
-        self.reliefs.append(way)
+        self.savings.append(way)
 
-    def _parts(self, batch: Batch, reliefs: Collection[str]) -> Iterator[Batch]:
-        """What is computed at once. A comparison needs its examples whole, and together."""
+    def _parts(self, batch: Batch, savings: Collection[str]) -> Iterator[Batch]:
+        """The parts to compute one after another; preference losses need the whole batch at once."""
         if self.objective.method != "sft":
             yield batch
             return
-        yield from memory_saving.pieces(batch, reliefs)
+        yield from memory_saving.pieces(batch, savings)
 
     def _reading(self, adapter: bool) -> AbstractContextManager[ExitStack]:
-        """The model in evaluation mode, with or without its adapter, put back afterwards."""
+        """Inside, the model is in evaluation mode, with or without its adapter."""
         model = self._base().model
         stack = ExitStack()
         stack.callback(model.train, model.training)
@@ -287,13 +288,13 @@ class MlxRail:
         return stack
 
     def _watch_memory(self) -> None:
-        """Count what went beyond the limit as what did not fit, before something larger ends the process."""
+        """Raise OutOfMemory when memory went beyond the limit, before a larger batch kills the process."""
         used = self._note_peak()
         if self.limit and used > self.limit:
             raise OutOfMemory(f"a micro-batch took {used / 2**30:.1f} GiB, and {self.limit / 2**30:.1f} are safe here.")
 
     def _note_peak(self) -> int:
-        """Begin to count the most memory in use anew; what it was since the last time."""
+        """The peak memory since the last call, in bytes; MLX's counter is reset."""
         used = mx.get_peak_memory()
         self.peak = max(self.peak, used)
         mx.reset_peak_memory()

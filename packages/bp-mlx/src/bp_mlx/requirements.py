@@ -1,4 +1,4 @@
-"""What settings need and MLX, or this machine, cannot do: told before anything is loaded."""
+"""Settings that MLX or this machine cannot run, found before anything is loaded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Settings = TrainConfig | Recipe
 
 
 def check(settings: Settings) -> None:
-    """Raise BadValue with all that cannot be done here."""
+    """Raise BadValue with all settings that cannot run here."""
     if problems := list(_impossible(settings)):
         raise BadValue("; ".join(problems) + ".", fix="Change what is named above, or use another --backend.")
 

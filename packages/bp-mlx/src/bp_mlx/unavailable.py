@@ -1,4 +1,4 @@
-"""What stands for the rail where MLX is not installed, or cannot start."""
+"""The rail used where MLX is not installed or cannot start."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import sys
 
 from bp_core.errors import MlxUnavailable
 from bp_core.null_rail import NullRail
-from bp_core.rail import Job, Opened, Probe
+from bp_core.rail import Job, ModelInfo, Probe
 
 
-class Absent(NullRail):
-    """It probes as unavailable, and opens nothing."""
+class UnavailableRail(NullRail):
+    """Reports itself as unavailable, and opens nothing."""
 
     def __init__(self, reason: str) -> None:
         super().__init__()
@@ -20,5 +20,5 @@ class Absent(NullRail):
     def probe(self) -> Probe:
         return Probe(False, "mlx", self.reason)
 
-    def open(self, job: Job) -> Opened:
+    def open(self, job: Job) -> ModelInfo:
         raise MlxUnavailable(f"backend mlx cannot run here: {self.reason}.")

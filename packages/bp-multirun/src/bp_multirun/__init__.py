@@ -1,4 +1,4 @@
-"""Continual LoRA: the adapters of many stages become one, and a matrix shows what was forgotten.
+"""Continual LoRA: the adapters of many stages are merged into one, and a matrix shows what was forgotten.
 
 Names are loaded when they are first used.
 """

@@ -1,6 +1,6 @@
-"""A folder with a LoRA adapter in PEFT's layout, read and written without PEFT.
+"""Reading and writing a LoRA adapter in PEFT's layout, without PEFT.
 
-What cannot be merged by its two factors alone is refused, never guessed.
+Adapters that cannot be merged by their two factors alone are refused.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _COMPUTED = ("rank_pattern", "alpha_pattern", "fan_in_fan_out")  # factors are m
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """Settings as PEFT stores them, float32 factors, and the type they are stored in."""
+    """Settings as PEFT stores them, float32 factors, and the type in which they are stored."""
 
     config: AdapterConfig
     factors: Factors
@@ -51,12 +51,12 @@ def read_adapter(folder: Path) -> Adapter:
         raise AdapterUnusable(error.message, where=str(path)) from error
     _check_ranks(factors, config, path)
     stored = set(file.dtypes.values())
-    names = [name for name, dtype in _DTYPES.items() if stored == {dtype}]
-    return Adapter(config, factors, names[0] if names else "float32")
+    dtype = next((name for name, code in _DTYPES.items() if stored == {code}), "float32")
+    return Adapter(config, factors, dtype)
 
 
 def write_adapter(folder: Path, adapter: Adapter) -> None:
-    """Write both files into an existing folder, as PEFT reads them; the same adapter gives the same bytes.
+    """Write both files into an existing folder; the same adapter gives the same bytes.
 
     Raises MergeRefused if a value is too large for the adapter's type.
     """
@@ -80,9 +80,9 @@ def _pairs(arrays: Mapping[str, np.ndarray], path: Path) -> dict[str, Pair]:
         if not match or array.ndim != 2:
             raise AdapterUnusable(f"the tensor {key} is no factor of a linear layer.", where=str(path))
         halves.setdefault(match["module"], {})[match["factor"]] = array
-    for module, found in halves.items():
-        if len(found) < 2:
-            raise AdapterUnusable(f"{module} has only lora_{next(iter(found))}.", where=str(path))
+    for module, pair in halves.items():
+        if len(pair) < 2:
+            raise AdapterUnusable(f"{module} has only lora_{next(iter(pair))}.", where=str(path))
     return {module: Pair(halves[module]["A"], halves[module]["B"]) for module in sorted(halves)}
 
 

@@ -1,4 +1,4 @@
-"""Settings of a session of many stages whose adapters become one."""
+"""Settings of a multi-run session: many stages whose adapters are merged into one."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ Schedule = Literal["inverse-sqrt", "inverse", "constant"]
 InitA = Literal["qr", "keep"]
 InitB = Literal["finetuned", "merged"]
 
-TASK_VECTORS: tuple[Merge, ...] = ("linear", "ties", "dare")  # each stage begins anew, and all are merged at once
-HELD_OUT, MOST_HELD_OUT = 0.1, 64  # of a stage's conversations the share, and how many rows at most
+TASK_VECTORS: tuple[Merge, ...] = ("linear", "ties", "dare")  # stages are trained separately, then merged together
+HELD_OUT, MOST_HELD_OUT = 0.1, 64  # share of a stage's conversations, and most rows
 
 
 @dataclass(frozen=True)
 class MultiRunConfig:
-    """What a user may set for a session of many stages, besides what holds for the training of each."""
+    """Settings of a session, besides those for training each stage."""
 
     runs: Annotated[
         int | None,

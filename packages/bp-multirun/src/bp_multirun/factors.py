@@ -1,4 +1,4 @@
-"""The two factors that LoRA adds to a linear layer, and which of them fit together."""
+"""The two factors that LoRA adds to a linear layer, and checks whether those of two adapters fit together."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from bp_core.errors import MergeRefused
 
-from . import blocks
+from . import vector_ops
 
 MAX_NAMED = 3
 FLOATS = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
@@ -17,7 +17,7 @@ FLOATS = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """One layer's change is scaling × b @ a; a is [rank, in], b [out, rank]."""
+    """The factors of one layer, whose change is scaling × b @ a: a [rank, in], b [out, rank]."""
 
     a: np.ndarray
     b: np.ndarray
@@ -31,7 +31,7 @@ Factors = Mapping[str, Pair]  # by module path, as in PEFT's key between "base_m
 
 
 def check(factors: Factors) -> None:
-    """Every pair is two matrices of floats that share a rank no larger than the input. Raises MergeRefused."""
+    """Check that every pair is two float matrices of one rank, no larger than the input. Raises MergeRefused."""
     if not factors:
         raise MergeRefused("there are no factors.")
     for name, pair in factors.items():
@@ -43,7 +43,7 @@ def check(factors: Factors) -> None:
 
 
 def check_wide(a: np.ndarray, name: str) -> None:
-    """A factor A has rows that can be orthonormal: two dimensions, floats, no more rows than columns."""
+    """Check that A can have orthonormal rows: two dimensions, floats, rows <= columns. Raises MergeRefused."""
     if a.ndim != 2 or a.shape[0] > a.shape[1] or not a.size:
         raise MergeRefused(f"{name}: A is {_shape(a)}; it needs rank × inputs, and a rank no larger than the inputs.")
     if a.dtype not in FLOATS:
@@ -51,7 +51,7 @@ def check_wide(a: np.ndarray, name: str) -> None:
 
 
 def check_alike(old: Factors, new: Factors) -> None:
-    """Both have the same layers with the same shapes. Raises MergeRefused, with the names that differ."""
+    """Check that both have the same layers with the same shapes. Raises MergeRefused, with what differs."""
     if old.keys() != new.keys():
         missing, extra = _some(old.keys() - new.keys()), _some(new.keys() - old.keys())
         raise MergeRefused(f"missing: {missing}; not expected: {extra}.")
@@ -62,8 +62,8 @@ def check_alike(old: Factors, new: Factors) -> None:
 
 
 def check_finite(array: np.ndarray, name: str) -> np.ndarray:
-    """The array itself, contiguous, if all of it is finite. Raises MergeRefused."""
-    if not blocks.finite(array):
+    """Return the contiguous array if all of it is finite. Raises MergeRefused."""
+    if not vector_ops.finite(array):
         raise MergeRefused(f"{name} has values that are no finite numbers.")
     return array
 

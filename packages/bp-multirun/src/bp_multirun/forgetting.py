@@ -1,7 +1,7 @@
-"""What was forgotten: the matrix of losses, and the numbers that the field reads off it.
+"""Forgetting: the matrix of losses, and the usual measures derived from it.
 
-`R[i][t]`, the loss of stage i's held-out rows after stage t, as in GEM (Lopez-Paz and Ranzato, arXiv:1706.08840), which
-has accuracies there; so that more is better in both, backward transfer is the fall of the loss.
+`R[i][t]` is the loss of stage i's held-out rows after stage t, as in GEM (Lopez-Paz and Ranzato, arXiv:1706.08840). GEM
+uses accuracies; so that higher is better here too, backward transfer is the fall of the loss.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .record import GENERAL, Record, Score
+from .record import GENERAL, Entry, Record, Score
 
 
 @dataclass(frozen=True)
-class Retained:
-    """One earlier stage of the result: what its rows scored when it was merged, and what they score now."""
+class StageRetention:
+    """The score of an earlier stage's rows just after it was merged, and now."""
 
     number: int
     then: Score
@@ -22,49 +22,49 @@ class Retained:
 
 
 def matrix(record: Record) -> list[list[float | None]]:
-    """Losses [stage][after stage], nats a token. None before a stage, and after one that was refused."""
-    count = len(record.entries)
-    return [
-        [
-            entry.merged[str(row)].loss if entry.accepted and str(row) in entry.merged else None
-            for entry in record.entries
-        ]
-        for row in range(1, count + 1)
-    ]
+    """Losses [stage][after stage], in nats per token. None before the stage, and after one that was refused."""
+    names = [str(number) for number in range(1, len(record.entries) + 1)]
+    return [[_loss(entry, name) for entry in record.entries] for name in names]
+
+
+def _loss(entry: Entry, name: str) -> float | None:
+    return entry.merged[name].loss if entry.accepted and name in entry.merged else None
 
 
 def general(record: Record) -> list[float | None]:
-    """The loss of the rows that belong to no stage: of the base, then after each stage."""
+    """The loss of the general rows, which belong to no stage: of the base model, then after each stage."""
     if not record.entries:
         return []
-    losses = [entry.merged[GENERAL].loss if entry.accepted else None for entry in record.entries]
+    losses = [_loss(entry, GENERAL) for entry in record.entries]
     return [record.entries[0].base[GENERAL].loss, *losses]
 
 
 def average(record: Record) -> float | None:
-    """The mean loss of the stages in the result, each counting the same; None without any."""
+    """The mean loss of the accepted stages, each counting the same; None without any."""
     now = record.standing()
-    losses = [now[str(number)].loss for number in record.accepted]
-    return sum(losses) / len(losses) if losses else None
+    return _mean([now[str(number)].loss for number in record.accepted])
 
 
-def retained(record: Record) -> list[Retained]:
-    """The stages of the result that others followed."""
+def retained(record: Record) -> list[StageRetention]:
+    """The accepted stages but the last."""
     now = record.standing()
     return [
-        Retained(number, record.entries[number - 1].merged[str(number)], now[str(number)])
+        StageRetention(number, record.entries[number - 1].merged[str(number)], now[str(number)])
         for number in record.accepted[:-1]
     ]
 
 
-def backward_transfer(found: Sequence[Retained]) -> float | None:
-    """Mean fall of the loss of earlier stages since each was merged: below 0 they were forgotten. None without any."""
-    falls = [stage.then.loss - stage.now.loss for stage in found]
-    return sum(falls) / len(falls) if falls else None
+def backward_transfer(stages: Sequence[StageRetention]) -> float | None:
+    """Mean fall of the loss of earlier stages since each was merged; negative if they were forgotten."""
+    return _mean([stage.then.loss - stage.now.loss for stage in stages])
 
 
-def price(record: Record) -> float | None:
-    """By how much the newest stage's loss is higher after merging than before it: what merging costs. None at none."""
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def merge_cost(record: Record) -> float | None:
+    """The rise of the newest stage's loss by merging it; None without any accepted stage."""
     if not record.accepted:
         return None
     number = record.accepted[-1]

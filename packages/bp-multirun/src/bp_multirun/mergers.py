@@ -1,4 +1,4 @@
-"""What a session does with a stage's adapter: mixes it in, takes it as it is, or merges all of them anew."""
+"""How a session merges a stage's adapter: SLAO, sequential training, or task vectors."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
 
+import numpy as np
+
 from . import slao, state_folder, task_vectors
 from .adapter_folder import Adapter, read_adapter
 from .config import TASK_VECTORS, MultiRunConfig, Schedule
@@ -15,32 +17,32 @@ from .factors import Factors
 
 
 class Merger(Protocol):
-    """What was merged so far, and the rule for more. Never changed: `added` makes a new one."""
+    """The merged adapter so far, and the rule for merging more. Immutable: `added` returns a new one."""
 
     def start(self) -> Factors | None:
-        """What the next stage begins with; None for a fresh adapter."""
+        """The factors with which the next stage starts; None for a new adapter."""
         ...
 
     def added(self, new: Adapter, folder: Path) -> Merger:
-        """With a stage's adapter, which stays in `folder`. Raises MergeRefused."""
+        """Merge a stage's adapter, which is kept in `folder`. Raises MergeRefused."""
         ...
 
     def deployed(self) -> Factors:
-        """The result."""
+        """The merged factors."""
         ...
 
     def drift(self, new: Adapter) -> dict[str, float]:
-        """How far `new` is from what was merged so far."""
+        """Measures of how far `new` is from the merged adapter, by name."""
         ...
 
     def save(self, folder: Path) -> None:
-        """Write into a folder what `load` needs."""
+        """Save the state into a folder."""
         ...
 
 
 @dataclass(frozen=True)
 class Chain:
-    """Each stage begins where the one before ended; `state` holds three tensors a layer, however many stages."""
+    """Each stage starts from the one before (SLAO, or sequential); `state` has three tensors a layer."""
 
     config: MultiRunConfig
     state: slao.State | None = None
@@ -60,12 +62,11 @@ class Chain:
         return slao.deploy(self.state)
 
     def drift(self, new: Adapter) -> dict[str, float]:
-        found = {"gram_error": max(slao.gram_error(pair.a) for pair in new.factors.values())}
-        if self.state is None:
-            return found
-        b = {name: pair.b for name, pair in new.factors.items()}
-        weight = slao.coefficient(self.state.index + 1, *self._weights)
-        return found | {"weight": weight, "cosine": slao.cosine(b, self.state.b_merged)}
+        measures = {"gram_error": max(slao.gram_error(pair.a) for pair in new.factors.values())}
+        if self.state:
+            measures["weight"] = slao.coefficient(self.state.index + 1, *self._weights)
+            measures["cosine"] = slao.cosine(_bs(new), self.state.b_merged)
+        return measures
 
     def save(self, folder: Path) -> None:
         if self.state:
@@ -78,7 +79,7 @@ class Chain:
 
 @dataclass(frozen=True)
 class TaskVectors:
-    """Each stage begins anew, and the adapters of all are merged, from the folders in which they stay."""
+    """Each stage starts from a new adapter, and the adapters in `folders` are merged together."""
 
     config: MultiRunConfig
     folders: tuple[Path, ...] = ()
@@ -98,22 +99,25 @@ class TaskVectors:
     def drift(self, new: Adapter) -> dict[str, float]:
         if not self.folders:
             return {}
-        last = {name: pair.b for name, pair in read_adapter(self.folders[-1]).factors.items()}
-        return {"cosine": slao.cosine({name: pair.b for name, pair in new.factors.items()}, last)}
+        return {"cosine": slao.cosine(_bs(new), _bs(read_adapter(self.folders[-1])))}
 
     def save(self, folder: Path) -> None:
-        """Nothing: the adapters are where they are."""
+        """Nothing to save: the adapters stay in their folders."""
+
+
+def _bs(adapter: Adapter) -> dict[str, np.ndarray]:
+    return {name: pair.b for name, pair in adapter.factors.items()}
 
 
 def merger(config: MultiRunConfig, state: Path | None, folders: Mapping[int, Path]) -> Merger:
-    """The merger of a session in `state`, or of a new one. `folders`: the adapters of the stages that were merged."""
+    """The merger of a session, from its `state` folder if there is one. `folders`: the adapters merged so far."""
     if config.merge in TASK_VECTORS:
         return TaskVectors(config, tuple(folders.values()))
     return Chain(config, state_folder.load(state) if state and folders else None)
 
 
 def weights(config: MultiRunConfig, count: int) -> tuple[float, ...]:
-    """The share of each of `count` merged stages in the result, direct ones; they add up to 1."""
+    """The direct share of each of `count` merged stages in the result; they sum to 1."""
     if config.merge == "sequential":
         return (0.0,) * (count - 1) + (1.0,)
     if config.merge in TASK_VECTORS:

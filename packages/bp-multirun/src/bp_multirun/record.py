@@ -1,4 +1,4 @@
-"""What a session knows of its stages: which were merged, and what each adapter scored on the rows held out of each."""
+"""The record of a session: which stages were merged, and each adapter's scores on the held-out rows of each stage."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PREFIX = "state-"
 
 @dataclass(frozen=True)
 class Stage:
-    """One pass of training: `name` for people, `digest` tells its data from others."""
+    """One stage of training: `name` for the user, `digest` identifies its data."""
 
     name: str
     digest: str
@@ -28,9 +28,9 @@ class Stage:
 
 @dataclass(frozen=True)
 class Score:
-    """What one adapter makes of one set of rows, row by row: summed loss in nats, trained tokens.
+    """One adapter's score on one set of rows, with one number a row: summed loss (nats) and trained tokens.
 
-    `right`, of pairs of answers: 1 where the better one is the likelier, else 0; empty for other rows.
+    `right`, for pairs of answers: 1 where the better one is likelier, else 0; empty for other rows.
     """
 
     nats: Sequence[float]
@@ -39,17 +39,17 @@ class Score:
 
     @property
     def loss(self) -> float:
-        """Nats a token."""
+        """Nats per token."""
         return sum(self.nats) / sum(self.over)
 
 
-Scores = Mapping[str, Score]  # by set: "1", "2", … are the stages', GENERAL belongs to none
+Scores = Mapping[str, Score]  # by set of rows: "1", "2", … of the stages, and GENERAL
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A stage that is done. `merged` are the scores of what was the result once it was done: of the candidate, if that
-    was refused, then `rise` says by how much it worsened the earlier stages. `drift` are numbers of the merge."""
+    """A finished stage. Scores of the base model, of its adapter before merging, and of the merged one, even if that
+    was refused. `rise`: by how much merging raised the mean loss of the earlier stages. `drift`: `Merger.drift`."""
 
     name: str
     digest: str
@@ -63,18 +63,18 @@ class Entry:
 
 @dataclass(frozen=True)
 class Record:
-    """A session so far. `facts` are what must stay the same for its adapters to be merged and compared."""
+    """A session so far. `facts` must stay the same for its adapters to be merged and compared."""
 
     facts: Mapping[str, Any]
     entries: tuple[Entry, ...] = ()
 
     @property
     def accepted(self) -> tuple[int, ...]:
-        """The numbers of the stages in the result, from 1."""
+        """The numbers, from 1, of the accepted stages."""
         return tuple(number for number, entry in enumerate(self.entries, 1) if entry.accepted)
 
     def standing(self) -> Scores:
-        """What the result scored when it last changed; nothing before the first."""
+        """The scores of the current merged adapter; empty before the first stage."""
         return next((entry.merged for entry in reversed(self.entries) if entry.accepted), {})
 
     def with_(self, entry: Entry) -> Record:
@@ -85,7 +85,7 @@ class Record:
 
     @classmethod
     def read(cls, folder: Path) -> Record:
-        """Raises CheckpointUnusable for a record that another version wrote."""
+        """Raises CheckpointUnusable for a record of another version."""
         value = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
         if value["version"] != _VERSION:
             message = f"the session is of version {value['version']}, not {_VERSION}."
@@ -94,13 +94,13 @@ class Record:
 
 
 def states(folder: Path) -> list[Path]:
-    """The whole states of a session, the newest first; what a killed process left half written is not among them."""
-    found = sorted(folder.glob(f"{_PREFIX}*"), reverse=True)
-    return [path for path in found if damage(path) is None]
+    """The undamaged states of a session, newest first."""
+    paths = sorted(folder.glob(f"{_PREFIX}*"), reverse=True)
+    return [path for path in paths if damage(path) is None]
 
 
 def state_place(folder: Path, count: int) -> Path:
-    """Where the state after `count` stages belongs."""
+    """The folder of the state after `count` stages."""
     return folder / f"{_PREFIX}{count:04d}"
 
 

@@ -1,7 +1,7 @@
-"""Many stages, one adapter: train a stage, merge it, measure what was forgotten, keep the result, go on.
+"""A session: for each stage train an adapter, merge it, measure forgetting, and save the state.
 
-Who trains and who measures is handed in, so any trainer will do. A state is whole or not there: whenever the process
-is killed, the same call goes on from the last one.
+Training and measuring are callbacks, so any trainer can be used. States are written atomically: after a kill the same
+call continues from the last one.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _TRAINED = "trained.json"
 
 
 @dataclass(frozen=True)
-class Hands:
-    """What a session cannot do itself.
+class SessionCallbacks:
+    """What a session calls.
 
-    `train(number, start, folder)` trains stage `number` (from 1) from the PEFT folder `start`, or a fresh adapter where
-    that is None, and returns the PEFT folder of the result, which must stay; called again after a kill it may go on.
-    `measure(adapter, sets)` scores an adapter, or the base where that is None, on the rows of each set.
-    `done(number, merged)` is told the folder of the result after each stage, again after a kill.
+    `train(number, start, folder)` trains stage `number` (from 1) from the PEFT folder `start` (None: a new adapter)
+    and returns the PEFT folder of the result, which must be kept. After a kill it is called again, and may resume.
+    `measure(adapter, sets)` scores an adapter (None: the base) on the rows of each set.
+    `done(number, merged)` gets the folder of the merged adapter after each stage, and again after a kill.
     """
 
     train: Callable[[int, Path | None, Path], Path]
@@ -46,35 +46,36 @@ class Hands:
 
 
 class Session:
-    """The stages of one output. `folder` holds everything; nobody else may write there meanwhile.
+    """A session in `folder`, where nothing else may write meanwhile.
 
-    `facts` are what must be the same whenever it is gone on with. Raises ResumeMismatch where they are not.
+    `facts` must be the same whenever it is resumed. Raises ResumeMismatch where they are not.
     """
 
-    def __init__(self, folder: Path, config: MultiRunConfig, facts: Mapping[str, Any], hands: Hands) -> None:
-        self.folder, self.config, self.hands = folder, config, hands
-        found = states(folder)
-        self._state = found[0] if found else None
-        self.record = Record.read(found[0]) if found else Record(plain(facts))
+    def __init__(
+        self, folder: Path, config: MultiRunConfig, facts: Mapping[str, Any], callbacks: SessionCallbacks
+    ) -> None:
+        self.folder, self.config, self.callbacks = folder, config, callbacks
+        self._state = next(iter(states(folder)), None)
+        self.record = Record.read(self._state) if self._state else Record(plain(facts))
         _require_same(self.record, plain(facts), folder)
 
     def run(self, stages: Sequence[Stage]) -> Record:
-        """Do what is not done yet of `stages`, which begin with those that are. Raises what `train` and `measure` do.
+        """Run those of `stages` that are not done yet. Raises what `train` and `measure` raise.
 
-        The result is the adapter in `result`, and in the record what every one scored.
+        The merged adapter is in `result` then; the record has the scores.
         """
         self.require(stages)
         self._judge_again()
         if self.record.entries:
             self._tidy(len(self.record.entries))
         if self.record.accepted:
-            self.hands.done(len(self.record.entries), self.result)
+            self.callbacks.done(len(self.record.entries), self.result)
         for number in range(len(self.record.entries) + 1, len(stages) + 1):
             self._stage(number, stages[number - 1])
         return self.record
 
     def require(self, stages: Sequence[Stage]) -> None:
-        """Raises ResumeMismatch where stages that are done differ from those that are given."""
+        """Raises ResumeMismatch if the finished stages differ from the given ones."""
         fix = "Give the same data sets in the same order, new ones after them; or start anew in another --output."
         for number, entry in enumerate(self.record.entries, 1):
             if number > len(stages):
@@ -86,14 +87,14 @@ class Session:
 
     @property
     def result(self) -> Path:
-        """The merged adapter of the last stage that was accepted, a PEFT folder."""
+        """The PEFT folder of the merged adapter after the last accepted stage."""
         return self.stage_folder(self.record.accepted[-1]) / MERGED
 
     def stage_folder(self, number: int) -> Path:
         return self.folder / f"stage-{number:04d}"
 
     def adapters(self) -> dict[int, Path]:
-        """The adapters of the stages in the result, as they were trained."""
+        """The adapters of the accepted stages, as they were trained."""
         return {number: self._trained(number) for number in self.record.accepted}
 
     def _stage(self, number: int, stage: Stage) -> None:
@@ -102,7 +103,7 @@ class Session:
         place.mkdir(parents=True, exist_ok=True)
         for name in (MERGED, START, state_place(self.folder, number).name):
             sweep(place if name in (MERGED, START) else self.folder, name)
-        folder = self.hands.train(number, self._start(merged, place), place)
+        folder = self.callbacks.train(number, self._start(merged, place), place)
         _note(place, folder)
         new = self._like_before(folder)
         candidate = merged.added(new, folder)
@@ -111,22 +112,22 @@ class Session:
         self._commit(entry, candidate if entry.accepted else merged)
 
     def _start(self, merged: Merger, place: Path) -> Path | None:
-        """What the stage begins with, written for its trainer. The settings are those of the stages before."""
+        """Write the PEFT folder with which the stage starts, with the settings as before; None for a new adapter."""
         factors = merged.start()
         if factors is None:
             return None
         before = self._trained(self.record.accepted[-1])
-        shutil.rmtree(place / START, ignore_errors=True)  # a gate that was widened since may have changed it
+        shutil.rmtree(place / START, ignore_errors=True)  # may be outdated if the gate was widened since
         with new_folder(place / START) as draft:
             write_adapter(draft, dataclasses.replace(read_adapter(before), factors=factors, dtype="float32"))
         return place / START
 
     def _measured(self, number: int, stage: Stage, folder: Path, drift: Mapping[str, float]) -> Entry:
-        """The stage with its scores, and whether it may be merged."""
+        """The stage's entry: its scores, and whether the gate accepts it."""
         own, sets = str(number), [*map(str, range(1, number + 1)), GENERAL]
-        base = self.hands.measure(None, [own, GENERAL] if number == 1 else [own])
-        unmerged = self.hands.measure(folder, [own])
-        scores = self.hands.measure(self.stage_folder(number) / MERGED, sets)
+        base = self.callbacks.measure(None, [own, GENERAL] if number == 1 else [own])
+        unmerged = self.callbacks.measure(folder, [own])
+        scores = self.callbacks.measure(self.stage_folder(number) / MERGED, sets)
         rise = _rise(self.record.standing(), scores, self.record.accepted)
         entry = Entry(stage.name, stage.digest, True, rise, base, unmerged, scores, dict(drift))
         return dataclasses.replace(entry, accepted=self._passes(entry))
@@ -146,7 +147,7 @@ class Session:
         return self.config.gate is None or entry.rise is None or entry.rise <= self.config.gate
 
     def _commit(self, entry: Entry, kept: Merger) -> None:
-        """From here on the stage is done."""
+        """Save the state; the stage is finished then."""
         record = self.record.with_(entry)
         number = len(record.entries)
         with new_folder(state_place(self.folder, number)) as draft:
@@ -154,20 +155,19 @@ class Session:
             kept.save(draft)
         self.record, self._state = record, state_place(self.folder, number)
         if record.accepted:
-            self.hands.done(number, self.result)
+            self.callbacks.done(number, self.result)
         self._tidy(number)
 
     def _judge_again(self) -> None:
-        """A stage that was refused last is looked at again where the gate has become wider."""
+        """Take back the refusal of the last stage if the gate has been widened since."""
         entries = self.record.entries
         if entries and not entries[-1].accepted and self._passes(entries[-1]):
-            earlier = [path for path in states(self.folder) if path < state_place(self.folder, len(entries))]
             self.record = dataclasses.replace(self.record, entries=entries[:-1])
-            self._state = earlier[0] if earlier else None
             shutil.rmtree(state_place(self.folder, len(entries)))
+            self._state = next(iter(states(self.folder)), None)
 
     def _tidy(self, number: int) -> None:
-        """Remove what no step needs any more. The state before a refused stage stays, for a wider gate."""
+        """Delete files that are no longer needed. The state before a refused stage is kept, for a wider gate."""
         kept = {state_place(self.folder, number)}
         if not self.record.entries[-1].accepted:
             kept |= set(states(self.folder)[1:2])
@@ -185,7 +185,7 @@ class Session:
 
 
 def plain(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Facts as JSON gives them back."""
+    """The facts as they are after a round trip through JSON."""
     value: dict[str, Any] = json.loads(json.dumps(facts))
     return value
 
@@ -199,20 +199,20 @@ def _require_same(record: Record, facts: Mapping[str, Any], folder: Path) -> Non
 
 
 def _rise(before: Scores, now: Scores, learned: Sequence[int]) -> float | None:
-    """By how much the mean loss of the stages learned before rose; None at the first."""
+    """The rise of the mean loss of the earlier stages; None at the first stage."""
     rises = [now[name].loss - before[name].loss for name in map(str, learned)]
     return sum(rises) / len(rises) if rises else None
 
 
 def _note(place: Path, folder: Path) -> None:
-    """Remember where a stage's adapter is, such that the output may be moved."""
+    """Write down where a stage's adapter is, as a relative path if possible, so that the output can be moved."""
     inside = folder.is_relative_to(place)
     write_json(place / _TRAINED, (folder.relative_to(place) if inside else folder.resolve()).as_posix())
 
 
 def _write_merged(target: Path, trained: Path, adapter: Adapter) -> None:
-    """The result as a PEFT folder, with what else lies beside the trained adapter; read back and compared."""
-    shutil.rmtree(target, ignore_errors=True)  # of a stage that was killed before it was done
+    """Write the merged adapter, with the other files of the trained one's folder; it is read back and compared."""
+    shutil.rmtree(target, ignore_errors=True)  # left by a process that was killed
     with new_folder(target) as draft:
         for path in trained.iterdir():
             if path.is_file() and path.name not in _OWN:
@@ -221,6 +221,6 @@ def _write_merged(target: Path, trained: Path, adapter: Adapter) -> None:
         written = read_adapter(draft)
         assert written.factors.keys() == adapter.factors.keys(), "what was written is what was merged"
         if adapter.dtype == "float32":
-            pairs = [(written.factors[name], pair) for name, pair in adapter.factors.items()]
-            same = all(np.array_equal(w.a, p.a) and np.array_equal(w.b, p.b) for w, p in pairs)
-            assert same, "what was written is what was merged"
+            for name, pair in adapter.factors.items():
+                assert np.array_equal(written.factors[name].a, pair.a), "what was written is what was merged"
+                assert np.array_equal(written.factors[name].b, pair.b), "what was written is what was merged"

@@ -1,7 +1,7 @@
 """SLAO, continual merging of one LoRA adapter: Qiao & Mahdavi, "Merge before Forget", arXiv:2512.23017.
 
-A is replaced by the newest one, B is interpolated; each stage starts from orthonormal rows of A and the last trained B
-(Algorithm 1, equations 13 and 14). The state's size does not grow with the number of stages.
+A is replaced by the newest one, B is interpolated; each stage starts from A with orthonormal rows and the last B
+(Algorithm 1, equations 13 and 14). The size of the state does not depend on the number of stages.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from bp_core.errors import BadValue, MergeRefused
 
-from . import blocks
+from . import vector_ops
 from .config import InitA, InitB, Schedule
 from .factors import Factors, Pair, check, check_alike, check_finite, check_wide
 
@@ -30,33 +30,33 @@ _TOGETHER = 1 << 24  # elements of A that are orthonormalised at a time: 64 MiB
 
 
 def rows(a: np.ndarray) -> np.ndarray:
-    """Orthonormal rows that span those of a [rank, in]: Q of the QR of its transpose, with diag R >= 0 (equation 13).
+    """Orthonormal rows with the span of those of `a` [rank, in]: Q of QR(aᵀ) with diag R >= 0 (equation 13).
 
-    Computed in float32, or in float64 if `a` is; the dtype stays. Raises MergeRefused.
+    Computed in float32, or float64 if `a` is; returned [rank, in] in the dtype of `a`. Raises MergeRefused.
     """
     check_wide(a, "A")
-    found: np.ndarray = _orthonormal(a[None], "A")[0]
-    return found
+    result: np.ndarray = _orthonormal(a[None], "A")[0]
+    return result
 
 
 def rows_of(factors: Factors) -> dict[str, np.ndarray]:
-    """`rows` of every A; layers of one shape are done together, as many as 64 MiB hold."""
+    """`rows` of every A [rank, in]; layers of one shape are computed together, as many as fit in 64 MiB."""
     alike: dict[tuple[tuple[int, ...], np.dtype], list[str]] = {}
     for name, pair in factors.items():
         check_wide(pair.a, name)
         alike.setdefault((pair.a.shape, pair.a.dtype), []).append(name)
-    found: dict[str, np.ndarray] = {}
+    orthonormal: dict[str, np.ndarray] = {}
     for (shape, _), names in alike.items():
         count = max(1, _TOGETHER // math.prod(shape))
         for first in range(0, len(names), count):
             group = names[first : first + count]
             results = _orthonormal(np.stack([factors[name].a for name in group]), ", ".join(group[:3]))
-            found.update(zip(group, results, strict=True))
-    return {name: found[name] for name in factors}
+            orthonormal.update(zip(group, results, strict=True))
+    return {name: orthonormal[name] for name in factors}
 
 
 def coefficient(i: int, schedule: Schedule, constant: float = 0.5) -> float:
-    """The weight of stage i (from 1) when it is merged; `constant`, in (0, 1], counts from the second stage on."""
+    """The weight of stage i (from 1) when it is merged; `constant`, in (0, 1], applies from the second stage on."""
     if type(i) is not int or i < 1:
         raise BadValue(f"a stage has number {i!r}; it must be a whole number from 1 on.")
     if schedule not in _SCHEDULES:
@@ -67,19 +67,20 @@ def coefficient(i: int, schedule: Schedule, constant: float = 0.5) -> float:
 
 
 def shares(count: int, schedule: Schedule, constant: float = 0.5) -> tuple[float, ...]:
-    """How much of each of `count` stages is in the merged B; they sum to 1."""
-    found: list[float] = []
+    """The share of each of `count` stages in the merged B; they sum to 1."""
+    shares: list[float] = []
     for i in range(1, count + 1):
         weight = coefficient(i, schedule, constant)
-        found = [share * (1 - weight) for share in found] + [weight]
-    return tuple(found)
+        shares = [share * (1 - weight) for share in shares] + [weight]
+    return tuple(shares)
 
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """What is kept between stages, float32 and read-only: the merged A is the last trained one.
+    """What is kept between stages, by layer, float32 and read-only: a [rank, in], b_finetuned and b_merged [out, rank].
 
-    An array that may be written to is copied, since its owner may go on changing it; those of a memory map are not.
+    The merged A is the last trained one. Writable arrays are copied, because their owner may change them; arrays of a
+    memory map are not.
     """
 
     index: int  # merges so far
@@ -93,7 +94,7 @@ class State:
 
 
 def start(state: State, init_a: InitA = "qr", init_b: InitB = "finetuned") -> dict[str, Pair]:
-    """The factors with which the next stage begins, free to be changed."""
+    """The factors with which the next stage starts; they may be changed."""
     b = {"finetuned": state.b_finetuned, "merged": state.b_merged}[init_b]
     last = {name: Pair(state.a[name], b[name]) for name in state.a}
     a = rows_of(last) if init_a == "qr" else {name: array.copy() for name, array in state.a.items()}
@@ -101,9 +102,9 @@ def start(state: State, init_a: InitA = "qr", init_b: InitB = "finetuned") -> di
 
 
 def fold(state: State | None, new: Factors, schedule: Schedule = "inverse-sqrt", constant: float = 0.5) -> State:
-    """The state with one more stage in it: B <- B + weight (B_new - B), A <- A_new (equation 14).
+    """The state with one more stage merged: B <- B + weight (B_new - B), A <- A_new (equation 14).
 
-    Nothing given is changed. Raises MergeRefused if `new` does not fit the state or is not finite.
+    The arguments are not changed. Raises MergeRefused if `new` does not fit the state or is not finite.
     """
     check(new)
     if state is not None:
@@ -118,12 +119,12 @@ def fold(state: State | None, new: Factors, schedule: Schedule = "inverse-sqrt",
 
 
 def deploy(state: State) -> dict[str, Pair]:
-    """The merged adapter, read-only; it keeps the scaling with which it was trained."""
+    """The merged factors, read-only; their scaling is that of training."""
     return {name: Pair(state.a[name], state.b_merged[name]) for name in state.a}
 
 
 def gram_error(a: np.ndarray) -> float:
-    """How far the rows of `a` are from orthogonal and equally long: max |A Aᵀ / s - I|, s their mean squared length."""
+    """How far the rows of `a` [rank, in] are from orthonormal: max |A Aᵀ / s - I|, s their mean squared length."""
     wide = a.astype(np.float64)
     gram = wide @ wide.T
     scale = float(np.trace(gram)) / len(gram)
@@ -131,20 +132,20 @@ def gram_error(a: np.ndarray) -> float:
 
 
 def cosine(new: Arrays, merged: Arrays) -> float:
-    """Between two sets of B taken as one long vector each; 0 if one of them is 0."""
-    product = sum(blocks.dot(new[name], merged[name]) for name in merged)
+    """The cosine between two sets of B [out, rank], each taken as one long vector; 0 if one of them is 0."""
+    product = sum(vector_ops.dot(new[name], merged[name]) for name in merged)
     lengths = _length(new) * _length(merged)
     return product / lengths if lengths else 0.0
 
 
 def norm_ratio(state: State) -> float:
-    """Length of the merged B over that of the last trained one; 1 if the latter is 0."""
+    """L2 norm of the merged B / that of the last trained B; 1 if the latter is 0."""
     last = _length(state.b_finetuned)
     return _length(state.b_merged) / last if last else 1.0
 
 
 def _orthonormal(stack: np.ndarray, name: str) -> np.ndarray:
-    """`rows` of each matrix of a stack [layers, rank, in]."""
+    """`rows` of each matrix in a stack [layers, rank, in]."""
     check_finite(np.ascontiguousarray(stack), f"{name}: A")
     work: Any = stack.astype(np.promote_types(stack.dtype, np.float32), copy=False)
     q, r = np.linalg.qr(work.swapaxes(1, 2))
@@ -160,18 +161,18 @@ def _kept(array: np.ndarray) -> np.ndarray:
 
 
 def _blended(old: Arrays, new: Arrays, weight: float) -> dict[str, np.ndarray]:
-    """Every layer's B, in one piece of memory: first touching it costs as much as all else, and less in one piece."""
+    """Every layer's merged B, in one allocation, because touching new memory takes half of the time."""
     whole = np.empty(sum(array.size for array in new.values()), np.float32)
     merged: dict[str, np.ndarray] = {}
     end = 0
     for name, array in new.items():
         begin, end = end, end + array.size
         merged[name] = whole[begin:end].reshape(array.shape)
-        if not blocks.blend(old[name], array, weight, merged[name]):
+        if not vector_ops.blend(old[name], array, weight, merged[name]):
             raise MergeRefused(f"{name}: the new B, or what it is merged to, has values that are no finite numbers.")
         merged[name].setflags(write=False)
     return merged
 
 
 def _length(arrays: Arrays) -> float:
-    return math.sqrt(sum(blocks.dot(array, array) for array in arrays.values()))
+    return math.sqrt(sum(vector_ops.dot(array, array) for array in arrays.values()))

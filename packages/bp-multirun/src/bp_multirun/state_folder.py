@@ -1,4 +1,4 @@
-"""The state between stages, on disk: one file of a size that does not depend on how many stages are in it."""
+"""The state between stages on disk: one file, whose size does not depend on the number of stages."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ _PARTS = ("A", "B_finetuned", "B_merged")
 
 
 def save(state: State, folder: Path) -> None:
-    """Write `state` into an existing folder; the same state gives the same bytes."""
-    sets = zip(_PARTS, (state.a, state.b_finetuned, state.b_merged), strict=True)
-    arrays = {f"{part}.{name}": array for part, held in sets for name, array in held.items()}
+    """Write `state` into an existing folder; equal states give equal bytes."""
+    arrays: dict[str, np.ndarray] = {}
+    for part, layers in zip(_PARTS, (state.a, state.b_finetuned, state.b_merged), strict=True):
+        arrays |= {f"{part}.{name}": array for name, array in layers.items()}
     write(folder / STATE, arrays, "F32", {"format": "slao-1", "index": f"{state.index:08d}"})
 
 
 def load(folder: Path) -> State:
-    """The state in a folder; its arrays are views into the file. Raises CheckpointUnusable."""
+    """Read the state in a folder; its arrays are views into the file. Raises CheckpointUnusable."""
     path = folder / STATE
     try:
         file = read(path)

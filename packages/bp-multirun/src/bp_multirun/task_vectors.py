@@ -1,6 +1,6 @@
-"""Merging adapters that were trained apart, by their task vectors ΔW = s B A: what SLAO is compared with.
+"""Merging separately trained adapters by their task vectors ΔW = s B A: the methods that SLAO is compared with.
 
-A merged ΔW has a higher rank than an adapter; the result is the nearest one of the adapter's rank.
+A merged ΔW has a higher rank than an adapter; the result is its best approximation of the adapter's rank.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .factors import Factors, Pair, check, check_alike, check_finite
 Rule = Literal["linear", "ties", "dare"]
 Products = tuple[np.ndarray, np.ndarray, np.ndarray]  # U [out, k], singular values [k], Vᵀ [k, in]
 
-EXACT = 256  # up to this smaller side the whole decomposition is cheap
+EXACT = 256  # matrices whose smaller side is at most this are decomposed fully
 ITERATIONS = 6
 
 
@@ -30,23 +30,23 @@ def merge(
     density: float = 0.5,
     seed: int = 0,
 ) -> dict[str, Pair]:
-    """One adapter for many with the same layers and scalings (by layer), one layer at a time. Raises MergeRefused.
+    """Merge adapters with the same layers and scalings (by layer), one layer at a time. Raises MergeRefused.
 
     linear: the mean. ties: arXiv:2306.01708, trimmed within each layer. dare: arXiv:2311.03099, then the mean.
-    `density` is the share of a layer's values that ties and dare leave, in (0, 1].
+    `density`, in (0, 1], is the share of a layer's values that ties and dare keep.
     """
     _check(rule, adapters, density)
     merged: dict[str, Pair] = {}
     for name, first in adapters[0].items():
         scaled = [Pair(adapter[name].a, adapter[name].b * scalings[name]) for adapter in adapters]
         rng = _generator(seed, name)
-        found = _mean(scaled) if rule == "linear" else truncated(_DENSE[rule](scaled, density, rng), first.rank, rng)
-        merged[name] = _split(found, first.rank, scalings[name])
+        products = _mean(scaled) if rule == "linear" else truncated(_DENSE[rule](scaled, density, rng), first.rank, rng)
+        merged[name] = _split(products, first.rank, scalings[name])
     return merged
 
 
 def trimmed(change: np.ndarray, density: float) -> np.ndarray:
-    """The largest magnitudes, `density` of all values; the others become 0."""
+    """`change` [out, in] with all but the largest magnitudes, a share `density` of its values, set to 0."""
     size = np.abs(change).reshape(-1)
     keep = int(density * size.size)
     if keep == size.size:
@@ -56,7 +56,7 @@ def trimmed(change: np.ndarray, density: float) -> np.ndarray:
 
 
 def truncated(matrix: np.ndarray, rank: int, rng: np.random.Generator) -> Products:
-    """The largest `rank` singular triples; of a large matrix by subspace iteration (Halko et al., arXiv:0909.4061)."""
+    """The `rank` largest singular triples; of a large matrix by subspace iteration (Halko et al., arXiv:0909.4061)."""
     if min(matrix.shape) <= max(EXACT, 4 * rank):
         u, s, vt = np.linalg.svd(matrix, full_matrices=False)
         return u[:, :rank], s[:rank], vt[:rank]
@@ -84,7 +84,7 @@ def _check(rule: str, adapters: Sequence[Factors], density: float) -> None:
 
 
 def _mean(pairs: Sequence[Pair]) -> Products:
-    """Of the products B A, which are never formed: the decomposition of what lies between two orthonormal bases."""
+    """The SVD of the mean of B A, without forming the products: from orthonormal bases of all B and all A."""
     out, triangle_out = np.linalg.qr(np.hstack([pair.b for pair in pairs]).astype(np.float64))
     into, triangle_into = np.linalg.qr(np.vstack([pair.a for pair in pairs]).T.astype(np.float64))
     u, s, vt = np.linalg.svd(triangle_out @ triangle_into.T / len(pairs), full_matrices=False)
@@ -92,7 +92,7 @@ def _mean(pairs: Sequence[Pair]) -> Products:
 
 
 def _ties(pairs: Sequence[Pair], density: float, rng: np.random.Generator) -> np.ndarray:
-    """Of the trimmed changes, the mean of those that have the sign of their sum."""
+    """The mean of the trimmed changes [out, in] over those whose sign is that of their sum."""
     shape = pairs[0].b.shape[0], pairs[0].a.shape[1]
     sums, counts = np.zeros((2, *shape), np.float32), np.zeros((2, *shape), np.uint16)
     for pair in pairs:
@@ -107,7 +107,7 @@ def _ties(pairs: Sequence[Pair], density: float, rng: np.random.Generator) -> np
 
 
 def _dare(pairs: Sequence[Pair], density: float, rng: np.random.Generator) -> np.ndarray:
-    """The mean of the changes, of each of which values are dropped at random and the others enlarged to make up."""
+    """The mean of the changes [out, in], with values dropped at random and the others scaled up by 1 / density."""
     total = np.zeros((pairs[0].b.shape[0], pairs[0].a.shape[1]), np.float32)
     for pair in pairs:
         change = _product(pair)
@@ -126,13 +126,13 @@ def _product(pair: Pair) -> np.ndarray:
 
 
 def _generator(seed: int, name: str) -> np.random.Generator:
-    """Each layer draws for itself, whatever the others are."""
+    """A random generator for a layer, independent of the other layers."""
     return np.random.default_rng([seed, *hashlib.sha256(name.encode()).digest()])
 
 
-def _split(found: Products, rank: int, scaling: float) -> Pair:
-    """Factors of rank `rank` with scaling × B A = U S Vᵀ, the singular values shared equally between both."""
-    u, s, vt = found[0][:, :rank], found[1][:rank], found[2][:rank]
+def _split(products: Products, rank: int, scaling: float) -> Pair:
+    """Factors of rank `rank` with scaling × B A = U S Vᵀ, the singular values split equally between both."""
+    u, s, vt = products[0][:, :rank], products[1][:rank], products[2][:rank]
     root = np.sqrt(s / scaling)
     a, b = np.zeros((rank, vt.shape[1]), np.float32), np.zeros((u.shape[0], rank), np.float32)
     a[: len(s)] = root[:, None] * vt

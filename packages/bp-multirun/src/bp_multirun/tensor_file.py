@@ -20,7 +20,7 @@ _STORED: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f
 
 @dataclass(frozen=True)
 class TensorFile:
-    """Tensors by name as float32, what they were stored as, and the file's metadata."""
+    """By name: tensors as float32, and the types in which they are stored; and the file's metadata."""
 
     arrays: Mapping[str, np.ndarray]
     dtypes: Mapping[str, str]
@@ -48,7 +48,7 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], dtype: str, metadata: Ma
 
 
 def narrowed(array: np.ndarray, dtype: str) -> np.ndarray:
-    """float32 as it is stored: 16-bit floats are rounded to nearest, ties to even; bfloat16 comes as its bits."""
+    """float32 converted to `dtype`, rounded to nearest, ties to even; bfloat16 as its bits, uint16."""
     array = np.ascontiguousarray(array, "<f4")
     if dtype == "F32":
         return array

@@ -11,7 +11,7 @@ from typing import Any
 from bp_core import backends
 from bp_core.choices import PAIRED, Optimizer
 from bp_core.config import BATCH_SIZE, BETAS, EPOCHS, EVALUATIONS, GAMMA, RATES, TrainConfig
-from bp_core.process_group import launched
+from bp_core.process_group import launch_env
 
 from .rows import Room, Rows
 
@@ -44,7 +44,7 @@ def for_machine(config: TrainConfig, room: Room) -> MachineSettings:
 
 def sharing() -> tuple[bool, str]:
     """Whether processes share the weights out, and why: accelerate's launcher can ask for it."""
-    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true") and launched().size > 1:
+    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true") and launch_env().size > 1:
         return True, "accelerate was launched with --use_fsdp"
     return False, "the default"
 

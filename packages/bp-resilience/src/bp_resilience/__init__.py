@@ -1,18 +1,18 @@
 """The one training loop, and what keeps it alive."""
 
-from .checkpoints import Keeper, State
+from .checkpoints import CheckpointManager, State
 from .clock import Clock
-from .loop import Surroundings, train
+from .loop import LoopContext, train
 from .schedule import learning_rate
 from .signals import Signals
 from .thermal import nvml
 
 __all__ = [
+    "CheckpointManager",
     "Clock",
-    "Keeper",
+    "LoopContext",
     "Signals",
     "State",
-    "Surroundings",
     "learning_rate",
     "nvml",
     "train",

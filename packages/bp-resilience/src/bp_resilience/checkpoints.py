@@ -1,4 +1,4 @@
-"""Checkpoints: written beside and renamed, with a manifest; a torn one does not exist for readers."""
+"""Checkpoints: each is written to a temporary folder and then renamed; one without a valid manifest is ignored."""
 
 from __future__ import annotations
 
@@ -12,31 +12,32 @@ from typing import Any
 
 from bp_core.errors import CheckpointUnusable, DiskFull
 from bp_core.folders import damage, new_folder, sweep, writing
-from bp_core.process_group import led
+from bp_core.process_group import on_rank0
 from bp_core.rail import Rail
 
 from .clock import Clock
 
 _STATE = "state.json"
-_RUN = "run"  # in it: the id of the run, for a checkpoint that is copied elsewhere
-_SPARE = 1.1  # of the size of the last checkpoint that must be free for the next
+_RUN = "run"  # key in the state file: the id of the run, for a checkpoint that is copied elsewhere
+_OLD_NAMES = {"relief": "memory_saving", "targets": "trained_tokens"}  # in checkpoints of earlier versions
+_SPARE = 1.1  # free disk space needed for a checkpoint, as a multiple of the size of the last one
 
 
 @dataclass(frozen=True)
 class State:
-    """Where a run stands, apart from what the rail holds. `position` counts examples, or packed rows, consumed.
+    """The progress of a run; weights and optimizer are the rail's. `position` counts the examples or packed rows used.
 
-    `relief` is the rail's level of saving memory. `evaluated` and `best_step` are steps, -1 for none; `worse` counts
-    the evaluations since the best one.
+    `tokens` and `trained_tokens` are totals so far. `memory_saving` is the level reached with `Rail.save_memory`.
+    `evaluated` and `best_step` are step numbers, -1 for none; `worse` counts the evaluations since the best one.
     """
 
     micro_batch: int
     step: int = 0
     position: int = 0
     tokens: int = 0
-    targets: int = 0
+    trained_tokens: int = 0
     seconds: float = 0.0
-    relief: int = 0
+    memory_saving: int = 0
     skipped: int = 0
     eval_batch: int = 1
     evaluated: int = -1
@@ -45,11 +46,11 @@ class State:
     worse: int = 0
 
 
-class Keeper:
+class CheckpointManager:
     """The checkpoints of one run: `<folder>/step-000100/`.
 
-    One is due every `every` steps, after so many minutes, and at the end. The last `keep` and the best one are kept.
-    In a team all call it, and rank 0 alone touches the disk.
+    One is due every `every` steps, every `minutes` minutes, at the best evaluation and at the end. The newest `keep`
+    and the best one are kept. In a process group every process calls the methods, and only rank 0 writes files.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Keeper:
         self._clock = clock or Clock()
         self._saved_at = self._clock.now()
         self._saved: int | None = None
-        self._torn: set[Path] = set()
+        self._damaged: set[Path] = set()
 
     def due(self, state: State, steps: int) -> bool:
         """Whether `state` should be saved now; never twice for one step."""
@@ -73,65 +74,65 @@ class Keeper:
         return state.step == self._saved
 
     def save(self, state: State, rail: Rail) -> Path:
-        """Write a checkpoint, then drop this run's older ones. Raises DiskFull with those before it intact."""
-        team = rail.join()
-        if team.size > 1:
+        """Write a checkpoint, then delete older ones. Raises DiskFull; the older ones are intact then."""
+        group = rail.join()
+        if group.size > 1:
             rail.collect()
-        target = Path(led(team, lambda: str(self._write(state, rail))))
+        target = Path(on_rank0(group, lambda: str(self._write(state, rail))))
         self._saved, self._saved_at = state.step, self._clock.now()
         return target
 
     def _write(self, state: State, rail: Rail) -> Path:
-        target = self._place(state.step)
-        self._look_for_room()
+        target = self._folder(state.step)
+        self._check_free_space()
         if target.exists():
             self._drop(target)
         with new_folder(target) as draft:
             rail.save(draft)
             record = {_RUN: self.folder.resolve().parent.name, **dataclasses.asdict(state)}
             (draft / _STATE).write_text(json.dumps(record), encoding="utf-8")
-        self._torn.discard(target)
+        self._damaged.discard(target)
         self._prune(state)
         return target
 
     def restore(self, rail: Rail, warn: Callable[[str], None]) -> State | None:
-        """Bring `rail` to the newest whole checkpoint; None if there is none. Raises CheckpointUnusable.
+        """Load the newest undamaged checkpoint into `rail`; None if there is none. Raises CheckpointUnusable.
 
-        `warn` is told of each one that is passed over because it is torn or altered.
+        `warn` gets a message for each damaged checkpoint that is passed over.
         """
-        found = led(rail.join(), lambda: self._newest(warn))
-        if found is None:
+        newest = on_rank0(rail.join(), lambda: self._newest(warn))
+        if newest is None:
             return None
-        name, values = found
+        name, values = newest
         state = State(**values)
         rail.restore(self.folder / name)
         self._saved = state.step
         return state
 
     def _newest(self, warn: Callable[[str], None]) -> tuple[str, dict[str, Any]] | None:
-        """Name and state of the newest whole checkpoint."""
+        """Folder name and state of the newest undamaged checkpoint."""
         sweep(self.folder, "step-")
         for folder in self._newest_first():
             wrong = damage(folder)
             if wrong is None:
                 return folder.name, dataclasses.asdict(self._read(folder))
             warn(f"the checkpoint {folder.name} is passed over: {wrong}.")
-            self._torn.add(folder)
+            self._damaged.add(folder)
         return None
 
     def restore_step(self, step: int, rail: Rail) -> bool:
-        """Bring `rail` to the checkpoint of `step`; False, and nothing done, if it is not whole."""
-        folder = self._place(step)
-        if not led(rail.join(), lambda: damage(folder) is None):
+        """Load the checkpoint of `step` into `rail`; False, with nothing changed, if it is missing or damaged."""
+        folder = self._folder(step)
+        if not on_rank0(rail.join(), lambda: damage(folder) is None):
             return False
         rail.restore(folder)
         return True
 
     def whole(self) -> Iterator[Path]:
-        """Complete, unaltered checkpoints, newest first."""
+        """The undamaged checkpoints, newest first."""
         return (folder for folder in self._newest_first() if damage(folder) is None)
 
-    def _place(self, step: int) -> Path:
+    def _folder(self, step: int) -> Path:
         return self.folder / f"step-{step:06d}"
 
     def _newest_first(self) -> list[Path]:
@@ -141,12 +142,13 @@ class Keeper:
     def _read(self, folder: Path) -> State:
         try:
             record = json.loads((folder / _STATE).read_text(encoding="utf-8"))
-            return State(**{name: value for name, value in record.items() if name != _RUN})
+            record.pop(_RUN, None)
+            return State(**{_OLD_NAMES.get(name, name): value for name, value in record.items()})
         except (OSError, ValueError, TypeError) as error:
             raise CheckpointUnusable("its state cannot be read.", where=str(folder)) from error
 
-    def _look_for_room(self) -> None:
-        """Raises DiskFull if there is less than the last checkpoint took."""
+    def _check_free_space(self) -> None:
+        """Raises DiskFull if there is less free space than the last checkpoint took."""
         last = next(iter(self._newest_first()), None)
         if last is None:
             return
@@ -156,14 +158,14 @@ class Keeper:
             raise DiskFull(f"a checkpoint needs {need:,} bytes, {free:,} are free", where=str(self.folder))
 
     def _prune(self, state: State) -> None:
-        """Drop what is old, and what was passed over because it is torn."""
+        """Delete old checkpoints, and damaged ones that were passed over."""
         folders = self._newest_first()
-        good = [folder for folder in folders if folder not in self._torn]
-        for folder in set(folders) - {*good[: self.keep], self._place(state.best_step)}:
+        good = [folder for folder in folders if folder not in self._damaged]
+        for folder in set(folders) - {*good[: self.keep], self._folder(state.best_step)}:
             self._drop(folder)
 
     def _drop(self, folder: Path) -> None:
-        """Remove a checkpoint; renamed first, so that one half removed is not taken for a torn one."""
+        """Delete a checkpoint; it is renamed first, so that one half deleted is not taken for a damaged one."""
         aside = folder.with_name(f".{folder.name}.dropped")
         with writing(folder):
             shutil.rmtree(aside, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Writing a checkpoint although the disk is full: wait for room, so that it costs time and not the run."""
+"""Writing a checkpoint while the disk is full: the run waits for free space instead of failing."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from .clock import Pause
 _SECONDS_BETWEEN_TRIES = 30.0
 
 
-def patiently(write: Callable[[], str], wait: float, step: int, pause: Pause) -> str:
-    """What `write` returns; on a full disk it is tried again for `wait` seconds, then its DiskFull is raised.
+def retry_until_space(write: Callable[[], str], wait: float, step: int, pause: Pause) -> str:
+    """Call `write` and return its result. On a full disk retry for `wait` seconds, then raise its DiskFull.
 
-    Raises Interrupted when a stop is asked for meanwhile.
+    Raises Interrupted when a stop is requested meanwhile.
     """
     try:
         return write()

@@ -1,4 +1,4 @@
-"""The one training loop. It owns time: order, learning rate, retries, checkpoints, stopping. Tensors are the rail's."""
+"""The one training loop: order, learning rate, retries, checkpoints, stopping. The rail does the computation."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from functools import partial
 from bp_core.errors import Diverged, Interrupted, OutOfMemory
 from bp_core.events import Checkpointed, Finished, Skipped, Started, Stepped, StoppedEarly, Warned, Watch
 from bp_core.examples import Batches, StepBatch
-from bp_core.process_group import agreed
+from bp_core.process_group import all_agree
 from bp_core.rail import Rail
 from bp_core.recipe import Recipe
 
 from . import disk_full
-from .checkpoints import Keeper, State
+from .checkpoints import CheckpointManager, State
 from .clock import Clock, Pause
-from .data_parallel import common_clock, hottest, share
-from .evaluation import Evaluation, drift_of
-from .oom_recovery import Room, Spill
+from .data_parallel import hottest_card, own_micro_batches, rank0_clock
+from .evaluation import Evaluation, measure_kl_reference
+from .oom_recovery import OomRecovery, UnifiedMemorySpill
 from .schedule import learning_rate
 from .signals import Signals
-from .thermal import Heat, Sensor
+from .thermal import Sensor, ThermalPause
 
 
 @dataclass(frozen=True)
-class Surroundings:
-    """What a run may have around it: examples to evaluate on, the card's temperature, signals, a clock."""
+class LoopContext:
+    """Optional inputs of a run: held-out examples, a temperature sensor, signals, a clock."""
 
     held_out: StepBatch | None = None
     sensor: Sensor | None = None
@@ -35,62 +35,73 @@ class Surroundings:
 
 
 def train(
-    rail: Rail, batches: Batches, recipe: Recipe, keeper: Keeper, watch: Watch, around: Surroundings | None = None
+    rail: Rail,
+    batches: Batches,
+    recipe: Recipe,
+    checkpoints: CheckpointManager,
+    watch: Watch,
+    context: LoopContext | None = None,
 ) -> State:
-    """Run `recipe.steps` optimizer steps on an opened rail, from the newest checkpoint if `keeper` has one.
+    """Run `recipe.steps` optimizer steps on an opened rail, from the newest checkpoint if `checkpoints` has one.
 
     Raises OutOfMemory when one example at a time does not fit, Diverged after too many losses or gradients that are
-    not finite, DiskFull when waiting for room did not help, and Interrupted after Ctrl-C, once a checkpoint is written.
+    not finite, DiskFull when waiting for space did not help, and Interrupted after Ctrl-C, with a checkpoint written.
 
-    In a team every process calls this, and all come to the same decisions: the clock is rank 0's, and what one of them
-    meets (a signal, heat, an exhausted memory) all act upon. Rank 0 alone writes.
+    In a process group every process calls this. They take the same decisions: the clock is rank 0's, and a signal, heat
+    or out-of-memory in one process is acted upon by all. Only rank 0 writes files.
     """
-    around = around or Surroundings()
-    with around.signals:
-        return _Loop(rail, batches, recipe, keeper, watch, around).run()
+    context = context or LoopContext()
+    with context.signals:
+        return _Loop(rail, batches, recipe, checkpoints, watch, context).run()
 
 
 class _Loop:
-    """One run of `train`: what it works with, and its steps in the order in which they happen."""
+    """One run of `train`; the methods are in the order in which they are called."""
 
     def __init__(
-        self, rail: Rail, batches: Batches, recipe: Recipe, keeper: Keeper, watch: Watch, around: Surroundings
+        self,
+        rail: Rail,
+        batches: Batches,
+        recipe: Recipe,
+        checkpoints: CheckpointManager,
+        watch: Watch,
+        context: LoopContext,
     ) -> None:
-        self.rail, self.batches, self.recipe, self.keeper, self.watch = rail, batches, recipe, keeper, watch
-        self.team, self.signals = rail.join(), around.signals
-        self.clock = common_clock(around.clock, self.team)
-        self.pause = Pause(self.clock, watch, self._asked)
-        self.evaluation = Evaluation(around.held_out, recipe, rail, watch)
-        self.heat = Heat(hottest(around.sensor, self.team), recipe.max_temp, recipe.cooldown)
-        self.room, self.spill = Room(rail, watch), Spill()
+        self.rail, self.batches, self.recipe, self.checkpoints, self.watch = rail, batches, recipe, checkpoints, watch
+        self.group, self.signals = rail.join(), context.signals
+        self.clock = rank0_clock(context.clock, self.group)
+        self.pause = Pause(self.clock, watch, self._stop_requested)
+        self.evaluation = Evaluation(context.held_out, recipe, rail, watch)
+        self.thermal = ThermalPause(hottest_card(context.sensor, self.group), recipe.max_temp, recipe.cooldown)
+        self.recovery, self.spill = OomRecovery(rail, watch), UnifiedMemorySpill()
         self.loss = math.nan
 
     def run(self) -> State:
         state = self._begin()
         while True:
-            if self.evaluation.due(state) and not self._asked():
-                state = self.evaluation.run(state, self._asked)
-            if self._due(state) or (self._asked() and not self.keeper.has(state)):
+            if self.evaluation.due(state) and not self._stop_requested():
+                state = self.evaluation.run(state, self._stop_requested)
+            if self._due(state) or (self._stop_requested() and not self.checkpoints.has(state)):
                 self._checkpoint(state)
             if self._over(state):
                 return self._end(state)
-            if self._asked():
+            if self._stop_requested():
                 raise Interrupted(f"stopped after step {state.step} of {self.recipe.steps}; a checkpoint was written.")
-            self.heat.between_steps(state.step, self.pause)
-            if not self._asked():
+            self.thermal.between_steps(state.step, self.pause)
+            if not self._stop_requested():
                 state = self._step(state)
 
     def _begin(self) -> State:
         size = self.recipe.micro_batch
-        state = self.keeper.restore(self.rail, lambda message: self.watch(Warned(0, message)))
+        state = self.checkpoints.restore(self.rail, lambda message: self.watch(Warned(0, message)))
         state = state or State(micro_batch=size, eval_batch=size)
-        self.room.resume(state)
+        self.recovery.resume(state)
         self.batches.seek(state.position)
         self.watch(Started(state.step, self.recipe.steps))
         return state
 
     def _step(self, state: State) -> State:
-        """One optimizer step: accumulate and update, the whole of it replayed with less memory when that runs out."""
+        """One optimizer step: accumulate and update. When memory runs out the whole step is replayed with less."""
         began = self.clock.now()
         rate = learning_rate(self.recipe, state.step)
         examples = self.batches.take(self.recipe.batch_size)
@@ -99,39 +110,42 @@ class _Loop:
                 loss, norm = self._attempt(examples, state, rate)
                 break
             except (OutOfMemory, MemoryError) as error:
-                state = self.room.make(state, error)
+                state = self.recovery.recover(state, error)
         seconds = self.clock.now() - began
         state = replace(
             state,
             step=state.step + 1,
             position=self.batches.position,
             tokens=state.tokens + examples.tokens,
-            targets=state.targets + examples.targets,
+            trained_tokens=state.trained_tokens + examples.trained_tokens,
             seconds=state.seconds + seconds,
         )
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            return self._skipped(state, f"loss is {loss}" if not math.isfinite(loss) else f"gradient is {norm}")
+        if not math.isfinite(loss):
+            return self._skipped(state, f"loss is {loss}")
+        if not math.isfinite(norm):
+            return self._skipped(state, f"gradient is {norm}")
         self.loss = loss
-        counts = (examples.tokens, examples.targets, seconds)
-        done = Stepped(state.step, loss, rate, norm, *counts, self.rail.memory(), self.heat.reading)
+        counts = (examples.tokens, examples.trained_tokens, seconds)
+        done = Stepped(state.step, loss, rate, norm, *counts, self.rail.memory(), self.thermal.reading)
         self.watch(done)
-        spilled = any(self.team.gather(self.spill.noticed(done)))
-        return self.room.after_spill(state) if spilled else state
+        spilled = any(self.group.gather(self.spill.noticed(done)))
+        return self.recovery.after_spill(state) if spilled else state
 
     def _attempt(self, examples: StepBatch, state: State, rate: float) -> tuple[float, float]:
-        """Mean loss and gradient norm of one try at a step. A loss that is not finite changes nothing."""
-        drift = drift_of(self.rail, examples, state.micro_batch, even=self.recipe.shared_out)
-        split = partial(examples.split, drift=drift)
-        mine = share(split, self.recipe.batch_size, state.micro_batch, self.team, even=self.recipe.shared_out)
-        part = agreed(self.team, lambda: sum(self.rail.accumulate(b, times * examples.weight) for b, times in mine))
-        loss: float = sum(self.team.gather(part))
+        """Try one step: its mean loss and gradient norm. A loss that is not finite changes nothing."""
+        pad = self.recipe.shared_out
+        kl_reference = measure_kl_reference(self.rail, examples, state.micro_batch, pad=pad)
+        split = partial(examples.split, kl_reference=kl_reference)
+        mine = own_micro_batches(split, self.recipe.batch_size, state.micro_batch, self.group, pad=pad)
+        part = all_agree(self.group, lambda: sum(self.rail.accumulate(b, times * examples.weight) for b, times in mine))
+        loss: float = sum(self.group.gather(part))
         if not math.isfinite(loss):
             self.rail.discard()
             return loss, math.nan
         return loss, self.rail.update(rate)
 
     def _skipped(self, state: State, what: str) -> State:
-        """Count an update that was left out. Raises Diverged when there were too many, or no others."""
+        """Count a skipped update. Raises Diverged when too many, or all, were skipped."""
         state = replace(state, skipped=state.skipped + 1)
         self.watch(Skipped(state.step, what, state.skipped))
         if state.skipped > self.recipe.max_skipped or state.skipped == self.recipe.steps:
@@ -143,19 +157,19 @@ class _Loop:
     def _checkpoint(self, state: State) -> None:
         def write() -> str:
             try:
-                return str(self.keeper.save(state, self.rail))
+                return str(self.checkpoints.save(state, self.rail))
             except (OutOfMemory, MemoryError):
-                self.rail.discard()  # of what a step leaves cached; there are no gradients now
-                return str(self.keeper.save(state, self.rail))
+                self.rail.discard()  # frees what a step left cached; there are no gradients between steps
+                return str(self.checkpoints.save(state, self.rail))
 
-        folder = disk_full.patiently(write, 60 * self.recipe.disk_wait, state.step, self.pause)
+        folder = disk_full.retry_until_space(write, 60 * self.recipe.disk_wait, state.step, self.pause)
         self.watch(Checkpointed(state.step, folder))
 
     def _due(self, state: State) -> bool:
-        return bool(self.team.gather(self.keeper.due(state, self.recipe.steps))[0])
+        return bool(self.group.gather(self.checkpoints.due(state, self.recipe.steps))[0])
 
     def _over(self, state: State) -> bool:
-        """Whether all is done: the last evaluation too, which a stop may have cut short."""
+        """Whether the run is finished, the last evaluation included, which a stop may have cut short."""
         if self.evaluation.due(state):
             return False
         if state.step < self.recipe.steps and self.evaluation.patience_over(state):
@@ -165,8 +179,10 @@ class _Loop:
 
     def _end(self, state: State) -> State:
         peak = self.rail.memory().peak
-        self.watch(Finished(state.step, self.loss, state.tokens, state.targets, state.seconds, peak, state.skipped))
+        self.watch(
+            Finished(state.step, self.loss, state.tokens, state.trained_tokens, state.seconds, peak, state.skipped)
+        )
         return state
 
-    def _asked(self) -> bool:
-        return any(self.team.gather(self.signals.asked))
+    def _stop_requested(self) -> bool:
+        return any(self.group.gather(self.signals.stop_requested))

@@ -1,4 +1,4 @@
-"""What gives when memory runs out: first the micro-batch, then time. The experiment does not."""
+"""Recovery when memory runs out: a smaller micro-batch first, then slower ways to compute. Results stay the same."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ from bp_core.rail import Rail
 
 from .checkpoints import State
 
-_RELIEFS = 3  # how many ways beyond the micro-batch are tried
-_FULL = 0.97  # of the device
-_SLOWER = 4.0  # times the usual seconds a token: no batch is that much harder, a trip to the host's memory is
-_USUAL = 20  # steps that say what is usual
-_ENOUGH = 5
+_MOST_SAVINGS = 3  # levels of `Rail.save_memory` that are tried after a micro-batch of 1
+_FULL = 0.97  # share of the device's memory in use
+_SLOWER = 4.0  # times the median seconds per token: no batch is that much harder, only memory moved to the host is
+_USUAL = 20  # steps of which the median is taken
+_ENOUGH = 5  # steps needed before it is trusted
 
 
-class Room:
-    """Makes room on a device. What it did is kept in the state, and done again when a run is resumed."""
+class OomRecovery:
+    """Reduces the memory that a step needs. What was done is kept in the state, and repeated when a run resumes."""
 
     def __init__(self, rail: Rail, watch: Watch) -> None:
         self._rail, self._watch = rail, watch
         self._tried: list[str] = []
 
     def resume(self, state: State) -> None:
-        """Bring a freshly opened rail to the reliefs of `state`."""
-        for level in range(1, state.relief + 1):
-            self._tried.append(self._rail.relieve(level) or f"relief {level}")
+        """Bring a freshly opened rail to the memory-saving level of `state`."""
+        for level in range(1, state.memory_saving + 1):
+            self._tried.append(self._rail.save_memory(level) or f"memory saving {level}")
 
-    def make(self, state: State, error: OutOfMemory | MemoryError) -> State:
-        """The state to replay the step with. Raises OutOfMemory that says what was tried when nothing is left."""
+    def recover(self, state: State, error: OutOfMemory | MemoryError) -> State:
+        """The state to replay the step with. Raises OutOfMemory, with what was tried, when no way is left."""
         self._rail.discard()
         if state.micro_batch > 1:
             return self._shrunk(state, spilled=False)
-        level = state.relief + 1
-        what = self._rail.relieve(level) if level <= _RELIEFS else None
+        level = state.memory_saving + 1
+        what = self._rail.save_memory(level) if level <= _MOST_SAVINGS else None
         if what is None:
             tried = ", ".join(["one example at a time", *self._tried])
             raise OutOfMemory(f"{str(error) or 'memory ran out'} (tried: {tried}).") from error
         self._tried.append(what)
         self._watch(Relieved(state.step, level, what))
-        return replace(state, relief=level)
+        return replace(state, memory_saving=level)
 
     def after_spill(self, state: State) -> State:
-        """The state for the next steps when the last one spilled; as it is when it cannot be smaller."""
+        """The state after a step that spilled: half the micro-batch, where that is possible."""
         return self._shrunk(state, spilled=True) if state.micro_batch > 1 else state
 
     def _shrunk(self, state: State, spilled: bool) -> State:
@@ -55,18 +55,18 @@ class Room:
         return replace(state, micro_batch=smaller)
 
 
-class Spill:
-    """Notices that a driver moved memory to the host in silence: memory full, and steps far slower than usual."""
+class UnifiedMemorySpill:
+    """Detects that the driver moved GPU memory to the host without an error: memory is full, and steps are slow."""
 
     def __init__(self) -> None:
         self._usual: deque[float] = deque(maxlen=_USUAL)
 
     def noticed(self, step: Stepped) -> bool:
-        """Whether this step spilled. Only where the rail tells how much is free, for only there it can happen."""
-        pace, memory = step.seconds / step.tokens, step.memory
+        """Whether this step spilled. Never where the rail gives no `Memory.free`: drivers there fail instead."""
+        memory, seconds_per_token = step.memory, step.seconds / step.tokens
         full = memory.free is not None and memory.free <= (1 - _FULL) * memory.total
-        if full and len(self._usual) >= _ENOUGH and pace > _SLOWER * median(self._usual):
+        if full and len(self._usual) >= _ENOUGH and seconds_per_token > _SLOWER * median(self._usual):
             self._usual.clear()
             return True
-        self._usual.append(pace)
+        self._usual.append(seconds_per_token)
         return False

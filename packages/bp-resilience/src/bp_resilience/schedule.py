@@ -8,10 +8,10 @@ from bp_core.recipe import Recipe
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
-    """The rate for the update that follows `step` finished ones. Never zero: every update counts.
+    """The learning rate of the update after `step` finished ones; never zero.
 
-    It depends on the recipe alone: a run that is extended goes on with the rate that the longer one has at that step:
-    from near zero it jumps up again, to half the peak where the steps are doubled.
+    It depends on the recipe alone, so a run extended to more steps continues on the longer schedule: the rate jumps up
+    from near zero, to half the peak where the steps are doubled.
     """
     if step < recipe.warmup_steps:
         return recipe.learning_rate * (step + 1) / (recipe.warmup_steps + 1)

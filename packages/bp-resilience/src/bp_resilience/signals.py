@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: once asks the loop to stop at the next step boundary, twice leaves at once."""
+"""Ctrl-C and SIGTERM: the first requests a stop at the end of the step, the second stops at once."""
 
 from __future__ import annotations
 
@@ -8,25 +8,24 @@ import time
 from types import FrameType, TracebackType
 from typing import Any
 
-from bp_core.process_group import launched
+from bp_core.process_group import launch_env
 
 _SECONDS_TO_RELAY = 2.0
 
 
 class Signals:
-    """While entered, `asked` tells whether a stop was asked for. Handlers are put back on leaving the outermost `with`.
+    """Signal handlers inside a `with` block; `stop_requested` becomes True at the first signal. Blocks may be nested.
 
-    The second signal raises KeyboardInterrupt; a third, while a long computation keeps Python from noticing, ends the
-    process. With `at_once` the first one raises as well: where there is nothing to finish. It counts all the same, for
-    Python drops what is raised while it destroys an object. Only the main thread may set handlers; in any other `asked`
-    stays False and the process keeps its own.
+    The second signal raises KeyboardInterrupt; a third ends the process, also during a long computation. With `at_once`
+    the first one raises as well. `stop_requested` is set all the same, because Python drops an exception raised inside
+    a destructor. Only the main thread can set handlers; in any other thread `stop_requested` stays False.
     """
 
     def __init__(self, *, at_once: bool = False) -> None:
-        self.asked = False
+        self.stop_requested = False
         self.at_once = at_once
         self._depth = 0
-        self._asked_at = 0.0
+        self._requested_at = 0.0
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Signals:
@@ -46,7 +45,7 @@ class Signals:
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         relayed = self._relayed()
-        again, self.asked = self.asked and not relayed, True
+        again, self.stop_requested = self.stop_requested and not relayed, True
         if again:
             for other in self._previous:
                 signal.signal(other, signal.SIG_DFL)
@@ -54,6 +53,6 @@ class Signals:
             raise KeyboardInterrupt
 
     def _relayed(self) -> bool:
-        """Whether a signal is the one before again: launchers pass on what the terminal has sent to all by itself."""
-        before, self._asked_at = self._asked_at, time.monotonic()
-        return launched().size > 1 and self._asked_at - before < _SECONDS_TO_RELAY
+        """Whether this is the previous signal again: launchers pass on what the terminal has already sent to all."""
+        before, self._requested_at = self._requested_at, time.monotonic()
+        return launch_env().size > 1 and self._requested_at - before < _SECONDS_TO_RELAY

@@ -1,4 +1,4 @@
-"""Pausing while the graphics card is too hot, so that it is still there in the morning."""
+"""Pausing while the graphics card is too hot."""
 
 from __future__ import annotations
 
@@ -11,48 +11,48 @@ from bp_core.events import Warned
 
 from .clock import Pause
 
-Sensor = Callable[[], float | None]  # °C; None when it cannot tell
+Sensor = Callable[[], float | None]  # °C; None when it cannot be read
 
-_HYSTERESIS = 8.0  # °C that it must fall below the limit
+_HYSTERESIS = 8.0  # °C below the limit at which training continues
 _SECONDS_BETWEEN_READINGS = 5.0
 
 
-class Heat:
-    """Between steps: above `limit` °C wait, `cooldown` seconds at least, until it is 8 °C below that."""
+class ThermalPause:
+    """Above `limit` °C pause for at least `cooldown` seconds, until the card is 8 °C below the limit."""
 
     def __init__(self, sensor: Sensor | None, limit: float, cooldown: float) -> None:
         self._sensor = sensor
         self._limit, self._cooldown = limit, cooldown
         self._read_at = -_SECONDS_BETWEEN_READINGS
-        self.reading: float | None = None  # the last one
+        self.reading: float | None = None  # the last one, in °C
 
     def between_steps(self, step: int, pause: Pause) -> None:
-        """Pause if it is too hot. A sensor that fails is told of once, and asked no more."""
+        """Pause if the card is too hot. A sensor that fails is reported once and not read again."""
         now = pause.clock.now()
         if self._sensor is None or now - self._read_at < _SECONDS_BETWEEN_READINGS:
             return
         self._read_at = now
-        found = self._temperature(step, pause)
-        if found is not None and found > self._limit:
-            reason = f"the card has {found:.0f} °C, allowed are {self._limit:.0f}"
+        temperature = self._temperature(step, pause)
+        if temperature is not None and temperature > self._limit:
+            reason = f"the card has {temperature:.0f} °C, allowed are {self._limit:.0f}"
             pause.until(lambda waited: self._cool(waited, step, pause), step, reason, _SECONDS_BETWEEN_READINGS)
 
     def _cool(self, waited: float, step: int, pause: Pause) -> bool:
         if waited < self._cooldown:
             return False
-        found = self._temperature(step, pause)
-        return found is None or found <= self._limit - _HYSTERESIS
+        temperature = self._temperature(step, pause)
+        return temperature is None or temperature <= self._limit - _HYSTERESIS
 
     def _temperature(self, step: int, pause: Pause) -> float | None:
-        found = self.reading = self._sensor() if self._sensor else None
-        if found is None and self._sensor:
+        self.reading = self._sensor() if self._sensor else None
+        if self.reading is None and self._sensor:
             self._sensor = None
             pause.watch(Warned(step, "the card's temperature cannot be read; training goes on without looking at it."))
-        return found
+        return self.reading
 
 
 def nvml(card: str) -> Sensor:
-    """The sensor of the NVIDIA card with that UUID. It tells None without NVML, without a driver, without the card."""
+    """The sensor of the NVIDIA card with that UUID. It reads None without NVML, driver or card."""
     library = importlib.import_module("pynvml") if importlib.util.find_spec("pynvml") else None
 
     def read() -> float | None:

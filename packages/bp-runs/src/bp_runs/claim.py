@@ -1,4 +1,4 @@
-"""Who is training a run: one process only, also when several machines share the folder; and whether it lives."""
+"""Only one process trains a run, also when several machines share the folder; and whether that process is alive."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SECONDS_TILL_DEAD = 60.0
 
 @dataclass(frozen=True)
 class Owner:
-    """A process, told from a later one with the same number by when it began (seconds since 1970; 0: not known)."""
+    """A process. `began`, in seconds since 1970 (0: not known), tells it from a later one with the same pid."""
 
     host: str
     pid: int
@@ -42,7 +42,7 @@ class Owner:
         return cls(socket.gethostname(), os.getpid(), psutil.Process().create_time())
 
     def alive(self) -> bool | None:
-        """Whether the process runs; None if it belongs to another host, where this one cannot look."""
+        """Whether the process is running; None if it is on another host."""
         if self.host != socket.gethostname():
             return None
         try:
@@ -55,10 +55,10 @@ class Owner:
 
 
 class Claim:
-    """While entered, the run in `folder` is ours. Raises RunAlive when another process has it.
+    """Holds the run in `folder` during a `with` block. Raises RunAlive when another process holds it.
 
-    On one machine the kernel's lock on `alive.json` decides: it ends with the process, however that ends, and no clock
-    or reused process number can fool it. Between machines, where locks may not reach, the file's age does.
+    On one machine the kernel's lock on `alive.json` decides, which always ends with its process. Between machines,
+    where file locks may not work, the age of the file decides: its owner touches it every ten seconds.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -105,18 +105,18 @@ def _owner(file: IO[str]) -> Owner | None:
     file.seek(0)
     try:
         return Owner(**json.loads(file.read()))
-    except (ValueError, TypeError):  # empty: given back, or its writer was killed before the first word
+    except (ValueError, TypeError):  # empty: released, or its writer was killed before it wrote
         return None
 
 
 def _age(path: Path) -> float:
-    """Seconds since the last beat, by the clock of the file system: other machines' clocks do not matter."""
+    """Seconds since the file was last touched, by the clock of the file system, not of a machine."""
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".now.") as file:
         return os.stat(file.name).st_mtime - path.stat().st_mtime
 
 
 def _lock(file: IO[str]) -> bool:
-    """Whether the lock could be had. A file system without locks says yes; then the beat alone decides."""
+    """Whether the lock was taken. True on a file system without locks; then the file's age decides alone."""
     try:
         if sys.platform == "win32":
             file.seek(1 << 20)  # beyond the text, which others must be able to read
@@ -125,7 +125,7 @@ def _lock(file: IO[str]) -> bool:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except PermissionError:  # how Windows says that somebody else has it
+    except PermissionError:  # on Windows: another process has the lock
         return sys.platform != "win32"
     except OSError:
         return True

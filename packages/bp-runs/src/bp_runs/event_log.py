@@ -1,4 +1,4 @@
-"""events.jsonl: what happened in a run, one event a line; whole lines only, also after a crash or on a full disk."""
+"""events.jsonl: the events of a run, one a line; whole lines only, also after a crash or on a full disk."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EVENTS_FILE = "events.jsonl"
 
 
 class EventLog:
-    """Appends events. On a full disk they wait in memory, and are written once there is room."""
+    """Appends events. On a full disk they are kept in memory and written once there is space."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / EVENTS_FILE
@@ -27,8 +27,9 @@ class EventLog:
             self._size = _cut_torn_line(self._path)
 
     def watch(self, event: Event) -> None:
-        """Write an event: with the time (seconds since 1970), the run's id, and what it says. Raises OutputUnusable."""
-        says = {"says": event.says()} if event.says() else {}
+        """Write an event with its time (seconds since 1970), run id and description. Raises OutputUnusable."""
+        description = event.describe()
+        says = {"says": description} if description else {}
         head = {"time": round(time.time(), 3), "run": self._path.parent.name}
         self._waiting += json.dumps(redact_all(head | event.as_dict() | says)).encode() + b"\n"
         with writing(self._path):
@@ -45,7 +46,7 @@ class EventLog:
 
 
 def read_events(folder: Path) -> Iterator[dict[str, Any]]:
-    """The events of a run, in order. What a resumed run did again is told once: as it was done the last time."""
+    """The events of a run, in order. Steps that a resumed run repeated are given once, from the last time."""
     path = folder / EVENTS_FILE
     lines = path.read_bytes().split(b"\n") if path.is_file() else []
     kept: list[dict[str, Any]] = []
@@ -61,7 +62,7 @@ def read_events(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _cut_torn_line(path: Path) -> int:
-    """The size of the file without a last line that a crash left unfinished, which is cut off."""
+    """Cut off a last line that a crash left unfinished; return the size of the file in bytes."""
     if not path.is_file():
         return 0
     content = path.read_bytes()

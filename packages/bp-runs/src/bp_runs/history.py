@@ -1,4 +1,4 @@
-"""Where runs are remembered: the ledger under the home folder, and the index of output folders to rebuild it from."""
+"""All known runs: the ledger under the home folder, and the list of output folders to rebuild it from."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _NOBODY = Owner("", 0, 0.0)
 
 
 def ledger() -> Ledger:
-    """The user's ledger. A new one begins with the runs under every output folder used before, and ./output."""
+    """The user's ledger. A new one starts with the runs in every known output folder and in ./output."""
     return Ledger(home() / "ledger.db", _known_entries)
 
 
 def entries() -> list[Entry]:
-    """All runs, newest first. What a killed process could not tell the ledger is read from the run's folder."""
+    """All runs, newest first. For a run whose process was killed the entry is read from the run's folder."""
     return [_caught_up(entry) for entry in ledger().entries()]
 
 
 def remember_output(output: Path) -> None:
-    """Note an output folder, so that a lost ledger can be rebuilt from it. Raises OSError."""
+    """Add an output folder to the list from which a lost ledger is rebuilt. Raises OSError."""
     path, line = _index(), json.dumps({"output": str(output)}) + "\n"
     if not path.is_file() or line not in path.read_text(encoding="utf-8").splitlines(keepends=True):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ def remember_output(output: Path) -> None:
 
 
 def entry_of(run: RunFolder, summary: Summary, status: str, heartbeat: float) -> Entry:
-    """A run as the ledger knows it. Raises NotReplayable for a run folder without a run.lock."""
+    """The ledger entry of a run. Raises NotReplayable for a run folder without a run.lock."""
     record, lock = run.read(), Lock.read(run.path)
     owner = Owner(**record["owner"]) if "owner" in record else _NOBODY
     return Entry(
@@ -65,7 +65,7 @@ def entry_of(run: RunFolder, summary: Summary, status: str, heartbeat: float) ->
 
 
 def summed(run: RunFolder) -> tuple[Summary, float]:
-    """What events.jsonl adds up to, and when its last line was written (seconds since 1970)."""
+    """The summary of events.jsonl, and the time of its last event (seconds since 1970)."""
     summary, last = Summary(), 0.0
     for event in read_events(run.path):
         summary.add(event)
@@ -100,24 +100,24 @@ def entry(run: RunFolder) -> Entry:
 
 
 def exports_of(run: RunFolder) -> list[dict[str, Any]]:
-    """The files made of a run, the newest at each path."""
+    """The files exported from a run, the newest at each path."""
     return list({export["path"]: export for export in lines(run.path / EXPORTS_FILE)}.values())
 
 
 def export_line(export: Mapping[str, Any]) -> str:
-    """A file made of a run, in one line."""
+    """One exported file in one line."""
     proven = {True: "proven", False: "not proven", None: "not compared"}[export["proven"]]
     return f"{export['path']} ({export['format']}, {gigabytes(export['bytes'])}, {proven})"
 
 
 def note_export(run: RunFolder, export: Mapping[str, Any]) -> None:
-    """Append a file made of a run to the run's own list. Raises OSError."""
+    """Append an exported file to the run's list. Raises OSError."""
     with (run.path / EXPORTS_FILE).open("a", encoding="utf-8") as file:
         file.write(json.dumps(redact_all(export)) + "\n")
 
 
 def lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a .jsonl file that a killed process may have left with half a line."""
+    """The objects of a .jsonl file; broken lines, left by a killed process, are skipped."""
     if not path.is_file():
         return
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -143,7 +143,7 @@ def _known_entries() -> Iterator[Entry]:
 
 
 def _entry_in(run: RunFolder) -> Entry | None:
-    """A run read back from its folder; None where that is damaged, or of a version that kept too little."""
+    """The entry of a run from its folder; None if that is damaged, or of a version that recorded too little."""
     try:
         summary, last = summed(run)
         finished = run.read()["status"] == "finished"

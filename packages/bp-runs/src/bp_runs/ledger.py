@@ -1,6 +1,6 @@
-"""The ledger: one SQLite file with a row a run, shared by every process of a user.
+"""The ledger: one SQLite file with a row for each run, shared by all processes of a user.
 
-It is an index; the run folders hold the truth. A damaged file is set aside under a dated name and made anew from them.
+It is an index of the run folders. A damaged file is renamed, with the date, and rebuilt from them.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ T = TypeVar("T")
 VERSION = 1
 _BUSY_SECONDS = 10
 _MAGIC = b"SQLite format 3\0"
-# Our statements are fixed, so a plain SQLITE_ERROR means that the file has not the tables it should have.
+# Our statements are fixed, so a plain SQLITE_ERROR means that a table is missing from the file.
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One run, and one row: a field is a column. Moments are seconds since 1970, `seconds` of steps, memory bytes.
+    """One run, one row; each field is a column. Times are seconds since 1970, `seconds` is the time in steps.
 
-    Losses are per target token; `data` is a path, None for rows given in Python.
+    Losses are per trained token, `targets` counts trained tokens, `peak_memory` is in bytes. `data` is a path, None for
+    rows given in Python.
     """
 
     id: str
@@ -65,7 +66,7 @@ class Entry:
     exports: tuple[Mapping[str, Any], ...] = ()
 
     def status_now(self) -> str:
-        """The status, but `interrupted` for a run of this host whose process is gone. Another host's is believed."""
+        """The status, but `interrupted` for a run on this host whose process is gone."""
         gone = self.status in (RUNNING, PAUSED) and Owner(self.host, self.pid, self.pid_began).alive() is False
         return INTERRUPTED if gone else self.status
 
@@ -83,10 +84,10 @@ _PUT = (
 
 
 class Ledger:
-    """The rows in `path`. `known` gives the runs that a new file begins with, from their folders.
+    """The ledger in the file `path`. `known` gives the runs to put into a new file.
 
-    Every call is a short transaction on a connection of its own, so threads and processes may share the file.
-    All raise LedgerUnusable when it can be neither used nor replaced.
+    Every call is a short transaction on its own connection, so threads and processes can share the file. All raise
+    LedgerUnusable when it can be neither used nor replaced.
     """
 
     def __init__(self, path: Path, known: Callable[[], Iterable[Entry]] = tuple) -> None:
@@ -94,11 +95,11 @@ class Ledger:
         self._known = known
 
     def record(self, entry: Entry) -> None:
-        """Write what a run's own process knows of it. Exports that are noted already stay."""
+        """Add or update a run; its exports in the ledger are kept."""
         self._do(lambda db: _put(db, entry))
 
     def add_export(self, run: str, export: Mapping[str, Any]) -> None:
-        """Note a file made of a run, in place of one noted before at the same path. An unknown run is passed over."""
+        """Add an exported file to a run, in place of an earlier one at the same path; ignored for an unknown run."""
 
         def add(db: sqlite3.Connection) -> None:
             for (text,) in db.execute("SELECT exports FROM runs WHERE id = ?", [run]).fetchall():
@@ -108,7 +109,7 @@ class Ledger:
         self._do(add)
 
     def entries(self) -> list[Entry]:
-        """All runs, newest first. Where the folder cannot be written to, the file is read as it lies."""
+        """All runs, newest first; also when the folder is read-only."""
         try:
             return self._do(_entries)
         except LedgerUnusable:
@@ -148,7 +149,7 @@ class Ledger:
             db.execute(f"PRAGMA user_version = {VERSION}")
 
     def _set_aside(self) -> None:
-        """Rename the damaged file and its logs. One process at a time, and the next one finds it done."""
+        """Rename the damaged file and its logs, under a lock, unless another process has done so already."""
         lock = self.path.with_suffix(".lock")
         with closing(sqlite3.connect(lock, timeout=_BUSY_SECONDS, isolation_level=None)) as guard:
             guard.execute("BEGIN EXCLUSIVE")
@@ -172,7 +173,7 @@ class Ledger:
 
 
 def _is_other(path: Path) -> bool:
-    """Whether the file is none of SQLite's, which would delete a log beside it that may be of use yet."""
+    """Whether the file is not SQLite's. SQLite would then delete the log beside it, which may still be useful."""
     if not path.exists():
         return False
     with path.open("rb") as file:
@@ -181,7 +182,7 @@ def _is_other(path: Path) -> bool:
 
 @contextmanager
 def _transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """All or nothing. The write lock is taken at once: a transaction that grows into one may be refused."""
+    """A transaction that takes the write lock at once, because taking it later may fail."""
     db.execute("BEGIN IMMEDIATE")
     with db:
         yield
@@ -200,12 +201,12 @@ def _read_only(path: Path) -> sqlite3.Connection:
 
 
 def _put(db: sqlite3.Connection, entry: Entry) -> None:
-    values = [getattr(entry, name) for name in _FIELDS]
-    db.execute(_PUT, [json.dumps(v) if n in _JSON else v for n, v in zip(_FIELDS, values, strict=True)])
+    values = vars(entry) | {name: json.dumps(getattr(entry, name)) for name in _JSON}
+    db.execute(_PUT, [values[name] for name in _FIELDS])
 
 
 def _entries(db: sqlite3.Connection) -> list[Entry]:
-    """Every row, newest first. Raises DatabaseError or ValueError for a file that is not whole."""
+    """Every row, newest first. Raises DatabaseError or ValueError for a damaged file."""
     if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
         raise ValueError("a page is damaged")
     return [_entry(row) for row in db.execute(f"SELECT {', '.join(_FIELDS)} FROM runs ORDER BY started DESC, id DESC")]
@@ -218,7 +219,7 @@ def _entry(row: tuple[Any, ...]) -> Entry:
 
 
 def _is_damage(error: Exception) -> bool:
-    """Whether the file is at fault: not a lock held by others, a full disk or missing permission."""
+    """Whether the file is damaged, and not locked, on a full disk or without permission."""
     if isinstance(error, sqlite3.Error):
         return (getattr(error, "sqlite_errorcode", sqlite3.SQLITE_INTERNAL) & 0xFF) in _DAMAGE
     return True

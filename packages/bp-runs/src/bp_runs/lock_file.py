@@ -1,4 +1,4 @@
-"""run.lock: all that decides what a run computes, so that it can be done again and compared."""
+"""run.lock: everything that decides the result of a run, so that it can be repeated and compared."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _OTHER_BITS = "the result may differ in its last bits from that of a run that wa
 
 @dataclass(frozen=True)
 class Lock:
-    """`settings` are TrainConfig's with nothing left open but what steps replace; `hashes` tell data, template,
-    tokenizer and base from others; `data` is an absolute path, None for rows given in Python."""
+    """`settings` are TrainConfig's, with every default filled in; `hashes` are those of data, template, tokenizer and
+    base; `data` is an absolute path, None for rows given in Python."""
 
     run: str
     data: str | None
@@ -43,7 +43,7 @@ class Lock:
         return int(self.settings["seed"])
 
     def write(self, folder: Path) -> None:
-        """Write run.lock. One that is there stays: a resumed run is the run it was."""
+        """Write run.lock; an existing one is kept, because a resumed run is still the same run."""
         if not (folder / LOCK_FILE).exists():
             value = {"version": _VERSION, "seed": self.seed, **dataclasses.asdict(self)}
             write_json(folder / LOCK_FILE, redact_all(value))

@@ -1,4 +1,4 @@
-"""Everything that happens in a run goes through here: to its folder, the ledger, the trackers and whoever watches."""
+"""Records a run's events: in its folder, the ledger and the trackers, and passes them on to whoever watches."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .claim import Owner
 from .event_log import EventLog
 from .run_folder import RunFolder
 from .summary import FINISHED, RUNNING
-from .tracker_processes import Reporter
+from .tracker_processes import TrackerProcesses
 
 _SECONDS_BETWEEN_HEARTBEATS = 10.0
 _KEPT_AT_ONCE = (Started, Paused, Continued, Finished, Failed)
@@ -40,7 +40,7 @@ class Recording:
         self._resume = resume
         self._watch = watch
         self._trackers = trackers
-        self._reporter: Reporter | None = None
+        self._tracker_processes: TrackerProcesses | None = None
         self._log = EventLog(run.path)
         self._summary, _ = history.summed(run)
         self._written = 0.0
@@ -54,7 +54,7 @@ class Recording:
         owner = Owner.this()
         known = self.run.read()
         self.run.write(owner=asdict(owner), started=known.get("started", round(time.time(), 3)))
-        self._reporter = Reporter(self._trackers, self.run.path)
+        self._tracker_processes = TrackerProcesses(self._trackers, self.run.path)
         with suppress(OSError):  # the ledger, in the same folder, will say so
             history.remember_output(self.run.path.parent.parent)
         self._keep(RUNNING)
@@ -67,7 +67,7 @@ class Recording:
         if told is not None and not finished:
             with suppress(OSError, BackpropagateError):  # a full disk must not hide what went wrong
                 self._failed(told)
-        for message in self._reporter.close(patient=error is None) if self._reporter else ():
+        for message in self._tracker_processes.close(patient=error is None) if self._tracker_processes else ():
             self._warn(message)
         self._keep(FINISHED if finished else self._summary.status)
         try:
@@ -78,14 +78,14 @@ class Recording:
             raise told from None
 
     def watch(self, event: Event) -> None:
-        """Record an event, then show it."""
+        """Record an event, then pass it on."""
         self._log.watch(event)
         if isinstance(event, Started):  # steps after the checkpoint that a resumed run begins with do not count
             self._summary, _ = history.summed(self.run)
         else:
             self._summary.add(event.as_dict())
         self._watch(event)
-        for message in self._reporter.failures() if self._reporter else ():
+        for message in self._tracker_processes.failures() if self._tracker_processes else ():
             self._warn(message)
         due = time.monotonic() - self._written > _SECONDS_BETWEEN_HEARTBEATS
         if due or isinstance(event, _KEPT_AT_ONCE):
@@ -128,7 +128,7 @@ class Recording:
         self._watch(event)
 
     def _keep(self, status: str) -> None:
-        """Bring the ledger up to date."""
+        """Update the ledger."""
         self._written = time.monotonic()
         try:
             history.ledger().record(history.entry_of(self.run, self._summary, status, time.time()))

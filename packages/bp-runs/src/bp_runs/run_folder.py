@@ -1,4 +1,4 @@
-"""The records of runs under an output folder: `runs/<id>/` with run.json, events.jsonl and checkpoints."""
+"""The folder of a run: `<output>/runs/<id>/` with run.json, events.jsonl and checkpoints."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def read(self) -> dict[str, Any]:
-        """What run.json says. Raises CheckpointUnusable."""
+        """The contents of run.json. Raises CheckpointUnusable."""
         try:
             value: dict[str, Any] = json.loads((self.path / RUN_FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -54,7 +54,7 @@ class RunFolder:
         write_json(self.path / "samples.json", [dataclasses.asdict(sample) for sample in samples])
 
     def samples(self) -> list[Sample]:
-        """The rows kept for the proof of an export; none if the file is gone."""
+        """The rows kept to prove an export with; none if the file is missing."""
         path = self.path / "samples.json"
         if not path.is_file():
             return []
@@ -63,7 +63,7 @@ class RunFolder:
 
 
 def create(output: Path, **record: Any) -> RunFolder:
-    """A new run folder with its record. Ids sort by age, also when the clock is set back."""
+    """Create a run folder. Ids sort by age, also when the clock is set back."""
     path = output / "runs" / f"{_stamp(output)}-{secrets.token_hex(2)}"
     with writing(path):
         path.mkdir(parents=True)
@@ -84,9 +84,10 @@ def newest_unfinished(output: Path) -> RunFolder:
 def continued(
     folder: RunFolder, recipe: Recipe, facts: Mapping[str, Any], allow_changes: bool
 ) -> tuple[Recipe, list[str]]:
-    """The recipe to go on with, and what differs from before. More steps extend a run, also one that is finished.
+    """The recipe to continue with, and the changes since the run began, in words. More steps extend a run.
 
-    Raises ResumeMismatch, unless changes are allowed, and NothingToResume for a finished run without more to do.
+    Raises ResumeMismatch for changes, unless they are allowed, and NothingToResume for a finished run that is not
+    extended.
     """
     record = folder.read()
     before = record["recipe"]
@@ -106,14 +107,16 @@ def continued(
 
 
 def settings_of(folder: RunFolder) -> tuple[dict[str, Any], str]:
-    """The settings that a run was started with, and the path of its data. Raises NothingToResume."""
+    """The settings with which a run was started, and the path of its data. Raises NothingToResume."""
     record = folder.read()
     data = record.get("data")
     if data is None:
         message = f"run {folder.id} was given its rows in Python, which are not kept."
         raise NothingToResume(message, fix=f"Give them again: Trainer(…).train(rows, resume={folder.id!r}).")
-    settings, base = record["settings"], Path(record["base"])
-    return settings | ({"model": str(base)} if base.is_dir() else {}), data
+    settings = dict(record["settings"])
+    if Path(record["base"]).is_dir():
+        settings["model"] = record["base"]
+    return settings, data
 
 
 def _changes(record: Mapping[str, Any], recipe: Recipe, facts: Mapping[str, Any], free: set[str]) -> list[str]:
@@ -124,12 +127,12 @@ def _changes(record: Mapping[str, Any], recipe: Recipe, facts: Mapping[str, Any]
 
 
 def _stamp(output: Path) -> str:
-    """The time, or a second after the newest run there is."""
+    """The current time, but later than the newest run."""
     newest = max((path.name[: len("yyyymmdd-hhmmss")] for path in (output / "runs").glob("*/")), default="")
     stamp = time.strftime(_STAMP)
     if stamp > newest:
         return stamp
     try:
         return time.strftime(_STAMP, time.localtime(time.mktime(time.strptime(newest, _STAMP)) + 1))
-    except ValueError:  # a folder of somebody else's
+    except ValueError:  # not a folder of ours
         return stamp

@@ -1,4 +1,4 @@
-"""What a run's events add up to: told while it runs, and read back from events.jsonl when the ledger is lost."""
+"""The totals of a run's events, while it runs, or from events.jsonl when the ledger is rebuilt."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ _STATUS = {kind.__name__: status for kind, status in _BEGINS.items()}
 
 @dataclass
 class Summary:
-    """Losses are per target token; `eval_loss` is the lowest evaluation."""
+    """Totals of a run. Losses are per trained token, `eval_loss` is the lowest evaluation; `targets` counts trained
+    tokens, `peak_memory` bytes."""
 
     status: str = RUNNING
     step: int = 0
@@ -36,7 +37,7 @@ class Summary:
     error_message: str | None = None
 
     def add(self, event: Mapping[str, Any]) -> None:
-        """Count one event, as Event.as_json writes it. Kinds that are not counted are passed over."""
+        """Add one event, in the form of Event.as_dict; other kinds of events change nothing."""
         kind = str(event["event"])
         self.step = event.get("step", self.step)
         self.status = _STATUS.get(kind, self.status)
@@ -64,12 +65,12 @@ class Summary:
         self.peak_memory = max(self.peak_memory, event["memory"]["peak"])
 
     def as_dict(self) -> dict[str, Any]:
-        """The sums, with the speed over all steps."""
+        """The totals, and the mean speed."""
         speed = self.tokens / self.seconds if self.seconds else None
         return {**dataclasses.asdict(self), "tokens_per_second": speed}
 
 
 def _lower(best: float | None, loss: float | None) -> float | None:
-    """The lower of two losses, one that is not known or not a finite number apart."""
+    """The lower of two losses; None and numbers that are not finite do not count."""
     known = [value for value in (best, loss) if value is not None and math.isfinite(value)]
     return min(known, default=None)

@@ -1,4 +1,4 @@
-"""Which trackers a run reports to, and their processes as the training process sees them."""
+"""The trackers that a run reports to, and their processes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from .event_log import EVENTS_FILE
 from .trackers import KINDS
 
 AUTO, NONE = "auto", "none"
-_SECONDS_TO_END = {True: 60, False: 5}  # for a tracker that still has to send; after that it goes on alone
+_SECONDS_TO_END = {True: 60, False: 5}  # how long to wait for a tracker that is still sending; by `patient`
 
 
 def chosen(report_to: str) -> list[str]:
-    """The trackers that `--report-to` means: all that are installed (auto), none, or those named.
+    """The trackers for `--report-to`: all that are installed (auto), none, or those named.
 
     Raises UnknownTracker, TrackerMissing.
     """
@@ -36,10 +36,10 @@ def chosen(report_to: str) -> list[str]:
     return names
 
 
-_LEFT: list[subprocess.Popen[bytes]] = []  # kept, or Python warns of a process that is meant to go on
+_LEFT: list[subprocess.Popen[bytes]] = []  # kept, or Python warns of a child process that is still running
 
 
-class Reporter:
+class TrackerProcesses:
     """The trackers of one run, one process each; what they print goes to `<run>/trackers/<name>.log`."""
 
     def __init__(self, names: Sequence[str], folder: Path) -> None:
@@ -51,14 +51,14 @@ class Reporter:
         self._processes = {name: self._start(name, folder, offset) for name in names}
 
     def failures(self) -> Iterator[str]:
-        """What to tell the user of trackers that have ended by themselves; each is told of once."""
+        """A message for each tracker that has ended by itself since the last call."""
         for name, process in list(self._processes.items()):
             if process.poll() is not None:
                 yield f"{name} gets no more of this run: {self._last_line(name)}"
                 self._drop(name)
 
     def close(self, *, patient: bool) -> Iterator[str]:
-        """Let the trackers finish, and tell of those that did not. Who has just pressed Ctrl-C is not patient."""
+        """Let the trackers finish, with a message for each that did not. `patient=False` after Ctrl-C."""
         for process in self._processes.values():
             assert process.stdin
             process.stdin.close()
@@ -73,7 +73,7 @@ class Reporter:
 
     def _start(self, name: str, folder: Path, offset: int) -> subprocess.Popen[bytes]:
         words = [sys.executable, "-m", "bp_runs.trackers", name, str(folder), str(offset)]
-        # A session of its own: Ctrl-C in the terminal is for the training, which then ends the trackers.
+        # In its own session, so that Ctrl-C in the terminal reaches only the training, which then ends the trackers.
         group = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
         with (self._logs / f"{name}.log").open("ab") as log:
             return subprocess.Popen(

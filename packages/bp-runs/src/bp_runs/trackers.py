@@ -1,7 +1,7 @@
-"""Trackers: each follows a run's events.jsonl from a process of its own, so none can slow, stop or spoil a run.
+"""Trackers (TensorBoard, wandb, …): each reads a run's events.jsonl in a process of its own, so it cannot harm the run.
 
-`python -m bp_runs.trackers NAME RUN_FOLDER OFFSET` reads on from OFFSET until its standard input ends, which it
-does when the training process closes it or dies.
+`python -m bp_runs.trackers NAME RUN_FOLDER OFFSET` reads from byte OFFSET until its standard input is closed, by the
+training process or by its end.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from .summary import FAILED, FINISHED, INTERRUPTED
 
 PROJECT = "backpropagate"
 _SECONDS_BETWEEN_READS = 0.5
-_GROUPS = {Stepped.__name__: "train", Evaluated.__name__: "eval"}  # events with numbers worth a curve
+_GROUPS = {Stepped.__name__: "train", Evaluated.__name__: "eval"}  # events whose numbers are tracked
 
 
 class Tracker(Protocol):
-    """Where numbers go. `finish` takes finished, failed or interrupted."""
+    """What is used of a tracker. `finish` takes the status: finished, failed or interrupted."""
 
     def log(self, step: int, values: Mapping[str, float]) -> None: ...
     def finish(self, status: str) -> None: ...
@@ -38,7 +38,7 @@ class Tracker(Protocol):
 
 @dataclass(frozen=True)
 class Kind:
-    """How a tracker is made: the module that must be there, what to install, and where its records go."""
+    """A kind of tracker: the module it needs, the package to install, where it writes, and how it is opened."""
 
     module: str
     package: str
@@ -59,7 +59,7 @@ class _TensorBoard:
 
 
 class _WeightsAndBiases:
-    """Online for who has logged in, else offline: `wandb sync` sends the folder later."""
+    """Online if the user is logged in, else offline; `wandb sync` sends the folder later."""
 
     def __init__(self, run: str, folder: Path, settings: Mapping[str, Any]) -> None:
         wandb = import_module("wandb")
@@ -83,7 +83,7 @@ class _WeightsAndBiases:
 
 
 class _MLflow:
-    """At MLFLOW_TRACKING_URI, by default where MLflow itself writes. A resumed run is found by its tag."""
+    """At MLFLOW_TRACKING_URI or MLflow's default. A resumed run is found by its tag."""
 
     def __init__(self, run: str, folder: Path, settings: Mapping[str, Any]) -> None:
         self._entities = import_module("mlflow.entities")
@@ -105,8 +105,8 @@ class _MLflow:
             self._client.log_metric(self._id, name, value, step=step)
 
     def finish(self, status: str) -> None:
-        ends = {FINISHED: "FINISHED", INTERRUPTED: "KILLED", FAILED: "FAILED"}
-        self._client.set_terminated(self._id, ends[status])
+        status_after = {FINISHED: "FINISHED", INTERRUPTED: "KILLED", FAILED: "FAILED"}
+        self._client.set_terminated(self._id, status_after[status])
 
 
 class _Trackio:
@@ -130,20 +130,20 @@ KINDS = {
 
 
 def follow(kind: Kind, folder: Path, offset: int, closed: threading.Event) -> None:
-    """Report the events after byte `offset` of the run in `folder` until `closed` is set."""
+    """Send the events after byte `offset` of the run in `folder` to a tracker until `closed` is set."""
     lock = Lock.read(folder)
     settings = {name: value for name, value in lock.recipe.items() if name != "why"}
     tracker = kind.open(lock.run, folder, settings | {"data_sha256": lock.hashes["data"]})
     status = INTERRUPTED
     for event in events(folder / EVENTS_FILE, offset, closed):
-        status = ends(event, status)
+        status = status_after(event, status)
         if values := numbers(event):
             tracker.log(event["step"], values)
     tracker.finish(status)
 
 
 def events(path: Path, offset: int, closed: threading.Event) -> Iterator[dict[str, Any]]:
-    """The whole lines of a growing file, as they come; the last ones after `closed` is set."""
+    """The events of a growing file, as they are written; the last ones after `closed` is set."""
     while not path.is_file() and not closed.wait(_SECONDS_BETWEEN_READS):
         pass
     if not path.is_file():
@@ -164,7 +164,7 @@ def events(path: Path, offset: int, closed: threading.Event) -> Iterator[dict[st
 
 
 def numbers(event: Mapping[str, Any]) -> dict[str, float]:
-    """The finite numbers of an event under the names of their curves: train/loss, train/memory_used and so on."""
+    """The finite numbers of an event, by tracker name: train/loss, train/memory_used and so on."""
     group = _GROUPS.get(event["event"])
     if group is None:
         return {}
@@ -174,14 +174,15 @@ def numbers(event: Mapping[str, Any]) -> dict[str, float]:
         flat |= {f"{name}_{part}": number for part, number in parts} or {name: value}
     if event.get("seconds"):
         flat["tokens_per_second"] = event.get("tokens", 0) / event["seconds"]
-    kept = {
-        n: v for n, v in flat.items() if isinstance(v, int | float) and n not in ("step", "time") and math.isfinite(v)
-    }
-    return {f"{group}/{name}": float(value) for name, value in kept.items()}
+    kept: dict[str, float] = {}
+    for name, value in flat.items():
+        if isinstance(value, int | float) and name not in ("step", "time") and math.isfinite(value):
+            kept[f"{group}/{name}"] = float(value)
+    return kept
 
 
-def ends(event: Mapping[str, Any], status: str) -> str:
-    """How a run stands after an event."""
+def status_after(event: Mapping[str, Any], status: str) -> str:
+    """The run's status after an event, given that before it."""
     if event["event"] == Failed.__name__:
         return INTERRUPTED if event["code"] == Interrupted.code else FAILED
     return {Finished.__name__: FINISHED, Started.__name__: INTERRUPTED}.get(event["event"], status)
@@ -191,7 +192,7 @@ def main(name: str, folder: str, offset: str) -> None:
     closed = threading.Event()
 
     def wait() -> None:
-        while os.read(sys.stdin.fileno(), 1):  # not sys.stdin.read, whose lock would break the end of the interpreter
+        while os.read(sys.stdin.fileno(), 1):  # sys.stdin.read would hold a lock at interpreter exit
             pass
         closed.set()
 

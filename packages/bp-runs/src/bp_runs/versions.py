@@ -1,4 +1,4 @@
-"""The versions of what a run was computed with."""
+"""Package versions, for the record of a run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _PACKAGES = (
 
 
 def versions() -> dict[str, str | None]:
-    """The versions of our packages and of those we compute with; None for what is not installed."""
+    """Versions of our packages and of the main dependencies; None if not installed."""
     return {name: _version(name) for name in _PACKAGES}
 
 

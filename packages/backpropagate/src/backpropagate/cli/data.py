@@ -22,7 +22,7 @@ from bp_data.formats.records import demonstrations
 from bp_data.formats.write import reshape
 from bp_data.reading.files import columns_in
 from bp_data.reading.jsonl import line, new_lines
-from bp_data.show import Shown
+from bp_data.show import RowView
 from bp_data.show import show as shown
 from bp_data.split import split as split_file
 
@@ -113,7 +113,7 @@ def convert(
         target.writelines(lines)
 
 
-def _print_row(row: Shown, console: Console) -> None:
+def _print_row(row: RowView, console: Console) -> None:
     """The row's text, trained stretches in green, or between ⟦ and ⟧ where there is no colour."""
     plain = console.color_system is None or console.no_color
     text = Text()

@@ -8,10 +8,10 @@ from rich.table import Table
 
 from bp_eval.bootstrap import Interval
 from bp_eval.gates import OF_ANSWERS, OF_LOSS, OF_PAIRS
-from bp_eval.measures import FEW, Compared, Evaluation
+from bp_eval.measures import FEW, Baseline, Evaluation
 
 from ..evaluation.comparison import Comparison
-from ..evaluation.harness import Harnessed
+from ..evaluation.harness import HarnessResult
 from .tables import visible
 
 _PROMPT = 300  # characters of a prompt on the screen: its end
@@ -28,7 +28,7 @@ def show_evaluation(found: Evaluation) -> None:
         console.print(f"[yellow]Note:[/] {remark}", soft_wrap=True)
     for judged in found.gates:
         mark = "[green]✓[/]" if judged.holds else "[red]✗[/]"
-        console.print(f"{mark} {escape(judged.says())}", soft_wrap=True)
+        console.print(f"{mark} {escape(judged.message())}", soft_wrap=True)
 
 
 def show_comparison(found: Comparison) -> None:
@@ -43,7 +43,7 @@ def show_comparison(found: Comparison) -> None:
         console.print(table)
 
 
-def show_tasks(found: Harnessed) -> None:
+def show_tasks(found: HarnessResult) -> None:
     """What each task of lm-evaluation-harness gave."""
     table = Table("task", "metric", escape(found.target), "standard error")
     for task, metrics in found.tasks.items():
@@ -62,7 +62,7 @@ def _measures(found: Evaluation) -> Table:
     return table
 
 
-def _change(name: str, other: Compared) -> tuple[str, str]:
+def _change(name: str, other: Baseline) -> tuple[str, str]:
     change = other.change[name]
     if not change.excludes(0.0):
         return _number(change, sign="+"), "not clear"

@@ -15,7 +15,7 @@ from typing import Any
 from typer.exceptions import TyperException
 
 from bp_core.errors import PARTLY_DONE, BackpropagateError, BadValue, Interrupted, NotProven
-from bp_core.process_group import launched
+from bp_core.process_group import launch_env
 from bp_core.redact import redact
 from bp_core.units import short
 
@@ -35,7 +35,7 @@ def exit_code_of(app: Callable[..., Any], arguments: Sequence[str]) -> int:
         _say(BadValue(_with_nearest(usage.format_message())), as_json)
         return BadValue.exit_code
     except BackpropagateError as error:
-        if launched().rank == 0 or not isinstance(error, Interrupted):  # which all of them are: one says so
+        if launch_env().rank == 0 or not isinstance(error, Interrupted):  # which all of them are: one says so
             _say(error, as_json)
         return PARTLY_DONE if error.kept else error.exit_code
     except Exception as error:  # noqa: BLE001 - the border to the user
@@ -71,7 +71,7 @@ def _say(error: BackpropagateError, as_json: bool) -> None:
 
 def _print(error: Mapping[str, Any], result: Mapping[str, Any] = MappingProxyType({})) -> None:
     """An error as JSON, with what the command found out all the same. Of several processes one prints."""
-    if launched().rank == 0:
+    if launch_env().rank == 0:
         print(json.dumps({**result, "error": error}, indent=2, ensure_ascii=False, default=str))
 
 

@@ -105,9 +105,9 @@ def _show_needs(preflight: Preflight, remarks: Iterable[str], console: Console) 
 def show_run(run: Run) -> None:
     """How a training run went and what it left."""
     table = _facts(
-        ("steps", f"{len(run.losses)}, {run.tokens} tokens ({run.targets} of them targets){_skipped(run)}"),
+        ("steps", f"{len(run.losses)}, {run.tokens} tokens ({run.targets} of them trained){_skipped(run)}"),
         ("loss", f"{run.losses[0]:.3f} → {run.losses[-1]:.3f}  {_curve(run.losses)}"),
-        ("time", f"{run.seconds:.0f} s, {run.targets / run.seconds:.0f} targets/s"),
+        ("time", f"{run.seconds:.0f} s, {run.targets / run.seconds:.0f} trained tokens/s"),
         ("peak memory", gigabytes(run.peak_memory)),
         *([("evaluation", _evaluation(run))] if run.eval_loss is not None else []),
         ("model" if run.recipe.mode == "full" else "adapter", near(run.adapter)),

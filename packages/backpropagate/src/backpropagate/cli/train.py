@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from bp_core.config import TrainConfig
-from bp_core.process_group import launched
+from bp_core.process_group import launch_env
 from bp_core.settings import Panel, Trait, names
 from bp_runs.run_folder import NEWEST
 
@@ -115,4 +115,4 @@ def _show(run: Run, json: bool) -> None:
 
 def _leads() -> bool:
     """Of several processes that a launcher started one talks."""
-    return launched().rank == 0
+    return launch_env().rank == 0

@@ -30,7 +30,7 @@ _SUFFIXES = (".md", ".html")
 
 
 @dataclass(frozen=True)
-class Asked:
+class Questions:
     """What to ask, where it is from, and the contract that says which tokens end an answer."""
 
     source: str
@@ -90,7 +90,7 @@ def compare(
         asked = _asked_directly(prompts, tokenizer, subject.artifact.contract)
     else:
         rows = _rows(tokenizer, subject, data, reading, notify)
-        asked = Asked(rows.source, questions_in(rows, config.answers), rows.contract)
+        asked = Questions(rows.source, questions_in(rows, config.answers), rows.contract)
     exported = {EXPORTED: _by_file(Path(config.file), asked, config, notify)} if config.file else {}
     answers = {
         name: _by_rail(who, tokenizer, asked, config, notify, f"answers: {name}") for name, who in subjects.items()
@@ -100,10 +100,10 @@ def compare(
     return Comparison(subject.name, asked.source, asked.questions, answers | exported | expected)
 
 
-def _asked_directly(texts: Sequence[str], tokenizer: ChatTokenizer, contract: Contract | None) -> Asked:
+def _asked_directly(texts: Sequence[str], tokenizer: ChatTokenizer, contract: Contract | None) -> Questions:
     """A user's messages, each a conversation of its own."""
     tokens = [tokenizer.prompt([user(text)]) for text in texts]
-    return Asked("asked directly", [Question(ids, tokenizer.decode(ids)) for ids in tokens], contract)
+    return Questions("asked directly", [Question(ids, tokenizer.decode(ids)) for ids in tokens], contract)
 
 
 def _rows(
@@ -122,14 +122,14 @@ def _require_free(path: Path) -> None:
 
 
 def _by_rail(
-    who: Target, tokenizer: ChatTokenizer, asked: Asked, config: CompareConfig, notify: Notify, stage: str
+    who: Target, tokenizer: ChatTokenizer, asked: Questions, config: CompareConfig, notify: Notify, stage: str
 ) -> list[str]:
     with opened(who, config.backend, notify) as rail:
         answer = answering(rail, tokenizer.decode, tokenizer.stop_ids(asked.contract), config.max_tokens)
         return ask(answer, asked.questions, stage, notify)
 
 
-def _by_file(file: Path, asked: Asked, config: CompareConfig, notify: Notify) -> list[str]:
+def _by_file(file: Path, asked: Questions, config: CompareConfig, notify: Notify) -> list[str]:
     """The GGUF gets each prompt as text, and makes tokens of it with its own vocabulary."""
     notify(Progress(f"load {file.name}", 0, 0))
     with gguf(file) as (engine, facts):

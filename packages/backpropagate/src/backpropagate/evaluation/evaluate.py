@@ -17,7 +17,7 @@ from bp_data.reading.files import Data
 from bp_eval.bootstrap import difference, interval
 from bp_eval.config import LONGEST_ANSWER, EvalConfig
 from bp_eval.gates import OF_ANSWERS, OF_PAIRS, gates_in, judge
-from bp_eval.measures import Compared, Evaluation, Reading, losses, of_answers, of_loss, of_pairs
+from bp_eval.measures import Baseline, Evaluation, ModelResults, losses, of_answers, of_loss, of_pairs
 from bp_eval.questions import Question, answering, ask
 
 from ..models.targets import BASE, Artifact, Target
@@ -48,12 +48,12 @@ def evaluate(name: str | Path, data: Data | None, config: EvalConfig, notify: No
         theirs = _read(other, rows, questions, config, notify)
         change = {name: difference(ratio, theirs.ratios[name]) for name, ratio in mine.ratios.items()}
         found = {name: interval(ratio) for name, ratio in theirs.ratios.items()}
-        compared = Compared(other.name, found, change, theirs.answers)
+        compared = Baseline(other.name, found, change, theirs.answers)
     return Evaluation(
         target=subject.name,
         source=rows.source,
         rows=len(rows.examples),
-        tokens=sum(example.targets for example in rows.examples),
+        tokens=sum(example.trained_tokens for example in rows.examples),
         truncated=rows.truncated,
         measures=measures,
         questions=questions,
@@ -99,7 +99,9 @@ def _questions(rows: Rows, config: EvalConfig) -> list[Question]:
     return questions
 
 
-def _read(subject: Target, rows: Rows, questions: Sequence[Question], config: EvalConfig, notify: Notify) -> Reading:
+def _read(
+    subject: Target, rows: Rows, questions: Sequence[Question], config: EvalConfig, notify: Notify
+) -> ModelResults:
     limit = config.max_tokens or min(LONGEST_ANSWER, 2 * max((q.length for q in questions), default=0))
     with opened(subject, config.backend, notify) as rail:
         chosen = losses(rail, rows.examples, f"loss of {subject.name}", notify)
@@ -107,4 +109,4 @@ def _read(subject: Target, rows: Rows, questions: Sequence[Question], config: Ev
         answer = answering(rail, rows.tokenizer.decode, rows.tokenizer.stop_ids(rows.contract), limit)
         answers = ask(answer, questions, f"answers of {subject.name}", notify)
     ratios = of_loss(chosen) | of_pairs(chosen, rejected) | of_answers(answers, questions, config.regex)
-    return Reading(ratios, answers)
+    return ModelResults(ratios, answers)

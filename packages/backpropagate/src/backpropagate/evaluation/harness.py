@@ -25,7 +25,7 @@ _LONGEST = 2048  # tokens, for models that do not tell theirs
 
 
 @dataclass(frozen=True)
-class Harnessed:
+class HarnessResult:
     """What the tasks gave: by task and metric the value, and its standard error where the task has one."""
 
     target: str
@@ -40,7 +40,7 @@ class Harnessed:
         return {"target": self.target, "lm_eval": self.version, "tasks": tasks}
 
 
-def run_tasks(name: str, names: str, config: HarnessConfig, notify: Notify) -> Harnessed:
+def run_tasks(name: str, names: str, config: HarnessConfig, notify: Notify) -> HarnessResult:
     """Run the tasks, names of the harness or YAML files between commas.
 
     Raises PackageMissing, BadValue for an unknown task, HubUnreachable for one whose rows cannot be had.
@@ -65,7 +65,7 @@ def run_tasks(name: str, names: str, config: HarnessConfig, notify: Notify) -> H
             bootstrap_iters=RESAMPLES,
             **settings,
         )
-    return Harnessed(subject.name, importlib.metadata.version("lm-eval"), _numbers(found["results"]))
+    return HarnessResult(subject.name, importlib.metadata.version("lm-eval"), _numbers(found["results"]))
 
 
 def _tasks(manager: Any, names: Sequence[str]) -> list[Any]:

@@ -19,7 +19,7 @@ from bp_data.formats.records import Preference, Rated
 from bp_data.masking.reasoning import Limits
 from bp_data.preparing.hold_out import hold_out
 from bp_data.reading.files import Data, columns_in, lasting, require
-from bp_eval.questions import Question, last_answer, spoken
+from bp_eval.questions import Question, answer_text, last_answer
 
 from ..models.targets import Target
 
@@ -140,5 +140,5 @@ def questions_in(rows: Rows, count: int) -> list[Question]:
 def _question(rows: Rows, row: Example, start: int, end: int) -> Question:
     prompt, answer = row.tokens[:start], row.tokens[start:end]
     decode = rows.tokenizer.decode
-    expected = spoken(answer, decode, rows.tokenizer.stop_ids(rows.contract))
+    expected = answer_text(answer, decode, rows.tokenizer.stop_ids(rows.contract))
     return Question([int(token) for token in prompt], decode(prompt), expected, end - start)

@@ -29,7 +29,7 @@ def numbers(record: Record, config: MultiRunConfig) -> dict[str, Any]:
         "general": forgetting.general(record),
         "average_loss": forgetting.average(record),
         "backward_transfer": found.as_dict() if found else None,
-        "price_of_merging": forgetting.price(record),
+        "price_of_merging": forgetting.merge_cost(record),
     }
 
 
@@ -96,7 +96,7 @@ def summary_lines(record: Record) -> list[tuple[str, str]]:
     if found := backward_transfer(record):
         sense = "not clear" if not found.excludes(0) else "forgotten" if found.estimate < 0 else "got better"
         lines.append(("backward transfer", f"{interval_text(found)}: earlier stages, {sense}"))
-    price = forgetting.price(record)
+    price = forgetting.merge_cost(record)
     if price is not None:
         lines.append(("price of merging", f"{price:+.4f} on the newest stage"))
     return lines

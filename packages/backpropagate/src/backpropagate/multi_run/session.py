@@ -16,7 +16,7 @@ from bp_core.config import TrainConfig
 from bp_core.errors import BadValue, GateFailed, Interrupted, NothingToResume, ResumeMismatch
 from bp_core.events import Notify, Watch
 from bp_core.folders import writable_folder, write_json
-from bp_core.process_group import launched
+from bp_core.process_group import launch_env
 from bp_core.rail import Job
 from bp_core.settings import Trait, names, settings
 from bp_data import ChatTokenizer
@@ -24,7 +24,7 @@ from bp_data.reading.files import Data, lasting
 from bp_eval.measures import losses
 from bp_multirun.config import MultiRunConfig
 from bp_multirun.record import GENERAL, Record, Score, Scores, states
-from bp_multirun.session import Hands, Session
+from bp_multirun.session import Session, SessionCallbacks
 from bp_plan.plan import Plan
 from bp_runs import Claim, run_folder
 
@@ -108,8 +108,8 @@ class _Session:
         return StageData(self.folder / "data")
 
     def run(self) -> Record:
-        hands = Hands(self.train, self.measure, self.done)
-        session = Session(self.folder, self.multi, self.facts(), hands)
+        callbacks = SessionCallbacks(self.train, self.measure, self.done)
+        session = Session(self.folder, self.multi, self.facts(), callbacks)
         stages = [source.stage for source in self.found]
         session.require(stages)
         for number in range(len(session.record.entries) + 1, len(stages) + 1):
@@ -253,7 +253,7 @@ def _unused(*_: object) -> Any:
     raise AssertionError("only looked at, not run")
 
 
-_NOBODY = Hands(_unused, _unused, _unused)
+_NOBODY = SessionCallbacks(_unused, _unused, _unused)
 
 
 def _refuse(config: TrainConfig) -> None:
@@ -265,7 +265,7 @@ def _refuse(config: TrainConfig) -> None:
         (bool(config.shard), "shard", "a session is one process"),
         (config.full_ft_offload, "full_ft_offload", "it is for mode full"),
         (config.eval_data is not None, "eval_data", "each stage is evaluated on rows held out of it: set held_out"),
-        (launched().size > 1, "a launcher", "a session is one process"),
+        (launch_env().size > 1, "a launcher", "a session is one process"),
     ]
     problems = [f"{name} does not go with multi-run: {reason}" for found, name, reason in reasons if found]
     if problems:

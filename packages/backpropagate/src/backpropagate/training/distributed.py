@@ -8,17 +8,17 @@ from contextlib import contextmanager
 from typing import Any
 
 from bp_core.errors import BackendUnavailable, PeersDiffer
-from bp_core.process_group import Team, launched
+from bp_core.process_group import ProcessGroup, launch_env
 from bp_core.rail import Probe, Rail
 from bp_core.recipe import Recipe
 from bp_runs.versions import versions
 
-from .run import Work
+from .run import TrainingJob
 
 
-def joined(rail: Rail, probe: Probe) -> tuple[Team, Probe]:
+def joined(rail: Rail, probe: Probe) -> tuple[ProcessGroup, Probe]:
     """The team, and its device. Raises PeerLost, BackendUnavailable for a rail that knows no teams."""
-    team, wanted = rail.join(), launched().size
+    team, wanted = rail.join(), launch_env().size
     if team.size != wanted:
         message = f"a launcher started {wanted} processes, and this backend trains in one."
         raise BackendUnavailable(message, fix="Start it without the launcher, or with --backend cuda or cpu.")
@@ -27,7 +27,7 @@ def joined(rail: Rail, probe: Probe) -> tuple[Team, Probe]:
 
 
 @contextmanager
-def leaving(team: Team) -> Iterator[None]:
+def leaving(team: ProcessGroup) -> Iterator[None]:
     """On an error let the others know, who may be waiting for this process."""
     try:
         yield
@@ -36,13 +36,13 @@ def leaving(team: Team) -> Iterator[None]:
         raise
 
 
-def told(work: Work) -> dict[str, Any]:
+def told(work: TrainingJob) -> dict[str, Any]:
     """What rank 0 tells the others of the run that it is about to begin."""
     same = work.facts | {f"version of {name}": number for name, number in versions().items()}
     return {"recipe": dataclasses.asdict(work.plan.recipe), "same": same}
 
 
-def following(work: Work, lead: Mapping[str, Any]) -> Work:
+def following(work: TrainingJob, lead: Mapping[str, Any]) -> TrainingJob:
     """The same work as rank 0's, by its recipe: what depends on free memory may have come out otherwise here."""
     mine = told(work)["same"]
     other = [name for name, value in lead["same"].items() if mine[name] != value]

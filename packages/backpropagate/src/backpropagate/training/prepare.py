@@ -15,7 +15,7 @@ from bp_core.errors import BadValue, NothingToResume
 from bp_core.events import Notify, Watch
 from bp_core.examples import Example
 from bp_core.folders import home, writable_folder
-from bp_core.process_group import launched
+from bp_core.process_group import launch_env
 from bp_core.rail import Probe, Rail
 from bp_data import ChatTokenizer, prepare
 from bp_data.masking.reasoning import Limits
@@ -35,7 +35,7 @@ from ..models.compatibility import refuse_misfits
 from ..models.targets import Artifact
 from ..reports import run_report
 from .planning import planned
-from .run import Work
+from .run import TrainingJob
 
 Check = Callable[[lock_file.Lock], None]
 
@@ -66,7 +66,7 @@ def choose(data: Data, config: TrainConfig) -> Chosen:
     require(data)
     if config.eval_data:
         require(config.eval_data)
-    if config.shard and launched().size == 1:
+    if config.shard and launch_env().size == 1:
         fix = "Start it through a launcher: torchrun --nproc-per-node 2 -m backpropagate train …; or leave shard out."
         raise BadValue("shard shares weights out over several processes, and this is one by itself.", fix=fix)
     tracker_processes.chosen(config.report_to)
@@ -76,7 +76,7 @@ def choose(data: Data, config: TrainConfig) -> Chosen:
     return Chosen(rail, probe, machine)
 
 
-def prepared_work(data: Data, chosen: Chosen, notify: Notify) -> Work:
+def prepared_job(data: Data, chosen: Chosen, notify: Notify) -> TrainingJob:
     """Read the data, and plan what to do with them."""
     config = chosen.machine.config
     trackers = tracker_processes.chosen(config.report_to)
@@ -101,12 +101,12 @@ def prepared_work(data: Data, chosen: Chosen, notify: Notify) -> Work:
     counts = prepared.report.as_dict() | evaluation | {"evaluation_examples": len(held_out)}
     slowdown = chosen.rail.slowdown(config.dtype)
     plan = planned(chosen.machine, prepared, base, chosen.probe.device, counts, slowdown)
-    return Work(plan, prepared, held_out, chosen.rail, tokenizer, trackers)
+    return TrainingJob(plan, prepared, held_out, chosen.rail, tokenizer, trackers)
 
 
 def begin(
     request: TrainingRequest, chosen: Chosen, notify: Notify, claims: ExitStack
-) -> tuple[Work, RunFolder | None, list[str]]:
+) -> tuple[TrainingJob, RunFolder | None, list[str]]:
     """What to do; the run to resume, held through `claims`, if one was asked for; and notes on what changed since.
 
     Raises what `Trainer.train` refuses; nothing of a new run is written.
@@ -118,7 +118,7 @@ def begin(
         raise NothingToResume(f"run {run.id} is not of this folder.", where=str(output), fix=fix)
     if run:
         claims.enter_context(Claim(run.path))
-    work = prepared_work(request.data, chosen, notify)
+    work = prepared_job(request.data, chosen, notify)
     start = request.start or (run.read().get("start") if run else None)
     work = replace(work, start=beginning(start, work.plan))
     if request.check:
@@ -156,7 +156,11 @@ def beginning(start: str | Path | None, plan: Plan) -> Path | None:
 
 
 def write_down(
-    request: TrainingRequest, work: Work, run: RunFolder | None, watching: Callable[[str], Watch], claims: ExitStack
+    request: TrainingRequest,
+    work: TrainingJob,
+    run: RunFolder | None,
+    watching: Callable[[str], Watch],
+    claims: ExitStack,
 ) -> Recording:
     """The folder of a run that begins or goes on, with what it will do; held and recorded through `claims`.
 
@@ -175,7 +179,7 @@ def write_down(
     return recording
 
 
-def record(work: Work, config: TrainConfig, data: Data) -> dict[str, Any]:
+def record(work: TrainingJob, config: TrainConfig, data: Data) -> dict[str, Any]:
     """What a run is remembered by: enough to go on with it in another folder, without being told anything again."""
     settings = dataclasses.asdict(config)
     if config.eval_data:
@@ -185,7 +189,7 @@ def record(work: Work, config: TrainConfig, data: Data) -> dict[str, Any]:
     return record | ({"start": str(work.start)} if work.start else {})
 
 
-def lock(work: Work, config: TrainConfig, data: Data) -> lock_file.Lock:
+def lock(work: TrainingJob, config: TrainConfig, data: Data) -> lock_file.Lock:
     """The run.lock of a run that has no id yet."""
     return lock_file.Lock(
         run="",

@@ -12,13 +12,13 @@ from bp_core.choices import PAIRED
 from bp_core.events import Event, Planned, Warned, Watch
 from bp_core.examples import Example
 from bp_core.folders import digest, sweep
-from bp_core.process_group import agreed, nothing
-from bp_core.rail import Job, Opened, Rail
+from bp_core.process_group import all_agree, no_op
+from bp_core.rail import Job, ModelInfo, Rail
 from bp_core.recipe import Recipe
 from bp_data import Batches, ChatTokenizer, Prepared
-from bp_eval.questions import last_answer, spoken
+from bp_eval.questions import answer_text, last_answer
 from bp_plan.plan import Plan
-from bp_resilience import Keeper, Signals, State, Surroundings, nvml
+from bp_resilience import CheckpointManager, LoopContext, Signals, State, nvml
 from bp_resilience import train as run_loop
 from bp_runs import read_events
 from bp_runs.recorder import Recording
@@ -64,7 +64,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Work:
+class TrainingJob:
     """What there is to do, and what with."""
 
     plan: Plan
@@ -87,7 +87,7 @@ class Work:
         }
 
 
-def carry_out(work: Work, recording: Recording, notes: Sequence[str], signals: Signals) -> Run:
+def carry_out(work: TrainingJob, recording: Recording, notes: Sequence[str], signals: Signals) -> Run:
     """Train, publish, and record the result. `notes` are told once training has begun. Raises what the loop raises."""
     run = recording.run
     recording.begin()
@@ -102,21 +102,23 @@ def carry_out(work: Work, recording: Recording, notes: Sequence[str], signals: S
     for note in (*work.plan.remarks, *notes):
         record(Warned(0, note))
     signals.at_once = False  # from here on there is something to finish
-    state, keeper = _train(work, run, record, signals, opened.card)
-    step = _best(state, keeper, work.rail, record)
+    state, checkpoints = _train(work, run, record, signals, opened.card)
+    step = _best(state, checkpoints, work.rail, record)
     contract, mode = work.prepared.contract, work.plan.recipe.mode
     if team.size > 1:
         work.rail.collect()
-    adapter = agreed(team, lambda: publish(work.rail, run, work.plan.base, contract, step, mode))
+    adapter = all_agree(team, lambda: publish(work.rail, run, work.plan.base, contract, step, mode))
     result = _result(work, run, adapter, state, step)
     recording.finished(weights=weights_in(adapter), **_summary(result))
     team.gather(result.as_dict())
     record.remember()
-    run_report.ask(run, _questions(work), lambda prompt, adapter: _answer(work, prompt, adapter), lambda: signals.asked)
+    run_report.ask(
+        run, _questions(work), lambda prompt, adapter: _answer(work, prompt, adapter), lambda: signals.stop_requested
+    )
     return result
 
 
-def carry_along(work: Work, run: RunFolder, signals: Signals) -> Run:
+def carry_along(work: TrainingJob, run: RunFolder, signals: Signals) -> Run:
     """The part of a process that does not lead: it computes, writes nothing, and returns what rank 0 made of it."""
 
     def silent(event: Event) -> None:
@@ -124,31 +126,33 @@ def carry_along(work: Work, run: RunFolder, signals: Signals) -> Run:
 
     opened, team = _open(work), work.rail.join()
     signals.at_once = False
-    state, keeper = _train(work, run, silent, signals, opened.card)
-    _best(state, keeper, work.rail, silent)
+    state, checkpoints = _train(work, run, silent, signals, opened.card)
+    _best(state, checkpoints, work.rail, silent)
     work.rail.collect()
-    agreed(team, nothing)  # published
+    all_agree(team, no_op)  # published
     return Run.from_dict(team.gather(None)[0])
 
 
-def _open(work: Work) -> Opened:
+def _open(work: TrainingJob) -> ModelInfo:
     recipe, name = work.plan.recipe, locate.lasting_name(work.plan.base)
     job = Job(work.plan.base, work.start, recipe, recipe.dtype, name)
     return work.rail.open(job)
 
 
-def _train(work: Work, run: RunFolder, watch: Watch, signals: Signals, card: str) -> tuple[State, Keeper]:
+def _train(
+    work: TrainingJob, run: RunFolder, watch: Watch, signals: Signals, card: str
+) -> tuple[State, CheckpointManager]:
     recipe = work.plan.recipe
     minutes = recipe.checkpoint_minutes
-    keeper = Keeper(run.checkpoints, recipe.checkpoint_every, recipe.keep_checkpoints, minutes=minutes)
+    checkpoints = CheckpointManager(run.checkpoints, recipe.checkpoint_every, recipe.keep_checkpoints, minutes=minutes)
     method = recipe.method
     held_out = Batches(work.held_out, recipe.seed, method=method).whole() if work.held_out else None
     batches = Batches(work.prepared.examples, recipe.seed, work.prepared.packed, method)
-    around = Surroundings(held_out, nvml(card) if card else None, signals)
-    return run_loop(work.rail, batches, recipe, keeper, watch, around), keeper
+    context = LoopContext(held_out, nvml(card) if card else None, signals)
+    return run_loop(work.rail, batches, recipe, checkpoints, watch, context), checkpoints
 
 
-def _questions(work: Work) -> list[run_report.Question]:
+def _questions(work: TrainingJob) -> list[run_report.Question]:
     """Prompts for the report with the answers in the data: held-out ones where there are some.
 
     None after a full fine-tune: the model as it was before cannot be asked any more; nor where other processes, which
@@ -163,29 +167,29 @@ def _questions(work: Work) -> list[run_report.Question]:
     rows = rows or [(sample.tokens, len(sample.prompt), len(sample.tokens)) for sample in work.prepared.samples]
     decode, stop = work.tokenizer.decode, work.tokenizer.stop_ids(work.prepared.contract)
     return [
-        run_report.Question(where, tokens[:start], decode(tokens[:start]), spoken(tokens[start:end], decode, stop))
+        run_report.Question(where, tokens[:start], decode(tokens[:start]), answer_text(tokens[start:end], decode, stop))
         for tokens, start, end in rows
         if start > 1  # less is a text without a question
     ]
 
 
-def _answer(work: Work, prompt: Sequence[int], adapter: bool) -> str:
+def _answer(work: TrainingJob, prompt: Sequence[int], adapter: bool) -> str:
     stop = work.tokenizer.stop_ids(work.prepared.contract)
     made = work.rail.generate(prompt, limit=run_report.LIMIT, stop=stop, adapter=adapter)
-    return spoken(made, work.tokenizer.decode, stop)
+    return answer_text(made, work.tokenizer.decode, stop)
 
 
-def _best(state: State, keeper: Keeper, rail: Rail, watch: Watch) -> int:
+def _best(state: State, checkpoints: CheckpointManager, rail: Rail, watch: Watch) -> int:
     """Bring the rail to the step to publish: that of the best evaluation, if there was one."""
     if state.best_step in (-1, state.step):
         return state.step
-    if keeper.restore_step(state.best_step, rail):
+    if checkpoints.restore_step(state.best_step, rail):
         return state.best_step
     watch(Warned(state.step, f"the best checkpoint, of step {state.best_step}, is damaged; the last one is published."))
     return state.step
 
 
-def _result(work: Work, run: RunFolder, adapter: Path, state: State, step: int) -> Run:
+def _result(work: TrainingJob, run: RunFolder, adapter: Path, state: State, step: int) -> Run:
     """The result, with the losses of all the sittings of this run."""
     events = list(read_events(run.path))
     losses = tuple(event["loss"] for event in events if event["event"] == "Stepped")
@@ -197,7 +201,7 @@ def _result(work: Work, run: RunFolder, adapter: Path, state: State, step: int) 
         recipe=work.plan.recipe,
         losses=losses,
         tokens=state.tokens,
-        targets=state.targets,
+        targets=state.trained_tokens,
         seconds=state.seconds,
         peak_memory=work.rail.memory().peak,
         skipped=state.skipped,

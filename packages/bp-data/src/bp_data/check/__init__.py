@@ -1,6 +1,6 @@
-"""Checking a data file: every fault with its place, in one pass and flat memory, and a repaired copy if wanted.
+"""Checking a data file: every fault with its location, in one pass and bounded memory, and optionally a repaired copy.
 
-Names are loaded when they are first used: its settings need none of what it computes with.
+Names are loaded when they are first used, so that importing the settings is cheap.
 """
 
 from __future__ import annotations

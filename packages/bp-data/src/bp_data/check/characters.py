@@ -1,4 +1,4 @@
-"""Characters that do not belong: cleaning what can be removed safely, and finding what was decoded wrongly."""
+"""Unwanted characters: removing those that can be removed safely, and finding text that was decoded wrongly."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ Removed = dict[str, list[str]]  # what was removed, by the kind of finding that 
 
 
 def clean(value: Mapping[str, object]) -> tuple[Mapping[str, object], Removed]:
-    """The row without control and invisible characters and outer white space, and what was removed.
+    """The row without control characters, invisible characters and outer white space, and what was removed.
 
-    Cleaning what is clean changes nothing; then the same object is returned.
+    If nothing was removed the same object is returned.
     """
     removed: Removed = {}
     cleaned = {key: _clean(item, key, removed, _DEEP) for key, item in value.items()}
@@ -38,7 +38,7 @@ def clean(value: Mapping[str, object]) -> tuple[Mapping[str, object], Removed]:
 
 
 def named(characters: Iterable[str]) -> str:
-    """Characters that cannot be shown, by number: U+0007."""
+    """Invisible characters by their code points: U+0007."""
     return ", ".join(dict.fromkeys(f"U+{ord(sign):04X}" for text in characters for sign in text))
 
 
@@ -65,7 +65,7 @@ def _clean_text(text: str, strip: bool, removed: Removed) -> str:
 
 
 def oddities(text: str) -> Iterator[Spot]:
-    """Signs that a text was decoded wrongly, or imitates letters."""
+    """Signs of text that was decoded wrongly, or that mixes scripts in a word."""
     if text.isascii():
         return
     if (at := text.find("\ufffd")) >= 0:
@@ -82,7 +82,7 @@ def oddities(text: str) -> Iterator[Spot]:
 
 
 def _decoded(text: str) -> str:
-    """What the characters were before somebody took their UTF-8 bytes for Windows-1252; "" if they were not that."""
+    """The original of UTF-8 text that was decoded as Windows-1252; "" if it was not."""
     try:
         single = b"".join(sign.encode("latin-1" if "\x80" <= sign <= "\x9f" else "cp1252") for sign in text)
         return single.decode("utf-8")

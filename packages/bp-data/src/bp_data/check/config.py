@@ -1,4 +1,4 @@
-"""What a user may set for the check of a data file."""
+"""Settings of a data check."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Severity = Literal["note", "warning", "error"]  # from the mildest
 
 @dataclass(frozen=True)
 class CheckConfig:
-    """What a user may set for the check of a data file."""
+    """Settings of a data check."""
 
     model: Annotated[
         str | None, "Also check what this model's tokenizer and chat template make of the rows. Default: no tokens."

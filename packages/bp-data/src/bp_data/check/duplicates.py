@@ -1,4 +1,4 @@
-"""Rows that say the same: found by an 8-byte hash a row, within a file and between two."""
+"""Duplicate rows, found by an 8-byte hash of each row, within a file and between two files."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from bisect import bisect_right
 import numpy as np
 from numpy.typing import NDArray
 
-from ..formats.records import AnyRecord, said
+from ..formats.records import AnyRecord, content_of
 
 _DIGITS = "0123456789"
-NO_KEY = 0  # of rows that say nothing
+NO_KEY = 0  # the key of rows without content
 _encode = json.JSONEncoder(sort_keys=True).encode
 
 
 class Places:
-    """Where rows stand, in 8 bytes a row: `file:line` by the number of the row."""
+    """The locations of rows (`file:line`) by row number, in 8 bytes a row."""
 
     def __init__(self) -> None:
         self._numbers = array("q")
@@ -41,13 +41,13 @@ class Places:
 
 
 def key(record: AnyRecord) -> int:
-    """A number for what the record says, whatever its format. Two records that differ share one once in 2^63 pairs."""
-    content = _encode(said(record)).encode()
+    """A hash of the record's content in any format; different records collide once in 2^63 pairs."""
+    content = _encode(content_of(record)).encode()
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest()) | 1
 
 
 def repeats(keys: array[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The rows that have the key of an earlier one, in order, and the first row that has it."""
+    """Rows with the key of an earlier row, in order, and the first row with that key; int64 [repeats] each."""
     values = np.frombuffer(keys, dtype=np.uint64)
     order = np.argsort(values, kind="stable")
     ranked = values[order]
@@ -60,7 +60,7 @@ def repeats(keys: array[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def shared(keys: array[int], others: array[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The rows whose key is among the others', and the first row there that has it."""
+    """Rows of ours that are also in `others`, and the first matching row there; int64 [matches] each."""
     theirs, first = np.unique(np.frombuffer(others, dtype=np.uint64), return_index=True)
     ours = np.frombuffer(keys, dtype=np.uint64)
     at = np.minimum(np.searchsorted(theirs, ours), len(theirs) - 1)

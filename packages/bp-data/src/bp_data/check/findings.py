@@ -1,4 +1,4 @@
-"""What a check can find: the kinds of fault, and the findings of one file, all counted and the first of each kept."""
+"""The kinds of fault that a check can find, and the findings of one file: all counted, the first of each kept."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Literal, get_args
 
 from .config import Severity
 
-KEPT = 100  # findings of a kind that are kept with place and message; the others are counted
+KEPT = 100  # findings of each kind kept with location and message; the others are only counted
 _ORDER: tuple[Severity, ...] = get_args(Severity)
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of fault: what it means, what to do, and what a repair does about it, if anything."""
+    """A kind of fault: its meaning, what to do about it, and what a repair does, if anything."""
 
     name: str
     severity: Severity
@@ -68,7 +68,7 @@ KINDS = {kind.name: kind for kind in _KINDS}
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One fault. `place` is `file:line`, as in errors; `fix` is what to do."""
+    """One fault. `place` is `file:line`; `fix` says what to do."""
 
     kind: str
     severity: Severity
@@ -81,7 +81,7 @@ class Finding:
 
 
 class Findings:
-    """The findings so far. `counts` has every one of them, iteration gives those that are kept, the worst first."""
+    """The findings so far. `counts` counts all of them; iteration gives those that are kept, the worst first."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -90,8 +90,8 @@ class Findings:
     def add(self, kind: str, place: str, message: str, fix: str | None = None) -> None:
         self.counts[kind] += 1
         if len(self._kept[kind]) < KEPT:
-            said = KINDS[kind]
-            self._kept[kind].append(Finding(kind, said.severity, place, message, fix or said.advice))
+            severity, advice = KINDS[kind].severity, KINDS[kind].advice
+            self._kept[kind].append(Finding(kind, severity, place, message, fix or advice))
 
     def more(self, kind: str, count: int) -> None:
         """Count findings beyond those that are kept."""
@@ -103,8 +103,7 @@ class Findings:
 
     def worst(self) -> Severity | None:
         """The highest severity there is."""
-        found = [KINDS[name].severity for name in self.counts]
-        return max(found, key=_ORDER.index, default=None)
+        return max((KINDS[name].severity for name in self.counts), key=_ORDER.index, default=None)
 
     def __iter__(self) -> Iterator[Finding]:
         for kind in sorted(_KINDS, key=lambda kind: -_ORDER.index(kind.severity)):

@@ -1,4 +1,4 @@
-"""The data to check against: what is held out to measure with, so that nothing of it may be learned."""
+"""The held-out data, of which no row may be in the training data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CHUNK = 512
 
 
 class HeldOut:
-    """Keys and places of the held-out rows, and an index of what is nearly the same. Raises what reading them does."""
+    """Keys and locations of the held-out rows, and an index of near duplicates. Raises the errors of reading them."""
 
     def __init__(self, data: str, columns: Mapping[str, str], near: bool) -> None:
         self.places, self.keys = Places(), array("Q")
@@ -30,7 +30,7 @@ class HeldOut:
             self._add(chunk)
 
     def nearly(self, hashed: RMinHash) -> int | None:
-        """The number of the first row that is nearly this one."""
+        """The number of the first row that is nearly equal."""
         return self._near.find(hashed) if self._near else None
 
     def _add(self, rows: list[Row]) -> None:

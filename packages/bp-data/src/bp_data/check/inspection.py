@@ -1,4 +1,4 @@
-"""One pass over the rows: each is looked at once, and a few bytes of it are kept."""
+"""The pass over the rows: each is checked once, and a few bytes of it are kept."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from .held_out import HeldOut
 from .lengths import Lengths
 from .markup import Markup
 from .near_duplicates import NearIndex, hashes
-from .report import Repaired, Report
+from .report import RepairReport, Report
 from .secrets import hidden, secrets
 from .tokens import Tokens
 from .turns import RowText, has_null_turn, turn_faults
-from .type_drift import Drift
+from .type_drift import TypeDrift
 
 KEEP = 0
 CODES = {name: code for code, name in enumerate(KINDS, KEEP + 1)}  # why a row is left out, in a byte
 
 
 class Inspection:
-    """What is known of the rows so far. `verdicts` has a byte for each: KEEP, or the code of the kind of its fault."""
+    """The state of a check. `verdicts` has a byte for each row: KEEP, or the code of the fault to leave it out for."""
 
     def __init__(self, settings: CheckConfig, columns: Mapping[str, str], tokenizer: ChatTokenizer | None) -> None:
         self._findings = Findings()
@@ -46,14 +46,14 @@ class Inspection:
         self._unreadable = 0
         self._empty: FileEmpty | None = None
         self._format_places: dict[str, str] = {}
-        self._drift, self._markup = Drift(), Markup(tokenizer)
+        self._drift, self._markup = TypeDrift(), Markup(tokenizer)
         self._near = NearIndex() if settings.near else None
         self._near_rows, self._near_leaks = array("q"), array("q")  # a row, and the one it is nearly, in turn
         self._held_out = HeldOut(settings.against, columns, settings.near) if settings.against else None
         self._rename = renaming(columns)
 
     def unread(self, error: BackpropagateError) -> None:
-        """Count what could not be read as a row."""
+        """Add the error of a row or file that could not be read."""
         if isinstance(error, FileEmpty):
             kind, self._empty = "empty-file", error
         else:
@@ -62,61 +62,64 @@ class Inspection:
         self._findings.add(kind, error.where or "", hidden(error.message), error.fix)
 
     def add(self, rows: Sequence[Row]) -> None:
-        """Look at some more rows, in the order of the data."""
+        """Check some more rows, in the order of the data."""
         numbers = range(len(self.places), len(self.places) + len(rows))
-        looked = [(number, *self._look(row)) for number, row in zip(numbers, rows, strict=True)]
-        records = [(number, record, said) for number, record, said in looked if record]
+        records = []
+        for number, row in zip(numbers, rows, strict=True):
+            record, text = self._check(row)
+            if record:
+                records.append((number, record, text))
         if self._tokens:
             for index, kind, message, fix in self._tokens.add([record for _, record, _ in records]):
                 self._fault(records[index][0], kind, message, fix)
         if self._near:
-            self._compare([(number, said.joined) for number, _, said in records], self._near)
+            self._compare([(number, text.joined) for number, _, text in records], self._near)
 
     def finish(self) -> None:
-        """Add what only shows when all rows have been seen: duplicates, leaks, drift, mixed formats.
+        """Add the findings that need all rows: duplicates, leaks, type drift, mixed formats.
 
-        Raises FileEmpty if there was nothing at all.
+        Raises FileEmpty if there were no rows.
         """
         if self._empty and not self.places and not self._unreadable:
             raise self._empty
         exact = np.zeros(len(self.places), dtype=np.bool_)
         if self._held_out:
-            exact |= self._tell("leak", *shared(self._keys, self._held_out.keys), self._held_out.places)
-        exact |= self._tell("duplicate", *repeats(self._keys), self.places)
+            exact |= self._add_findings("leak", *shared(self._keys, self._held_out.keys), self._held_out.places)
+        exact |= self._add_findings("duplicate", *repeats(self._keys), self.places)
         for kind, pairs in (("near-leak", self._near_leaks), ("near-duplicate", self._near_rows)):
             rows, others = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
             new = ~exact[rows]
             places = self._held_out.places if self._held_out and kind == "near-leak" else self.places
-            self._tell(kind, rows[new], others[new], places)
-        self._drift.tell(self._findings)
+            self._add_findings(kind, rows[new], others[new], places)
+        self._drift.add_findings(self._findings)
         for name, count in self._formats.most_common()[1:]:
             usual = self._formats.most_common(1)[0][0]
             self._findings.add("mixed-formats", self._format_places[name], f"{name} ({count}), and elsewhere {usual}")
 
-    def report(self, repaired: Repaired | None = None) -> Report:
+    def report(self, repaired: RepairReport | None = None) -> Report:
         formats, findings = dict(self._formats), self._findings
         return Report(len(self.places), self._unreadable, formats, findings, self._lengths, self._tokens, repaired)
 
-    def _look(self, row: Row) -> tuple[AnyRecord | None, RowText]:
-        """The row's record, if it is one, and what it says; its faults are added."""
+    def _check(self, row: Row) -> tuple[AnyRecord | None, RowText]:
+        """Add the faults of a row; return its record, if it could be converted, and its text."""
         number = len(self.places)
         self.places.append(row.where)
         self.verdicts.append(KEEP)
-        self._drift.see(row.value, row.where)
+        self._drift.add(row.value, row.where)
         record = self._record(row, number)
-        said = RowText.of(record) if record else RowText.somewhere_in(row)
-        for kind, message, offset in self._spots(said.joined):
-            self._findings.add(kind, row.where, said.turn(offset) + message)
+        text = RowText.of(record) if record else RowText.somewhere_in(row)
+        for kind, message, offset in self._spots(text.joined):
+            self._findings.add(kind, row.where, text.turn(offset) + message)
         if record:
             self._formats[record.format] += 1
             self._format_places.setdefault(record.format, row.where)
-            self._lengths.add(sum(map(len, said.texts)))
+            self._lengths.add(sum(map(len, text.texts)))
             for kind, message in turn_faults(record):
                 self._findings.add(kind, row.where, message)
-        return record, said
+        return record, text
 
     def _record(self, row: Row, number: int) -> AnyRecord | None:
-        """The row converted; its verdict and key are those of the cleaned row, which is what a repair would write."""
+        """The converted row; its verdict and key are those of the cleaned row, which a repair would write."""
         cleaned, removed = clean(row.value)
         for kind, characters in removed.items():
             self._findings.add(kind, row.where, f"{len(characters)} in the row: {named(characters)}")
@@ -154,17 +157,19 @@ class Inspection:
         if KINDS[kind].repair == "left out" and self.verdicts[number] == KEEP:
             self.verdicts[number] = CODES[kind]
 
-    def _tell(self, kind: str, rows: NDArray[np.int64], others: NDArray[np.int64], places: Places) -> NDArray[np.bool_]:
-        """Add a finding for each of these rows, which says (nearly) what the one at the other place says."""
+    def _add_findings(
+        self, kind: str, rows: NDArray[np.int64], others: NDArray[np.int64], places: Places
+    ) -> NDArray[np.bool_]:
+        """Add a finding for each row that (nearly) equals its other row; return which rows, bool [all rows]."""
         for row, other in zip(rows[:KEPT].tolist(), others[:KEPT].tolist(), strict=True):
             self._findings.add(kind, self.places[row], f"says {_NEARLY.get(kind, '')}what {places[other]} says")
         self._findings.more(kind, max(0, len(rows) - KEPT))
         verdicts = np.frombuffer(self.verdicts, dtype=np.uint8)
         if KINDS[kind].repair == "left out":
             verdicts[rows] = np.where(verdicts[rows] == KEEP, CODES[kind], verdicts[rows])
-        told = np.zeros(len(self.places), dtype=np.bool_)
-        told[rows] = True
-        return told
+        added = np.zeros(len(self.places), dtype=np.bool_)
+        added[rows] = True
+        return added
 
 
 _NEARLY = {"near-duplicate": "nearly ", "near-leak": "nearly "}

@@ -1,4 +1,4 @@
-"""How long rows are: a histogram in powers of two, in characters, or in tokens if there is a tokenizer."""
+"""A histogram of row lengths in powers of two, in characters, or in tokens if there is a tokenizer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """So many rows of `low` to `high` characters or tokens, both included."""
+    """The number of rows with `low` to `high` characters or tokens, both included."""
 
     low: int
     high: int
@@ -17,7 +17,7 @@ class Bar:
 
 
 class Lengths:
-    """The lengths of rows, one at a time, in constant memory."""
+    """Collects the lengths of rows in constant memory."""
 
     def __init__(self) -> None:
         self._bits: Counter[int] = Counter()
@@ -29,7 +29,7 @@ class Lengths:
         self.longest = max(self.longest, length)
 
     def bars(self) -> list[Bar]:
-        """From the shortest to the longest, those without rows between them included."""
+        """The bars from the shortest to the longest, empty ones between them included."""
         if not self._bits:
             return []
         return [

@@ -1,4 +1,4 @@
-"""Strings inside the text that chat templates write around turns: what they would do to a model is not meant."""
+"""Strings inside the text that chat templates use as markup, and that a model would misread."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..formats.rendered_text import MARKUPS
 from ..tokenizer.chat_tokenizer import ChatTokenizer
 from .secrets import Spot
 
-# Also HTML (struck through), so they count only if they are tokens of the model.
+# Also HTML (strikethrough), so they count only if they are tokens of the model.
 _ORDINARY = {"<s>", "</s>"}
 _FURTHER = {"<|endoftext|>", "<|eom_id|>", "<|end_of_turn|>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>"}
 _GEMMA = {"<start_of_turn>", "<end_of_turn>"}
@@ -17,7 +17,7 @@ _KNOWN = ({marker for markup in MARKUPS for marker in markup.markers} | _FURTHER
 
 
 class Markup:
-    """Finds what templates write, and the special tokens of `tokenizer`, if there is one."""
+    """Finds templates' markup, and the special tokens of `tokenizer`, if there is one."""
 
     def __init__(self, tokenizer: ChatTokenizer | None) -> None:
         words = _KNOWN | (set(tokenizer.special) if tokenizer else set())
@@ -29,5 +29,5 @@ class Markup:
             return
         found = list(self._pattern.finditer(text))
         if found:
-            said = ", ".join(dict.fromkeys(match[0] for match in found))
-            yield "markup", f"the text holds {said}", found[0].start()
+            words = ", ".join(dict.fromkeys(match[0] for match in found))
+            yield "markup", f"the text holds {words}", found[0].start()

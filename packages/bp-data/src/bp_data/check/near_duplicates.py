@@ -15,22 +15,22 @@ _WORDS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W\u3040-\u30f
 
 
 class NearIndex:
-    """Texts by what they share. Takes about 2 KB a text."""
+    """An index of texts for near duplicates; about 2 KB of memory a text."""
 
     def __init__(self) -> None:
         self._index = RMinHashDeduplicator(SIMILAR, _HASHES, True, _BANDS, _SEED)
 
     def add(self, number: int, hashed: RMinHash) -> int | None:
-        """Keep a text under its number, unless it is nearly one that is kept: then that one's number."""
+        """Add a text under its number, unless it nearly equals an indexed one: then return that one's number."""
         return None if self._index.add(str(number), hashed) else self.find(hashed)
 
     def find(self, hashed: RMinHash) -> int | None:
-        """The number of the first text that this is nearly."""
+        """The number of the first text that is nearly equal."""
         return min(map(int, self._index.get_duplicates(hashed)), default=None)
 
 
 def hashes(texts: Sequence[str]) -> Iterator[RMinHash]:
-    """What is compared of texts. Upper and lower case are the same."""
+    """The MinHashes of texts; case is ignored."""
     return iter(RMinHash.from_token_sets([_shingles(text) for text in texts], _HASHES, _SEED))
 
 

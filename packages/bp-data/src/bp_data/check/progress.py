@@ -1,4 +1,4 @@
-"""Telling how far a long check is."""
+"""Progress of a long check."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from bp_core.events import Notify, Progress
 
 from ..reading.files import Data
 
-QUIET = 2.0  # seconds before progress is told
+QUIET = 2.0  # seconds before progress is reported
 _BLOCK = 1 << 20
 
 
-class Pace:
-    """Tells how far it is, once it has taken two seconds. JSON lines are counted for that, which is quick."""
+class CheckProgress:
+    """Reports progress after the first two seconds; for JSON lines with a total, which is quick to count."""
 
     def __init__(self, data: Data, notify: Notify | None) -> None:
         self._data, self._notify = data, notify
@@ -29,7 +29,7 @@ class Pace:
 
 
 def _lines(data: Data) -> int:
-    """How many lines a file of JSON lines has; 0 for everything else."""
+    """The number of lines of a JSON lines file; 0 for other data."""
     if not isinstance(data, str | Path) or Path(data).suffix.lower() not in (".jsonl", ".ndjson"):
         return 0
     if not Path(data).is_file():

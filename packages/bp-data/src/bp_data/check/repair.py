@@ -1,4 +1,4 @@
-"""The repaired copy: rows that training would refuse, or would see twice, left out; the others cleaned."""
+"""The repaired copy: without rows that training would refuse and without duplicates, the others cleaned."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ..reading.files import Data, read
 from ..reading.jsonl import line, new_lines, refuse_existing
 from .characters import clean
 from .inspection import CODES, KEEP
-from .report import Repaired
+from .report import RepairReport
 
 _NAMES = {code: name for name, code in CODES.items()}
-_EVERY = 4096  # rows between two words about progress
+_EVERY = 4096  # rows between two progress reports
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Where to write, and for each row that can be read KEEP or why it is left out."""
+    """Where to write, and for each readable row KEEP or the code of the fault to leave it out for."""
 
     target: str
     verdicts: bytearray
@@ -30,15 +30,15 @@ class Plan:
 
 
 def refuse_target(target: str) -> None:
-    """Raises OutputUnusable if a repair to `target` would meet a file, BadValue if it is not named after JSON lines."""
+    """Raises OutputUnusable if a file of the repair exists, BadValue if `target` does not end in .jsonl."""
     if Path(target).suffix.lower() != ".jsonl":
         raise BadValue(f"a repaired copy is JSON lines, and {target} does not end in .jsonl.", fix="Name it so.")
     refuse_existing(Path(target))
     refuse_existing(_changes(target))
 
 
-def repair(data: Data, plan: Plan) -> Repaired:
-    """Read the data again, and write it as the verdicts say. Raises NoTarget, FileUnreadable, OutputUnusable."""
+def repair(data: Data, plan: Plan) -> RepairReport:
+    """Read the data again, and write the rows to keep. Raises NoTarget, FileUnreadable, OutputUnusable."""
     with new_lines(Path(plan.target)) as copy, new_lines(_changes(plan.target)) as log:
         changes = _Changes(log)
         rows = 0
@@ -61,7 +61,7 @@ def _changes(target: str) -> Path:
 
 
 class _Changes:
-    """Writes down each row that is not as it was, and counts."""
+    """Writes the list of changed rows, and counts them."""
 
     def __init__(self, log: BinaryIO) -> None:
         self._log = log
@@ -86,12 +86,14 @@ class _Changes:
             self._log.write(line({"place": place, "change": "cleaned", "removed": counts}))
         return result
 
-    def done(self, plan: Plan, rows: int) -> Repaired:
-        """Raises NoTarget if no row was kept, FileUnreadable if the data was not what it was at the first reading."""
+    def done(self, plan: Plan, rows: int) -> RepairReport:
+        """Raises NoTarget if no row was kept, FileUnreadable if the data has changed since it was first read."""
         gone = sum(verdict != KEEP for verdict in plan.verdicts)
         if rows + gone != len(plan.verdicts):
             raise FileUnreadable("the data changed while it was checked.", fix="Run the check again.")
         if not rows:
             raise NoTarget("a repair would leave no row.", fix="Correct the rows that the findings name.")
         target = Path(plan.target)
-        return Repaired(target, _changes(plan.target), rows, self._cleaned, dict(self._left_out), dict(self._removed))
+        return RepairReport(
+            target, _changes(plan.target), rows, self._cleaned, dict(self._left_out), dict(self._removed)
+        )

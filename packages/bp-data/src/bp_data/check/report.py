@@ -1,4 +1,4 @@
-"""What a check found out, as a value: counts, findings with their places, lengths, and what a repair did."""
+"""The result of a check: counts, findings with their locations, lengths, and what a repair did."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from .tokens import Tokens
 
 
 @dataclass(frozen=True, slots=True)
-class Repaired:
-    """A repaired copy. `left_out` counts rows by the kind of their fault, `removed` the clean-ups in `cleaned` rows.
-
-    `changes` is a file with one line for each row that is not as it was.
+class RepairReport:
+    """A repaired copy. `left_out` counts rows by their kind of fault, `removed` the characters removed from `cleaned`
+    rows. `changes` is a file with one line for each changed row.
     """
 
     path: Path
@@ -30,7 +29,7 @@ class Repaired:
 
 @dataclass(frozen=True)
 class Report:
-    """The result of a check. `unread` counts what could not even be read as a row; it is not among `rows`."""
+    """The result of a check. `unread` counts rows that could not be read; they are not in `rows`."""
 
     rows: int
     unread: int
@@ -38,7 +37,7 @@ class Report:
     findings: Findings
     characters: Lengths
     tokens: Tokens | None
-    repaired: Repaired | None
+    repaired: RepairReport | None
 
     def fails(self, limit: Severity) -> bool:
         """Whether there is a finding of this severity, or a worse one."""
@@ -46,7 +45,7 @@ class Report:
         return worst is not None and at_least(worst, limit)
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it for JSON. `shown` below `count` means that the further findings are only counted."""
+        """The report as a JSON value; `shown` < `count` if further findings were only counted."""
         counts = {name: self.findings.counts[name] for name in KINDS if self.findings.counts[name]}
         return {
             "rows": self.rows,

@@ -1,4 +1,4 @@
-"""What a model's tokenizer and chat template make of the rows: whether they can, how long, and what the cut takes."""
+"""Checking rows with a model's tokenizer and chat template: errors, lengths, and what the cut to max_length removes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..masking.render import Layout, lay_out
 from ..tokenizer.chat_tokenizer import ChatTokenizer
 from .lengths import Lengths
 
-Told = tuple[int, str, str, str | None]  # the index of a record, the kind, the message, and what to do
+RowFault = tuple[int, str, str, str | None]  # the index of a record, the kind, the message, and what to do
 
 
 class Tokens:
@@ -23,15 +23,15 @@ class Tokens:
         self.lengths = Lengths()
         self.trained = self.over = 0
 
-    def add(self, records: Sequence[AnyRecord]) -> Iterator[Told]:
-        """The faults of some records, by their index among them; of a comparison's two answers, each kind once."""
-        told: set[tuple[int, str]] = set()
+    def add(self, records: Sequence[AnyRecord]) -> Iterator[RowFault]:
+        """The faults of some records, by index; each kind once for the two answers of a preference."""
+        found: set[tuple[int, str]] = set()
         for index, kind, message, fix in self._faults(records):
-            if (index, kind) not in told:
-                told.add((index, kind))
+            if (index, kind) not in found:
+                found.add((index, kind))
                 yield index, kind, message, fix
 
-    def _faults(self, records: Sequence[AnyRecord]) -> Iterator[Told]:
+    def _faults(self, records: Sequence[AnyRecord]) -> Iterator[RowFault]:
         layouts: list[tuple[int, Layout]] = []
         for index, record in enumerate(records):
             try:
@@ -45,7 +45,8 @@ class Tokens:
             except BackpropagateError as error:
                 yield index, "template-refuses", error.message, error.fix
             else:
-                yield from ((index, kind, said, None) for kind, said in self._count(masked))
+                for kind, message in self._count(masked):
+                    yield index, kind, message, None
 
     def _count(self, row: Masked) -> Iterator[tuple[str, str]]:
         length, limit = len(row.tokens), self.max_length

@@ -1,4 +1,4 @@
-"""The order of turns, and turns without text; and what of a row is said at all."""
+"""Faults in the order of turns and in empty turns; and the searchable text of a row."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _TURN, _REJECTED = "turn", "rejected turn"
 
 
 def turn_faults(record: AnyRecord) -> Iterator[tuple[str, str]]:
-    """Kinds and messages of what is unusual in a conversation's turns."""
+    """(kind, message) for each fault in a conversation's turns."""
     turns = _turns(record)
     roles = [turn["role"] for name, turn in turns if name.startswith(_TURN)]
-    if roles and (said := list(_order(roles))):
-        yield "role-order", "; ".join(said)
+    if roles and (faults := list(_order(roles))):
+        yield "role-order", "; ".join(faults)
     for name, turn in turns:
         if turn["role"] != "assistant" and not turn["content"].strip():
             yield "empty-turn", f"{name} ({turn['role']}) is empty"
 
 
 def _turns(record: AnyRecord) -> list[tuple[str, Turn]]:
-    """The turns with their names; of raw text none."""
+    """The turns with their names; raw text has none."""
     if isinstance(record, Preference):
         return [*_named(_TURN, record.prompt + record.chosen), *_named(_REJECTED, record.rejected)]
     turns = record.turns if isinstance(record, Rated) else record.content
@@ -51,7 +51,7 @@ def _order(roles: list[str]) -> Iterator[str]:
 
 
 def has_null_turn(row: Row) -> bool:
-    """Whether a turn of the row, as it is written, has null or nothing for its text."""
+    """Whether a turn in the original row has null or an empty text."""
     turns = [item for value in row.value.values() if isinstance(value, list) for item in value]
     return any(_is_null(turn) for turn in [*turns, row.value])
 
@@ -62,7 +62,7 @@ def _is_null(turn: object) -> bool:
 
 
 class RowText:
-    """The texts of a row joined, for searching them at once, and the names of the turns they come from."""
+    """The texts of a row joined, to search them at once, with the names of their turns."""
 
     def __init__(self, texts: list[tuple[str, str]]) -> None:
         self.texts = [text for _, text in texts]
@@ -71,18 +71,18 @@ class RowText:
 
     @classmethod
     def of(cls, record: AnyRecord) -> RowText:
-        """What is learned or read before it; not the descriptions of tools."""
+        """The texts of all turns, without the descriptions of tools."""
         if isinstance(record, Record) and isinstance(record.content, str):
             return cls([("", record.content)])
         return cls([(f"{name}: ", text) for name, turn in _turns(record) for text in _texts(turn)])
 
     @classmethod
     def somewhere_in(cls, row: Row) -> RowText:
-        """Every string of a row that is no record."""
+        """Every string of a row that could not be converted."""
         return cls([("", text) for text in _strings(row.value)])
 
     def turn(self, offset: int) -> str:
-        """The name of the turn in which this character of `joined` stands."""
+        """The name of the turn at this character of `joined`."""
         starts, start = [], 0
         for text in self.texts:
             starts.append(start)
@@ -91,14 +91,14 @@ class RowText:
 
 
 def _texts(turn: Turn) -> Iterator[str]:
-    """What a turn says; its role is no text."""
+    """The texts of a turn, without its role."""
     yield turn["content"]
     if len(turn) > 2:
         yield from (text for key, value in turn.items() if key not in ("role", "content") for text in _strings(value))
 
 
 def _strings(value: object) -> Iterator[str]:
-    """The strings in a value, however deep."""
+    """The strings in a nested value."""
     waiting = [value]
     while waiting:
         item = waiting.pop()

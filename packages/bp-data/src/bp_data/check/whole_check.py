@@ -1,4 +1,4 @@
-"""The check: one pass over the rows, then what only shows when all have been seen, then the repair."""
+"""The check: one pass over the rows, then the faults that need all rows, then the repair."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..reading.text import STDIN
 from ..tokenizer.chat_tokenizer import ChatTokenizer
 from .config import CheckConfig
 from .inspection import Inspection
-from .progress import Pace
+from .progress import CheckProgress
 from .repair import Plan, refuse_target, repair
 from .report import Report
 
@@ -27,27 +27,27 @@ def check(
     columns: Mapping[str, str] | None = None,
     on_progress: Notify | None = None,
 ) -> Report:
-    """Find the faults of a data file, or of what else `read` takes; `tokenizer` is that of `settings.model`.
+    """Find the faults of a data file, or of other data that `read` takes; `tokenizer` is that of `settings.model`.
 
-    `columns` is as in `read`, for both sides; a repaired copy keeps the names of the file. A fault of a row is a
-    finding. Raises BadValue, OutputUnusable, the errors of reading for a file that cannot be opened or is empty, any
+    `columns` is as in `read`, for both files; a repaired copy keeps the file's names. Faults of rows are findings, not
+    errors. Raises BadValue, OutputUnusable, the errors of reading for a file that cannot be opened or is empty, any
     error of `settings.against`, and NoTarget if a repair would leave no row.
     """
     settings = settings or CheckConfig()
     if settings.fix:
         _refuse_reading_once(data)
         refuse_target(settings.fix)
-    work = Inspection(settings, columns or {}, tokenizer)
-    rows = read(data, fault=work.unread)
-    progress = Pace(data, on_progress)
+    inspection = Inspection(settings, columns or {}, tokenizer)
+    rows = read(data, fault=inspection.unread)
+    progress = CheckProgress(data, on_progress)
     while chunk := list(islice(rows, _CHUNK)):
-        work.add(chunk)
-        progress("check", len(work.places))
-    work.finish()
+        inspection.add(chunk)
+        progress("check", len(inspection.places))
+    inspection.finish()
     if not settings.fix:
-        return work.report()
-    plan = Plan(settings.fix, work.verdicts, lambda done: progress("repair", done))
-    return work.report(repair(data, plan))
+        return inspection.report()
+    plan = Plan(settings.fix, inspection.verdicts, lambda done: progress("repair", done))
+    return inspection.report(repair(data, plan))
 
 
 def _refuse_reading_once(data: Data) -> None:

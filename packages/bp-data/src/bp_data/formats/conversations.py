@@ -1,4 +1,4 @@
-"""The shapes in which a demonstration is written: each becomes turns, or stays raw text."""
+"""The formats of demonstrations: each is converted to turns, or stays raw text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from bp_core.errors import BadRow
 from .fields import Value, shown, string
 from .records import Turn
 from .rendered_text import parse
-from .turns import ROLES, SILENT, read_turns, turn
+from .turns import LOSS_MARK, ROLES, read_turns, turn
 
 PAIRS = (("prompt", "completion"), ("prompt", "response"), ("question", "answer"))
 
@@ -25,7 +25,7 @@ def alpaca(value: Value, where: str) -> list[Turn]:
 
 
 def instruction(value: Value, where: str) -> list[Turn]:
-    """What an Alpaca row has before its answer."""
+    """The turns of an Alpaca row before its answer."""
     question = string(value, "instruction", where)
     if value.get("input"):
         question += "\n\n" + string(value, "input", where)
@@ -33,11 +33,9 @@ def instruction(value: Value, where: str) -> list[Turn]:
 
 
 def _history(value: Value, where: str) -> list[Turn]:
-    """Earlier exchanges, as pairs of what the user said and what was answered."""
+    """Earlier exchanges, given as [user, assistant] pairs."""
     pairs = value.get("history", [])
-    if not isinstance(pairs, list | tuple) or not all(
-        isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs
-    ):
+    if not isinstance(pairs, list | tuple) or any(not isinstance(p, list | tuple) or len(p) != 2 for p in pairs):
         raise BadRow(f"'history' must be a list of [user, assistant] pairs, not {shown(pairs)}.", where=where)
     turns = []
     for number, (asked, answered) in enumerate(pairs, 1):
@@ -47,16 +45,17 @@ def _history(value: Value, where: str) -> list[Turn]:
 
 
 def pair(value: Value, where: str) -> list[Turn]:
-    """A prompt and what follows it, each a text or a list of turns. Answers in the prompt carry no loss."""
+    """A prompt and its completion, each a text or a list of turns. Answers in the prompt carry no loss."""
     prompt, answer = next(keys for keys in PAIRS if all(key in value for key in keys))
     before = [
-        {**item, SILENT: False} if item["role"] == "assistant" else item for item in texts(value, prompt, "user", where)
+        {**item, LOSS_MARK: False} if item["role"] == "assistant" else item
+        for item in texts(value, prompt, "user", where)
     ]
     return system(value, where) + before + texts(value, answer, "assistant", where)
 
 
 def texts(value: Value, key: str, role: str, where: str) -> list[Turn]:
-    """A list of turns under `key`, or one turn with the text there."""
+    """The list of turns under `key`, or one turn of `role` with the text there."""
     item = value[key]
     if isinstance(item, list | tuple) and item:
         return read_turns(item, repr(key), where)
@@ -64,7 +63,7 @@ def texts(value: Value, key: str, role: str, where: str) -> list[Turn]:
 
 
 def raw(value: Value, where: str) -> list[Turn] | str:
-    """Raw text, or the conversation that it was before some template rendered it."""
+    """Raw text, or the turns of text that a chat template has rendered."""
     text = string(value, "text", where)
     return rendered(text) if is_rendered(text) else text
 
@@ -76,7 +75,7 @@ def is_rendered(text: str) -> bool:
 
 
 def rendered(text: str) -> list[Turn]:
-    """The turns of a text that is wholly some template's markup; none for other text."""
+    """The turns of a text in a chat template's markup; an empty list for other text."""
     turns = [turn(ROLES.get(role, ""), content) for role, content in parse(text) or []]
     return turns if all(item["role"] for item in turns) else []
 

@@ -1,4 +1,4 @@
-"""Telling data formats apart, row by row, and bringing each to an internal form."""
+"""Detecting the format of each row, and converting it to an internal form."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from .conversations import PAIRS, alpaca, is_rendered, openai, pair, raw, shareg
 from .fields import Value, given, listed
 from .preferences import PREFERENCE, RATED, preference, rated, says_something, verdict_of
 from .records import AnyRecord, Record, Turn
-from .tool_calls import read_tools, untangle
-from .turns import quiet
+from .tool_calls import parse_marked_calls, read_tools
+from .turns import without_loss_marks
 
 Keys = tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A data format: the keys that give it away (any one of the sets) and how its rows become turns, or raw text."""
+    """A data format: the keys that identify it (any one of the sets), and how rows become turns or raw text."""
 
     name: str
     keys: Keys
     read: Callable[[Value, str], list[Turn] | str]
 
 
-# In this order: a row that fits several is the first, since the later keys are often copies for people to read.
+# The first that fits counts: the keys of later formats are often readable copies.
 FORMATS = (
     Format("openai", (("messages",),), openai),
     Format("sharegpt", (("conversations",),), sharegpt),
@@ -40,8 +40,8 @@ FORMATS = (
 _COMPARED = ("chosen", "rejected")
 _MEDIA = ("images", "image", "videos", "video", "audios", "audio")
 _UNKNOWN = "unknown"
-_NEAR = 0.75  # how like a name must be to be meant, as difflib counts
-# Names that others give to the columns of a pair, for the suggestion only.
+_NEAR = 0.75  # similarity of a misspelt name, as in difflib
+# Other names of the two columns, used only for suggestions.
 _ALIASES = {
     "prompt": ("prompt", "question", "query", "input", "instruction", "problem", "user", "text_input"),
     "completion": ("completion", "response", "answer", "reply", "output", "solution", "assistant", "target"),
@@ -49,8 +49,8 @@ _ALIASES = {
 
 
 @dataclass(frozen=True)
-class Found:
-    """One format in a file: how many rows, their share of all, and where the first stands."""
+class FormatCount:
+    """One format in a file: its rows, their share of all, and the location of the first."""
 
     format: str
     rows: int
@@ -59,51 +59,53 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Detected:
-    """The formats of a file, the most frequent first. "unknown" are rows that fit none."""
+class DetectedFormats:
+    """The formats in a file, the most frequent first; "unknown" for rows of no known format."""
 
     rows: int
-    formats: tuple[Found, ...]
+    formats: tuple[FormatCount, ...]
 
     @property
     def confidence(self) -> float:
-        """The share of rows in the most frequent format: 1 means that all agree."""
+        """The share of rows in the most frequent format."""
         return self.formats[0].share if self.formats else 0.0
 
     @property
-    def minorities(self) -> tuple[Found, ...]:
+    def minorities(self) -> tuple[FormatCount, ...]:
         return self.formats[1:]
 
 
-def detect(rows: Iterable[Row]) -> Detected:
-    """The formats of the rows as `convert` tells them, by keys and kinds of values; nothing is checked further."""
+def detect(rows: Iterable[Row]) -> DetectedFormats:
+    """The formats of the rows, from their keys as in `convert`, without checking the values."""
     return summary((format_name(row), row.where) for row in rows)
 
 
-def summary(named: Iterable[tuple[str, str]]) -> Detected:
-    """What formats there are, from names and places of rows."""
+def summary(named: Iterable[tuple[str, str]]) -> DetectedFormats:
+    """Count formats, given the format name and location of each row."""
     counts: Counter[str] = Counter()
     first: dict[str, str] = {}
     for name, where in named:
         counts[name] += 1
         first.setdefault(name, where)
     total = counts.total()
-    return Detected(total, tuple(Found(n, rows, rows / total, first[n]) for n, rows in counts.most_common()))
+    return DetectedFormats(
+        total, tuple(FormatCount(n, rows, rows / total, first[n]) for n, rows in counts.most_common())
+    )
 
 
 def format_name(row: Row) -> str:
-    """The name of the row's format; "unknown" if it has none."""
+    """The name of the row's format, or "unknown"."""
     value = _present(row)
-    name, format = _told(value)
+    name, format = _identify(value)
     text = value.get("text") if format and format.read is raw else None
     return "rendered" if isinstance(text, str) and is_rendered(text) else name
 
 
 def convert(row: Row) -> AnyRecord:
-    """The row in internal form. Raises UnknownFormat, BadRow, NoTarget."""
+    """Convert a row to its internal form. Raises UnknownFormat, BadRow, NoTarget."""
     value = _present(row)
     _refuse_media(value, row.where)
-    name, format = _told(value)
+    name, format = _identify(value)
     if name == PREFERENCE:
         return preference(value, row.where)
     if format is None:
@@ -115,8 +117,8 @@ def convert(row: Row) -> AnyRecord:
     return _demonstration(format, value, row.where)
 
 
-def _told(value: Value) -> tuple[str, Format | None]:
-    """The name of the value's format, and how its conversation is written, if it has one."""
+def _identify(value: Value) -> tuple[str, Format | None]:
+    """The name of the row's format, and the Format that reads its conversation, if any."""
     if all(key in value for key in _COMPARED):
         return PREFERENCE, None
     format = next((each for each in FORMATS if any(all(key in value for key in keys) for keys in each.keys)), None)
@@ -131,8 +133,8 @@ def _demonstration(format: Format, value: Value, where: str) -> Record:
         if not content.strip():
             raise NoTarget("the text is empty.", where=where)
         return Record(format.name, content, where)
-    turns, tools = untangle(content, read_tools(value, where))
-    turns, untrained = quiet(turns)
+    turns, tools = parse_marked_calls(content, read_tools(value, where))
+    turns, untrained = without_loss_marks(turns)
     _check_target(turns, untrained, where)
     return Record("rendered" if format.read is raw else format.name, turns, where, untrained, tools)
 
@@ -142,7 +144,7 @@ def _present(row: Row) -> Value:
 
 
 def _refuse_media(value: Value, where: str) -> None:
-    """A text that speaks of a picture must not be learned without it."""
+    """Raise BadRow for rows with images or other media: their text must not be trained without them."""
     for key in _MEDIA:
         if given(value.get(key)):
             fix = f"Only text is learned; remove {key!r} and what the turns say of it, or the row."
@@ -150,7 +152,7 @@ def _refuse_media(value: Value, where: str) -> None:
 
 
 def _is_rated(format: Format, value: Value) -> bool:
-    """Whether a verdict stands beside the conversation. A `label` may also be something else, such as a topic."""
+    """Whether the row has a rating. A `label` may also be something else, such as a topic."""
     return "kto_tag" in value or (format.read is not raw and verdict_of(value.get("label")) is not None)
 
 
@@ -177,7 +179,7 @@ def _unknown(keys: list[str]) -> str:
 
 
 def _suggestion(value: Value) -> str:
-    """The columns to name, as the option wants them, if a format is near: each key of it by its own or a near name."""
+    """A value for --columns that would make the row a known format, from similar column names; "" if none."""
     keys = [str(key) for key in value]
     for wanted in [*(names for format in FORMATS for names in format.keys), _COMPARED]:
         found = {name: _nearest(name, keys) for name in wanted}

@@ -1,4 +1,4 @@
-"""Reading single values out of a row, with an error that names the value and the place."""
+"""Reading single values of a row, with errors that name the value and its location."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROW = "the row"
 
 
 def string(value: Value, key: str, where: str, name: str = ROW) -> str:
-    """The text under `key`. Raises BadRow if it is none, or could not be written as UTF-8."""
+    """The text under `key`. Raises BadRow if it is not text, or not valid Unicode."""
     text = value[key]
     if not isinstance(text, str):
         raise BadRow(f"{key!r} of {name} must be a string, not {shown(text)}.", where=where)
@@ -25,7 +25,7 @@ def string(value: Value, key: str, where: str, name: str = ROW) -> str:
 
 
 def from_json(text: str, name: str, where: str) -> object:
-    """What a JSON text inside a row says. Raises BadRow."""
+    """Parse JSON text inside a row. Raises BadRow."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -41,16 +41,16 @@ def plain(value: object, name: str, where: str) -> None:
 
 
 def given(value: object) -> bool:
-    """Whether a key holds something; merged tables fill gaps with null, empty text or empty lists."""
+    """Whether a value is not empty; merged tables fill gaps with null, empty text or empty lists."""
     return value not in (None, "", [], {}, ())
 
 
 def listed(keys: list[str]) -> str:
-    """Keys as a sentence shows them: the first dozen."""
+    """The first dozen keys, for a message."""
     return ", ".join(map(repr, keys[:12])) + (", …" if len(keys) > 12 else "") if keys else "(none)"
 
 
 def shown(value: object) -> str:
-    """A value as a sentence shows it: shortened."""
+    """A value, shortened, for a message."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "…"

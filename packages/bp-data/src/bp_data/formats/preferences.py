@@ -1,4 +1,4 @@
-"""Rows that compare two answers, or rate one, in the shapes in which such data is published."""
+"""Rows with two answers to compare, or one rated answer, in the formats in which such data is published."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .conversations import instruction, openai, rendered, sharegpt, system, text
 from .fields import Value, shown, string
 from .records import Preference, Rated, Turn
 from .tool_calls import read_tools
-from .turns import quiet, read_turn, read_turns, turn
+from .turns import read_turn, read_turns, turn, without_loss_marks
 
 PREFERENCE, RATED = "preference", "kto"  # names of the formats
 _VERDICTS = {"true": True, "1": True, "false": False, "0": False}
@@ -19,11 +19,10 @@ _NO_PROMPT = "Give the prompt in a column of its own, named prompt."
 
 
 def preference(value: Value, where: str) -> Preference:
-    """`chosen` and `rejected` after a prompt of any shape, or without one: then it is what both begin with."""
-    prompt, chosen, rejected = (
-        quiet(turns)[0]
-        for turns in (_prompt(value, where), _answer(value, "chosen", where), _answer(value, "rejected", where))
-    )
+    """`chosen` and `rejected` after a prompt in any format; without one the prompt is what both begin with."""
+    prompt, _ = without_loss_marks(_prompt(value, where))
+    chosen, _ = without_loss_marks(_answer(value, "chosen", where))
+    rejected, _ = without_loss_marks(_answer(value, "rejected", where))
     for name, turns in (("chosen", chosen), ("rejected", rejected)):
         check_answer(turns, repr(name), where)
     if chosen[0]["role"] != "assistant" or not prompt:
@@ -38,7 +37,7 @@ def preference(value: Value, where: str) -> Preference:
 
 
 def _prompt(value: Value, where: str) -> list[Turn]:
-    """What comes before the two answers; nothing if the row does not say it apart."""
+    """The turns before the two answers; empty if the row has no separate prompt."""
     if "conversations" in value:
         return sharegpt(value, where)
     if "messages" in value:
@@ -50,7 +49,7 @@ def _prompt(value: Value, where: str) -> list[Turn]:
 
 
 def _answer(value: Value, key: str, where: str) -> list[Turn]:
-    """A text, one turn, a list of turns, or a conversation that some template rendered."""
+    """An answer as text, a turn, a list of turns, or text that a chat template has rendered."""
     item = value[key]
     if isinstance(item, Mapping):
         return [read_turn(item, repr(key), where)]
@@ -61,13 +60,13 @@ def _answer(value: Value, key: str, where: str) -> list[Turn]:
 
 
 def _shared(chosen: list[Turn], rejected: list[Turn]) -> list[Turn]:
-    """The turns that both begin with; the last turn of each is its answer."""
+    """The turns with which both begin, without the last turn of each, the answer."""
     pairs = zip(chosen[:-1], rejected[:-1], strict=False)
     return [one for one, _ in takewhile(lambda pair: pair[0] == pair[1], pairs)]
 
 
 def _check_copy(prompt: list[Turn], shared: list[Turn], where: str) -> None:
-    """A prompt beside whole conversations is a copy of what they begin with, or the row contradicts itself."""
+    """Raises BadRow if there is a separate prompt that differs from the start of the conversations."""
     contents = [item["content"].strip() for item in shared]
     for item in prompt:
         if item["content"].strip() not in contents:
@@ -76,7 +75,7 @@ def _check_copy(prompt: list[Turn], shared: list[Turn], where: str) -> None:
 
 
 def rated(read: Callable[[Value, str], list[Turn] | str], value: Value, where: str) -> Rated:
-    """A conversation of any shape (`read` reads it) with a verdict on its last answer."""
+    """A conversation, which `read` reads, with a rating of its last answer."""
     key = "kto_tag" if "kto_tag" in value else "label"
     verdict = verdict_of(value[key])
     if verdict is None:
@@ -84,18 +83,18 @@ def rated(read: Callable[[Value, str], list[Turn] | str], value: Value, where: s
     content = read(value, where)
     if isinstance(content, str):
         raise BadRow("raw text cannot be rated.", where=where, fix="Give prompt and completion apart.")
-    turns, _ = quiet(content)
+    turns, _ = without_loss_marks(content)
     check_answer(turns, "the row", where)
     return Rated(RATED, turns, verdict, where, read_tools(value, where))
 
 
 def verdict_of(value: object) -> bool | None:
-    """True or false however it is written; None for what is no verdict, such as the name of a topic."""
+    """A rating in any notation as a bool; None for other values, such as a topic."""
     return _VERDICTS.get(str(value).strip().lower()) if isinstance(value, bool | int | str) else None
 
 
 def check_answer(turns: list[Turn], name: str, where: str) -> None:
-    """Raises NoTarget if the last turn is no answer, or says nothing."""
+    """Raises NoTarget if the last turn is not an answer, or is empty."""
     if not turns or turns[-1]["role"] != "assistant":
         raise NoTarget(f"{name} does not end with an assistant turn.", where=where)
     if not says_something(turns[-1]):

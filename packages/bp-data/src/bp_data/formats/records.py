@@ -13,10 +13,7 @@ Tools = tuple[dict[str, Any], ...]  # JSON schemas, as OpenAI and transformers w
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A demonstration. `content` is a conversation or raw text.
-
-    `untrained` are the indices of assistant turns that carry no loss, because the row says so.
-    """
+    """A demonstration: a conversation or raw text. `untrained`: indices of assistant turns that carry no loss."""
 
     format: str
     content: list[Turn] | str
@@ -27,7 +24,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """Two ways to go on after the same turns, each ending with an answer; `chosen` is the better one."""
+    """Two continuations of the same prompt, each ending with an answer; `chosen` is the better one."""
 
     format: str
     prompt: list[Turn]
@@ -39,7 +36,7 @@ class Preference:
 
 @dataclass(frozen=True, slots=True)
 class Rated:
-    """A conversation whose last answer is `desirable`, or is not."""
+    """A conversation whose last answer is rated as `desirable` or not."""
 
     format: str
     turns: list[Turn]
@@ -52,7 +49,7 @@ AnyRecord = Record | Preference | Rated
 
 
 def demonstrations(record: AnyRecord) -> Iterator[Record]:
-    """The conversations in a record: of a comparison the chosen one and then the rejected, with loss on the last answer
+    """The conversations to tokenise: for a preference the chosen, then the rejected one, with loss on the last answer
     only."""
     if isinstance(record, Record):
         yield record
@@ -63,8 +60,8 @@ def demonstrations(record: AnyRecord) -> Iterator[Record]:
         yield _last_answer(record, record.prompt + record.rejected)
 
 
-def said(record: AnyRecord) -> Any:
-    """What the row says, whatever its format, as JSON values: equal rows say the same."""
+def content_of(record: AnyRecord) -> Any:
+    """The row's content as a JSON value that is the same for equal rows of different formats."""
     if isinstance(record, Preference):
         content: Any = [record.prompt, record.chosen, record.rejected]
     elif isinstance(record, Rated):

@@ -1,4 +1,4 @@
-"""Text that was rendered with some chat template beforehand, taken apart into turns again."""
+"""Parsing text that a chat template has already rendered, back into turns."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Markup:
-    """How a family of templates writes turns: before all of them, each one (one pattern gives one or more), and after.
+    """Regular expressions for the markup of a template family: before the turns, one or more turns, after them.
 
-    The groups of `turn` are named after roles, or are `role` and `content`.
+    The groups of `turn` are `role` and `content`, or named after roles.
     """
 
     before: str
@@ -42,7 +42,7 @@ MARKUPS = (
 
 
 def parse(text: str) -> list[tuple[str, str]] | None:
-    """Roles and contents, if the text is nothing but whole turns of one family; else None, never a part of it."""
+    """Roles and contents if the whole text is turns of one template family; else None."""
     for markup in MARKUPS:
         if markup.markers[0] in text and (turns := _turns(text, markup)):
             return turns
@@ -50,7 +50,7 @@ def parse(text: str) -> list[tuple[str, str]] | None:
 
 
 def _turns(text: str, markup: Markup) -> list[tuple[str, str]]:
-    """The turns, or none where anything is left over: text between them, or a marker inside one."""
+    """The turns; an empty list if there is other text between them, or a marker inside one."""
     begun = re.match(markup.before, text)
     position = begun.end() if begun else 0
     turn = re.compile(markup.turn, re.DOTALL)

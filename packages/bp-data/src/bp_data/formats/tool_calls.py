@@ -1,4 +1,4 @@
-"""Tools and tool calls: whatever a row writes them as, they become what OpenAI and transformers use."""
+"""Tools and tool calls, converted from every common notation to that of OpenAI and transformers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FIX = 'Write a call as {"type": "function", "function": {"name": "…", "argume
 _TOOL_FIX = 'Write a tool as {"type": "function", "function": {"name": "…", "parameters": {…}}}.'
 _CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
 _RESPONSE = re.compile(r"<tool_response>(.*?)</tool_response>", re.DOTALL)
-_SPELLED_OUT = "<tools>"  # a system turn that lists its tools itself, in the manner of Hermes
+_SPELLED_OUT = "<tools>"  # in a system turn that lists its tools itself (Hermes)
 
 
 def read_tools(value: Value, where: str) -> Tools:
@@ -76,18 +76,18 @@ def _arguments(value: object, name: str, where: str) -> dict[str, Any]:
     return dict(value)
 
 
-def untangle(turns: list[Turn], tools: Tools) -> tuple[list[Turn], Tools]:
-    """Calls and results that stand as marked text in the turns (Hermes) become tool calls and tool turns.
+def parse_marked_calls(turns: list[Turn], tools: Tools) -> tuple[list[Turn], Tools]:
+    """Convert tool calls and results written as tagged text (Hermes) to tool calls and tool turns.
 
-    Only where the row gives its tools apart and every mark reads as one. A system turn that spells out its tools keeps
-    row and tools as text, since the template would write them a second time.
+    Only if the row lists its tools and every tag can be parsed. If a system turn lists the tools itself, all stays text
+    and the tools are dropped, because the template would write them a second time.
     """
     system = "".join(turn["content"] for turn in turns if turn["role"] == "system")
     if _SPELLED_OUT in system and all(_name(tool) in system for tool in tools):
         return turns, ()
     if not tools:
         return turns, tools
-    untangled = [_untangled(turn) for turn in turns]
+    untangled = [_parsed(turn) for turn in turns]
     if any(turn is None for turn in untangled):
         return turns, tools
     return [part for parts in untangled for part in parts or []], tools
@@ -97,8 +97,8 @@ def _name(tool: Mapping[str, Any]) -> str:
     return str(tool["function"]["name"])
 
 
-def _untangled(turn: Turn) -> list[Turn] | None:
-    """The turn's parts; None if a mark in it cannot be read."""
+def _parsed(turn: Turn) -> list[Turn] | None:
+    """The turn converted to one or more turns; None if a tag in it cannot be parsed."""
     if turn["role"] == "assistant" and "<tool_call>" in turn["content"]:
         text, calls = _split(turn["content"])
         return None if calls is None or "tool_calls" in turn else [{**turn, "content": text, "tool_calls": calls}]
@@ -110,7 +110,7 @@ def _untangled(turn: Turn) -> list[Turn] | None:
 
 
 def _split(content: str) -> tuple[str, list[Turn] | None]:
-    """The text before the calls, and the calls; None if they are not all readable, or more text follows."""
+    """The text before the calls, and the calls; None if one cannot be parsed, or text follows."""
     text, _, rest = content.partition("<tool_call>")
     rest = "<tool_call>" + rest
     if _CALL.sub("", rest).strip():

@@ -1,4 +1,4 @@
-"""Turns of a conversation: reading them from a row's list, whatever names it gives to roles and texts."""
+"""Reading the turns of a conversation, under all common names of roles and keys."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ ROLES = {
     "function_response": "tool",
     "function_call": "assistant",
 }
-_CALLING = "function_call"  # its text is the call
+_CALLING = "function_call"  # the role whose text is the call itself
 _LOSS = {"train": (True, False), "weight": (1, 0), "loss_weight": (1, 0)}  # marks of a turn: with loss, without
 _REASONING = ("reasoning_content", "thinking", "reasoning")  # as transformers names it
-SILENT = "train"  # the key that a turn without loss has, until `quiet` takes it away
-# Each would change what is learned, and we do not act on it in a turn: refuse rather than swallow.
+LOSS_MARK = "train"  # the key of a turn without loss, until `without_loss_marks` removes it
+# Keys that would change what is learned but are not supported in a turn: refused, not ignored.
 _MISPLACED = ("tools", "functions")
 
 
@@ -40,16 +40,16 @@ def turn(role: str, content: str) -> Turn:
 
 
 def read_turns(turns: object, name: str, where: str) -> list[Turn]:
-    """The turns of a list. Those without loss hold `train`: False. Raises BadRow."""
+    """Read a list of turns; those without loss get `train`: False. Raises BadRow."""
     if not isinstance(turns, list | tuple) or not turns:
         raise BadRow(f"{name} must be a list of turns, not {shown(turns)}.", where=where)
     return [read_turn(item, f"turn {number}", where) for number, item in enumerate(turns, 1)]
 
 
-def quiet(turns: list[Turn]) -> tuple[list[Turn], tuple[int, ...]]:
-    """The turns without their marks, and which assistant turns are marked as having no loss."""
-    silent = [i for i, turn in enumerate(turns) if SILENT in turn and turn["role"] == "assistant"]
-    return [{key: item for key, item in turn.items() if key != SILENT} for turn in turns], tuple(silent)
+def without_loss_marks(turns: list[Turn]) -> tuple[list[Turn], tuple[int, ...]]:
+    """The turns without their marks, and the indices of assistant turns marked as without loss."""
+    silent = [i for i, turn in enumerate(turns) if LOSS_MARK in turn and turn["role"] == "assistant"]
+    return [{key: item for key, item in turn.items() if key != LOSS_MARK} for turn in turns], tuple(silent)
 
 
 def read_turn(item: object, name: str, where: str) -> Turn:
@@ -76,7 +76,7 @@ def read_turn(item: object, name: str, where: str) -> Turn:
 
 
 def _content(item: Value, key: str, where: str, name: str, *, optional: bool) -> str:
-    """A string, or the texts of a list of parts in OpenAI's manner. A turn that calls tools may have none."""
+    """The content: a string, or OpenAI's list of text parts. With `optional`, for tool calls, it may be missing."""
     if optional and not given(item.get(key)):
         return ""
     if key not in item:
@@ -95,7 +95,7 @@ def _content(item: Value, key: str, where: str, name: str, *, optional: bool) ->
 
 
 def _text_key(part: object) -> str | None:
-    """Where a part holds its text; None if it is something else."""
+    """The key of a part's text; None if the part is not text."""
     if not isinstance(part, Mapping) or part.get("type") != "text":
         return None
     return next((key for key in ("text", "value") if key in part), None)
@@ -112,7 +112,7 @@ def _calls(item: Value, role: str, name: str, where: str) -> Turn:
 
 
 def _more(item: Value, role: str, name: str, where: str) -> Turn:
-    """What else of the turn a template may write: thoughts of the assistant, and which call a tool answers."""
+    """Other keys that a template may write: the assistant's reasoning, a tool's name and call id."""
     if role == "tool":
         return {key: string(item, key, where, name) for key in ("name", "tool_call_id") if given(item.get(key))}
     for key in _REASONING:
@@ -130,4 +130,4 @@ def _mark(item: Value, name: str, where: str) -> Turn:
         if mark is not None and (not isinstance(mark, bool | int | float) or mark not in choices):
             raise BadRow(f"{key!r} of {name} must be one of {choices}, not {shown(mark)}.", where=where)
         silent = silent or (mark is not None and not mark)
-    return {SILENT: False} if silent else {}
+    return {LOSS_MARK: False} if silent else {}

@@ -1,4 +1,4 @@
-"""From the internal form to the formats in which others want their data."""
+"""Converting rows to the formats of other tools."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _openai(turns: Turns, where: str) -> dict[str, object]:
 
 
 def _wired(turn: Mapping[str, Any]) -> dict[str, Any]:
-    """A turn as OpenAI sends it: the arguments of calls are JSON text."""
+    """A turn in OpenAI's form, in which the arguments of calls are JSON text."""
     if "tool_calls" not in turn:
         return dict(turn)
     calls = [
@@ -72,7 +72,7 @@ def _alpaca(turns: Turns, where: str) -> dict[str, object]:
 
 
 def _exchanges(turns: Turns, first: int, where: str) -> list[tuple[str, str]]:
-    """Questions with their answers, from turn `first` on."""
+    """(question, answer) pairs from turn `first` on."""
     for index, turn in enumerate(turns[first:]):
         wanted = ("user", "assistant")[index % 2]
         if turn["role"] != wanted:

@@ -1,7 +1,7 @@
-"""Which tokens carry loss: each assistant turn from the end of its generation prompt to the end of its terminator.
+"""The loss mask: assistant turns are trained, from the end of the generation prompt to the end of the terminator.
 
-The spans are found in the rendered text and carried over to the tokens of the whole text by character offsets. Where
-the renderings do not add up there is an error, never a guess.
+The spans are found in the rendered text and mapped to tokens by character offsets. Where they are not certain an error
+is raised.
 """
 
 from __future__ import annotations
@@ -26,10 +26,9 @@ _NO_END = "Use a chat template that ends assistant turns with a special token, s
 
 @dataclass(frozen=True, slots=True)
 class Masked:
-    """A row as tokens. `trained` has 1 for each token with loss, `ends` the index of each trained turn's terminator.
+    """A tokenised row. `trained` has a 1 for each token with loss, `ends` the index of each trained turn's terminator.
 
-    `prompt` counts the tokens before the first trained one; for raw text, the tokens of its first half. `left_out` is
-    as in `Layout`.
+    `prompt` counts the tokens before the first trained one; in raw text half of all. `left_out` as in `Layout`.
     """
 
     text: str
@@ -41,14 +40,14 @@ class Masked:
     left_out: int = 0
 
     def cut(self, length: int) -> int:
-        """How many tokens to keep of at most `length`: up to the last whole answer, or all if none fits."""
+        """The number of tokens to keep, at most `length`: up to the last answer that fits, or `length` if none does."""
         if len(self.tokens) <= length:
             return len(self.tokens)
         return max((end + 1 for end in self.ends if end < length), default=length)
 
 
 def mask(record: Record, tokenizer: ChatTokenizer, train_on: TrainOn = TrainConfig.train_on) -> Masked:
-    """One row as text, tokens and loss mask. Raises TemplateUnusable, BadRow."""
+    """Render, tokenise and mask a row. Raises TemplateUnusable, BadRow."""
     layout = lay_out(record, tokenizer, train_on)
     return mark(layout, tokenizer.encodings([layout.text])[0], tokenizer)
 
@@ -64,7 +63,7 @@ def mask_preference(record: Preference, tokenizer: ChatTokenizer) -> tuple[Maske
 
 
 def check_prompts(record: Preference, chosen: Masked, rejected: Masked) -> None:
-    """Raise TemplateUnusable if the two answers do not follow the same tokens."""
+    """Raise TemplateUnusable if the prompts before the two answers have different tokens."""
     common = min(chosen.prompt, rejected.prompt)
     if len(record.chosen) == len(record.rejected) == 1 and chosen.tokens[:common] != rejected.tokens[:common]:
         message = "the chat template writes the prompt differently before the chosen and the rejected answer."
@@ -78,13 +77,13 @@ def mask_rated(record: Rated, tokenizer: ChatTokenizer) -> Masked:
 
 
 def mark(layout: Layout, found: Tokens, tokenizer: ChatTokenizer) -> Masked:
-    """Carry the layout's spans over to its tokens. Raises TemplateUnusable for a turn without terminator."""
+    """Map the layout's spans to its tokens. Raises TemplateUnusable for a turn without terminator."""
     prefix = tokenizer.prefix if layout.bos == "tokenizer" else ()
     ids = found.ids
     tokens = array("i", prefix)
     tokens.extend(ids)
     trained = bytearray(len(prefix)) + bytes([layout.whole]) * len(ids)
-    place = _Places(layout.text, ids, found, tokenizer.added)
+    place = _TokenPositions(layout.text, ids, found, tokenizer.added)
     turns = [place.tokens(span, layout.where) for span in layout.spans]
     for first, last in turns:
         trained[len(prefix) + first : len(prefix) + last + 1] = bytes([1]) * (last + 1 - first)
@@ -94,13 +93,12 @@ def mark(layout: Layout, found: Tokens, tokenizer: ChatTokenizer) -> Masked:
     return Masked(layout.text, tokens, bytes(trained), max(1, prompt), ends, layout.bos, layout.left_out)
 
 
-class _Places:
-    """Where the tokens of a text stand.
+class _TokenPositions:
+    """Maps spans of characters to tokens.
 
-    A token that straddles a border belongs where its last character stands: one that begins in the prompt and ends in
-    the answer can only be learned as part of the answer. An added token belongs where its own text stands, since it may
-    have swallowed white space on either side (lstrip, rstrip). Characters are asked for token by token: a list of all
-    offsets would take as long as the rest of the row.
+    A token across a border belongs to the side of its last character: one that begins in the prompt and ends in the
+    answer is trained. An added token may include white space on either side (lstrip, rstrip), which is ignored. Offsets
+    are read one token at a time, because a list of all would take as long as the rest of the row.
     """
 
     def __init__(self, text: str, ids: Sequence[int], found: Tokens, added: frozenset[int]):
@@ -108,7 +106,7 @@ class _Places:
         self._chars: Callable[[int], tuple[int, int]] = found.token_to_chars
 
     def tokens(self, span: Span, where: str) -> tuple[int, int]:
-        """First and last trained token of a turn; the last is its terminator."""
+        """The indices of the first and last trained token of a turn; the last is its terminator."""
         first = bisect_left(range(len(self._ids)), span.start + 1, key=lambda index: self._chars(index)[1])
         while first < len(self._ids) and self._ids[first] in self._added and self._literal(first) < span.start:
             first += 1

@@ -1,4 +1,4 @@
-"""Which rows a method learns from, and which conversations they are made of."""
+"""The kind of rows that each method learns from, and their conversations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ _FIXES = {
 
 def parts(record: AnyRecord, method: Method) -> list[Record]:
     """The conversations to tokenise: one, or the chosen and the rejected one. Raises MethodMismatch."""
-    wanted: type[AnyRecord] = Preference if method in PAIRED else Rated if method == "kto" else Record
+    wanted: type[AnyRecord] = Preference if method in PAIRED else Record
+    if method == "kto":
+        wanted = Rated
     if not isinstance(record, wanted):
         message = f"method {method} learns from {_KINDS[wanted]}; this row is of {_KINDS[type(record)]}."
         raise MethodMismatch(message, where=record.where, fix=_FIXES[type(record)])
@@ -27,12 +29,12 @@ def parts(record: AnyRecord, method: Method) -> list[Record]:
 
 
 def desirable(record: AnyRecord) -> bool:
-    """The verdict on a rated answer; others are good ones."""
+    """The rating of a rated answer; True for other records."""
     return not isinstance(record, Rated) or record.desirable
 
 
 def check_both_verdicts(desirable: Any) -> None:
-    """Raise NoTarget if all answers are good, or all bad. desirable: uint8 [examples]."""
+    """Raise NoTarget if all ratings are equal. desirable: uint8 [examples]."""
     if len(set(desirable.tolist())) == 1:
         which = "good" if desirable[0] else "bad"
         raise NoTarget(

@@ -1,4 +1,4 @@
-"""Reasoning traces: what an answer thinks between <think> and </think> before it speaks."""
+"""Reasoning traces: the text of an answer between <think> and </think>."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ _TWICE = re.compile(rf"{_OPEN}\s*{_OPEN}")
 
 @dataclass(frozen=True)
 class Limits:
-    """How many tokens a trace may have, both ends included."""
+    """The shortest and the longest trace to keep, in tokens, both included."""
 
     shortest: int
     longest: int
 
 
 def opens_thought(tokenizer: ChatTokenizer) -> bool:
-    """Whether the template itself opens the thought of the answer that it asks for."""
+    """Whether the template's generation prompt ends with <think>."""
     question = [{"role": "user", "content": "?"}]
     return tokenizer.render(question, add_generation_prompt=True).rstrip().endswith(_OPEN)
 
 
 def judge(records: Sequence[Record], tokenizer: ChatTokenizer, limits: Limits, opened: bool) -> list[Verdict]:
-    """What to make of each row, by the last answer that is learned. `opened` is what `opens_thought` says."""
+    """The verdict on each row, from the trace of its last trained answer. `opened` is `opens_thought`."""
     traces = [_trace(record, opened) for record in records]
     lengths = [len(found.ids) for found in tokenizer.tokens([trace or "" for trace in traces])]
     return [_verdict(trace, length, limits) for trace, length in zip(traces, lengths, strict=True)]
 
 
 def check_written(record: Record, text: str) -> None:
-    """Raise TemplateUnusable if the rendered text does not hold the row's thoughts, or opens them twice."""
+    """Raise TemplateUnusable if the rendered text lacks the row's reasoning, or opens it twice."""
     trace = _trace(record, opened=True)
     if trace and trace.strip() not in text:
         raise TemplateUnusable("the chat template leaves out the reasoning of the answer.", where=record.where)
@@ -57,11 +57,13 @@ def _verdict(trace: str | None, length: int, limits: Limits) -> Verdict:
         return "unbalanced"
     if not trace.strip():
         return "none"
-    return "short" if length < limits.shortest else "long" if length > limits.longest else "kept"
+    if length < limits.shortest:
+        return "short"
+    return "long" if length > limits.longest else "kept"
 
 
 def _trace(record: Record, opened: bool) -> str | None:
-    """The thoughts of the last learned answer, "" if it has none; None if its tags do not match."""
+    """The reasoning of the last trained answer, "" if it has none; None if its tags do not match."""
     thought, content = "", record.content
     if not isinstance(content, str):
         answers = [turn for i, turn in enumerate(content) if turn["role"] == "assistant" and i not in record.untrained]

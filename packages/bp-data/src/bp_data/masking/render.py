@@ -1,4 +1,4 @@
-"""A row as text, and where in it the answers stand that are learned."""
+"""Rendering a row as text, and finding its trained answers in it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from .turn_borders import Place, Skeleton, skeleton_of, with_holes
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Where an assistant turn stands in the text: from the end of its generation prompt; `answer` is where its content
-    ends at the earliest, so that a terminator spelled out inside the content is not taken for the turn's own."""
+    """An assistant turn in the text, in characters: `start` after the generation prompt, `end` after the terminator,
+    which cannot be before `answer`, the end of the content (so one written inside the content does not count)."""
 
     start: int
     answer: int
@@ -27,9 +27,9 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A row as text, before tokenising. `whole` means that everything is trained, as in raw text, which has no spans.
+    """A rendered row. `whole`: everything is trained, as in raw text, which has no spans.
 
-    `left_out` counts parts of answers that the template did not write, such as thoughts of earlier turns.
+    `left_out` counts parts of answers that the template did not write, such as the reasoning of earlier turns.
     """
 
     text: str
@@ -41,7 +41,7 @@ class Layout:
 
 
 def lay_out(record: Record, tokenizer: ChatTokenizer, train_on: TrainOn = TrainConfig.train_on) -> Layout:
-    """The row's text and the spans of its trained turns. Raises TemplateUnusable, BadRow."""
+    """Render a row, and find the spans of its trained turns. Raises TemplateUnusable, BadRow."""
     if isinstance(record.content, str):
         return _raw(record.content, tokenizer, record.where)
     try:
@@ -57,7 +57,7 @@ def _raw(text: str, tokenizer: ChatTokenizer, where: str) -> Layout:
     if tokenizer.eos_token is None:
         message = "the tokenizer names no eos_token, so a model trained on raw text would never stop."
         raise TemplateUnusable(message, where=where, fix="Add an eos_token to tokenizer_config.json.")
-    # Text that was rendered beforehand may spell out its own BOS and EOS; neither is doubled.
+    # Text that was already rendered may contain its BOS and EOS; they are not added again.
     written = tokenizer.bos_token is not None and text.startswith(tokenizer.bos_token)
     text += "" if text.endswith(tokenizer.eos_token) else tokenizer.eos_token
     return Layout(text, (), "tokenizer" if tokenizer.prefix and not written else "none", where, whole=True)
@@ -78,14 +78,14 @@ def _conversation(record: Record, turns: list[Turn], tokenizer: ChatTokenizer, t
 def _spans(
     record: Record, turns: list[Turn], text: str, tokenizer: ChatTokenizer, answers: Sequence[int]
 ) -> tuple[tuple[Span, ...], int]:
-    """The spans of the answers, and how many parts of them the template left out."""
+    """The spans of the answers, and the number of their parts that the template left out."""
     punched, texts = with_holes(turns)
     skeleton = skeleton_of(punched, record.tools, tokenizer)
     starts = skeleton.fill(texts, text)
     left_out = sum(turn in answers for turn, _ in skeleton.missing)
     if starts is not None:
         return tuple(_span(skeleton, starts, index) for index in answers), left_out
-    # The template looks at what the texts say; then only the one turn has holes.
+    # The template's output depends on the texts, so holes are made in one turn at a time.
     return tuple(_alone(record, turns, text, tokenizer, index) for index in answers), left_out
 
 

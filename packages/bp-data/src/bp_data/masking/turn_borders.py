@@ -1,10 +1,10 @@
-"""What a template writes around the texts of a conversation, found by rendering it with holes for texts.
+"""Finding the borders of turns in a rendered conversation, by rendering it with placeholders.
 
-Each text is replaced by a hole, a word that occurs nowhere else, and the conversation is rendered: what stands between
-the holes is the template's own. Where the real rendering is exactly that, with the texts in the holes, each text's
-place in it is known. Borders of an assistant turn are proven by rendering the prompt before it, and the conversation
-with and without what follows; only the template's text next to the turn must agree, so a template may move tools,
-system texts or thoughts elsewhere.
+Each text is replaced by a hole, a unique word, and the conversation is rendered: the pieces between the holes are the
+template's own text. If the real rendering is these pieces with the texts in the holes, the position of every text is
+known. The borders of an assistant turn are verified by rendering the prompt before it, and the conversation with and
+without the turns after it. Only the text next to the turn must agree, so a template may move tools, system texts or
+reasoning elsewhere.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from bp_core.errors import TemplateUnusable
 from ..formats.records import Tools, Turn
 from ..tokenizer.chat_tokenizer import ChatTokenizer
 
-Hole = tuple[int, int]  # the turn, and which of its texts
+Hole = tuple[int, int]  # index of the turn, and number of the text in it
 Texts = Mapping[Hole, str]
 _HOLE = re.compile(r"Zq(\d+)v(\d+)qZ")
 _THOUGHT = re.compile(r"(</?think>)")  # templates take contents apart there
-_CACHED = 512  # skeletons kept; conversations with the same roles share one
+_CACHED = 512  # skeletons in the cache; conversations with the same roles share one
 _LAST_FIX = "Train on the last answer only (--train-on last), or use a model whose template keeps earlier turns."
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A place in the template's own text: the piece, counted from 0, and characters into it."""
+    """A position in the template's own text: the piece, from 0, and the offset in it, in characters."""
 
     piece: int
     offset: int
@@ -39,7 +39,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Border:
-    """An assistant turn: from the end of its prompt, over the end of its texts, to the end of what closes it."""
+    """An assistant turn: `start` after its prompt, `answer` after its texts, `end` after what closes it."""
 
     start: Place
     answer: Place
@@ -47,7 +47,7 @@ class Border:
 
 
 class Skeleton:
-    """One conversation with holes. Raises TemplateUnusable if the template leaves a turn out."""
+    """A conversation rendered with holes. Raises TemplateUnusable if the template leaves out a turn."""
 
     def __init__(self, turns: Sequence[Turn], tools: Tools, tokenizer: ChatTokenizer) -> None:
         self._turns, self._tools, self._tokenizer = turns, tools, tokenizer
@@ -59,7 +59,7 @@ class Skeleton:
             self._check(index, turn)
 
     def fill(self, texts: Texts, text: str) -> list[int] | None:
-        """Where each piece starts in `text`, if that is the pieces with `texts` in the holes; else None."""
+        """The start of each piece in `text`, in characters; None if `text` is not the pieces with `texts` between."""
         starts, position = [0], 0
         for piece, hole in zip(self.pieces, self.holes, strict=False):
             position += len(piece)
@@ -72,7 +72,7 @@ class Skeleton:
         return starts if whole and starts[-1] + len(self.pieces[-1]) == len(text) else None
 
     def border(self, index: int) -> Border:
-        """The borders of assistant turn `index`. Raises TemplateUnusable if they cannot be proven."""
+        """The borders of assistant turn `index`. Raises TemplateUnusable if they cannot be verified."""
         if index not in self._borders:
             try:
                 self._borders[index] = self._marked(index) or self._proven(index)
@@ -84,7 +84,7 @@ class Skeleton:
         return border
 
     def _check(self, index: int, turn: Turn) -> None:
-        """A text may be left out where another of the same answer stands, but not a turn, nor its calls."""
+        """A template may leave out some texts of an answer, but not a whole turn or its tool calls."""
         holes = _holes_of([turn], index)
         lost = [hole for hole in holes if hole in self.missing]
         name = f"turn {index + 1} ({turn['role']})"
@@ -97,7 +97,7 @@ class Skeleton:
             raise TemplateUnusable(f"the chat template writes {name} more than once.")
 
     def _marked(self, index: int) -> Border | None:
-        """The borders that generation markers give, if they enclose the turn's texts and what ends it."""
+        """The borders from a {% generation %} block, if it contains the turn's texts and terminator."""
         first, last = self._ends_of(index)
         starts = self._starts()
         for start, end in self._marks:
@@ -108,7 +108,7 @@ class Skeleton:
         return None
 
     def _starts(self) -> list[int]:
-        """Where each piece starts in the rendering with holes."""
+        """The start of each piece in the rendering with holes."""
         starts = [0]
         for piece, hole in zip(self.pieces, self.holes, strict=False):
             starts.append(starts[-1] + len(piece) + len(_word(hole)))
@@ -123,7 +123,7 @@ class Skeleton:
         return Border(Place(first, self._prompt_end(index, first)), Place(last + 1, 0), self._closing(index, last))
 
     def _ends_of(self, index: int) -> tuple[int, int]:
-        """The turn's first and last hole, by their number in the text."""
+        """The numbers, in the rendering, of the turn's first and last hole."""
         own = [number for number, (turn, _) in enumerate(self.holes) if turn == index]
         if not own:
             raise TemplateUnusable(f"assistant turn {index + 1} has no text to be found by.")
@@ -132,7 +132,7 @@ class Skeleton:
         return own[0], own[-1]
 
     def _prompt_end(self, index: int, first: int) -> int:
-        """How much of the piece before the turn is the prompt that asks for it."""
+        """The length of the generation prompt in the piece before the turn."""
         pieces, holes = _cut(self._render(self._turns[:index], True))
         before = self.holes[first - 1] if first else None
         if (holes[-1] if holes else None) != before or not self.pieces[first].startswith(pieces[-1]):
@@ -143,9 +143,9 @@ class Skeleton:
         return len(pieces[-1])
 
     def _closing(self, index: int, last: int) -> Place:
-        """Where what closes the turn ends: as far as it is the same whether or not a turn follows.
+        """The end of the text that closes the turn: as far as it is the same with and without a turn after it.
 
-        A last turn may be closed in a way of its own, since that is where a model stops.
+        The last turn may be closed differently, because there the model stops.
         """
         own, hole = self.pieces[last + 1], self.holes[last]
         if index == len(self._turns) - 1:
@@ -161,7 +161,7 @@ class Skeleton:
         return Place(last + 1, common)
 
     def _after(self, hole: Hole, turns: Sequence[Turn], *, optional: bool = False) -> str | None:
-        """What stands after a hole in another rendering, up to the next one."""
+        """The text between a hole and the next one in another rendering."""
         try:
             pieces, holes = _cut(self._render(turns, False))
         except TemplateUnusable:
@@ -175,14 +175,14 @@ class Skeleton:
 
 
 def with_holes(turns: Sequence[Turn], only: int | None = None) -> tuple[list[Turn], dict[Hole, str]]:
-    """The turns with holes for their texts (of turn `only`, or of all), and the texts."""
+    """The turns with holes in place of their texts (in turn `only`, or in all), and the texts."""
     texts: dict[Hole, str] = {}
     punched = [turn if only not in (None, index) else _punched(index, turn, texts) for index, turn in enumerate(turns)]
     return punched, texts
 
 
 def skeleton_of(turns: Sequence[Turn], tools: Tools, tokenizer: ChatTokenizer) -> Skeleton:
-    """The skeleton of turns with holes. Raises TemplateUnusable."""
+    """The skeleton of turns with holes, from a cache. Raises TemplateUnusable."""
     return _skeleton(json.dumps([turns, tools]), tokenizer)
 
 
@@ -193,7 +193,7 @@ def _skeleton(key: str, tokenizer: ChatTokenizer) -> Skeleton:
 
 
 def _punched(index: int, turn: Turn, texts: dict[Hole, str]) -> Turn:
-    """The turn with holes: for its thoughts, for the parts of its content, for the name of its first call."""
+    """The turn with holes: for its reasoning, the parts of its content, and the name of its first tool call."""
     punched = dict(turn)
 
     def punch(text: str) -> str:
@@ -220,7 +220,7 @@ def _word(hole: Hole) -> str:
 
 
 def _cut(text: str) -> tuple[list[str], list[Hole]]:
-    """The text's pieces, one more than there are holes, and the holes between them."""
+    """The pieces of a text, and the holes between them, one fewer."""
     pieces, holes, end = [], [], 0
     for match in _HOLE.finditer(text):
         pieces.append(text[end : match.start()])
@@ -240,7 +240,7 @@ def _holes_of(turns: Iterable[Turn], first: int = 0) -> list[Hole]:
 
 
 def _written(text: str, where: str, position: int) -> str | None:
-    """How the text stands at the position: as it is, or as JSON writes it."""
+    """The text as written at the position: unchanged, or in JSON's escapes; None if it is not there."""
     if where.startswith(text, position):
         return text
     forms = (json.dumps(text, ensure_ascii=False)[1:-1], json.dumps(text)[1:-1])
@@ -248,5 +248,5 @@ def _written(text: str, where: str, position: int) -> str | None:
 
 
 def _common(one: str, other: str) -> int:
-    """How many characters both begin with."""
+    """The length of the common beginning, in characters."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

@@ -1,4 +1,4 @@
-"""An endless, deterministic stream of rows, cut into optimizer steps and those into micro-batches."""
+"""An endless, deterministic stream of rows, cut into optimizer steps and micro-batches."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from .packing import Rows, pairs
 
 @dataclass(frozen=True)
 class Step:
-    """The rows of one optimizer step: one example each, several where they are packed, two where they are compared."""
+    """The rows of one optimizer step: one example each, several packed ones, or a preference pair."""
 
     rows: Sequence[Sequence[Example]]
     method: Method = "sft"
 
     @property
-    def targets(self) -> int:
-        return sum(example.targets for row in self.rows for example in row)
+    def trained_tokens(self) -> int:
+        return sum(example.trained_tokens for row in self.rows for example in row)
 
     @property
     def tokens(self) -> int:
@@ -32,25 +32,22 @@ class Step:
 
     @property
     def weight(self) -> float:
-        """1 / what the loss is a mean over: trained tokens, or pairs or rated examples."""
-        return 1 / (self.targets if self.method == "sft" else len(self.rows))
+        """1 / the number of trained tokens, or of pairs or rated examples."""
+        return 1 / (self.trained_tokens if self.method == "sft" else len(self.rows))
 
     def mismatched(self, micro_batch: int) -> Iterator[Batch]:
-        """For KTO: each prompt with the answer of the row before, none longer than the longest row. Else nothing."""
+        """For KTO: each prompt with the answer of the row before, cut to the longest row. Nothing for other methods."""
         if self.method == "kto" and len(self.rows) > 1:
             longest = max(map(_tokens, self.rows))
-            rows = [
-                [_mismatch(row[0], other[0], longest)] for row, other in zip(self.rows, self._turned(), strict=True)
-            ]
+            pairs = zip(self.rows, [self.rows[-1], *self.rows[:-1]], strict=True)
+            rows = [[_mismatch(row[0], other[0], longest)] for row, other in pairs]
             yield from Step(rows).split(micro_batch)
 
-    def _turned(self) -> list[Sequence[Example]]:
-        return [self.rows[-1], *self.rows[:-1]]
+    def split(self, micro_batch: int, kl_reference: float = 0.0) -> Iterator[Batch]:
+        """The fewest micro-batches of at most `micro_batch` rows, with about equal numbers of tokens.
 
-    def split(self, micro_batch: int, drift: float = 0.0) -> Iterator[Batch]:
-        """Micro-batches of at most so many rows, as few as can be, with as even a number of tokens as can be had.
-
-        Longest row first, each to the micro-batch with the fewest tokens (Graham 1969, LPT), kept in order therein.
+        Rows are assigned longest first, each to the micro-batch with the fewest tokens (Graham 1969, LPT); inside a
+        micro-batch they keep their order.
         """
         assert micro_batch > 0, "a micro-batch has at least one row"
         sizes = [_tokens(row) for row in self.rows]
@@ -62,13 +59,13 @@ class Step:
             if len(parts[number]) < micro_batch:
                 heappush(open_parts, (size + sizes[index], number))
         for part in parts:
-            yield _batch([example for index in sorted(part) for example in self.rows[index]], drift)
+            yield _batch([example for index in sorted(part) for example in self.rows[index]], kl_reference)
 
 
 class Batches:
-    """Rows without end, every epoch in an order of its own. `position` counts the rows taken so far.
+    """Endless rows, shuffled anew in every epoch. `position` counts the rows taken so far.
 
-    A row is one example, or with `packed` the examples that it names; for methods that compare, two of them.
+    A row is one example, with `packed` several, and for preference methods a pair.
     """
 
     def __init__(
@@ -95,7 +92,7 @@ class Batches:
         return self.take(self._rows)
 
     def seek(self, position: int) -> None:
-        """Go on as if `position` rows had been taken."""
+        """Continue as if `position` rows had been taken."""
         assert position >= 0, "a position is not negative"
         self.position = position
 
@@ -108,7 +105,7 @@ class Batches:
 
 
 def _permutation(seed: int, epoch: int, size: int) -> Any:
-    # Sorting raw bits: numpy promises the bits of PCG64 for ever, but not how its Generator would shuffle with them.
+    # Sorted by raw bits: numpy keeps the bits of PCG64 stable, but not the shuffle of its Generator.
     keys = np.random.PCG64(np.random.SeedSequence([seed, epoch])).random_raw(size)
     return np.argsort(keys, kind="stable")
 
@@ -125,11 +122,11 @@ def _mismatch(prompted: Example, answering: Example, longest: int) -> Example:
     return Example(tokens, bytes(trained))
 
 
-def _batch(examples: Sequence[Example], drift: float) -> Batch:
+def _batch(examples: Sequence[Example], kl_reference: float) -> Batch:
     return Batch(
         tokens=np.concatenate([np.asarray(example.tokens, dtype=np.int32) for example in examples]),
         trained=np.concatenate([np.frombuffer(bytes(example.trained), dtype=np.bool_) for example in examples]),
         lengths=np.array([len(example.tokens) for example in examples], dtype=np.int32),
         desirable=np.array([example.desirable for example in examples], dtype=np.bool_),
-        drift=drift,
+        kl_reference=kl_reference,
     )

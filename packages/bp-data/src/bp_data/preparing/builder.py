@@ -1,4 +1,4 @@
-"""What is kept of rows while they pass by: examples, counts, a hash, and candidates for samples."""
+"""Collecting examples, counts, a hash and proof samples from rows, one chunk at a time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bp_core.choices import PAIRED, Method
 from bp_core.contract import Bos, Contract
 from bp_core.errors import NoTarget, TemplateUnusable
 
-from ..formats.records import AnyRecord, Preference, Record, said
+from ..formats.records import AnyRecord, Preference, Record, content_of
 from ..masking.loss_mask import Masked, check_prompts
 from ..masking.methods import check_both_verdicts, desirable
 from ..masking.reasoning import VERDICTS, Limits, Verdict, check_written, judge, opens_thought
@@ -20,12 +20,12 @@ from .example_arrays import Collector, Examples
 from .prepared import Prepared, Report
 from .proof_samples import Candidates
 
-_PLACES = 5  # places told of rows that were dropped
+_PLACES = 5  # locations reported of rows that were dropped
 Row = Sequence[tuple[Record, Masked]]  # one conversation, or the chosen and the rejected one
 
 
-class Tally:
-    """Takes the rows in their order, and gives back all that was prepared of them."""
+class PreparedBuilder:
+    """Accumulates rows into a Prepared data set."""
 
     def __init__(self, tokenizer: ChatTokenizer, max_length: int, method: Method, traces: Limits | None) -> None:
         self.tokenizer, self._max_length, self.method = tokenizer, max_length, method
@@ -47,7 +47,7 @@ class Tally:
         return self._formats.total()
 
     def add(self, records: Sequence[AnyRecord], rows: Sequence[Row]) -> None:
-        """Some more rows: what each says, and the conversations it was made into."""
+        """Add rows in the order of the data: each one's record and its tokenised conversations."""
         for record, row, verdict in zip(records, rows, self._verdicts(rows), strict=True):
             self._formats[record.format] += 1
             self._first.setdefault(record.format, record.where)
@@ -57,7 +57,7 @@ class Tally:
                 self._dropped_at += [record.where][: _PLACES - len(self._dropped_at)]
 
     def _verdicts(self, rows: Sequence[Row]) -> list[Verdict]:
-        """What the limits on traces say of each row; without limits all are kept."""
+        """The verdict on each row's reasoning trace; "kept" for all without limits."""
         if self._limits is None:
             return ["kept"] * len(rows)
         found = judge([row[0][0] for row in rows], self.tokenizer, self._limits, self._opened)
@@ -68,7 +68,7 @@ class Tally:
         return found
 
     def _note(self, row: Row) -> None:
-        """What the contract will say."""
+        """Note what the contract needs."""
         for record, masked in row:
             self._bos[not isinstance(record.content, str)].add(masked.bos)
             if not isinstance(record.content, str):
@@ -80,7 +80,7 @@ class Tally:
             self._templates.append(source)
 
     def _keep(self, record: AnyRecord, row: Row) -> bool:
-        """Keep the examples of a row, cut; all or none, if one has no target left."""
+        """Add the examples of a row, cut to max_length; none of them if one has no trained token left."""
         if isinstance(record, Preference):
             check_prompts(record, *(masked for _, masked in row))
         self._longest = max(self._longest, *(len(masked.tokens) for _, masked in row))
@@ -113,16 +113,19 @@ class Tally:
         return Prepared(examples, None, self._contract(), samples, self._report(examples))
 
     def _contract(self) -> Contract:
-        """What the rows had in common. A template that writes BOS in some rows only cannot be promised to anybody."""
+        """The contract that holds for all rows. Raises TemplateUnusable if only some rows have the BOS written in."""
         policies = self._bos[True] or self._bos[False]
         if "template" in policies and len(policies) > 1:
             raise TemplateUnusable("the chat template writes the BOS token in some rows but not in others.")
         tokenizer = self.tokenizer
-        bos: Bos = "template" if "template" in policies else "tokenizer" if tokenizer.prefix else "none"
+        bos: Bos = "tokenizer" if tokenizer.prefix else "none"
+        if "template" in policies:
+            bos = "template"
         terminators = tuple(sorted(self._terminators))
         stop = tuple(tokenizer.decode([token]) for token in terminators)
-        # Of two templates (with tools and without) the default is what a chat begins with.
-        template = self._templates[0] if len(self._templates) == 1 else tokenizer.template if self._templates else ""
+        template = self._templates[0] if self._templates else ""
+        if len(self._templates) > 1:  # with tools and without: a chat begins with the default one
+            template = tokenizer.template
         return Contract(template, bos, terminators, stop)
 
     def _report(self, examples: Examples) -> Report:
@@ -134,7 +137,7 @@ class Tally:
             mixed={name: self._first[name] for name, _ in self._formats.most_common()[1:]},
             examples=kept,
             tokens=len(examples.tokens),
-            targets=examples.targets,
+            targets=examples.trained_tokens,
             longest=self._longest,
             truncated=self._truncated,
             turns_cut=self._turns_cut,
@@ -151,6 +154,6 @@ class Tally:
 
 
 def _canonical(record: AnyRecord) -> bytes:
-    """What the row says, not how the file writes it: line ends, blank lines and key order do not matter."""
+    """The row's content as bytes, independent of line ends, blank lines and key order in the file."""
     untrained = json.dumps(record.untrained) if isinstance(record, Record) and record.untrained else ""
-    return (json.dumps(said(record), ensure_ascii=False) + untrained + "\n").encode()
+    return (json.dumps(content_of(record), ensure_ascii=False) + untrained + "\n").encode()

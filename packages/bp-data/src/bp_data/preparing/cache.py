@@ -1,5 +1,5 @@
-"""Prepared data kept on disk, under the hash of all that it was made from. What it was made from is never asked again:
-other contents, another tokenizer, template or setting, or other code of ours, has another name."""
+"""A cache of prepared data on disk. The key is a hash of everything that it depends on: file contents, tokenizer,
+template, settings, and our own code."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from ..reading.text import STDIN
 from ..tokenizer.chat_tokenizer import ChatTokenizer
 from .prepared import Prepared, read, write
 
-LIMIT = 4 * 2**30  # bytes of all entries; beyond, those go that were not used for the longest time
-WORTH = 200_000  # tokens; fewer are prepared about as quickly as found again
+LIMIT = 4 * 2**30  # bytes of all entries; beyond it the least recently used are deleted
+WORTH = 200_000  # tokens; fewer are prepared about as quickly as read from the cache
 _LIBRARIES = ("tokenizers", "jinja2", "bp-data")
 _PACKAGE = Path(__file__).parents[1]
 _HEX = "[0-9a-f]" * 64
 
 
 def place(root: Path, data: Data, tokenizer: ChatTokenizer, settings: Mapping[str, Any]) -> Path | None:
-    """The folder that holds, or would hold, what is prepared from this; None for what has no lasting contents.
+    """The cache entry for this data and these settings; None for what cannot be cached.
 
-    Those are rows given in Python, standard input, and templates that write the date.
+    That is rows given in Python, standard input, and templates that write the date.
     """
     if not isinstance(data, str | Path) or str(data) == STDIN or tokenizer.reads_clock:
         return None
@@ -44,7 +44,7 @@ def place(root: Path, data: Data, tokenizer: ChatTokenizer, settings: Mapping[st
 
 
 def load(entry: Path) -> Prepared | None:
-    """What is kept there, mapped from disk; None if there is nothing, or it is damaged."""
+    """Read a cache entry, with its arrays memory-mapped; None if it is missing or damaged."""
     try:
         if damage(entry) is not None:
             return None
@@ -55,10 +55,10 @@ def load(entry: Path) -> Prepared | None:
 
 
 def keep(entry: Path, prepared: Prepared) -> None:
-    """Keep it, if it is worth that. Where nothing can be written the work goes on without."""
+    """Write a cache entry if it is large enough to be worth it; failing to write is ignored."""
     if prepared.report.tokens < WORTH:
         return
-    with suppress(OutputUnusable, DiskFull):  # OutputUnusable also when another process was quicker
+    with suppress(OutputUnusable, DiskFull):  # OutputUnusable also when another process was faster
         shutil.rmtree(entry, ignore_errors=True)
         with new_folder(entry) as draft:
             write(prepared, draft)
@@ -66,7 +66,7 @@ def keep(entry: Path, prepared: Prepared) -> None:
 
 
 def _contents(path: Path) -> list[tuple[str, str]]:
-    """Names and hashes of the file, or of all files in the folder; names tell how to read, and stand in the report."""
+    """Names and hashes of the file, or of all files in the folder; names decide how they are read."""
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     return [(str(file), digest(file)) for file in files]
 
@@ -77,7 +77,7 @@ def _code() -> str:
 
 
 def code_digest(package: Path) -> str:
-    """SHA-256 of a package's sources in every folder, in hex: what they do is part of what a result was made from."""
+    """SHA-256, in hex, of all source files of a package, because results depend on them."""
     digest = hashlib.sha256()
     for source in sorted(package.rglob("*.py")):
         digest.update(source.relative_to(package).as_posix().encode() + b"\0" + source.read_bytes())
@@ -85,7 +85,7 @@ def code_digest(package: Path) -> str:
 
 
 def _evict(root: Path) -> None:
-    """Remove entries, and drafts of killed processes, until the rest is within the limit; the oldest first."""
+    """Delete entries, and drafts of killed processes, oldest first, until the rest is within the limit."""
     entries = [folder for pattern in (_HEX, f".{_HEX}.*") for folder in root.glob(pattern)]
     size = sum(map(_size, entries))
     for folder in sorted(entries, key=lambda folder: folder.stat().st_mtime):

@@ -1,4 +1,4 @@
-"""Examples kept small: all tokens in one flat array, all masks in another, and single examples made on demand."""
+"""Many examples in flat arrays; single Example objects are created on demand."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from bp_core.examples import Example
 
 
 class Examples(Sequence[Example]):
-    """numpy arrays, perhaps on disk: tokens int32 [total], trained uint8 [total], ends int64 [examples], and
-    desirable uint8 [examples], which is 0 for answers that are rated bad."""
+    """numpy arrays, perhaps memory-mapped: tokens int32 [total], trained uint8 [total], ends int64 [examples], and
+    desirable uint8 [examples], 0 for answers rated as bad."""
 
     def __init__(self, tokens: Any, trained: Any, ends: Any, desirable: Any) -> None:
         self.tokens, self.trained, self.ends, self.desirable = tokens, trained, ends, desirable
 
     @property
     def lengths(self) -> Any:
-        """Tokens of each example, int64."""
+        """The length of each example in tokens, int64 [examples]."""
         return np.diff(self.ends, prepend=0)
 
     @property
-    def targets(self) -> int:
-        """Trained tokens of all examples."""
+    def trained_tokens(self) -> int:
+        """The number of trained tokens in all examples."""
         return int(np.count_nonzero(self.trained))
 
     def __len__(self) -> int:
@@ -52,7 +52,7 @@ class Examples(Sequence[Example]):
 
 
 class Collector:
-    """Takes examples one by one and gives them back as Examples, in the same memory."""
+    """Collects examples one by one into Examples, without a copy."""
 
     def __init__(self) -> None:
         self._tokens, self._trained, self._ends, self._desirable = array("i"), bytearray(), array("q"), bytearray()
@@ -67,7 +67,10 @@ class Collector:
         self._desirable.append(desirable)
 
     def examples(self) -> Examples:
-        """All of them. Nothing can be added afterwards: numpy holds the buffers."""
-        buffers: tuple[Any, ...] = (self._tokens, self._trained, self._ends, self._desirable)
-        kinds: tuple[Any, ...] = (np.int32, np.uint8, np.int64, np.uint8)
-        return Examples(*(np.frombuffer(buffer, kind) for buffer, kind in zip(buffers, kinds, strict=True)))
+        """All examples. Nothing can be added afterwards, because numpy holds the buffers."""
+        return Examples(
+            np.frombuffer(self._tokens, np.int32),
+            np.frombuffer(self._trained, np.uint8),
+            np.frombuffer(self._ends, np.int64),
+            np.frombuffer(self._desirable, np.uint8),
+        )

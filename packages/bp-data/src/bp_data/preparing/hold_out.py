@@ -18,11 +18,10 @@ from .prepared import Prepared
 
 
 def hold_out(prepared: Prepared, share: float, seed: int) -> tuple[Prepared, Examples]:
-    """What to train on, unpacked, and a share of the different examples or pairs; equal ones stay together, order is
-    kept.
+    """Split off a share of the distinct examples or pairs; returns the training data, unpacked, and the held-out ones.
 
-    Which they are depends on the seed and on their tokens, not on their place. The report stays that of all rows.
-    Raises BadValue if a side were empty.
+    Equal examples stay on one side, and the order is kept. The choice depends on the seed and the tokens, not on the
+    position. The report is still that of all rows. Raises BadValue if a side would be empty.
     """
     size = 2 if prepared.report.method in PAIRED else 1
     rows = (prepared.examples[start : start + size] for start in range(0, len(prepared.examples), size))
@@ -34,7 +33,7 @@ def hold_out(prepared: Prepared, share: float, seed: int) -> tuple[Prepared, Exa
 
 
 def _key(row: Iterable[Example], seed: int) -> int:
-    """A number drawn for what the examples of a row say: the lowest are held out."""
+    """A pseudo-random number from the tokens of a row; the lowest are held out."""
     tokens = b"".join(np.asarray(example.tokens, dtype=np.int32).tobytes() for example in row)
     return int.from_bytes(hashlib.blake2b(tokens, digest_size=8, key=str(seed).encode()).digest())
 

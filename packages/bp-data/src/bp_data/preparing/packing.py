@@ -1,4 +1,4 @@
-"""Packing: several short examples to a row, so that rows are nearly full and steps are alike in size."""
+"""Packing several short examples into one row, so that rows are nearly full and steps are of similar size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 class Rows(Sequence[Sequence[int]]):
-    """Which examples share a row: row i holds the examples `order[ends[i-1]:ends[i]]`, in the order of the data."""
+    """The example numbers of each row: row i has `order[ends[i-1]:ends[i]]`, in the order of the data."""
 
     def __init__(self, order: Any, ends: Any) -> None:
         self._order, self._ends = order, ends
@@ -38,15 +38,15 @@ class Rows(Sequence[Sequence[int]]):
 
 
 def pairs(examples: int) -> Rows:
-    """Two and two."""
+    """Rows of two consecutive examples: chosen and rejected."""
     return Rows(np.arange(examples), np.arange(2, examples + 1, 2))
 
 
 def pack(lengths: Any, capacity: int) -> Rows:
-    """Best-fit decreasing: the longest example first, each into the fullest row that has room for it, or a new one.
+    """Best-fit decreasing: the longest example first, each into the fullest row with enough room, or a new row.
 
-    `lengths` are tokens per example, none above `capacity`. Rows are kept by the room they have left, and a bit mask
-    tells which rooms there are, so that a million examples take seconds.
+    `lengths`, int [examples], are in tokens, none above `capacity`. Rows are indexed by their remaining room, with a
+    bit mask of the rooms that occur, so that a million examples take seconds.
     """
     lengths = np.asarray(lengths, dtype=np.int64)
     longest_first = np.argsort(-lengths, kind="stable")

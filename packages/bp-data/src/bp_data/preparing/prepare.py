@@ -1,4 +1,4 @@
-"""From data to examples: read, convert, render, tokenise, mask, cut — and a report in which every row is counted."""
+"""From data to examples: read, convert, render, tokenise, mask, cut, with a report that counts every row."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from ..masking.render import Layout, lay_out
 from ..reading.files import Data, Row, read
 from ..tokenizer.byte_offsets import Tokens
 from ..tokenizer.chat_tokenizer import ChatTokenizer
-from .builder import Tally
+from .builder import PreparedBuilder
 from .cache import keep, load, place
 from .prepared import Prepared
 
-_CHUNK = 512  # rows for the tokenizer's threads at once; progress is told after each
+_CHUNK = 512  # rows tokenised at once, by the tokenizer's threads; progress is reported after each chunk
 
 
 def prepare(
@@ -42,14 +42,13 @@ def prepare(
     cache: Path | None = None,
     on_progress: Notify | None = None,
 ) -> Prepared:
-    """Make examples of the first `samples` rows of the data (all by default), each cut at the end to `max_length`.
+    """Make examples of the first `samples` rows of the data (all by default), each of at most `max_length` tokens.
 
-    A cut falls after the last answer that fits, or else within the first. Rows are read, converted and tokenised a
-    chunk at a time; only tokens and masks are kept. `columns` is as in `read`. With `packing` the examples share
-    rows of `max_length` tokens. `method` says what rows must be: examples, pairs of answers, or rated answers; with
-    `traces` only rows that think so long are kept. `cache` is a folder where what is made of large files is kept, and
-    found again as long as nothing that it depends on has changed. Raises the errors of reading and converting with the
-    row's place, MethodMismatch, TemplateUnusable, and NoTarget if nothing is left.
+    Longer ones are cut after the last answer that fits, or inside the first. Rows are read, converted and tokenised in
+    chunks; only tokens and masks are kept. `columns` is as in `read`. With `packing` the examples share rows of
+    `max_length` tokens. `method` decides what rows must be: examples, pairs of answers, or rated answers. `traces`
+    limits the length of reasoning traces; other rows are dropped. `cache` is a folder for the results of large files.
+    Raises the errors of reading and converting, MethodMismatch, TemplateUnusable, and NoTarget if nothing is left.
     """
     limits = (traces.shortest, traces.longest) if traces else None
     settings: dict[str, Any] = {"max_length": max_length, "samples": samples, "columns": columns, "train_on": train_on}
@@ -59,29 +58,31 @@ def prepare(
     if prepared is None:
         rows = islice(read(data, columns), samples)
         total = len(range(len(data))[:samples]) if isinstance(data, Sequence) and not isinstance(data, str) else 0
-        prepared = _prepared(rows, total, Tally(tokenizer, max_length, method, traces), train_on, on_progress)
+        prepared = _prepared(rows, total, PreparedBuilder(tokenizer, max_length, method, traces), train_on, on_progress)
         if cache and entry and entry == place(cache, data, tokenizer, settings):  # the file did not change meanwhile
             keep(entry, prepared)
     return prepared.packing(max_length) if packing else prepared
 
 
-def _prepared(rows: Iterator[Row], total: int, tally: Tally, train_on: TrainOn, notify: Notify | None) -> Prepared:
-    for records, masked in _tokenised(rows, tally, train_on):
-        tally.add(records, masked)
+def _prepared(
+    rows: Iterator[Row], total: int, builder: PreparedBuilder, train_on: TrainOn, notify: Notify | None
+) -> Prepared:
+    for records, masked in _tokenised(rows, builder, train_on):
+        builder.add(records, masked)
         if notify:
-            notify(Progress("tokenise", tally.rows, total))
-    return tally.prepared()
+            notify(Progress("tokenise", builder.rows, total))
+    return builder.prepared()
 
 
 def _tokenised(
-    rows: Iterator[Row], tally: Tally, train_on: TrainOn
+    rows: Iterator[Row], builder: PreparedBuilder, train_on: TrainOn
 ) -> Iterator[tuple[list[AnyRecord], list[list[tuple[Record, Masked]]]]]:
-    """The rows chunk by chunk. While one is tokenised, in Rust and without Python's lock, the next is rendered."""
-    tokenizer = tally.tokenizer
+    """The rows in chunks. While one is tokenised, in Rust without the GIL, the next is rendered."""
+    tokenizer = builder.tokenizer
     with ThreadPoolExecutor(1) as thread:
         waiting: tuple[_Chunk, Future[list[Tokens]]] | None = None
         while records := [convert(row) for row in islice(rows, _CHUNK)]:
-            chunk = _Chunk(records, [parts(record, tally.method) for record in records], tokenizer, train_on)
+            chunk = _Chunk(records, [parts(record, builder.method) for record in records], tokenizer, train_on)
             tokens = thread.submit(tokenizer.tokens, [layout.text for layout in chunk.layouts])
             if waiting:
                 yield waiting[0].records, waiting[0].marked(waiting[1].result())
@@ -91,7 +92,7 @@ def _tokenised(
 
 
 class _Chunk:
-    """Some rows and the conversations they are made of, laid out."""
+    """A chunk of records, and their rendered conversations."""
 
     def __init__(
         self, records: list[AnyRecord], parts: list[list[Record]], tokenizer: ChatTokenizer, train_on: TrainOn

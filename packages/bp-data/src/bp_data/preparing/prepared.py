@@ -1,4 +1,4 @@
-"""What preparing data gives, and how it is written to a folder and read back."""
+"""Prepared data, and how it is written to a folder and read back."""
 
 from __future__ import annotations
 
@@ -23,14 +23,16 @@ _ARRAYS = ("tokens", "trained", "ends", "desirable")
 
 @dataclass(frozen=True)
 class Report:
-    """What became of the rows. `longest` is before cutting, `tokens` and `targets` after; `sha256` is of the contents.
+    """Counts of the rows and examples. `sha256` is of the contents; a pair of answers counts as one example.
 
-    `mixed` names the first row of each format but the most frequent. Of `truncated` rows `turns_cut` answers are not
-    there as a whole, and `terminators_lost` of them without their end. `dropped` counts rows of which no target was
-    left, `dropped_at` the first of them. `left_out` counts parts of answers that the template does not write.
-    `packed` is how many rows the examples share, 0 if each has its own. A pair of answers counts as one example;
-    `desirable` counts the good ones of rated answers. `traces` counts rows by what became of their reasoning traces,
-    and `opens_thought` says that the template itself opens the thought.
+    mixed: the location of the first row of each format but the most frequent one.
+    longest: tokens of the longest row before cutting; `tokens` and `targets` (trained tokens) are totals after it.
+    truncated: examples cut, with `turns_cut` incomplete answers; `terminators_lost` of them have no complete one left.
+    dropped: rows without a trained token after cutting, or without a fitting trace; `dropped_at` locates the first.
+    left_out: parts of answers that the template does not write.
+    packed: rows that the examples share, 0 without packing.
+    desirable: rated answers that are good.
+    traces: rows by what became of their reasoning traces; `opens_thought`: the template itself writes <think>.
     """
 
     rows: int
@@ -59,9 +61,9 @@ class Report:
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that training needs of the data: examples, the template contract, rows for the export proof, the report.
+    """Everything that training needs: examples, template contract, samples for the export proof, report.
 
-    `packed` says which examples share a row; None if each has its own.
+    `packed` has the example numbers of each row; None without packing.
     """
 
     examples: Examples
@@ -71,14 +73,14 @@ class Prepared:
     report: Report
 
     def packing(self, max_length: int) -> Prepared:
-        """The same, its examples sharing rows of so many tokens."""
+        """The same data, packed into rows of `max_length` tokens."""
         packed = pack(self.examples.lengths, max_length)
         report = dataclasses.replace(self.report, packed=len(packed))
         return dataclasses.replace(self, packed=packed, report=report)
 
 
 def write(prepared: Prepared, folder: Path) -> None:
-    """Write all but the packing into an empty folder."""
+    """Write everything but the packing into an empty folder."""
     for name in _ARRAYS:
         np.save(folder / f"{name}.npy", getattr(prepared.examples, name))
     write_json(folder / CONTRACT_FILE, prepared.contract.as_dict())
@@ -87,7 +89,7 @@ def write(prepared: Prepared, folder: Path) -> None:
 
 
 def read(folder: Path) -> Prepared:
-    """What `write` wrote, the arrays mapped into memory."""
+    """Read what `write` wrote, with memory-mapped arrays."""
     contract = Contract.read(folder)
     assert contract, "the folder was checked before"
     arrays = [np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in _ARRAYS]

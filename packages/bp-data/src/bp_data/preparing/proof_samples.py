@@ -1,4 +1,4 @@
-"""Choosing the rows with which an export is proven: few, short, spread over the data, the same every time."""
+"""Choosing the rows for the export proof: few, short, spread over the data, the same every time."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _CANDIDATES = 512  # rows whose texts are kept until the last row has been seen
 
 
 class Candidates:
-    """The rows seen so far that may become samples, a bounded number of them.
+    """A bounded number of rows that may become samples.
 
-    Of short rows every one is kept, then every second, fourth, …: up to 512 rows the choice is as if all were there,
-    beyond it is spread over the data as evenly. Of longer rows, and of those that had to be cut, only the shortest.
+    Of short rows every one is kept, and beyond 512 every second, fourth, …, so they stay evenly spread over the data.
+    Of longer rows, and of rows that had to be cut, only the shortest are kept.
     """
 
     def __init__(self, max_length: int) -> None:
@@ -30,7 +30,7 @@ class Candidates:
         self._cut: list[Masked] = []
 
     def add(self, rows: Iterable[Masked]) -> None:
-        """See some more rows, in the order of the data."""
+        """Add rows, in the order of the data."""
         for row in rows:
             if len(row.tokens) > self._max_length:
                 self._cut.append(row)
@@ -42,9 +42,9 @@ class Candidates:
         self._cut = sorted(self._cut, key=lambda row: row.prompt)[: _COUNT * 8]  # some cannot be trimmed
 
     def choose(self, tokenizer: ChatTokenizer) -> list[Sample]:
-        """Up to eight samples. Tokenising a sample's text gives its tokens, less a BOS that the tokenizer writes.
+        """Up to eight samples. Tokenising a sample's text gives its tokens, without the tokenizer's BOS.
 
-        Short rows first; without any, the shortest; rows that had to be cut only if there are no others.
+        Short rows if there are any, else the shortest; rows that had to be cut only if there are no others.
         """
         if self._short or self._whole:
             return [_sample(row) for row in _spread(self._short or self._whole)]
@@ -68,7 +68,7 @@ def _sample(row: Masked) -> Sample:
 
 
 def _trimmed(rows: Sequence[Masked], max_length: int, tokenizer: ChatTokenizer) -> Iterator[Sample]:
-    """Rows cut to at most max_length, a few tokens shorter where a cut falls inside a character or a word."""
+    """Rows cut to max_length tokens, or a few less if the cut would be inside a character or word."""
     for row in rows:
         prefix = len(tokenizer.prefix) if row.bos == "tokenizer" else 0
         for length in range(max_length, max(row.trained.find(1), max_length - 16), -1):

@@ -1,4 +1,4 @@
-"""Reading: data files, or rows given in Python, become rows that know where they stand, one at a time."""
+"""Reading data files, or rows given in Python, one row at a time, each with its location for messages."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _FIX = "Save the data as .jsonl (one JSON object a line), .json, .csv, .tsv, .pa
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row as it was written. `where` is `file:line`, `file: row n` in a JSON array or a parquet file, or `row n`
-    for Python data."""
+    """One row as written. `where` is `file:line`, `file: row n` in a JSON array or parquet file, or `row n` for
+    Python data."""
 
     value: Mapping[str, object]
     where: str
@@ -43,10 +43,10 @@ def read(data: Data, columns: Mapping[str, str] | None = None, fault: Fault = st
     """The rows of a file, of the files in a folder, of standard input ("-", JSON lines), of a data set of the hub (see
     `hub`), or of dicts given directly; a `datasets` object gives such dicts.
 
-    Rows come as they are read; nothing is opened before the first is asked for, and only a JSON array is held whole.
-    `columns` renames: our name to the file's. A broken row goes to `fault`, which may return: then the next one is
-    read. Raises FileMissing, FileUnreadable, FileEmpty, BrokenJson, PackageMissing, HubUnreachable, BadValue for splits
-    where rows should be, UnknownFormat for a column that is not there, and BadRow for what is no row.
+    Rows are read lazily; only a JSON array is read whole. `columns` renames columns, from our name to the file's.
+    `fault` is called with the error of a broken row; if it returns, the next row is read. Raises FileMissing,
+    FileUnreadable, FileEmpty, BrokenJson, PackageMissing, HubUnreachable, BadValue for a dict of splits, UnknownFormat
+    for a missing column, and BadRow for a value that is not a row.
     """
     if isinstance(data, Mapping):
         splits = ", ".join(map(repr, data))
@@ -61,13 +61,13 @@ def read(data: Data, columns: Mapping[str, str] | None = None, fault: Fault = st
 
 
 def require(data: Data) -> None:
-    """Raises FileMissing if `data` names nothing that could be read. The hub is not asked."""
+    """Raises FileMissing if `data` is a missing file; hub names are not looked up."""
     if isinstance(data, str | Path) and str(data) != STDIN and not Path(data).exists() and not named(data):
         raise missing(Path(data))
 
 
 def lasting(data: Data) -> str | None:
-    """How to name `data` in another folder: a full path, or the hub's name; None for what can be read only once."""
+    """A name for `data` that works from any folder: absolute path or hub name; None for stdin and Python rows."""
     if not isinstance(data, str | Path) or str(data) == STDIN:
         return None
     return str(data) if named(data) else str(Path(data).resolve())
@@ -90,7 +90,7 @@ def _hub(name: HubName) -> Iterator[Row]:
 def _each(
     items: Iterable[tuple[_T, str]], make: Callable[[_T, str], Mapping[str, object]], fault: Fault
 ) -> Iterator[Row]:
-    """A row for each item and its place; those that cannot be made one go to `fault`."""
+    """A row for each item and its location; `fault` gets the error of one that is not a row."""
     for item, where in items:
         try:
             value = make(item, where)
@@ -110,7 +110,7 @@ def _filled(rows: Iterable[Row], where: str | None, fault: Fault) -> Iterator[Ro
 
 
 def renaming(columns: Mapping[str, str]) -> Callable[[Mapping[str, object], str], Mapping[str, object]]:
-    """What `read` does to a row's value, given its place too, for `columns`. It raises UnknownFormat."""
+    """The function (value, where) that renames a row's `columns`; it raises UnknownFormat."""
     if not columns:
         return lambda value, where: value
 
@@ -137,9 +137,9 @@ def _read_path(path: Path, fault: Fault) -> Iterator[Row]:
 
 
 def _inside(folder: Path) -> list[Path]:
-    """The data files of a folder and of those below it. Hidden ones are left out; others are not skipped in silence."""
-    seen = sorted(file for file in folder.rglob("*") if file.is_file())
-    files = [file for file in seen if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
+    """The data files in a folder, subfolders included, hidden files not. Raises FileUnreadable for other files."""
+    every = sorted(file for file in folder.rglob("*") if file.is_file())
+    files = [file for file in every if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
     kinds = {file: _suffix(file) for file in files}
     unknown = [file.relative_to(folder) for file, suffix in kinds.items() if suffix not in _ROWS | _PROSE]
     if unknown:
@@ -157,7 +157,7 @@ def _some(names: list[Path]) -> str:
 
 
 def _suffix(path: Path) -> str:
-    """The ending that says what is inside: .jsonl for rows.jsonl.gz."""
+    """The suffix of the contents: .jsonl for rows.jsonl.gz."""
     name = path.with_suffix("") if path.suffix.lower() in _COMPRESSED else path
     suffix = name.suffix.lower()
     return suffix + path.suffix.lower() if suffix == _PARQUET and name != path else suffix
@@ -179,7 +179,7 @@ def _read_file(path: Path, fault: Fault) -> Iterator[Row]:
 
 
 def _json(source: Lines, name: str, suffix: str, fault: Fault) -> Iterator[Row]:
-    """JSON lines, or a whole JSON document: the first two lines that are not blank tell which."""
+    """JSON lines, or one JSON document, told apart by the first two lines that are not blank."""
     head, texts = _head(source)
     first = texts[0].lstrip() if texts else ""
     if suffix not in _JSON and first[:1] not in ("{", "["):
@@ -194,7 +194,7 @@ def _json(source: Lines, name: str, suffix: str, fault: Fault) -> Iterator[Row]:
 
 
 def _head(source: Lines) -> tuple[list[tuple[int, str]], list[str]]:
-    """The lines up to the second that is not blank, and those of them that are not."""
+    """The lines up to the second non-blank one, and the non-blank ones of them."""
     head: list[tuple[int, str]] = []
     texts: list[str] = []
     for number, line in source:
@@ -207,7 +207,7 @@ def _head(source: Lines) -> tuple[list[tuple[int, str]], list[str]]:
 
 
 def _is_object(line: str) -> bool:
-    """Whether a line is a JSON object by itself. Then a .json file of several lines holds JSON lines in truth."""
+    """Whether a line is a complete JSON object; then a .json file of several lines is really JSON lines."""
     try:
         return isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):
@@ -224,7 +224,7 @@ def _document(text: str, name: str, fault: Fault) -> Iterator[Row]:
 
 
 def _items(text: str, name: str) -> list[object]:
-    """The list that a JSON document is, or the only one that it holds, or its one conversation."""
+    """The rows of a JSON document: a list, an object with exactly one list of rows, or a single row."""
     value = _parse(text, name, document=True)
     if isinstance(value, dict):
         lists = [key for key, item in value.items() if isinstance(item, list)]

@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub by name: `owner/name`, `owner/name:split`, or `owner/name:config:split`."""
+"""Data sets on the Hugging Face hub: `owner/name`, `owner/name:split`, or `owner/name:config:split`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FIX = "Check the network and HF_TOKEN, or download the files and name their fol
 
 @dataclass(frozen=True, slots=True)
 class HubName:
-    """A data set of the hub. `split` None stands for the only one."""
+    """A data set on the hub. `split` None means the only split."""
 
     repository: str
     config: str | None
@@ -31,9 +31,9 @@ class HubName:
 
 
 def named(data: str | Path) -> HubName | None:
-    """The name of a hub data set, if `data` is one and no path.
+    """The hub name in `data`; None if `data` is a path.
 
-    What exists is a path; so is what ends like a file, or lies in a folder that exists, unless it names a split.
+    An existing path is a path. So is a name without split that ends like a data file or whose folder exists.
     """
     match = _NAME.fullmatch(data) if isinstance(data, str) else None
     if not match or Path(match[0]).exists():
@@ -44,10 +44,10 @@ def named(data: str | Path) -> HubName | None:
 
 
 def hub_rows(name: HubName) -> Iterator[tuple[Mapping[str, object], str]]:
-    """The rows of a hub data set, downloaded once by `datasets` into its cache, with their places.
+    """The rows of a hub data set with their locations, downloaded by `datasets` into its cache.
 
-    Raises PackageMissing, HubUnreachable, FileMissing, FileUnreadable, and BadValue if the config or split that is
-    named is not there, or none is named of several.
+    Raises PackageMissing, HubUnreachable, FileMissing, FileUnreadable, and BadValue for a missing config or split, or
+    if none is named of several.
     """
     datasets = optional("datasets", "hub", Path(str(name)))
     with _asking(datasets, name):
@@ -73,7 +73,7 @@ def _choose(name: HubName, splits: list[str]) -> str:
 
 @contextmanager
 def _asking(datasets: ModuleType, name: HubName) -> Iterator[None]:
-    """What `datasets` raises, as one of ours."""
+    """Turn exceptions of `datasets` into ours."""
     try:
         yield
     except datasets.exceptions.DatasetNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Tables: CSV, TSV and parquet files as rows of column names and values."""
+"""CSV, TSV and parquet files as rows, each a dict from column name to value."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Cells = Iterator[tuple[dict[str, object], str]]
 
 
 def delimited(lines: Lines, delimiter: str, name: str, fault: Fault = strict) -> Cells:
-    """The rows of a CSV or TSV file under its header, each with the place where it starts; BadRow goes to `fault`."""
+    """The rows of a CSV or TSV file with their locations; `fault` gets BadRow for a broken one."""
     records = _records(lines, delimiter, name, fault)
     header, place = next(records, ([], name))
     names = [column for column in header if column]
@@ -52,7 +52,7 @@ def _records(lines: Lines, delimiter: str, name: str, fault: Fault) -> Iterator[
 
 
 def parquet(path: Path, fault: Fault = strict) -> Cells:
-    """The rows of a parquet file, a batch at a time; a batch that cannot be read goes to `fault`.
+    """The rows of a parquet file with their locations, read in batches; `fault` gets BadRow for a broken batch.
 
     Raises FileMissing, FileUnreadable, PackageMissing.
     """

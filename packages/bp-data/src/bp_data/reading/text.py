@@ -1,4 +1,4 @@
-"""Bytes to lines: opening a plain or compressed text file, and decoding it as it is read."""
+"""Text files, plain or compressed, as decoded lines."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from typing import IO, Any, cast
 
 from bp_core.errors import BackpropagateError, FileMissing, FileUnreadable, PackageMissing
 
-Lines = Iterator[tuple[int, str]]  # line numbers from 1, and lines with their ends
-Fault = Callable[[BackpropagateError], None]  # told of a part that cannot be read; if it returns, reading goes on
+Lines = Iterator[tuple[int, str]]  # line numbers from 1, and lines with their line feeds
+Fault = Callable[[BackpropagateError], None]  # gets the error of a broken part; if it returns, reading continues
 _UTF16 = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 _UTF8 = b"\xef\xbb\xbf"
 STDIN = "-"
 
 
 def strict(error: BackpropagateError) -> None:
-    """The usual Fault: the first one ends the reading."""
+    """The default Fault: raise the first error."""
     raise error
 
 
 def lines(path: Path, fault: Fault = strict) -> Lines:
     """The lines of a text file, plain, .gz or .zst, or of standard input for "-"; UTF-8, or UTF-16 with its mark.
 
-    Only a line feed ends a line: U+2028 and its like may stand inside a JSON string. A line that is not text is a
-    FileUnreadable for `fault`. Raises FileMissing, FileUnreadable, PackageMissing.
+    Only a line feed ends a line, because JSON strings may contain U+2028 and the like. `fault` gets FileUnreadable for
+    a line that cannot be decoded. Raises FileMissing, FileUnreadable, PackageMissing.
     """
     with _opened(path) as stream:
         start = stream.peek(3)[:3]
@@ -45,12 +45,12 @@ def lines(path: Path, fault: Fault = strict) -> Lines:
 
 
 def place(path: Path) -> str:
-    """How an error names the file."""
+    """The file's name in messages."""
     return "stdin" if str(path) == STDIN else str(path)
 
 
 def optional(module: str, extra: str, path: Path) -> ModuleType:
-    """A package that only some files need. Raises PackageMissing."""
+    """Import an optional package that a kind of file needs. Raises PackageMissing."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -60,13 +60,13 @@ def optional(module: str, extra: str, path: Path) -> ModuleType:
 
 
 def missing(path: Path) -> FileMissing:
-    """The error for a file that is not there, with the name it may be meant to have."""
+    """The error for a missing file, with a similar name if there is one."""
     return FileMissing("there is no such file." + _near(path), where=str(path))
 
 
 @contextmanager
 def reading(path: Path, *errors: type[Exception]) -> Iterator[None]:
-    """What opening and reading the file at `path` can raise, `errors` included, as one of ours."""
+    """Turn exceptions of opening and reading a file, `errors` included, into ours."""
     caught: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error, *errors)
     try:
         yield

@@ -1,7 +1,7 @@
-"""Where tokens stand in a text, from the bytes that each spells.
+"""Character offsets of tokens, from the bytes of each vocabulary entry.
 
-The tokenizer can tell it too, but takes longer for everything then; here it is a sum of lengths. It is used only where
-the tokens, spelled out, are the text byte for byte, so that the places cannot be others.
+The tokenizer can compute them too, but is much slower then. This way is used only where the bytes of the tokens are
+exactly those of the text, so that the offsets are certain.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ _PROBE = "A b\n é 👍"
 
 
 class Tokens(Protocol):
-    """A text as tokens: what is used of `tokenizers.Encoding`."""
+    """The tokens of a text: what is used of `tokenizers.Encoding`."""
 
     @property
     def ids(self) -> Sequence[int]: ...
     def token_to_chars(self, index: int, /) -> Any: ...  # start and end, in characters
 
 
-class Spelled:
-    """A text as tokens, known by the byte at which each ends."""
+class SpelledText:
+    """The tokens of a text, with the byte offset at which each ends."""
 
     def __init__(self, ids: array[int], text: bytes, ends: Any) -> None:
         self.ids = ids
@@ -34,13 +34,13 @@ class Spelled:
         self._chars = _identity if text.isascii() else _characters(text)
 
     def token_to_chars(self, index: int) -> tuple[int, int]:
-        """Start and end, in characters; one that several tokens share belongs to each of them."""
+        """Start and end in characters; a character that several tokens share belongs to each of them."""
         start = self._ends.item(index - 1) if index else 0
         return self._chars(start), self._chars(self._ends.item(index) - 1) + 1
 
 
-class Speller:
-    """The bytes of every token of a byte-level vocabulary; with another one it is not `usable`."""
+class TokenBytes:
+    """The bytes of every token of a byte-level vocabulary; not `usable` with other kinds."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         size = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values())
@@ -52,17 +52,17 @@ class Speller:
         self._lengths = np.array([len(spelled) for spelled in self._bytes], dtype=np.int32)
         self.usable = self.places(tokenizer.encode(_PROBE, add_special_tokens=False).ids, _PROBE) is not None
 
-    def places(self, ids: Sequence[int], text: str) -> Spelled | None:
-        """Where the tokens stand; None if they do not spell the text."""
+    def places(self, ids: Sequence[int], text: str) -> SpelledText | None:
+        """The tokens with their offsets; None if their bytes are not those of the text."""
         written = text.encode()
         if b"".join(map(self._bytes.__getitem__, ids)) != written:
             return None
         tokens = array("i", ids)
-        return Spelled(tokens, written, self._lengths[np.frombuffer(tokens, dtype=np.int32)].cumsum())
+        return SpelledText(tokens, written, self._lengths[np.frombuffer(tokens, dtype=np.int32)].cumsum())
 
 
 def _byte_alphabet() -> dict[int, int]:
-    """Which character stands for which byte in byte-level vocabularies (GPT-2's bytes_to_unicode, inverted)."""
+    """From character to byte in byte-level vocabularies (GPT-2's bytes_to_unicode, inverted)."""
     visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
     hidden = [byte for byte in range(256) if byte not in visible]
     return {**{byte: byte for byte in visible}, **{256 + number: byte for number, byte in enumerate(hidden)}}
@@ -72,7 +72,7 @@ _BYTES = _byte_alphabet()
 
 
 def _spelled(token: str) -> bytes:
-    """The bytes of a vocabulary entry; none for one that is not written in the alphabet of bytes."""
+    """The bytes of a vocabulary entry; b"" if it is not in the byte alphabet."""
     if all(ord(character) in _BYTES for character in token):
         return token.translate(_BYTES).encode("latin-1")
     return b""
@@ -83,7 +83,7 @@ def _identity(place: int) -> int:
 
 
 def _characters(text: bytes) -> Callable[[int], int]:
-    """Which character the byte at a place belongs to."""
+    """The function from a byte offset to the number of the character there."""
     begins = (np.frombuffer(text, dtype=np.uint8) & 0xC0) != 0x80
     number: Callable[[int], int] = (begins.cumsum() - 1).item
     return number

@@ -1,4 +1,4 @@
-"""Chat templates: compiling and rendering them the way their authors tested them, in a sandbox."""
+"""Chat templates, compiled as in transformers and rendered in a sandbox."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from bp_core.errors import TemplateUnusable
 _ROW_FIX = "Bring the row's turns into the order that the model's chat template asks for, or remove the row."
 
 
-_REASONING = ("reasoning_content", "thinking")  # how a template that writes thoughts apart names them
+_REASONING = ("reasoning_content", "thinking")  # keys of the reasoning in templates that write it separately
 Message = Mapping[str, Any]
-Marks = tuple[tuple[int, int], ...]  # where text between generation markers starts and ends
+Marks = tuple[tuple[int, int], ...]  # start and end, in characters, of {% generation %} blocks
 
 
 class _Generation(Extension):
-    """{% generation %} marks what the assistant writes; the places are noted while `note` is set."""
+    """The {% generation %} tag, which marks the assistant's text; `note` is called with each block's length."""
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
@@ -44,7 +44,7 @@ class _Generation(Extension):
 
 
 class ChatTemplate:
-    """A compiled chat template. `source` is its Jinja text, `variables` the special tokens that it may name."""
+    """A compiled chat template. `source` is its Jinja text, `variables` the special tokens that it may use."""
 
     def __init__(self, source: str, variables: Mapping[str, str]) -> None:
         self.source = source
@@ -60,7 +60,7 @@ class ChatTemplate:
         tools: Sequence[Message] | None = None,
         documents: Sequence[Message] | None = None,
     ) -> str:
-        """The conversation as text. Raises TemplateUnusable with what the template said."""
+        """The conversation as text. Raises TemplateUnusable with the template's message."""
         return self.render_marked(messages, add_generation_prompt, tools, documents)[0]
 
     def render_marked(
@@ -70,7 +70,7 @@ class ChatTemplate:
         tools: Sequence[Message] | None = None,
         documents: Sequence[Message] | None = None,
     ) -> tuple[str, Marks]:
-        """The text and what of it stands between generation markers. Raises TemplateUnusable."""
+        """The text, and the spans inside {% generation %} blocks. Raises TemplateUnusable."""
         values = {
             "messages": [self._shown(message) for message in messages],
             "tools": list(tools) if tools else None,
@@ -102,19 +102,19 @@ class ChatTemplate:
         return "".join(blocks), tuple(marks)
 
     def _shown(self, message: Message) -> dict[str, Any]:
-        """A message as the template gets it: without nulls, and thoughts where it looks for them."""
+        """A message for the template: without nulls, and with the reasoning where the template reads it."""
         shown = {key: value for key, value in message.items() if value is not None}
         thought = shown.get("reasoning_content")
         if thought is None:
             return shown
         if self._thinks:
             return {"thinking": thought, **shown}
-        del shown["reasoning_content"]  # written as the models that think write it
+        del shown["reasoning_content"]  # written into the text, as reasoning models do
         return {**shown, "content": f"<think>\n{thought}\n</think>\n\n{shown.get('content', '')}"}
 
 
 def chatml(terminator: str) -> str:
-    """ChatML, for models that have no template of their own. The terminator is written out, so it needs no variable."""
+    """ChatML, for models without a template. The terminator is a literal, so it needs no variable."""
     end = json.dumps(terminator, ensure_ascii=False)
     return (
         "{% for message in messages %}"

@@ -1,4 +1,4 @@
-"""The chat tokenizer: a model's vocabulary and chat template together, without transformers."""
+"""A model's tokenizer and chat template together, without transformers."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from bp_core.contract import Bos, Contract
 from bp_core.errors import ModelNotFound, ModelUnusable, TemplateUnusable
 from bp_core.model_files import DEFAULT, TokenizerConfig, read_json
 
-from .byte_offsets import Speller, Tokens
+from .byte_offsets import TokenBytes, Tokens
 from .chat_template import ChatTemplate, Message, chatml
-from .shared_prefix import Beginnings
+from .shared_prefix import SharedPrefix
 
 _IM_END = "<|im_end|>"
 _TOOL_USE = "tool_use"  # transformers' name
@@ -24,12 +24,11 @@ _USED = (DEFAULT, _TOOL_USE)
 
 
 class ChatTokenizer:
-    """Text to ids and back, and conversations to text.
+    """Text to token ids and back, and conversations to text.
 
-    Takes over `tokenizer`: its truncation, padding and post-processor are switched off, for they would cut rows,
-    trim offsets, and write a second BOS. `template` None means ChatML; of several by name `tool_use` is for
-    conversations with tools, `default` for others, as in transformers. `others` are further special tokens that the
-    template may name (pad_token, …).
+    `tokenizer` is changed: truncation, padding and post-processor are switched off, because they would cut rows, trim
+    offsets and add a second BOS. `template` None means ChatML; of several by name `tool_use` is for conversations with
+    tools and `default` for others, as in transformers. `others` are further special tokens that the template may use.
     """
 
     def __init__(
@@ -61,7 +60,7 @@ class ChatTokenizer:
 
     @classmethod
     def open(cls, folder: str | Path) -> ChatTokenizer:
-        """From a Hugging Face folder. Raises ModelNotFound, ModelUnusable, FileUnreadable, TemplateUnusable."""
+        """Read a Hugging Face folder. Raises ModelNotFound, ModelUnusable, FileUnreadable, TemplateUnusable."""
         folder = Path(folder)
         if not folder.is_dir():
             raise ModelNotFound("there is no such folder.", where=str(folder))
@@ -87,14 +86,14 @@ class ChatTokenizer:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of all that rendering and tokenising depend on."""
+        """SHA-256, in hex, of everything that rendering and tokenising depend on."""
         templates = {name: template.source for name, template in self._templates.items()}
         parts = [self._tokenizer.to_str(), templates, self._names, self.prefix]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     @property
     def reads_clock(self) -> bool:
-        """Whether a template can write today's date, so that rendering again may give another text."""
+        """Whether a template can write today's date, so that its text may change from day to day."""
         return any("strftime_now" in template.source for template in self._templates.values())
 
     def template_for(self, tools: Sequence[Message]) -> ChatTemplate:
@@ -112,22 +111,22 @@ class ChatTokenizer:
         return self.template_for(tools).render(messages, add_generation_prompt, tools, documents)
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[Message] = ()) -> list[int]:
-        """The ids to generate an answer from, BOS as in training. Raises TemplateUnusable."""
+        """The token ids of a prompt for generation, with BOS as in training. Raises TemplateUnusable."""
         text = self.render(messages, True, tools)
         return [*(self.prefix if self.bos(text) == "tokenizer" else ()), *self.encode(text)]
 
     def ends_turn(self, text: str) -> bool:
-        """Whether the text spells out a special or added token, one that can end a turn."""
+        """Whether the text contains a special or added token, which can end a turn."""
         return any(end in text for end in self._ends)
 
     def bos(self, text: str) -> Bos:
-        """Who writes the BOS of a rendered conversation: never two."""
+        """What adds the BOS to this rendered text: the template, else the tokenizer; never both."""
         if self.bos_token and text.startswith(self.bos_token):
             return "template"
         return "tokenizer" if self.prefix else "none"
 
     def encode(self, text: str) -> list[int]:
-        """The ids of `text`; special tokens only where the text spells them out."""
+        """The token ids of `text`, without added BOS or EOS."""
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
@@ -141,25 +140,22 @@ class ChatTokenizer:
         return encodings
 
     def tokens(self, texts: Sequence[str]) -> list[Tokens]:
-        """Ids and their places, as `encodings` gives them, but quicker where tokens spell their text.
-
-        At least one text.
-        """
-        if not self._speller.usable:
+        """Ids and offsets of at least one text, as `encodings`, but faster for byte-level vocabularies."""
+        if not self._token_bytes.usable:
             return [*self.encodings(texts)]
-        shared = self._beginnings.shared(texts)
+        shared = self._shared_prefix.shared(texts)
         start = self.encode(texts[0][:shared])
         quick = self._tokenizer.encode_batch_fast([text[shared:] for text in texts], add_special_tokens=False)
         pairs = zip(quick, texts, strict=True)
-        return [self._speller.places(start + found.ids, text) or self.encodings([text])[0] for found, text in pairs]
+        return [self._token_bytes.places(start + found.ids, text) or self.encodings([text])[0] for found, text in pairs]
 
     @functools.cached_property
-    def _beginnings(self) -> Beginnings:
-        return Beginnings(self._tokenizer)
+    def _shared_prefix(self) -> SharedPrefix:
+        return SharedPrefix(self._tokenizer)
 
     @functools.cached_property
-    def _speller(self) -> Speller:
-        return Speller(self._tokenizer)
+    def _token_bytes(self) -> TokenBytes:
+        return TokenBytes(self._tokenizer)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`, special tokens spelled out."""
@@ -188,7 +184,7 @@ class ChatTokenizer:
 
 
 def _prefix(tokenizer: Tokenizer) -> tuple[int, ...]:
-    """The ids that the tokenizer writes before a text by itself: its BOS, or nothing."""
+    """The ids that the tokenizer adds before a text: its BOS, or nothing."""
     encoding = tokenizer.encode("a", add_special_tokens=True)
     count = next((i for i, special in enumerate(encoding.special_tokens_mask) if not special), 0)
     return tuple(encoding.ids[:count])

@@ -1,4 +1,4 @@
-"""What many texts begin with, such as a template's system text, is tokenised once."""
+"""The common beginning of many texts, such as a system prompt, which is tokenised only once."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer
 
 
-class Beginnings:
-    """Knows at which added tokens a text can be cut, so that its parts are tokenised as the whole is.
+class SharedPrefix:
+    """Finds added tokens at which a text can be cut without changing its tokens.
 
-    A tokenizer takes the added tokens out first and works on what is between them. Only kinds of normalisers and
-    pre-tokenizers are trusted that look at each such part by itself, and only added tokens that no other can overlap.
+    A tokenizer first splits a text at its added tokens. Cutting there is safe if normalizer and pre-tokenizer treat
+    each part separately, which is known for some kinds, and if no other added token can overlap the cut.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -24,17 +24,17 @@ class Beginnings:
         self._border = re.compile("|".join(map(re.escape, borders))) if borders else None
 
     def shared(self, texts: Sequence[str]) -> int:
-        """How many characters all texts begin with, up to the last border in them; 0 if there is none."""
+        """The length, in characters, of the common beginning up to its last safe cut; 0 if there is none."""
         if self._border is None:
             return 0
-        first, last = min(texts), max(texts)  # in order; what these two share all share
+        first, last = min(texts), max(texts)  # what these two share, all share
         pairs = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
         common = "".join(character for character, _ in pairs)
         return max((match.start() for match in self._border.finditer(common)), default=0)
 
 
 def _parts_alone(tokenizer: Tokenizer) -> bool:
-    """Whether a part between added tokens is treated the same, whatever stands around it."""
+    """Whether text between added tokens is tokenised independently of what surrounds it."""
     normalizer, splitter = _state(tokenizer.normalizer), _state(tokenizer.pre_tokenizer)
     kinds = splitter.get("pretokenizers", [splitter])
     alone = all(

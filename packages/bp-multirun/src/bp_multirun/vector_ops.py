@@ -1,4 +1,4 @@
-"""Arithmetic over long arrays in blocks that stay in the processor's cache, so memory is read and written once."""
+"""Arithmetic on long arrays in blocks that fit the processor's cache, so that memory is read and written once."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ BLOCK = 1 << 15  # elements: three streams of float32 fit a second-level cache o
 
 
 def blend(old: np.ndarray, new: np.ndarray, weight: float, out: np.ndarray) -> bool:
-    """Write old + weight (new - old) to `out`; whether all of it is finite. Contiguous float32 of one shape."""
+    """Write old + weight (new - old) to `out`; return whether all of it is finite. Contiguous float32, one shape."""
     old, new, out = old.reshape(-1), new.reshape(-1), out.reshape(-1)
     bits, share, good = np.empty(min(BLOCK, out.size), np.bool_), np.float32(weight), True
-    with np.errstate(over="ignore", invalid="ignore"):  # told by what is returned
+    with np.errstate(over="ignore", invalid="ignore"):  # the result tells
         for start in range(0, out.size, BLOCK):
             part, base = out[start : start + BLOCK], old[start : start + BLOCK]
             np.subtract(new[start : start + BLOCK], base, out=part)
@@ -22,7 +22,7 @@ def blend(old: np.ndarray, new: np.ndarray, weight: float, out: np.ndarray) -> b
 
 
 def finite(array: np.ndarray) -> bool:
-    """Whether a contiguous array has finite numbers only."""
+    """Whether all numbers of a contiguous array are finite."""
     flat = array.reshape(-1)
     bits = np.empty(min(BLOCK, flat.size), np.bool_)
     return all(
