@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from bp_core import processor
-from bp_core.rail import find
+from bp_core.backends import find
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "examples" / "quickstart.jsonl"

@@ -8,7 +8,7 @@ from ollama_server import OllamaServer
 import backpropagate
 from backpropagate.cli.app import app
 from backpropagate.cli.exit_codes import exit_code_of
-from backpropagate.cli.serve import model_file
+from backpropagate.models.targets import Artifact
 
 
 def test_the_environment_sets_a_default(rows, tiny_llama, capsys, monkeypatch):
@@ -48,7 +48,8 @@ def test_train_and_export_print_json_for_scripts(rows, tiny_llama, tmp_path, cap
         assert list(ollama.models) == ["mine:latest"]
     done = json.loads(capsys.readouterr().out)
     assert done["ollama"]["seen"]["rendered"] and done["modelfile"].endswith("tiny-llama-q8_0.Modelfile")
-    assert model_file(run["folder"]) == model_file(str(tmp_path / "out")) == Path(done["path"])
+    found = [Artifact.find(name).require_gguf() for name in (run["folder"], str(tmp_path / "out"))]
+    assert found == [Path(done["path"])] * 2
     assert done["parity"]["proven"] and done["path"].endswith("tiny-llama-q8_0.gguf")
     assert exit_code_of(app, ["chat", done["path"], "--prompt", "Hi", "--max-tokens", "4"]) == 0
     assert capsys.readouterr().out.endswith("\n")

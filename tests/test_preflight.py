@@ -79,7 +79,7 @@ def test_a_plan_tells_what_the_run_then_shows_to_be_so(rows, tiny_llama, tmp_pat
     assert plan.preflight.fits and plan.preflight.seconds is None and plan.recipe.dtype == "float32"
     seen = []
     run = trainer.train(rows, steps=3, watch=seen.append)
-    told = [event.says() for event in seen if type(event).__name__ == "Planned"]
+    told = [event.describe() for event in seen if type(event).__name__ == "Planned"]
     assert told == [plan.preflight.says()] or "Memory: about" in told[0]
     record = json.loads((run.folder / "run.json").read_text())
     assert record["first_step"]["expected"] == record["preflight"]["memory"]["total"]

@@ -21,7 +21,7 @@ import json, sys
 from backpropagate import Trainer
 from backpropagate.replay import replay
 from bp_core.events import Warned
-from bp_core.rail import find
+from bp_core.backends import find
 
 model, rows, cut, whole = sys.argv[1:]
 settings = json.loads(sys.stdin.read())

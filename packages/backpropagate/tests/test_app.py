@@ -116,7 +116,7 @@ def test_no_variable_of_the_environment_replaces_a_command(capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "code", "exit_code", "text"),
     [
-        (["show-run", "nobody", "--json"], "INPUT_RUN_NOT_FOUND", 1, "nobody"),
+        (["show-run", "nobody", "--json"], "INPUT_TARGET_NOT_FOUND", 1, "nobody"),
         (["info", "--jason", "--json"], "CONFIG_VALUE_INVALID", 1, "--jason"),
         (["train", "--json"], "CONFIG_VALUE_INVALID", 1, "--data"),
         (["nonsense", "--json"], "CONFIG_VALUE_INVALID", 1, "nonsense"),

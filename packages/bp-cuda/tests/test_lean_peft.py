@@ -16,7 +16,8 @@ pytestmark = pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsa
 ONE_PROCESS = """
 import sys
 from pathlib import Path
-from bp_core.rail import Job, find
+from bp_core.backends import find
+from bp_core.rail import Job
 from tiny_models import recipe
 
 model, rail = Path(sys.argv[1]), find("cpu")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from bp_core import processor as host
-from bp_core.rail import find
+from bp_core.backends import find
 from bp_cuda import processor
 
 

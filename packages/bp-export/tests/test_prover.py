@@ -172,10 +172,9 @@ def test_a_wrong_contract_fails(subject, good):
         assert failures(prove_f16(changed, good)) == names
 
 
-def test_another_cut_of_the_text_fails(subject, tmp_path, helpers, monkeypatch):
-    monkeypatch.setattr("bp_export.gguf.pre_tokenizers._BYTES", {("Digits", "ByteLevel+regex"): "qwen2"})
-    gguf = helpers.write_gguf(subject.converter.source, subject.base, tmp_path / "m.gguf", contract=subject.contract)
-    assert failures(prove_f16(subject, gguf)) == {"token ids"}
+def test_another_cut_of_the_text_fails(subject, tmp_path):
+    gguf = vocabulary_with(lambda words: {"pre": "qwen2"}, subject, tmp_path / "m.gguf")
+    assert failures(prove_f16(subject, gguf)) == {"token ids", "vocabulary of the file"}
 
 
 def test_a_damaged_final_file_fails(subject, good, llama_adapter, tmp_path, helpers):

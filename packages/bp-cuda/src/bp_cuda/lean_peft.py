@@ -25,19 +25,19 @@ def without_bitsandbytes() -> Iterator[None]:
         yield
         return
     modules[_HIDDEN] = None
+    _forget_answers()
     try:
         yield
     finally:
         del modules[_HIDDEN]
-        for look in _looks():
-            look.cache_clear()
+        _forget_answers()
 
 
-def _looks() -> Iterator[Any]:
-    """PEFT's questions for bitsandbytes, whose answers it keeps."""
+def _forget_answers() -> None:
+    """PEFT keeps the answers of its questions for bitsandbytes, which are others now."""
     if asks := sys.modules.get("peft.import_utils"):
-        yield asks.is_bnb_available
-        yield asks.is_bnb_4bit_available
+        asks.is_bnb_available.cache_clear()
+        asks.is_bnb_4bit_available.cache_clear()
 
 
 with without_bitsandbytes():
