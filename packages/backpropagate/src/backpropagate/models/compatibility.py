@@ -105,7 +105,7 @@ def _misfits(config: TrainConfig, base: Path) -> Iterator[str]:
     else:
         targets = [module for module in layers if any(f".{module}".endswith(f".{name}") for name in wanted)]
         yield from _unknown(wanted, layers, base)
-    smallest = {module: min(layers[module]) for module in targets}
+    smallest = {module: min(layers[module]) for module in sorted(targets)}  # of equals the same one is always named
     if not smallest:
         return
     # Any layer that is narrower than the rank has no such part to start from; otherwise one that uses it is enough.
