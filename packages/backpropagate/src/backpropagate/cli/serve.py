@@ -30,8 +30,8 @@ def serve(
     if config.open_to_network and not is_local(config.host):
         _warn(config)
     with LlamaServer(file, config) as server:
-        _announce(server, file, json)
         try:
+            _announce(server, file, json)
             server.wait()
         except KeyboardInterrupt:
             print("Stopped.", file=sys.stderr)
