@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import logging
+import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
@@ -65,6 +67,7 @@ class Listed(TyperCommand):
         return self
 
     def loaded(self) -> Any:
+        _quiet_libraries()
         function = getattr(import_module(f".{self.module}", __package__), self.function)
         app = typer.Typer(add_completion=False)
         app.command(self.name, cls=vars(function).get("parsed_by", Command))(function)
@@ -162,6 +165,14 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
     if version:
         print(f"backprop {__version__}")
         raise typer.Exit
+
+
+def _quiet_libraries() -> None:
+    """Keep the progress bars and notices of other libraries out of ours."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 @cache

@@ -82,7 +82,7 @@ def _markdown(block: Block) -> str:
             return f"{'#' * level} {_plain(text)}"
         case Table(head, rows):
             lines = [head, ["---"] * len(head), *rows]
-            return "\n".join("| " + " | ".join(_plain(cell) for cell in line) + " |" for line in lines)
+            return "\n".join(f"| {' | '.join(map(_plain, line))} |" for line in lines)
         case Code(label, text, language):
             fence = "`" * max(3, 1 + _longest_run(text))
             return f"{_plain(label)}\n\n{fence}{language}\n{text}\n{fence}"
