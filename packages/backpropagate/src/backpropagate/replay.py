@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import NoneType
 from typing import Any, get_args
@@ -107,8 +108,6 @@ def _value(setting: Setting, text: str) -> Any:
         return text.lower() == "true"
     for kind in (int, float):
         if kind in kinds:
-            try:
+            with suppress(ValueError):
                 return kind(text)
-            except ValueError:
-                continue
     return text  # TrainConfig says what is wrong with it, if it is

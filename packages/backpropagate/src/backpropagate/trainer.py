@@ -38,7 +38,7 @@ from .models.published import place
 from .models.targets import Artifact
 from .multi_run.session import MultiRun, multi_run
 from .progress import Screen, shown, silent
-from .training.distributed import following, joined, leaving, told
+from .training.distributed import announcement, follow_recipe, join_processes, leave_on_error
 from .training.prepare import TrainingSetup, begin, choose, prepared_job, write_down
 from .training.run import Run, TrainingJob, TrainingRequest, carry_along, carry_out
 
@@ -104,14 +104,14 @@ class Trainer:
                 return watch or (screen.showing(run) if screen else silent)
 
             setup = choose(request)
-            team, probe = joined(setup.rail, setup.probe)
+            team, probe = join_processes(setup.rail, setup.probe)
             setup = dataclasses.replace(setup, probe=probe)
-            claims.enter_context(leaving(team))
+            claims.enter_context(leave_on_error(team))
 
             if team.rank:
                 return self._follow(setup, signals)
             work, begun, notes = all_agree(team, lambda: begin(setup, notify, claims))
-            team.gather(told(work))
+            team.gather(announcement(work))
             all_agree(team, no_op)  # the others have prepared the same
             recording = write_down(work, begun, watching, claims)
             team.gather(str(recording.run.path))
@@ -227,7 +227,7 @@ class Trainer:
         team = setup.rail.join()
         all_agree(team, no_op)
         lead = team.gather(None)[0]
-        work = all_agree(team, lambda: following(prepared_job(setup, silent), lead))
+        work = all_agree(team, lambda: follow_recipe(prepared_job(setup, silent), lead))
         run = RunFolder(Path(team.gather(None)[0]))
         self.close()
         return self._keep(work, carry_along(work, run, signals))

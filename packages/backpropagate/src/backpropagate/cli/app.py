@@ -54,14 +54,14 @@ _FIRST_STEPS = (
 )
 
 
-class Listed(TyperCommand):
+class LazyCommand(TyperCommand):
     """A command that is not loaded: its name, and the module and function that it is."""
 
     def __init__(self, name: str, place: str) -> None:
         super().__init__(name=name)
         self.module, _, self.function = place.partition(".")
 
-    def described(self) -> Listed:
+    def described(self) -> LazyCommand:
         """With its help, which is read from the module's text."""
         self.help = _docstrings(self.module)[self.function]
         return self
@@ -83,13 +83,13 @@ class Commands(TyperGroup):
     table: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, *, commands: Any = None, **settings: Any) -> None:
-        listed = {name: Listed(name, place) for name, place in self.table.items()}
+        listed = {name: LazyCommand(name, place) for name, place in self.table.items()}
         super().__init__(commands={**listed, **(commands or {})}, **settings)
         self._lists = False
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         command = super().get_command(ctx, cmd_name)
-        if not isinstance(command, Listed):
+        if not isinstance(command, LazyCommand):
             return command
         return command.described() if self._lists else command.loaded()
 

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bp_core.choices import QUANTIZED, DType, Mode
+from bp_core.choices import DType, Mode
 from bp_core.config import TrainConfig
 from bp_core.contract import Contract
 from bp_core.errors import (
@@ -135,8 +135,7 @@ class Artifact:
     @property
     def recipe(self) -> Mapping[str, Any]:
         """The recipe of the run; empty where there is none."""
-        recipe: Mapping[str, Any] = self.record.get("recipe", {})
-        return recipe
+        return dict(self.record.get("recipe", {}))
 
     @property
     def settings(self) -> TrainConfig:
@@ -191,8 +190,7 @@ class Artifact:
             return self.folder
         if self.file:
             raise AdapterUnusable("this is a file, not a folder.", where=self.name)
-        if self.place is None:
-            raise _nothing(self.name)
+        self._require_place()
         if self.named_run is None:
             raise AdapterUnusable(f"there is no adapter here ({_ADAPTER_CONFIG} is missing).", where=self.name)
         fix = f"Go on with it: {command('resume', self.named_run.id)}"
@@ -202,8 +200,7 @@ class Artifact:
         """The run that made it. Raises RunNotFound, and TargetNotFound for a mere name."""
         if self.run:
             return self.run
-        if self.place is None:
-            raise _nothing(self.name)
+        self._require_place()
         raise RunNotFound("no run that made this is known.", where=self.name)
 
     @property
@@ -213,14 +210,19 @@ class Artifact:
 
     def require_gguf(self) -> Path:
         """The file to serve: itself, the newest in the folder, or the newest export. Raises FileMissing."""
-        if self.place is None:
-            raise _nothing(self.name)
-        inside = _by_age(self.place) if self.place.is_dir() else []
+        place = self._require_place()
+        inside = _by_age(place) if place.is_dir() else []
         found = self.file or (inside[-1] if inside else self._newest_export())
         if found:
             return found
-        fix = f"Make one: {command('export', self.folder or self.place)}{' --overwrite' if self.exports else ''}"
+        fix = f"Make one: {command('export', self.folder or place)}{' --overwrite' if self.exports else ''}"
         raise FileMissing("no .gguf file was made of it, or it was trained on since.", where=self.name, fix=fix)
+
+    def _require_place(self) -> Path:
+        """Raises TargetNotFound for a mere name."""
+        if self.place is None:
+            raise _nothing(self.name)
+        return self.place
 
     def _newest_export(self) -> Path | None:
         """The newest whole .gguf that is not older than the weights it was made of."""
@@ -256,8 +258,7 @@ class Artifact:
         if self.file:
             fix = "Name the folder of an adapter or a model; `backprop compare --file` asks a .gguf."
             raise TargetNotFound("this is a file, not a folder.", where=self.name, fix=fix)
-        mode = self.mode if self.mode in QUANTIZED else TrainConfig.mode
-        return replace(self.job(notify, dtype), mode=mode)
+        return replace(self.job(notify, dtype), mode=self.mode)
 
     def base_job(self, job: Job, notify: Notify) -> Job:
         """What opens the model that `job`'s was trained from; a model as it came is its own base."""

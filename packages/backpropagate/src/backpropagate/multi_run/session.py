@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bp_core.choices import QUANTIZED, STARTS_IN_BASE
+from bp_core.choices import STARTS_IN_BASE
 from bp_core.config import TrainConfig
 from bp_core.errors import BadValue, GateFailed, Interrupted, NothingToResume, ResumeMismatch
 from bp_core.events import Watch
@@ -146,8 +146,7 @@ class _Session:
         )
 
     def measure(self, adapter: Path | None, sets: Sequence[str]) -> Scores:
-        mode = self.config.mode if self.config.mode in QUANTIZED else TrainConfig.mode
-        job = Job(self.plan.base, adapter=adapter, dtype=self.plan.recipe.dtype, mode=mode)
+        job = Job(self.plan.base, adapter=adapter, dtype=self.plan.recipe.dtype, mode=self.config.mode)
         model = adapter.name if adapter else BASE
         tokenizer = ChatTokenizer.open(self.plan.base)
         scores = {}
@@ -236,10 +235,11 @@ def _refuse_others(values: Mapping[str, Any], known: Mapping[str, Any], data: Se
     """With --resume everything is as it was begun: an option besides would be one without effect."""
     defaults = {s.name: s.default for kind in (TrainConfig, MultiRunConfig) for s in settings(kind)}
     given = [name for name, value in values.items() if value not in (defaults[name], known[name])]
-    if given or data:
+    if data:
+        given.append("data")
+    if given:
         fix = "Leave it out; or give the whole command again, without --resume, to change something or add data."
-        told = ", ".join([*given, *["data"] * bool(data)])
-        raise BadValue(f"with resume all is as it was begun, but also set: {told}.", fix=fix)
+        raise BadValue(f"with resume all is as it was begun, but also set: {', '.join(given)}.", fix=fix)
 
 
 def _refuse(config: TrainConfig) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ class TrainingJob:
     tokenizer: ChatTokenizer
     start: Path | None = None  # the adapter to go on from, in place of a fresh one
 
-    @property
+    @cached_property
     def facts(self) -> dict[str, Any]:
         """What must be the same for a run to be continued, besides its recipe."""
         began = {"adapter that it began with": digest(self.start / WEIGHTS)} if self.start else {}
@@ -120,9 +121,7 @@ def carry_out(work: TrainingJob, recording: Recording, notes: Sequence[str], sig
     run.write(status="running", error=None, opened=dataclasses.asdict(opened), counts=work.plan.data)
     for note in (*work.plan.remarks, *notes):
         record(Warned(0, note))
-    signals.at_once = False  # from here on there is something to finish
-    state, checkpoints = _train(work, run, record, signals, opened.card)
-    step = _best(state, checkpoints, work.rail, record)
+    state, step = _train(work, run, record, signals, opened.card)
     contract, mode = work.prepared.contract, work.plan.recipe.mode
     if team.size > 1:
         work.rail.collect()
@@ -138,9 +137,7 @@ def carry_out(work: TrainingJob, recording: Recording, notes: Sequence[str], sig
 def carry_along(work: TrainingJob, run: RunFolder, signals: Signals) -> Run:
     """The part of a process that does not lead: it computes, writes nothing, and returns what rank 0 made of it."""
     opened, team = _open(work), work.rail.join()
-    signals.at_once = False
-    state, checkpoints = _train(work, run, silent, signals, opened.card)
-    _best(state, checkpoints, work.rail, silent)
+    _train(work, run, silent, signals, opened.card)
     work.rail.collect()
     all_agree(team, no_op)  # published
     return Run.from_dict(team.gather(None)[0])
@@ -151,16 +148,22 @@ def _open(work: TrainingJob) -> ModelInfo:
     return work.rail.open(Job(work.plan.base, work.start, recipe, recipe.dtype, name))
 
 
-def _train(
-    work: TrainingJob, run: RunFolder, watch: Watch, signals: Signals, card: str
-) -> tuple[State, CheckpointManager]:
+def _train(work: TrainingJob, run: RunFolder, watch: Watch, signals: Signals, card: str) -> tuple[State, int]:
+    """The state after the last step, and the step to publish, which the rail is brought to."""
+    signals.at_once = False  # from here on there is something to finish
     recipe = work.plan.recipe
     minutes = recipe.checkpoint_minutes
     checkpoints = CheckpointManager(run.checkpoints, recipe.checkpoint_every, recipe.keep_checkpoints, minutes=minutes)
     held_out = Batches(work.held_out, recipe.seed, method=recipe.method).whole() if work.held_out else None
     batches = Batches(work.prepared.examples, recipe.seed, work.prepared.packed, recipe.method)
     context = LoopContext(held_out, nvml(card) if card else None, signals)
-    return run_loop(work.rail, batches, recipe, checkpoints, watch, context), checkpoints
+    state = run_loop(work.rail, batches, recipe, checkpoints, watch, context)
+    if state.best_step in (-1, state.step):
+        return state, state.step
+    if checkpoints.restore_step(state.best_step, work.rail):
+        return state, state.best_step
+    watch(Warned(state.step, f"the best checkpoint, of step {state.best_step}, is damaged; the last one is published."))
+    return state, state.step
 
 
 def _ask(work: TrainingJob, run: RunFolder, signals: Signals) -> None:
@@ -181,16 +184,6 @@ def _ask(work: TrainingJob, run: RunFolder, signals: Signals) -> None:
     questions = [question_before(*span, decode, stop) for span in spans if span[0] > 1]
     base, tuned = (answering(rail, decode, stop, run_report.LIMIT, adapter=adapter) for adapter in (False, True))
     run_report.ask(run, source, questions, (base, tuned), lambda: signals.stop_requested)
-
-
-def _best(state: State, checkpoints: CheckpointManager, rail: Rail, watch: Watch) -> int:
-    """Bring the rail to the step to publish: that of the best evaluation, if there was one."""
-    if state.best_step in (-1, state.step):
-        return state.step
-    if checkpoints.restore_step(state.best_step, rail):
-        return state.best_step
-    watch(Warned(state.step, f"the best checkpoint, of step {state.best_step}, is damaged; the last one is published."))
-    return state.step
 
 
 def _result(work: TrainingJob, run: RunFolder, adapter: Path, state: State, step: int) -> Run:
