@@ -97,7 +97,8 @@ def _html(block: Block) -> str:
             return f"<h{level}>{escape(text)}</h{level}>"
         case Table(head, rows):
             cells = ["".join(f"<th>{escape(cell)}</th>" for cell in head)]
-            cells += ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
+            for row in rows:
+                cells.append("".join(f"<td>{escape(cell)}</td>" for cell in row))
             return "<table>" + "".join(f"<tr>{row}</tr>" for row in cells) + "</table>"
         case Code(label, text):
             return f"<p>{escape(label)}</p><pre>{escape(text)}</pre>"
