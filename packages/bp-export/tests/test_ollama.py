@@ -214,9 +214,9 @@ def test_the_server_refuses_what_its_version_refuses(version, tiny, tmp_path, mo
 
 
 def test_what_cannot_become_a_model_is_refused_before_anything_is_sent(newest, tiny, tmp_path):
-    with pytest.raises(BadValue, match="is no name"):
+    with pytest.raises(BadValue, match="is not a valid model name"):
         register(tiny, ExportConfig(ollama_name="my model"))
-    with pytest.raises(BadValue, match="a Modelfile cannot hold"):
+    with pytest.raises(BadValue, match="a Modelfile cannot contain"):
         register(tiny, dataclasses.replace(CONFIG, system='Say """.'))
     adapter = tmp_path / "lora.gguf"
     writer = GGUFWriter(adapter, "llama")
