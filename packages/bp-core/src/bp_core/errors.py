@@ -121,6 +121,13 @@ class ModelNotFound(BackpropagateError):
     fix = "Name a preset (smollm2-135m), a folder with config.json and *.safetensors, or a hub id like owner/name."
 
 
+class ModelGated(BackpropagateError):
+    """A model on the hub is given only to those who accepted its licence, or were let in by its owner."""
+
+    code = "INPUT_MODEL_GATED"
+    fix = "Accept the licence on the model's page, then `hf auth login` with a token of that account, or set HF_TOKEN."
+
+
 class ModelUnusable(BackpropagateError):
     """A model folder was found but something in it is missing or not supported."""
 
@@ -153,7 +160,7 @@ class BadValue(BackpropagateError):
     """One or more settings have values outside their range, or do not exist."""
 
     code = "CONFIG_VALUE_INVALID"
-    fix = "Correct what is named above; docs/config.md and `backprop train --help` list every setting."
+    fix = "Correct what is named above; docs/config.md lists every setting."
 
 
 class UnknownQuantization(BackpropagateError):

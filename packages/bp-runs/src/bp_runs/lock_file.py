@@ -22,6 +22,7 @@ from bp_core.settings import names
 
 LOCK_FILE = "run.lock"
 _VERSION = 1
+_BRING_BACK = "Bring back the run's folder from a copy, or train anew with `backprop train`."
 _OTHER_BITS = "the result may differ in its last bits from that of a run that was never interrupted"
 
 
@@ -58,9 +59,10 @@ class Lock:
                 raise NotReplayable(f"it is of version {value['version']}, not {_VERSION}.", where=str(path))
             return cls(**{field.name: value[field.name] for field in dataclasses.fields(cls)})
         except FileNotFoundError as error:
-            raise NotReplayable("the run has no run.lock.", where=str(path)) from error
+            gone = "the run's folder is gone." if not path.parent.is_dir() else "the run has no run.lock."
+            raise NotReplayable(gone, where=str(path), fix=_BRING_BACK) from error
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise NotReplayable("run.lock cannot be read.", where=str(path)) from error
+            raise NotReplayable("run.lock cannot be read.", where=str(path), fix=_BRING_BACK) from error
 
 
 def pinned(config: TrainConfig, recipe: Recipe) -> dict[str, Any]:

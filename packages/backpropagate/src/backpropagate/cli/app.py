@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any, ClassVar
 
 import typer
@@ -153,8 +154,14 @@ app.add_typer(
 
 def main() -> None:
     """The `backprop` command. Exit codes: 0 done, 1 you can fix it, 2 it failed, 130 interrupted."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _end)
     sys.exit(exit_code_of(app, sys.argv[1:]))
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """The first SIGTERM ends a command as Ctrl-C does. A second one ends the process, whatever it waits for."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    raise KeyboardInterrupt
 
 
 @app.callback(invoke_without_command=True)

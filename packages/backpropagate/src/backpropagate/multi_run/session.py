@@ -13,7 +13,15 @@ from typing import Any, Protocol
 
 from bp_core.choices import QUANTIZED, STARTS_IN_BASE
 from bp_core.config import TrainConfig
-from bp_core.errors import BadValue, GateFailed, Interrupted, NothingToResume, ResumeMismatch
+from bp_core.errors import (
+    BadValue,
+    DiskFull,
+    GateFailed,
+    Interrupted,
+    NothingToResume,
+    OutputUnusable,
+    ResumeMismatch,
+)
 from bp_core.events import Notify, Watch
 from bp_core.folders import writable_folder, write_json
 from bp_core.process_group import launch_env
@@ -40,6 +48,7 @@ from . import report as forgetting_report
 from .stage_data import Source, StageData, anew, as_list, sources
 
 SETTINGS_FILE = "settings.json"
+_THEN = "; then: "
 PROBE = Path(__file__).with_name("general_probe.jsonl")
 
 
@@ -294,6 +303,9 @@ def _resumable(folder: Path) -> Iterator[None]:
     except (KeyboardInterrupt, Interrupted) as error:
         message = error.message if isinstance(error, Interrupted) else "stopped between two stages."
         raise Interrupted(message, fix=f"Go on with: {multi_run_command(folder.parent)}") from None
+    except (DiskFull, OutputUnusable) as error:  # a stage says how to go on with itself, not with the session
+        error.fix = f"{error.fix.partition(_THEN)[0]}{_THEN}{multi_run_command(folder.parent)}"
+        raise
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bp_core.choices import PAIRED
+from bp_core.errors import DiskFull, OutputUnusable
 from bp_core.events import Event, Planned, Warned, Watch
 from bp_core.examples import Example
 from bp_core.folders import digest, sweep
@@ -109,7 +110,11 @@ def carry_out(work: TrainingJob, recording: Recording, notes: Sequence[str], sig
         work.rail.collect()
     adapter = all_agree(team, lambda: publish(work.rail, run, work.plan.base, contract, step, mode))
     result = _result(work, run, adapter, state, step)
-    recording.finished(weights=weights_in(adapter), **_summary(result))
+    try:
+        recording.finished(weights=weights_in(adapter), **_summary(result))
+    except (DiskFull, OutputUnusable) as error:
+        error.kept = str(adapter)
+        raise
     team.gather(result.as_dict())
     record.remember()
     run_report.ask(

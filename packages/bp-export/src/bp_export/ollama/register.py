@@ -55,8 +55,12 @@ class Registered:
 def require_ollama(config: ExportConfig, file: Path) -> None:
     """Before long work: raise unless an Ollama is there that will take the result. Knows nothing of the file yet."""
     name = config.ollama_name or default_name(file)
-    with _next_step(file, name), Ollama() as server:
-        _admit(server, name, config)
+    try:
+        with Ollama() as server:
+            _admit(server, name, config)
+    except (OllamaUnreachable, OllamaTooOld) as error:
+        error.fix = f"{type(error).fix} Then give the same command again; nothing was written yet."
+        raise
 
 
 def register(
