@@ -55,6 +55,20 @@ def _in_notebook() -> bool:
     return type(shell).__name__ in ("ZMQInteractiveShell", "Shell")
 
 
+def silent(_: events.Event | events.Progress) -> None:
+    """Show nothing."""
+
+
+@contextmanager
+def shown(notify: events.Notify | None) -> Iterator[events.Notify]:
+    """`notify`, or where there is none the screen."""
+    if notify:
+        yield notify
+    else:
+        with Screen() as screen:
+            yield screen.notify
+
+
 class Screen:
     """One bar a stage on a terminal and in a notebook. Elsewhere (nohup, CI) plain lines, steps only now and then.
 

@@ -36,11 +36,18 @@ def answer_text(tokens: Sequence[int], decode: Decode, stop: Sequence[int]) -> s
     return decode([token for token in tokens if token not in stop]).strip()
 
 
-def answering(rail: Rail, decode: Decode, stop: Sequence[int], limit: int) -> Answerer:
+def question_before(start: int, end: int, tokens: Sequence[int], decode: Decode, stop: Sequence[int]) -> Question:
+    """The question before `tokens[start:end]`, which are the expected answer."""
+    prompt = [int(token) for token in tokens[:start]]
+    return Question(prompt, decode(prompt), answer_text(tokens[start:end], decode, stop), end - start)
+
+
+def answering(rail: Rail, decode: Decode, stop: Sequence[int], limit: int, *, adapter: bool = True) -> Answerer:
     """A function that returns the rail's greedy answer, of at most `limit` tokens or up to one of `stop`."""
 
     def answer(question: Question) -> str:
-        return answer_text(rail.generate(question.tokens, limit=limit, stop=stop), decode, stop)
+        tokens = rail.generate(question.tokens, limit=limit, stop=stop, adapter=adapter)
+        return answer_text(tokens, decode, stop)
 
     return answer
 

@@ -157,7 +157,6 @@ def origin_of(adapter: Path) -> dict[str, Any]:
     """Which run made an adapter, and at which step; empty for one from elsewhere."""
     path = adapter / _ORIGIN
     try:
-        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return {}
-    return value
