@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from types import TracebackType
 from typing import Any
 
@@ -35,10 +36,10 @@ def log_format() -> str:
 
 
 @contextmanager
-def json_lines() -> Iterator[None]:
-    """Progress as JSON lines, for the time of a command that was asked for JSON."""
+def logging_as(format: str) -> Iterator[None]:
+    """Tell progress in this format, for the time of a command."""
     before = os.environ.get(LOG_FORMAT)
-    os.environ[LOG_FORMAT] = "json"
+    os.environ[LOG_FORMAT] = format
     try:
         yield
     finally:
@@ -49,7 +50,7 @@ def json_lines() -> Iterator[None]:
 
 
 def _in_notebook() -> bool:
-    """Whether this process is the kernel of a notebook: they have a shell of that name."""
+    """Whether this process is the kernel of a notebook, whose shell has one of these names."""
     interactive = sys.modules.get("IPython")
     shell = interactive.get_ipython() if interactive else None
     return type(shell).__name__ in ("ZMQInteractiveShell", "Shell")
@@ -76,11 +77,12 @@ class Screen:
     """
 
     def __init__(self) -> None:
-        notebook = _in_notebook()
-        # In a notebook stderr is shown in red, as if all of it were errors.
-        self.console = Console(stderr=not notebook, force_jupyter=notebook or None, highlight=False)
+        # In a notebook stderr is shown in red, as if all of it were errors; bars need the widgets that it may have.
+        self._notebook = _in_notebook()
+        bars = self._notebook and find_spec("ipywidgets") is not None
+        self.console = Console(stderr=not self._notebook, force_jupyter=bars, highlight=False)
         self._json = log_format() == "json"
-        self._live = not self._json and (self.console.is_terminal or notebook)
+        self._live = not self._json and (self.console.is_terminal or bars)
         self._bars = Progress(
             SpinnerColumn(finished_text="[green]✓[/]"),
             TextColumn("{task.description}"),
@@ -182,7 +184,7 @@ class Screen:
         due = time.monotonic() - self._line_at > _SECONDS_BETWEEN_LINES
         if always or due:
             self._line_at = time.monotonic()
-            print(redact(text), file=sys.stderr, flush=True)
+            print(redact(text), file=sys.stdout if self._notebook else sys.stderr, flush=True)
 
     def _show(self, stage: str, done: int, total: int, note: str) -> None:
         if stage != self._stage:

@@ -34,7 +34,9 @@ class TrainConfig:
         "smollm2-135m"
     )
     backend: Annotated[
-        str, "Where to train: auto, or the name of an installed rail (cuda, mlx, cpu, null).", Trait.NEEDS | Trait.LOCAL
+        str,
+        "Where to train: auto, or the name of an installed backend (cuda, mlx, cpu, null).",
+        Trait.NEEDS | Trait.LOCAL,
     ] = "auto"
     mode: Annotated[
         Mode,

@@ -171,7 +171,7 @@ class UnknownQuantization(BackpropagateError):
 
 
 class UnknownBackend(BackpropagateError):
-    """A backend for which no rail is installed."""
+    """A backend that is not installed, or does not exist."""
 
     code = "CONFIG_BACKEND_UNKNOWN"
     fix = "Use --backend auto, or install the package that brings this backend."

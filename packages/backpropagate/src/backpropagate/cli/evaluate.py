@@ -102,7 +102,8 @@ def _show_comparison(found: Comparison) -> None:
     console = Console(highlight=False)
     console.print(f"questions: {len(found.questions)}, {found.source}", soft_wrap=True)
     for question, *answers in zip(found.questions, *found.answers.values(), strict=True):
-        console.print(f"\n[dim]{escape(tables.visible(question.text[-_PROMPT:].strip()))}[/]")
+        asked = question.asked or question.text[-_PROMPT:]
+        console.print(f"\n[bold]{escape(tables.visible(asked.strip()))}[/]")
         texts = [escape(tables.visible(answer)) for answer in answers]
         console.print(tables.facts(*zip(found.answers, texts, strict=True)))
 
@@ -121,13 +122,21 @@ def _measures(found: Evaluation) -> Table:
     heads = [escape(found.target), *([escape(other.name), "change", ""] if other else [])]
     table = Table("", *heads, title="estimate [95 % interval]", title_justify="left")
     for name, interval in found.measures.items():
-        compared = [_number(other.measures[name]), *_change(name, other)] if other else []
+        few = _rows_of(name, found) < FEW
+        compared = [_number(other.measures[name]), *_change(name, other, few)] if other else []
         table.add_row(name, _number(interval), *compared)
     return table
 
 
-def _change(name: str, other: Baseline) -> tuple[str, str]:
+def _rows_of(name: str, found: Evaluation) -> int:
+    """How many rows, or answers, a measure is over."""
+    return len(found.questions) if name in OF_ANSWERS else found.rows
+
+
+def _change(name: str, other: Baseline, few: bool) -> tuple[str, str]:
     change = other.change[name]
+    if few:
+        return _number(change, sign="+"), "too few rows to say"
     if not change.excludes(0.0):
         return _number(change, sign="+"), "not clear"
     better = (change.estimate < 0) == (name in OF_LOSS)

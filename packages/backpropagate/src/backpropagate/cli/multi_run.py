@@ -24,10 +24,11 @@ from ..multi_run.stage_data import sources
 from ..reports import document
 from ..trainer import Trainer
 from . import tables
+from .command import Resumable
 from .options import NAME, DryRun, Json, run_ids, with_options
 
 
-@with_options(TrainConfig, also=(MultiRunConfig,))
+@with_options(TrainConfig, also=(MultiRunConfig,), parsed_by=Resumable)
 def multi_run(
     settings: dict[str, Any],
     data: Annotated[
@@ -39,7 +40,7 @@ def multi_run(
     resume: Annotated[
         str,
         typer.Option(
-            help=f"Go on with a session as it was begun. {NAME}",
+            help=f"Go on with a session as it was begun: the one in --output, or that of a name. {NAME}",
             rich_help_panel=Panel.UNATTENDED,
             autocompletion=run_ids,
         ),
@@ -85,7 +86,7 @@ def _show(done: MultiRun) -> None:
     console.print(_table(report.stages_table(done.record, done.config)))
     lines = report.summary_lines(done.record)
     lines += [("adapter", near(done.adapter)), ("report", near(done.report)), ("next", command("export", done.adapter))]
-    console.print(tables.facts(*((name, escape(value)) for name, value in lines)))
+    tables.print_facts(console, *lines)
 
 
 def _table(block: document.Table) -> Table:
