@@ -109,7 +109,8 @@ def export_runs(
     if format not in ("jsonl", "csv"):
         raise BadValue(f"there is no format {format!r}; there are: jsonl, csv.")
     rows = [entry.as_dict() for entry in history.entries()]
-    text = _csv(rows) if format == "csv" else "".join(f"{json.dumps(row)}\n" for row in rows)
+    lines = [json.dumps(row) + "\n" for row in rows]
+    text = _csv(rows) if format == "csv" else "".join(lines)
     if output is None:
         sys.stdout.write(text)
         return
@@ -171,5 +172,6 @@ def _csv(rows: list[dict[str, Any]]) -> str:
     writer = csv.DictWriter(out, names, lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow({n: json.dumps(v) if isinstance(v, dict | list | tuple) else v for n, v in row.items()})
+        nested = {name: json.dumps(value) for name, value in row.items() if isinstance(value, dict | list | tuple)}
+        writer.writerow(row | nested)
     return out.getvalue()

@@ -182,8 +182,9 @@ def _licence_fields(base: Base | None) -> dict[str, str]:
 def _page(base: Base) -> dict[str, Any]:
     """The front matter of the base's README.md, where it is on this machine."""
     cached = try_to_load_from_cache(base.hub_id, CARD) if base.hub_id else None
-    places = [base.folder / CARD if base.folder else None, Path(cached) if isinstance(cached, str) else None]
-    path = next((place for place in places if place and place.is_file()), None)
+    path = Path(cached) if isinstance(cached, str) else None
+    if base.folder and (base.folder / CARD).is_file():
+        path = base.folder / CARD
     try:
         return (metadata_load(path) if path else None) or {}
     except (OSError, ValueError, yaml.YAMLError):  # somebody else's page

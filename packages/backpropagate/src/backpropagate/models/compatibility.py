@@ -128,7 +128,8 @@ def _misfits(config: TrainConfig, base: Path) -> Iterator[str]:
     if config.target_modules == ALL_LINEAR:
         targets = body
     else:
-        targets = [module for module in layers if f".{module}".endswith(tuple(f".{name}" for name in wanted))]
+        endings = tuple(f".{name}" for name in wanted)
+        targets = [module for module in layers if f".{module}".endswith(endings)]
         yield from _unknown(wanted, layers, base)
     smallest = {module: min(layers[module]) for module in sorted(targets)}  # of equals the same one is always named
     if not smallest:

@@ -26,7 +26,7 @@ def numbers(record: Record, config: MultiRunConfig) -> dict[str, Any]:
     found = backward_transfer(record)
     return {
         "merge": config.merge,
-        "stages": [_stage(record, config, number) for number in range(1, len(record.entries) + 1)],
+        "stages": [_stage(record, config, number) for number, _ in enumerate(record.entries, 1)],
         "losses": forgetting.matrix(record),
         "general": forgetting.general(record),
         "average_loss": forgetting.average(record),
@@ -38,7 +38,8 @@ def numbers(record: Record, config: MultiRunConfig) -> dict[str, Any]:
 def backward_transfer(record: Record) -> Interval | None:
     """The mean fall of earlier stages' loss since each was merged, with its interval; None before the second."""
     found = forgetting.retained(record)
-    return mean_difference([(_ratio(stage.then), _ratio(stage.now)) for stage in found]) if found else None
+    pairs = [(_ratio(stage.then), _ratio(stage.now)) for stage in found]
+    return mean_difference(pairs) if pairs else None
 
 
 def write(record: Record, config: MultiRunConfig, folder: Path) -> Path:
