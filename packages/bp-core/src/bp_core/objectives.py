@@ -63,10 +63,10 @@ class Objective:
         losses = self.orpo(chosen, rejected) if self.method == "orpo" else self.simpo(chosen, rejected)
         return losses, chosen - rejected
 
-    def of_rated(self, scores: Scores, base: Scores, desirable: Array, drift: float) -> Losses:
-        """Of each rated example. desirable: bool [examples]; drift: KTO's z₀, in nats."""
+    def of_rated(self, scores: Scores, base: Scores, desirable: Array, kl_reference: float) -> Losses:
+        """Of each rated example. desirable: bool [examples]; kl_reference: KTO's z₀, in nats."""
         ratios = scores.sums - base.sums
-        return self.kto(ratios, desirable, drift), self.functions.where(desirable, ratios, -ratios)
+        return self.kto(ratios, desirable, kl_reference), self.functions.where(desirable, ratios, -ratios)
 
     def orpo(self, chosen: Array, rejected: Array) -> Array:
         """Odds ratio preference optimisation: the chosen answer's loss, and β × −log σ(log of the odds ratio).
@@ -83,12 +83,12 @@ class Objective:
         """
         return -self.functions.log_sigmoid(self.beta * (chosen - rejected) - self.gamma)
 
-    def kto(self, ratios: Array, desirable: Array, drift: float) -> Array:
+    def kto(self, ratios: Array, desirable: Array, kl_reference: float) -> Array:
         """Kahneman–Tversky optimisation: λ (1 − σ(±β (log ratio − z₀))), + for desirable answers.
 
-        `ratios`: log p(answer) less the base's [examples]; `drift` is z₀, `weights` λ of desirable and undesirable
-        ones. arXiv:2402.01306, equation 8.
+        `ratios`: log p(answer) less the base's [examples]; `kl_reference` is z₀ in nats; `weights` are λ of desirable
+        and undesirable answers. arXiv:2402.01306, equation 8.
         """
         where = self.functions.where
         sign, weight = where(desirable, 1.0, -1.0), where(desirable, *self.weights)
-        return weight * (1 - self.functions.sigmoid(sign * self.beta * (ratios - drift)))
+        return weight * (1 - self.functions.sigmoid(sign * self.beta * (ratios - kl_reference)))

@@ -17,6 +17,9 @@ from .examples import Batch
 from .process_group import ProcessGroup
 from .recipe import Recipe
 
+TokenIds = Sequence[int]
+OnToken = Callable[[int], None] | None  # is given each token id as it is generated
+
 
 @dataclass(frozen=True)
 class Probe:
@@ -107,14 +110,14 @@ class Rail(Protocol):
         """
         ...
 
-    def check(self, settings: TrainConfig | Recipe) -> None:
+    def check(self, settings: TrainConfig) -> None:
         """Raise BadValue or PackageMissing for settings that this machine cannot run. Cheap: nothing is loaded."""
         ...
 
     def slowdown(self, dtype: DType) -> float | None:
         """How many times longer layers take in `dtype` than in float32; None where the device has instructions for it.
 
-        EvalSums, in about a tenth of a second, where the device emulates that format.
+        Measured in about a tenth of a second, where the device emulates that format.
         """
         ...
 
@@ -152,7 +155,7 @@ class Rail(Protocol):
         """Sum over the examples of log p(answer) with the adapter minus without it, in nats; no gradients."""
         ...
 
-    def logits(self, tokens: Sequence[int], *, adapter: bool = True) -> Any:
+    def logits(self, tokens: TokenIds, *, adapter: bool = True) -> Any:
         """Logits of one row as numpy: float32 [tokens, vocabulary], with the adapter or of the base alone.
 
         `adapter=False` is not possible after a full fine-tune.
@@ -160,13 +163,7 @@ class Rail(Protocol):
         ...
 
     def generate(
-        self,
-        prompt: Sequence[int],
-        *,
-        limit: int,
-        stop: Sequence[int],
-        adapter: bool = True,
-        on_token: Callable[[int], None] | None = None,
+        self, prompt: TokenIds, *, limit: int, stop: TokenIds, adapter: bool = True, on_token: OnToken = None
     ) -> list[int]:
         """Greedy continuation of a prompt (token ids): `limit` tokens, or up to the first in `stop`, included."""
         ...

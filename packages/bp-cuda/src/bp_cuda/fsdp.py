@@ -65,8 +65,12 @@ def full_tensor(tensor: Tensor) -> Tensor:
 
 
 def scatter(target: Tensor, values: Tensor | None) -> None:
-    """Copy rank 0's `values` into the sharded `target`; the other processes pass None."""
-    assert isinstance(target, DTensor)
+    """Copy rank 0's `values` into `target`, sharded or whole in each process; the other processes pass None."""
+    if not isinstance(target, DTensor):
+        if values is not None:
+            target.detach().copy_(values)
+        broadcast(target)
+        return
     whole = torch.empty(target.shape, dtype=target.dtype) if values is None else values.to(target.dtype).contiguous()
     broadcast(whole)
     shards = distribute_tensor(whole, target.device_mesh, target.placements, src_data_rank=None)

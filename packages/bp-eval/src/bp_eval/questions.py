@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bp_core.events import Notify, Progress
+from bp_core.events import Notify, tracked
 from bp_core.examples import Example
 from bp_core.rail import Rail
 
@@ -65,8 +65,4 @@ def answering(
 
 def ask(answer: Answerer, questions: Sequence[Question], stage: str, notify: Notify) -> list[str]:
     """The answers to all questions."""
-    answers = []
-    for done, question in enumerate(questions):
-        notify(Progress(stage, done, len(questions)))
-        answers.append(answer(question))
-    return answers
+    return [answer(question) for question in tracked(questions, stage, notify)]

@@ -138,12 +138,6 @@ def cosine(new: Arrays, merged: Arrays) -> float:
     return product / lengths if lengths else 0.0
 
 
-def norm_ratio(state: State) -> float:
-    """L2 norm of the merged B / that of the last trained B; 1 if the latter is 0."""
-    last = _length(state.b_finetuned)
-    return _length(state.b_merged) / last if last else 1.0
-
-
 def _orthonormal(stack: np.ndarray, name: str) -> np.ndarray:
     """`rows` of each matrix in a stack [layers, rank, in]."""
     check_finite(np.ascontiguousarray(stack), f"{name}: A")

@@ -23,12 +23,7 @@ ITERATIONS = 6
 
 
 def merge(
-    rule: Rule,
-    adapters: Sequence[Factors],
-    scalings: Mapping[str, float],
-    *,
-    density: float = 0.5,
-    seed: int = 0,
+    rule: Rule, adapters: Sequence[Factors], scalings: Mapping[str, float], *, density: float = 0.5, seed: int = 0
 ) -> dict[str, Pair]:
     """Merge adapters with the same layers and scalings (by layer), one layer at a time. Raises MergeRefused.
 

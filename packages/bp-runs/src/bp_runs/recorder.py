@@ -48,7 +48,7 @@ class Recording:
         self._resume = resume
         self._watch = watch
         self._trackers = trackers
-        self._tracker_processes: TrackerProcesses | None = None
+        self._tracker_processes = TrackerProcesses((), run.path)
         self._log = EventLog(run.path)
         self._summary, _ = history.summed(run)
         self._written = 0.0
@@ -75,7 +75,7 @@ class Recording:
         if told is not None and not finished:
             with suppress(OSError, BackpropagateError):  # a full disk must not hide what went wrong
                 self._failed(told)
-        for message in self._tracker_processes.close(patient=error is None) if self._tracker_processes else ():
+        for message in self._tracker_processes.close(patient=error is None):
             self._warn(message)
         self._keep(FINISHED if finished else self._summary.status)
         try:
@@ -93,7 +93,7 @@ class Recording:
         else:
             self._summary.add(event.as_dict())
         self._watch(event)
-        for message in self._tracker_processes.failures() if self._tracker_processes else ():
+        for message in self._tracker_processes.failures():
             self._warn(message)
         due = time.monotonic() - self._written > _SECONDS_BETWEEN_HEARTBEATS
         if due or isinstance(event, _KEPT_AT_ONCE):
