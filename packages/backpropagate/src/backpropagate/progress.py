@@ -158,7 +158,7 @@ class Screen:
         elif isinstance(event, events.Stepped):
             self._line(f"step {self._step_line(event)}", always=event.step in (1, self._steps))
         elif isinstance(event, events.Checkpointed):
-            self._line(f"checkpoint after step {event.step}: {event.folder}")
+            self._line(f"checkpoint after step {event.step}", always=False)
         elif event.describe() and not isinstance(event, events.Failed):
             self._line(event.describe())
 

@@ -136,7 +136,8 @@ class Evaluated(Event):
         mark = ", the best so far" if self.best else ""
         perplexity = "" if self.perplexity is None else f", perplexity {self.perplexity:.4g}"
         accuracy = "" if self.accuracy is None else f", accuracy {self.accuracy:.0%}"
-        return f"Evaluation after step {self.step}: loss {self.loss:.4f}{perplexity}{accuracy}{mark}."
+        when = f"after step {self.step}" if self.step else "before training"
+        return f"Evaluation {when}: loss {self.loss:.4f}{perplexity}{accuracy}{mark}."
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,6 @@ def gigabytes(count: int) -> str:
 
 def duration(seconds: float) -> str:
     """How long something takes."""
-    if 0 < seconds < 1:
-        return "less than 1 s"
     hours, rest = divmod(round(seconds), 3600)
     return f"{hours} h {rest // 60:02d} min" if hours else f"{rest // 60}:{rest % 60:02d}"
 
@@ -23,7 +21,7 @@ def duration(seconds: float) -> str:
 def in_words(seconds: float) -> str:
     """How long something took, for a sentence."""
     if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

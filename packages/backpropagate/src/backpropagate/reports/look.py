@@ -57,7 +57,8 @@ table.named thead{{display:none}}
 table.named tr{{display:block;border-bottom:1px solid var(--line);padding:8px 0}}
 table.named td{{display:block;border:0;padding:0}}
 table.named td:empty{{display:none}}
-table.named td::before{{content:attr(data-label);display:block;color:var(--muted);font-size:13px;line-height:18px}}
+table.named td:first-child{{font-weight:600}}
+table.named td:not(:first-child)[data-label]::before{{content:attr(data-label) ": ";color:var(--muted);font-size:13px}}
 }}
 @media print{{body{{background:#fff}} details{{break-inside:avoid}}}}
 """
