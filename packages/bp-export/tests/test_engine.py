@@ -107,7 +107,7 @@ def test_tokenising_knows_special_tokens_and_the_empty_text(model):
 
 
 def test_a_dead_worker_is_an_error_not_a_crash(gguf_source):
-    with pytest.raises(LlamaCppFailed, match="ended without an answer"), Engine(gguf_source, context=256) as model:
+    with pytest.raises(LlamaCppFailed, match="exited without an answer"), Engine(gguf_source, context=256) as model:
         os.kill(model.pid, signal.SIGSEGV)
         model.logits([1, 2, 3])
 

@@ -86,7 +86,7 @@ def test_what_cannot_be_served_is_told(gguf_source, tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(AddressUnusable, match="nothing can listen"):
+        with pytest.raises(AddressUnusable, match="cannot listen"):
             LlamaServer(gguf_source, ServeConfig(port=taken.getsockname()[1]), gpu=False)
 
 

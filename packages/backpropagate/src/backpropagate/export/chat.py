@@ -14,7 +14,7 @@ from bp_core.events import Progress
 from bp_core.rail import Rail
 from bp_data import ChatTokenizer
 from bp_export import Engine, GgufFacts, gguf_facts
-from bp_export.llama_cpp.client import talk
+from bp_export.llama_cpp.client import chat_client
 
 from ..models.targets import Artifact
 from ..progress import Screen
@@ -34,7 +34,7 @@ def speaker(name: str | Path) -> Iterator[Speaker]:
     """The model behind a name, open to talk to. Raises TargetNotFound, AdapterUnusable."""
     source = Artifact.find(name)
     if file := source.gguf:
-        with talk(file) as server:
+        with chat_client(file) as server:
             yield server
         return
     with Screen() as screen:
