@@ -146,7 +146,8 @@ def _change(name: str, other: Baseline, few: bool) -> tuple[str, str]:
 def _remarks(found: Evaluation) -> list[str]:
     answers = len(found.questions)
     counted = dict.fromkeys(OF_PAIRS, (found.rows, "pairs")) | dict.fromkeys(OF_ANSWERS, (answers, "answers"))
-    remarks = [
+    remarks = list(found.notes)
+    remarks += [
         f"intervals from {count} {what} are too narrow; from {FEW} on they can be relied on."
         for what, count in {"rows": found.rows, "answers": answers}.items()
         if 0 < count < FEW

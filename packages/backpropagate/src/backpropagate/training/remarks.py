@@ -13,7 +13,7 @@ from bp_plan.defaults import learning_rate as usual_rate
 
 _FEW_STEPS = 10
 _FEW_HELD_OUT = 20  # rows; from fewer an evaluation says little
-_FLATTERED = "the evaluation looks better than it is."
+FLATTERED = "the evaluation looks better than it is."
 _HIGH_RATE = 20  # times the rate that would be chosen
 
 
@@ -91,9 +91,9 @@ def _of_evaluation(config: TrainConfig, prepared: Prepared, held_out: Any, token
     if found.equal == found.rows:
         yield f"all {where} ({found.rows}) are trained on, too: their loss says nothing about other questions."
     elif found.equal:
-        yield f"of {found.rows} {where} {_are(found.equal)} trained on, too; {_FLATTERED}"
+        yield f"of {found.rows} {where} {_are(found.equal)} trained on, too; {FLATTERED}"
     if found.near:
-        yield f"of {found.rows} {where} {_are(found.near)} nearly the same as a training row; {_FLATTERED}"
+        yield f"of {found.rows} {where} {_are(found.near)} nearly the same as a training row; {FLATTERED}"
     if found.rows < _FEW_HELD_OUT:
         count = "1 row is" if found.rows == 1 else f"{found.rows} rows are"
         yield f"only {count} evaluated on, which tells better from worse only where they are far apart."
