@@ -53,7 +53,8 @@ def exit_code_of(app: Callable[..., Any], arguments: Sequence[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the border to the user
         if isinstance(error, OSError) and error.filename is None and error.errno in DISK_FULL:
             _close_stdout()
-            _say(DiskFull("the result could not be written: the disk is full.", where="standard output"), False)
+            fix = "Send the output to a file on another disk; what the command did before it printed is done."
+            _say(DiskFull("the result could not be written: no room.", where="standard output", fix=fix), False)
             return DiskFull.exit_code
         _say_bug(error, as_json)
         return 2
@@ -81,7 +82,7 @@ def _usage_error(usage: Any, arguments: Sequence[str]) -> BadValue:
         names = [parameter.name for parameter in context.command.params]
         other = OTHER_NAMES.get(unknown[1].replace("-", "_"))
         if other in names:
-            message = f"{message.partition('Did you mean')[0].strip()} Did you mean --{other.replace('_', '-')}?"
+            message = f"No such option: --{unknown[1]}. Did you mean --{other.replace('_', '-')}?"
     return BadValue(message, fix=fix)
 
 
