@@ -148,9 +148,9 @@ def grid() -> str:
     presets = len({row["preset"] for row in rows})
     return "\n".join(
         [
-            "The formulas were compared with traces of the real training step. A trace computes nothing, so it needs",
-            f"no card. It covers {len(rows)} steps of {presets} presets, in every mode, with 512 to 8192 tokens, with",
-            f"and without activation checkpointing. The median error is {summary['median']:.1%}; all are between",
+            "The formulas were compared with traces of the real training step. Traces compute nothing, so they need",
+            f"no card. They cover {len(rows)} steps of {presets} presets, in every mode, with 512 to 8192 tokens, with",
+            f"and without activation checkpointing. The median error is {summary['median']:.1%}; errors are between",
             f"{low:+.1%} and {high:+.1%}. Steps that were said to fit a card but do not: {summary['false']}",
             "([memory_grid.py](../benchmarks/memory_grid.py), [results](../benchmarks/results/memory_grid.json)).",
         ]

@@ -116,7 +116,7 @@ def test_a_worker_that_dies_in_the_middle_of_an_answer(gguf_source):
     def kill(piece):
         os.kill(model.pid, signal.SIGTERM)
 
-    with pytest.raises(LlamaCppFailed, match="ended without"), Engine(gguf_source, context=256) as model:
+    with pytest.raises(LlamaCppFailed, match="exited without"), Engine(gguf_source, context=256) as model:
         model.generate([1, 520, 9531, 198], 200, temperature=2.0, on_piece=kill)
 
 

@@ -32,6 +32,7 @@ class Scores:
 
     @property
     def means(self) -> Array:
+        """Mean log-probability of a trained token, float32 [examples]."""
         return self.sums / self.counts
 
 
@@ -58,13 +59,13 @@ class Objective:
         return self.method == "kto"
 
     def of_pairs(self, scores: Scores) -> Losses:
-        """Of each pair; chosen and rejected alternate in `scores`."""
+        """Losses and margins [pairs] of scores [2 × pairs], in which chosen and rejected answers alternate."""
         chosen, rejected = scores.means[0::2], scores.means[1::2]
         losses = self.orpo(chosen, rejected) if self.method == "orpo" else self.simpo(chosen, rejected)
         return losses, chosen - rejected
 
     def of_rated(self, scores: Scores, base: Scores, desirable: Array, kl_reference: float) -> Losses:
-        """Of each rated example. desirable: bool [examples]; kl_reference: KTO's z₀, in nats."""
+        """Losses and margins [examples] of rated ones. desirable: bool [examples]; kl_reference: KTO's z₀, in nats."""
         ratios = scores.sums - base.sums
         return self.kto(ratios, desirable, kl_reference), self.functions.where(desirable, ratios, -ratios)
 

@@ -29,7 +29,7 @@ def translated(is_out_of_memory: Callable[[BaseException], bool]) -> Iterator[No
 
 
 def pieces(batch: Batch, ways: Collection[str]) -> Iterator[Batch]:
-    """The batch, or with PIECES four with the same tokens and each a quarter of the trained ones: fewer logits each."""
+    """The batch, or with PIECES four: all its tokens [total], and a quarter of the trained ones; fewer logits each."""
     if PIECES not in ways:
         yield batch
         return

@@ -77,10 +77,10 @@ def _one(query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any]) -> 
         weights = _weights(query, repeat_kv(key, groups), _mask(n, m, window, query.device), scale, softcap)
         values: Tensor = repeat_kv(value, groups)
         return torch.dropout(weights, dropout, dropout > 0) @ values
-    options = {"dropout_p": dropout, "scale": scale, "enable_gqa": True}
+    arguments = {"dropout_p": dropout, "scale": scale, "enable_gqa": True}
     if n == m and (window is None or m <= window):
-        return scaled_dot_product_attention(query, key, value, is_causal=n > 1, **options)
-    return scaled_dot_product_attention(query, key, value, _mask(n, m, window, query.device), **options)
+        return scaled_dot_product_attention(query, key, value, is_causal=n > 1, **arguments)
+    return scaled_dot_product_attention(query, key, value, _mask(n, m, window, query.device), **arguments)
 
 
 def _mask(n: int, m: int, window: int | None, device: torch.device) -> Tensor:

@@ -51,7 +51,7 @@ def shard(
 
 
 def local_tensor(tensor: Tensor) -> Tensor:
-    """This process's shard as a view, or the whole of a tensor that is not sharded."""
+    """This process's shard of a tensor, of any shape, as a view; the whole of one that is not sharded."""
     tensor = tensor.detach()
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 

@@ -30,7 +30,7 @@ def from_weight(init: Init, weight: Tensor, rank: int, scale: float) -> Pair:
 
 
 def orthogonal(rows: int, columns: int, rank: int) -> Pair:
-    """B A is zero although neither factor is: they use orthogonal directions of the rank. As in PEFT; on the CPU."""
+    """A [rank, in] and B [out, rank] with B A = 0: they use orthogonal directions. As in PEFT; on the CPU."""
     basis, _ = torch.linalg.qr(torch.randn(rank, rank))
     a = (torch.randn(columns, rank // 2) @ basis[0::2]).T / 10
     b = torch.randn(rank // 2, rows).T @ basis[1::2] / 10

@@ -6,7 +6,6 @@ import gc
 import math
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -75,8 +74,8 @@ class TorchRail:
         if self.device.type == "cpu":
             host = psutil.virtual_memory()
             free = host.available // launch_env().local_size  # shared by the processes that a launcher started here
-            probe = Probe(True, "cpu", total=host.total, free=free, dtype=self._auto())
-            return replace(probe, processor=host_processor.name(), instructions=processor.instructions())
+            kernels = torch.backends.cpu.get_cpu_capability().lower()
+            return Probe(True, "cpu", "", host.total, free, self._auto(), host_processor.name(), kernels)
         if not torch.cuda.is_available():
             built = torch.version.cuda is not None
             reason = "no NVIDIA driver or card was found" if built else "this torch was built without CUDA"

@@ -22,7 +22,6 @@ from bp_core.recipe import Recipe
 from . import initialization
 from .lora import LoraLinear, shape
 
-Layers = dict[str, nn.Module]
 _PARTS = {"lora_A": "lora_A.weight", "lora_B": "lora_B.weight", "lora_magnitude_vector": "lora_magnitude_vector"}
 _HEADS = ("lm_head", "embed_out", "output")
 
@@ -111,7 +110,7 @@ def _read_layer(layer: nn.Module, settings: AdapterConfig, parts: Mapping[str, n
     return adapted
 
 
-def _linear(model: nn.Module) -> Layers:
+def _linear(model: nn.Module) -> dict[str, nn.Module]:
     kinds = nn.Linear, nn.QuantizedLinear
     return {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
 

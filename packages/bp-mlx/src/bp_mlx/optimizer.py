@@ -44,7 +44,7 @@ class AdamW:
 
 
 def clip(gradients: Arrays, limit: float) -> tuple[Arrays, float]:
-    """The gradients, float32, clipped to a joint L2 norm of `limit`, and their norm before."""
+    """The gradients of any shapes, float32, clipped to a joint L2 norm of `limit`, and their norm before."""
     # By rows first: MLX's CPU build adds numbers one by one, which loses digits over a whole matrix.
     squares = [mx.sum(mx.square(value.astype(mx.float32)), axis=-1).sum() for value in gradients.values()]
     norm = math.sqrt(float(mx.sum(mx.stack(squares)).item()))

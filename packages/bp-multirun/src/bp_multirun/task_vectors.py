@@ -51,7 +51,10 @@ def trimmed(change: np.ndarray, density: float) -> np.ndarray:
 
 
 def truncated(matrix: np.ndarray, rank: int, rng: np.random.Generator) -> Products:
-    """The `rank` largest singular triples; of a large matrix by subspace iteration (Halko et al., arXiv:0909.4061)."""
+    """The `rank` largest singular triples of matrix [out, in].
+
+    Of a large one by subspace iteration (Halko et al., arXiv:0909.4061).
+    """
     if min(matrix.shape) <= max(EXACT, 4 * rank):
         u, s, vt = np.linalg.svd(matrix, full_matrices=False)
         return u[:, :rank], s[:rank], vt[:rank]

@@ -59,9 +59,8 @@ class Recording:
 
     def begin(self) -> None:
         """Tell the ledger and the trackers. The run has its run.lock by now."""
-        owner = Owner.this()
         known = self.run.read()
-        self.run.write(owner=asdict(owner), started=known.get("started", round(time.time(), 3)))
+        self.run.write(owner=asdict(Owner.this()), started=known.get("started", round(time.time(), 3)))
         self._tracker_processes = TrackerProcesses(self._trackers, self.run.path)
         with suppress(OSError):  # the ledger, in the same folder, will say so
             history.remember_output(self.run.path.parent.parent)
