@@ -23,6 +23,7 @@ from ..hints import command as command_line
 from .command import Command
 from .encoding import make_printable
 from .exit_codes import exit_code_of
+from .last_resort import end_in_the_end
 from .log_format import with_log_format
 
 # A command's name, then its module and function.
@@ -163,6 +164,7 @@ app.add_typer(
 def main() -> None:
     """The `backprop` command. Exit codes: 0 done, 1 you can fix it, 2 it failed, 130 interrupted."""
     make_printable()
+    end_in_the_end()
     signal.signal(signal.SIGTERM, _end)
     sys.exit(exit_code_of(app, sys.argv[1:]))
 

@@ -115,7 +115,7 @@ def _training(parcel: Parcel, samples: bool) -> list[Block]:
         return []
     lock, record = Lock.read(run.path), parcel.source.record
     blocks: list[Block] = [Heading("Training"), Table(("", ""), _facts(lock, record, history.summed(run)[0]))]
-    blocks += run_report.curve(list(read_events(run.path)))
+    blocks += run_report.curve(list(read_events(run.path)), details=False)
     blocks += run_report.before_and_after(run, expected=False) if samples else []
     return [*blocks, Heading("Recipe"), Table(("setting", "value"), recipe_rows(lock.recipe))]
 

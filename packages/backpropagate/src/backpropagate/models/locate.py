@@ -172,6 +172,11 @@ def _is_here(preset: Preset) -> bool:
     return carried or any((Path(HF_HUB_CACHE) / f"models--{preset.hub_id.replace('/', '--')}").glob("snapshots/*/*"))
 
 
+def downloads() -> Path:
+    """Where what is fetched from the hub is kept."""
+    return Path(HF_HUB_CACHE)
+
+
 def description(folder: Path) -> dict[str, Any]:
     """A model's config.json. Raises ModelUnusable."""
     return read_json(folder / "config.json")

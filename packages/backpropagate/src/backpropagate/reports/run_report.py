@@ -159,8 +159,9 @@ def _arrow(before: float | None) -> str:
     return "" if before is None else f"{number_text(before)} → "
 
 
-def curve(events: Sequence[Mapping[str, Any]]) -> list[Block]:
-    """The losses as a picture, and those on rows that were held out as a table. Nothing where no step was made."""
+def curve(events: Sequence[Mapping[str, Any]], *, details: bool = True) -> list[Block]:
+    """The losses as a picture, and those on rows that were held out as a table; with `details` learning rate and
+    gradient norm, too. Nothing where no step was made."""
     train, evaluation = _values(events, Stepped.__name__, "loss"), _values(events, Evaluated.__name__, "loss")
     if not train:
         return []
@@ -168,6 +169,8 @@ def curve(events: Sequence[Mapping[str, Any]]) -> list[Block]:
     blocks: list[Block] = [Heading("Loss"), Picture("loss.svg", "Loss by step", wide, narrow)]
     if evaluation:
         blocks.append(Folded("The evaluations as a table", [_evaluations(events)]))
+    if not details:
+        return blocks
     others: list[Block] = []
     for name, key in (("learning rate", "learning_rate"), ("gradient norm", "grad_norm")):
         points = _values(events, Stepped.__name__, key)
