@@ -112,31 +112,31 @@ class Campaign:
             self.show(name, 1, "the same bytes", began)
 
     def publishing(self):
-        few = self.small
-        cases = [publishing.publishing(*self.place), publishing.publishing_merged(*self.place)]
-        for overwrite in (False, True):
-            cases.append(publishing.exporting(self.reference, self.folder, "merged", overwrite=overwrite))
-            cases.append(publishing.exporting(self.reference, self.folder, "lora", overwrite=overwrite))
-        for case in cases:
-            self._meet(case, 7 if few else 1)
-        if few:
+        most = 3 if self.small else 1000
+        self._meet(publishing.publishing(*self.place), most)
+        self._meet(publishing.publishing_merged(*self.place), most)
+        self._meet(publishing.exporting(self.reference, self.folder, "merged", overwrite=True), most)
+        if self.small:
             return
+        self._meet(publishing.exporting(self.reference, self.folder, "merged", overwrite=False), most)
+        for overwrite in (False, True):
+            self._meet(publishing.exporting(self.reference, self.folder, "lora", overwrite=overwrite), most)
         file = publishing.exporting(self.reference, self.folder, "gguf", overwrite=True, quantization="f16")
-        self._meet(file, 4)
+        self._meet(file, 8)
         with pytest.MonkeyPatch.context() as patch, connected(patch, self.folder) as hub:
-            self._meet(publishing.pushing(self.reference, self.folder, hub), 5)
+            self._meet(publishing.pushing(self.reference, self.folder, hub), 8)
         with pytest.MonkeyPatch.context() as patch, OllamaServer("0.34.1", self._new("blobs")) as server:
             patch.setenv("OLLAMA_HOST", server.url)
-            self._meet(publishing.registering(file.start / "made.gguf", self.folder, server), 3)
+            self._meet(publishing.registering(file.start / "made.gguf", self.folder, server), 8)
 
     def _new(self, name):
         folder = self.folder / name
         folder.mkdir()
         return folder
 
-    def _meet(self, case, every):
+    def _meet(self, case, most):
         began = time.monotonic()
-        injected = publishing.meet(case, self.folder, every)
+        injected = publishing.meet(case, self.folder, most)
         self.show(f"{case.name}: a fault at each change of the disk", injected.total(), "ends, nothing lost", began)
         for name, count in injected.items():
             print(f"  {name:56} {count:8}", flush=True)

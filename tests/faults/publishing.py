@@ -116,13 +116,13 @@ class Case:
     reading: bool = False
 
 
-def meet(case, folder, every):
-    """Every fault at every `every`-th change of the disk of a case. How many were injected, by fault."""
+def meet(case, folder, most):
+    """Every fault at each change of the disk of a case, or at `most` of them. How many were injected, by fault."""
     count = _changes(case, folder)
     assert count > 0, f"{case.name} changes nothing"
     injected = Counter()
     for name, made in FAULTS.items():
-        for at in range(1, count + 1, every):
+        for at in sorted({1 + number * (count - 1) // max(1, most - 1) for number in range(min(most, count))}):
             place = _fresh(case, folder)
             code, said = _child(case, place, made(place), at)
             _check_end(case, name, at, code, said)

@@ -39,7 +39,12 @@ def answer_text(tokens: Sequence[int], decode: Decode, stop: Sequence[int], limi
     """An answer's tokens as text, without the stop tokens. One that `limit` cut short says so at its end."""
     text = decode([token for token in tokens if token not in stop]).strip()
     ended = bool(len(tokens)) and tokens[-1] in stop
-    return text if limit is None or len(tokens) < limit or ended else f"{text} … (cut at {limit} tokens)"
+    return text if limit is None or len(tokens) < limit or ended else cut_at(text, limit)
+
+
+def cut_at(text: str, limit: int) -> str:
+    """An answer that the limit cut short, and says so: else it looks like a fault of the model."""
+    return f"{text.strip()} … (cut at {limit} tokens)"
 
 
 def question_before(start: int, end: int, tokens: Sequence[int], decode: Decode, stop: Sequence[int]) -> Question:

@@ -81,7 +81,7 @@ def _usage_error(usage: Any, arguments: Sequence[str]) -> BadValue:
     if unknown and context:
         names = [parameter.name for parameter in context.command.params]
         other = OTHER_NAMES.get(unknown[1].replace("-", "_"))
-        if other in names:
+        if other and other in names:
             message = f"No such option: --{unknown[1]}. Did you mean --{other.replace('_', '-')}?"
     return BadValue(message, fix=fix)
 

@@ -258,7 +258,8 @@ def _next_step(run: RunFolder, lock: Lock, record: Mapping[str, Any], summary: S
 def _recipe(lock: Lock) -> list[Block]:
     """What was set or computed; what is at its default is folded."""
     why = lock.recipe["why"]
-    told, defaults = [], []
+    told: list[tuple[str, str, str]] = []
+    defaults: list[tuple[str, str, str]] = []
     for name, value in lock.recipe.items():
         reason = why.get(name, "as set")
         if name == "why" or value is None or (name in _LEFT_OPEN and not value):
