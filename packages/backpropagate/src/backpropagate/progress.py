@@ -20,7 +20,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from bp_core import events
 from bp_core.errors import BadValue
 from bp_core.redact import redact, redact_all
-from bp_core.units import duration
+from bp_core.units import counted, duration
 
 _SECONDS_BETWEEN_LINES = 10.0
 LOG_FORMAT = "BACKPROPAGATE_LOG_FORMAT"
@@ -154,7 +154,9 @@ class Screen:
     def _plain(self, event: events.Event) -> None:
         """A line for people who read a log; the last step is always in it."""
         if isinstance(event, events.Started):
-            self._line(f"training: {event.steps} steps" + (f", from step {event.step}" if event.step else ""))
+            self._line(
+                f"training: {counted(event.steps, 'step')}" + (f", from step {event.step}" if event.step else "")
+            )
         elif isinstance(event, events.Stepped):
             self._line(f"step {self._step_line(event)}", always=event.step in (1, self._steps))
         elif isinstance(event, events.Checkpointed):

@@ -27,6 +27,11 @@ def in_words(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
+def counted(number: int, what: str) -> str:
+    """A number with what is counted: 1 row, 2 rows."""
+    return f"1 {what}" if number == 1 else f"{number:,} {what}s"
+
+
 def moment(seconds: float) -> str:
     """Seconds since 1970 as local date and time."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

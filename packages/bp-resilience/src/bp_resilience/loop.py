@@ -12,6 +12,7 @@ from bp_core.examples import Batches, StepBatch
 from bp_core.process_group import all_agree
 from bp_core.rail import Rail
 from bp_core.recipe import Recipe
+from bp_core.units import counted
 
 from . import disk_full
 from .checkpoints import CheckpointManager, State
@@ -156,7 +157,9 @@ class _Loop:
         state = replace(state, skipped=state.skipped + 1)
         self.watch(Skipped(state.step, what, state.skipped))
         if state.skipped > self.recipe.max_skipped or state.skipped == self.recipe.steps:
-            message = f"the {what} at step {state.step}; {state.skipped} updates were skipped because of such numbers."
+            message = (
+                f"the {what} at step {state.step}; {counted(state.skipped, 'update')} skipped because of such numbers."
+            )
             raise Diverged(message, fix=_NEVER_FINITE if state.skipped == state.step else None)
         return state
 

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bp_core.config import TrainConfig
+from bp_core.units import counted
 from bp_eval import gates
 from bp_eval.bootstrap import Interval
 from bp_eval.config import CompareConfig, EvalConfig, HarnessConfig
@@ -88,7 +89,10 @@ def _show_evaluation(found: Evaluation) -> None:
     console = Console(highlight=False)
     cut = f", {found.truncated} of the rows read were cut to fit" if found.truncated else ""
     asked = f", answers to {len(found.questions)} of them" if found.questions else ", no answers"
-    console.print(f"{found.rows} rows, {found.tokens} tokens with loss{asked}{cut}: {found.source}", soft_wrap=True)
+    console.print(
+        f"{counted(found.rows, 'row')}, {counted(found.tokens, 'token')} with loss{asked}{cut}: {found.source}",
+        soft_wrap=True,
+    )
     console.print(_measures(found))
     for remark in _remarks(found):
         console.print(f"[yellow]Note:[/] {remark}", soft_wrap=True)

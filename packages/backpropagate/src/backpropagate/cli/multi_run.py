@@ -14,6 +14,7 @@ from rich.table import Table
 from bp_core.config import TrainConfig
 from bp_core.errors import BadValue
 from bp_core.settings import Panel
+from bp_core.units import counted
 from bp_multirun.config import MultiRunConfig
 
 from ..hints import command, near
@@ -73,7 +74,7 @@ def _show_plans(config: TrainConfig, multi: MultiRunConfig, data: Sequence[str],
         tables.print_json({"stages": stages, "notes": notes, "plans": [plan.as_dict() for plan in made]})
         return
     for source in found:
-        print(f"{source.stage.name}: {source.count} rows")
+        print(f"{source.stage.name}: {counted(source.count, 'row')}")
     for note in notes:
         print(f"Note: {note}", file=sys.stderr)
     for plan in made:

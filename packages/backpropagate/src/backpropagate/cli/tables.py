@@ -14,7 +14,7 @@ from rich.table import Table
 
 from bp_core.errors import BackpropagateError
 from bp_core.recipe import Recipe
-from bp_core.units import gigabytes, in_words, short
+from bp_core.units import counted, gigabytes, in_words, short
 from bp_export import Export, Parity
 from bp_export.ollama import RegistrationResult
 from bp_plan.plan import Plan
@@ -100,9 +100,9 @@ def data_in_words(counts: Mapping[str, Any], recipe: Recipe) -> str:
     """What was read, how much of it is learned, and what was lost on the way."""
     formats = ", ".join(counts.get("formats", {}))
     held_out = counts.get("evaluation_examples") or 0
-    parts = [f"{_count(counts['rows'], 'row')} ({formats}), {_count(trained_rows(counts, vars(recipe)), 'example')}"]
+    parts = [f"{counted(counts['rows'], 'row')} ({formats}), {counted(trained_rows(counts, vars(recipe)), 'example')}"]
     if counts.get("packed"):
-        parts.append(f"sharing {_count(counts['packed'], 'row')}")
+        parts.append(f"sharing {counted(counts['packed'], 'row')}")
     if held_out:
         parts.append(f"{held_out} kept out to evaluate on")
     parts.append(f"{counts['tokens']:,} tokens, {counts['targets']:,} of them trained; the longest row has")
@@ -114,10 +114,6 @@ def data_in_words(counts: Mapping[str, Any], recipe: Recipe) -> str:
     if counts.get("dropped"):
         parts.append(f"{counts['dropped']} left out, with nothing to learn in them (first: {counts['dropped_at'][0]})")
     return "; ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) < 3 else parts) + "."
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def _show_needs(preflight: Preflight, remarks: Iterable[str], console: Console) -> None:
@@ -139,7 +135,7 @@ def _show_needs(preflight: Preflight, remarks: Iterable[str], console: Console) 
 
 def show_run(run: Run) -> None:
     """How a training run went and what it left."""
-    skipped = f"; {run.skipped} updates skipped" if run.skipped else ""
+    skipped = f"; {counted(run.skipped, 'update')} skipped" if run.skipped else ""
     print_facts(
         Console(),
         ("steps", f"{len(run.losses)}, {run.tokens} tokens ({run.targets} of them trained){skipped}"),

@@ -150,7 +150,10 @@ def _place_for_old(adapter: Path, successor: str) -> Path:
     places[:0] = [run / kind] if places and run.name != successor else []
     dated = output / time.strftime(f"{kind}-until-%Y%m%d-%H%M%S")
     places += [dated, *(dated.with_name(f"{dated.name}-{number}") for number in range(2, 1000))]
-    return next(place for place in places if not place.exists())
+    free = next((place for place in places if not place.exists()), None)
+    if free is None:
+        raise OutputUnusable("there is no name left for the adapter that is here.", where=str(adapter))
+    return free
 
 
 def origin_of(adapter: Path) -> dict[str, Any]:

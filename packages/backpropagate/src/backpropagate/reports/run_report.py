@@ -14,7 +14,7 @@ from bp_core.events import Evaluated, Stepped
 from bp_core.folders import damage, write_json
 from bp_core.glossary import GLOSSARY, terms_in
 from bp_core.redact import redact_all
-from bp_core.units import gigabytes, in_words, moment
+from bp_core.units import counted, gigabytes, in_words, moment
 from bp_eval.bootstrap import Interval
 from bp_eval.improvement import Improvement, improvement
 from bp_eval.measures import FEW
@@ -108,8 +108,8 @@ def _sentences(lock: Lock, record: Mapping[str, Any], summary: Summary, gained: 
     rows = trained_rows(counts, recipe)
     kept_out = counts.get("evaluation_examples") or 0
     verb = "was" if kept_out == 1 else "were"
-    beside = f"; {_count(kept_out, 'row')} {verb} kept out to evaluate on" if kept_out else ""
-    yield f"{what} learned from {_count(rows, 'row')} of {_data_name(lock)}{beside}."
+    beside = f"; {counted(kept_out, 'row')} {verb} kept out to evaluate on" if kept_out else ""
+    yield f"{what} learned from {counted(rows, 'row')} of {_data_name(lock)}{beside}."
     if summary.first_loss is not None:
         first, last = number_text(summary.first_loss), number_text(summary.last_loss)
         yield f"The training loss went from {first} to {last} a token."
@@ -284,10 +284,6 @@ def _surroundings(lock: Lock) -> list[Block]:
 def _words(text: str) -> Block:
     rows = [(term, GLOSSARY[term]) for term in terms_in(text)]
     return Folded("The words of this report", [Table(("word", "meaning"), rows)])
-
-
-def _count(number: int, what: str) -> str:
-    return f"1 {what}" if number == 1 else f"{number} {what}s"
 
 
 def interval_text(found: Interval, rows: int) -> str:
