@@ -182,6 +182,7 @@ def test_the_names_of_other_trainers_lead_to_settings_that_exist():
 def test_a_variable_means_what_the_option_means(monkeypatch, text, value):
     monkeypatch.setenv("BACKPROPAGATE_TRAIN_STEPS", text)
     monkeypatch.setenv("BACKPROPAGATE_TRAIN_PACKING", "1")
+    monkeypatch.delenv("BACKPROPAGATE_TRAIN_REPORT_TO", raising=False)
     assert from_environment("train", TrainConfig) == {"steps": value, "packing": True}
 
 

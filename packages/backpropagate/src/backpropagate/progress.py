@@ -185,7 +185,7 @@ class Screen:
     def _line(self, text: str, *, always: bool = True) -> None:
         due = time.monotonic() - self._line_at > _SECONDS_BETWEEN_LINES
         if always or due:
-            self._line_at = time.monotonic()
+            self._line_at = self._line_at if always else time.monotonic()
             print(redact(text), file=sys.stdout if self._notebook else sys.stderr, flush=True)
 
     def _show(self, stage: str, done: int, total: int, note: str) -> None:

@@ -48,6 +48,7 @@ class Lock:
     @classmethod
     def read(cls, path: Path) -> Lock:
         """The lock at `path`, or in the run folder `path`. Raises NotReplayable."""
+        gone = not path.exists() and path.name != LOCK_FILE
         path = path / LOCK_FILE if path.is_dir() else path
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
@@ -55,8 +56,8 @@ class Lock:
                 raise NotReplayable(f"it is of version {value['version']}, not {_VERSION}.", where=str(path))
             return cls(**{field.name: value[field.name] for field in dataclasses.fields(cls)})
         except FileNotFoundError as error:
-            gone = "the run's folder is gone." if not path.parent.is_dir() else "the run has no run.lock."
-            raise NotReplayable(gone, where=str(path), fix=_BRING_BACK) from error
+            message = "the run's folder is gone." if gone else "the run has no run.lock."
+            raise NotReplayable(message, where=str(path), fix=_BRING_BACK) from error
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise NotReplayable("run.lock cannot be read.", where=str(path), fix=_BRING_BACK) from error
 

@@ -54,9 +54,9 @@ def with_options(
         taken = inspect.signature(command, eval_str=True).parameters
         own = [p for p in taken.values() if p.name not in ("settings", "given")]
 
-        def run(_context: typer.Context, **values: Any) -> None:
+        def run(_context: typer.Context | None = None, **values: Any) -> None:
             chosen = {field.name: values.pop(field.name) for field in fields}
-            if "given" in taken:
+            if "given" in taken and _context:
                 values["given"] = _given(_context, chosen)
             command(**values, settings=chosen)
 

@@ -111,7 +111,7 @@ def estimate_vram(
 def _data_of_run(resume: str, config: TrainConfig) -> str:
     """What the run to go on with was trained on. Raises BadValue where there is none to go on with."""
     if not resume:
-        raise BadValue("no data is given.", fix="Name a file of examples: --data my_data.jsonl")
+        raise BadValue("no data is given (--data).", fix="Name a file of examples: --data my_data.jsonl")
     return settings_of(to_resume(resume, Path(config.output).resolve()))[1]
 
 

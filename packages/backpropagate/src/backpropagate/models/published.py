@@ -96,8 +96,8 @@ def publish_merged(merged: Path, output: Path) -> None:
         try:
             _give_place(ready, target, str(origin.get("run")))
         except (OutputUnusable, DiskFull):
-            if old.is_dir():
-                move_if_free(old, target)
+            with contextlib.suppress(OutputUnusable, DiskFull):  # then it stays where it is, and is not lost
+                move(old, target)
             raise
     shutil.rmtree(old, ignore_errors=True)
 
