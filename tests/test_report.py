@@ -61,8 +61,8 @@ def test_a_run_that_failed_says_why(trainer, rows, tmp_path):
 def test_it_begins_with_a_summary_in_words(trainer, rows):
     run = trainer.train(rows, steps=6, watch=lambda event: None)
     text = (run.folder / "report.md").read_text()
-    assert "A LoRA adapter (rank 16) learned from 9 rows of rows.jsonl; 3 rows were kept out to evaluate on." in text
-    assert "3 rows are too few to be sure" in text
+    assert "A LoRA adapter (rank 16) learned from 10 rows of rows.jsonl; 2 rows were kept out to evaluate on." in text
+    assert "2 rows are too few to be sure" in text
 
 
 def test_questions_are_what_the_user_wrote_and_the_prompt_is_folded(trainer, rows):

@@ -31,6 +31,7 @@ def test_away_from_a_terminal_people_read_plain_lines(capsys):
         "training: 2 steps",
         "step 1/2 · loss 2.000 · 200 tokens/s · 0.0 GiB · 61 °C · 0:00 left",
         "step 2/2 · loss 2.000 · 200 tokens/s · 0.0 GiB · 61 °C · 0:00 left",
+        "checkpoint after step 2",
         "Warning: look",
     ]
 

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bp_core.errors import BackpropagateError
-from bp_core.recipe import Recipe
+from bp_core.recipe import AS_SET, Recipe, at_default
 from bp_core.units import counted, gigabytes, in_words, short
 from bp_export import Export, Parity
 from bp_export.ollama import RegistrationResult
@@ -78,12 +78,20 @@ def show_outlook(outlook: Outlook) -> None:
 
 def _recipe(recipe: Recipe, title: str) -> Table:
     table = Table(title=title, title_justify="left")
+    defaults = 0
     for name in ("setting", "value", "why"):
         table.add_column(name, overflow="fold")
     for field in dataclasses.fields(recipe):
         value = getattr(recipe, field.name)
-        if field.name != "why" and value is not None:
-            table.add_row(field.name, f"{value}", recipe.why.get(field.name, "as set"))
+        reason = recipe.why.get(field.name, AS_SET)
+        if field.name == "why" or value is None:
+            continue
+        if at_default(value, reason):
+            defaults += 1
+        else:
+            table.add_row(field.name, f"{value}", reason)
+    table.caption = f"{defaults} other settings are at their default; --json shows all."
+    table.caption_justify = "left"
     return table
 
 

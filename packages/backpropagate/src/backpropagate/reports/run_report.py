@@ -13,6 +13,7 @@ from bp_core.errors import OutOfMemory
 from bp_core.events import Evaluated, Stepped
 from bp_core.folders import damage, write_json
 from bp_core.glossary import GLOSSARY, terms_in
+from bp_core.recipe import AS_SET, at_default
 from bp_core.redact import redact_all
 from bp_core.units import counted, gigabytes, in_words, moment
 from bp_eval.bootstrap import Interval
@@ -33,7 +34,6 @@ LIMIT = 64  # tokens of an answer
 _ANSWERS_FILE = "answers.json"
 _PROMPTS = 3
 _SHARE = 0.05  # of the training's time that answers may take; the first prompt is always answered
-_DEFAULTS = ("the default", "nothing, the default", "never, the default", "not needed, as far as is known")
 
 
 def ask(
@@ -261,11 +261,10 @@ def _recipe(lock: Lock) -> list[Block]:
     told: list[tuple[str, str, str]] = []
     defaults: list[tuple[str, str, str]] = []
     for name, value in lock.recipe.items():
-        reason = why.get(name, "as set")
+        reason = why.get(name, AS_SET)
         if name == "why" or value is None or (name in _LEFT_OPEN and not value):
             continue
-        is_default = reason in _DEFAULTS or not value
-        (defaults if is_default else told).append((name, str(value) or "none", reason))
+        (defaults if at_default(value, reason) else told).append((name, str(value) or "none", reason))
     head = ("setting", "value", "why")
     folded = Folded(f"{len(defaults)} settings are at their default", [Table(head, defaults)])
     return [Heading("Recipe"), Table(head, told), folded]
