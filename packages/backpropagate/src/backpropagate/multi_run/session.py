@@ -220,10 +220,12 @@ def resumed(
 
     `values` and `data` were given besides: raises BadValue where they would change it. Raises NothingToResume.
     """
-    newest = Path(values.get("output", TrainConfig.output))
-    path = _settings_file(Artifact.find(newest if name == run_folder.NEWEST else name))
+    if name == run_folder.NEWEST:
+        name = str(values.get("output", TrainConfig.output))
+    path = _settings_file(Artifact.find(name))
     if path is None:
-        raise NothingToResume("there is no session of many stages.", where=name, fix="Begin one with --data.")
+        fix = "Begin one with --data, or name its folder with --output."
+        raise NothingToResume("there is no session of many stages here.", where=name, fix=fix)
     begun = json.loads(path.read_text(encoding="utf-8"))
     if None in begun["data"]:
         message = "the session was given its rows in Python, which are not kept."
