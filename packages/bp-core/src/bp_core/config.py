@@ -34,7 +34,9 @@ class TrainConfig:
         "smollm2-135m"
     )
     backend: Annotated[
-        str, "Where to train: auto, or the name of an installed rail (cuda, mlx, cpu, null).", Trait.NEEDS | Trait.LOCAL
+        str,
+        "Where to train: auto, or the name of an installed backend (cuda, mlx, cpu, null).",
+        Trait.NEEDS | Trait.LOCAL,
     ] = "auto"
     mode: Annotated[
         Mode,
@@ -73,7 +75,9 @@ class TrainConfig:
         Trait.NEEDS,
     ] = False
     columns: Annotated[
-        str, "Names of the data's columns, ours first: prompt=question,completion=reply.", Trait.LOCAL | Trait.MERGED
+        str,
+        "Names of the data's columns, ours first: prompt=question,completion=reply.",
+        Trait.LOCAL | Trait.MERGED | Trait.NAMES,
     ] = ""
     reasoning_trace: Annotated[
         bool,
@@ -128,7 +132,7 @@ class TrainConfig:
     target_modules: Annotated[
         str,
         "Layers that get an adapter: all-linear (all but the head), or names such as q_proj,v_proj.",
-        Trait.NEEDS | Trait.MERGED,
+        Trait.NEEDS | Trait.MERGED | Trait.NAMES,
     ] = ALL_LINEAR
     dropout: Annotated[float, "LoRA dropout, 0 to 1.", Range(0, 0.999), Trait.NEEDS] = 0.0
     rslora: Annotated[
@@ -252,7 +256,7 @@ class TrainConfig:
     report_to: Annotated[
         str,
         "Trackers: auto (those installed), none, or names of tensorboard, wandb, mlflow, trackio, with commas.",
-        Trait.FREE | Trait.LOCAL,
+        Trait.FREE | Trait.LOCAL | Trait.NAMES,
     ] = "auto"
 
     @property

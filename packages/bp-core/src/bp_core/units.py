@@ -18,6 +18,20 @@ def duration(seconds: float) -> str:
     return f"{hours} h {rest // 60:02d} min" if hours else f"{rest // 60}:{rest % 60:02d}"
 
 
+def in_words(seconds: float) -> str:
+    """How long something took, for a sentence."""
+    if seconds < 60:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def counted(number: int, what: str) -> str:
+    """A number with what is counted: 1 row, 2 rows."""
+    return f"1 {what}" if number == 1 else f"{number:,} {what}s"
+
+
 def moment(seconds: float) -> str:
     """Seconds since 1970 as local date and time."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

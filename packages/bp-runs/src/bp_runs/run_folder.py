@@ -102,7 +102,8 @@ def continued(
     free = {"why", *names(TrainConfig, Trait.FREE), *(["steps"] if extended else [])}
     changed = _changes(record, recipe, facts, free)
     if changed and not allow_changes:
-        raise ResumeMismatch("; ".join(changed) + ".", where=str(folder.path))
+        fix = f"Go on as it was begun: `backprop resume {folder.id}`. Or in spite of it: with --allow-changes."
+        raise ResumeMismatch("; ".join(changed) + ".", where=str(folder.path), fix=fix)
     return recipe, changed
 
 

@@ -48,8 +48,9 @@ def list_runs(
         tables.print_json({"runs": [entry.as_dict() for entry in entries]})
         return
     table = Table("run", "status", "step", "loss", "time", "model", box=None, pad_edge=False)
-    for column in table.columns:
+    for column in table.columns[:-1]:
         column.no_wrap = True
+    table.columns[-1].overflow = "fold"
     for entry in entries:
         table.add_row(*_row(entry))
     Console().print(table if entries else "There are no runs.")
@@ -78,10 +79,13 @@ def diff_runs(
     if json:
         tables.print_json({name: {a.id: left.get(name), b.id: right.get(name)} for name in names})
         return
-    table = Table("", a.id, b.id)
-    for name in names:
-        table.add_row(f"[bold]{name}[/]", escape(_text(left.get(name))), escape(_text(right.get(name))))
-    Console().print(table if names else "These runs do not differ.")
+    console = Console(highlight=False)
+    if not names:
+        console.print("These runs do not differ.")
+    for name in names:  # one beneath the other: a table would cut what differs
+        console.print(f"[bold]{name}[/]")
+        for run, values in ((a.id, left), (b.id, right)):
+            console.print(f"  {run}  {escape(_text(values.get(name)))}", soft_wrap=True)
 
 
 def replay(

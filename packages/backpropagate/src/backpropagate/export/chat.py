@@ -13,6 +13,7 @@ from bp_core.errors import FileMissing
 from bp_core.events import Progress
 from bp_core.rail import Rail
 from bp_data import ChatTokenizer
+from bp_eval.questions import cut_at
 from bp_export import Engine, GgufFacts, gguf_facts
 from bp_export.llama_cpp.client import chat_client
 
@@ -62,11 +63,12 @@ def gguf(path: Path) -> Iterator[tuple[Engine, GgufFacts]]:
 
 
 def completed(engine: Engine, facts: GgufFacts, text: str, limit: int) -> str:
-    """How the model goes on with a rendered text that ends where an answer begins."""
+    """How the model goes on with a rendered text that ends where an answer begins; for a person to read."""
     # A template that writes the first token itself must not get a second one.
     written = bool(facts.bos_token) and text.startswith(facts.bos_token)
     tokens = engine.tokenize(text, add_special=facts.add_bos and not written)
-    return engine.generate(tokens, limit).text
+    made = engine.generate(tokens, limit)
+    return made.text if made.stopped else cut_at(made.text, limit)
 
 
 class _RailSpeaker:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib.util
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import hf_hub_download, snapshot_download
-from huggingface_hub.constants import HF_HUB_CACHE
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.constants import ENDPOINT, HF_HUB_CACHE
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-from bp_core.errors import HubUnreachable, ModelNotFound, OutputUnusable
+from bp_core.errors import BackpropagateError, DiskFull, HubUnreachable, ModelGated, ModelNotFound, OutputUnusable
 from bp_core.events import Notify, Progress
-from bp_core.folders import damage, home
+from bp_core.folders import DISK_FULL, damage, home
 from bp_core.model_files import read_json
 from bp_export import unpack_gguf
 from bp_plan.architecture import KNOWN, architecture
@@ -24,12 +25,19 @@ from bp_plan.presets import PRESETS, Preset, of_hub_id, suggestion
 DEFAULT = "smollm2-135m"
 # Weights once, as safetensors; whatever else a tokenizer or a converter may want; the page that names the licence.
 _WANTED = ["README.md", "*.json", "*.safetensors", "*.model", "*.jinja", "*.txt", "*.tiktoken"]
+# Of the same weights in other forms, which some repositories have beside them.
+_UNWANTED = ["consolidated*", "original/*", "metal/*", "onnx/*", "openvino/*", "coreml/*"]
+_WEIGHTS = "*.safetensors"
+_CACHE = "Set HF_HOME to a folder that you may write to."
 _SAMPLES, _SAMPLE = 64, 1 << 16
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
-def locate(name: str, notify: Notify) -> Path:
-    """The folder of a model named by preset, folder or hub id. Raises ModelNotFound, HubUnreachable."""
+def locate(name: str, notify: Notify, *, weights: bool = True) -> Path:
+    """The folder of a model named by preset, folder or hub id; without `weights` only what a plan needs is fetched.
+
+    Raises ModelNotFound, ModelGated, HubUnreachable, DiskFull.
+    """
     folder = Path(name).expanduser()
     if (folder / "config.json").is_file():
         return folder.resolve()
@@ -37,10 +45,23 @@ def locate(name: str, notify: Notify) -> Path:
         raise ModelNotFound(f"the folder {name} has no config.json.")
     preset = PRESETS.get(name) or PRESETS.get(folder.name if folder.parent == _store() else "")
     if preset:
-        return _embedded(preset, name if name in PRESETS else folder.name, notify) or _download(preset.hub_id, notify)
-    if _HUB_ID.fullmatch(name):
-        return _download(name, notify)
-    raise ModelNotFound(f"there is no model {name!r}; {suggestion(name)}")
+        known = name if name in PRESETS else folder.name
+        return _embedded(preset, known, notify) or _download(preset.hub_id, notify, weights)
+    if not _HUB_ID.fullmatch(name):
+        raise ModelNotFound(f"there is no model {name!r}; {suggestion(name)}")
+    try:
+        return _download(name, notify, weights)
+    except HubUnreachable:
+        here = _embedded_hub_model(name, notify)
+        if here is None:
+            raise
+        return here
+
+
+def _embedded_hub_model(hub_id: str, notify: Notify) -> Path | None:
+    """The model of this hub id out of its carrier package, where the hub does not answer; None if it has none."""
+    names = [name for name, preset in PRESETS.items() if preset.hub_id == hub_id]
+    return _embedded(PRESETS[names[0]], names[0], notify) if names else None
 
 
 def _store() -> Path:
@@ -64,22 +85,59 @@ def _embedded(preset: Preset, name: str, notify: Notify) -> Path | None:
     return folder
 
 
-def _download(hub_id: str, notify: Notify) -> Path:
+def _download(hub_id: str, notify: Notify, weights: bool = True) -> Path:
     """The newest snapshot of a hub model; what is cached already when the hub does not answer."""
     notify(Progress(f"download {hub_id}", 0, 0))
-    return _fetched(hub_id, lambda: snapshot_download(hub_id, allow_patterns=_WANTED))
+    unwanted = _UNWANTED + ([] if weights else [_WEIGHTS])
+    return _fetched(hub_id, lambda: snapshot_download(hub_id, allow_patterns=_WANTED, ignore_patterns=unwanted))
 
 
 def _fetched(hub_id: str, fetch: Callable[[], str]) -> Path:
     """What `fetch` brings from the hub, its errors as ours."""
     try:
         return Path(fetch())
-    except RepositoryNotFoundError as error:
-        raise ModelNotFound(f"the hub has no model {hub_id!r}, or it is private.") from error
-    except LocalEntryNotFoundError as error:
-        raise HubUnreachable(f"{hub_id} is not on this machine, and the hub could not be reached.") from error
-    except (HfHubHTTPError, OSError) as error:
-        raise HubUnreachable(f"downloading {hub_id} failed: {str(error).splitlines()[0]}") from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise _ours(hub_id, error) from error
+
+
+def _ours(hub_id: str, error: Exception) -> BackpropagateError:
+    """What a failed download means; huggingface_hub may wrap the error that says so."""
+    causes = list(_causes(error))
+    statuses = [cause.response.status_code for cause in causes if isinstance(cause, HfHubHTTPError)]
+    if any(isinstance(cause, GatedRepoError) for cause in causes) or 403 in statuses:
+        page = f"{ENDPOINT}/{hub_id}"
+        fix = f"Accept the licence at {page}, then `hf auth login` with a token of that account, or set HF_TOKEN."
+        return ModelGated(f"{hub_id} is given only to those who accepted its licence.", where=page, fix=fix)
+    if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
+        return ModelNotFound(f"the hub has no model {hub_id!r}, or it is private{_no_folder(hub_id)}.")
+    if full := [cause for cause in causes if isinstance(cause, OSError) and cause.errno in DISK_FULL]:
+        return DiskFull(f"the disk is full; {hub_id} was not fetched whole.", where=full[0].filename or HF_HUB_CACHE)
+    if denied := [cause for cause in causes if isinstance(cause, PermissionError)]:
+        return OutputUnusable("downloads cannot be kept here.", where=denied[0].filename or HF_HUB_CACHE, fix=_CACHE)
+    if isinstance(error, LocalEntryNotFoundError):
+        message = f"{hub_id} is not on this machine, and the hub could not be reached{_no_folder(hub_id)}."
+        return HubUnreachable(message)
+    return HubUnreachable(f"downloading {hub_id} failed: {str(error).splitlines()[0]}{_no_folder(hub_id)}")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, and those that led to it."""
+    known: set[int] = set()
+    following: BaseException | None = error
+    while following is not None and id(following) not in known:
+        known.add(id(following))
+        yield following
+        following = following.__cause__ or following.__context__
+
+
+def _no_folder(name: str) -> str:
+    """That a name with a slash, which may be meant as a folder, is none; and which folder may be meant."""
+    parent = Path(name).parent
+    if not parent.is_dir():
+        return f"; and there is no folder {name} here"
+    beside = [folder.name for folder in parent.iterdir() if folder.is_dir()]
+    near = difflib.get_close_matches(Path(name).name, beside, 1)
+    return f"; and there is no folder {name} here" + (f" (did you mean {parent / near[0]}?)" if near else "")
 
 
 def shape(name: str) -> tuple[dict[str, Any], str, Path | None]:
@@ -90,7 +148,7 @@ def shape(name: str) -> tuple[dict[str, Any], str, Path | None]:
     folder = Path(name).expanduser()
     if (folder / "config.json").is_file():
         return description(folder), lasting_name(folder.resolve()), None
-    if preset := PRESETS.get(name):
+    if preset := PRESETS.get(name) or of_hub_id(name):
         return dict(preset.config), preset.hub_id, None if _is_here(preset) else Path(HF_HUB_CACHE)
     if folder.is_dir() or not _HUB_ID.fullmatch(name):
         return description(locate(name, lambda progress: None)), name, None  # which says what is wrong
@@ -112,6 +170,11 @@ def _is_here(preset: Preset) -> bool:
     """Whether a preset needs no download: it comes in a package, or is in the hub's cache."""
     carried = preset.package is not None and importlib.util.find_spec(preset.package) is not None
     return carried or any((Path(HF_HUB_CACHE) / f"models--{preset.hub_id.replace('/', '--')}").glob("snapshots/*/*"))
+
+
+def downloads() -> Path:
+    """Where what is fetched from the hub is kept."""
+    return Path(HF_HUB_CACHE)
 
 
 def description(folder: Path) -> dict[str, Any]:
