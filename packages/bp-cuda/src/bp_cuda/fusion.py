@@ -64,9 +64,12 @@ def fuse(model: PeftModel, computed: torch.dtype) -> Head | None:
     context = _products(base, computed)
     with _moved(model), _training(model):
         plain = _tried(model, row, None, context)
-        if fused_layers.fuse(base) and not _same(plain, _tried(model, row, None, context), base.dtype):
+        fused, head = fused_layers.fuse(base), Head.of(base)
+        if (fused or head) and _same(plain, _tried(model, row, head, context), base.dtype):
+            return head
+        # Which of the two it was.
+        if fused and not _same(plain, _tried(model, row, None, context), base.dtype):
             fused_layers.undo(base)
-        head = Head.of(base)
         if head and not _same(plain, _tried(model, row, head, context), base.dtype):
             head = None
     return head
