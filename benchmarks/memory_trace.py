@@ -28,9 +28,10 @@ from torch.utils._pytree import tree_iter
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 
+from bp_core import step_sizes
 from bp_core.examples import Batch
 from bp_core.recipe import Recipe
-from bp_cuda import adapter, attention, chunked_loss, fused_layers, fusion, memory_saving, quantized
+from bp_cuda import adapter, attention, fused_layers, fusion, memory_saving, quantized
 from bp_cuda import optimizer as optimizers
 from bp_cuda.gradients import Gradients
 from bp_cuda.rail import CpuRail
@@ -176,9 +177,9 @@ def _without_numbers(card: bool, half: bool) -> Iterator[None]:
             kernel = _flash if half else _plain
             stack.enter_context(patch.object(attention, "scaled_dot_product_attention", kernel))
             stack.enter_context(patch.object(attention, "_on_the_host", attention._segments))
-            stack.enter_context(patch.object(attention, "SHORT", 0))
-            sizes = chunked_loss.chunk_sizes
-            stack.enter_context(patch.object(chunked_loss, "chunk_sizes", lambda weight, device: sizes(weight, "cuda")))
+            stack.enter_context(patch.object(step_sizes, "SHORT_SEGMENT", 0))
+            for sizes in (step_sizes.LOGITS_CHUNK, step_sizes.LOGITS_PART):
+                stack.enter_context(patch.dict(sizes, cpu=sizes["cuda"]))
         yield
 
 

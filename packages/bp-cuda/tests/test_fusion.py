@@ -4,6 +4,7 @@ import pytest
 import torch
 from tiny_models import batch, opened, save_tiny
 
+from bp_core import step_sizes
 from bp_core.rail import Job
 from bp_cuda import attention, fused_layers, fusion
 from bp_cuda.lean_peft import LoraLayer
@@ -39,7 +40,7 @@ def learned(rail, examples):
 
 
 def fused(rail):
-    return sum(isinstance(getattr(m.forward, "__self__", None), fused_layers.FusedLayer) for m in rail.model.modules())
+    return sum(map(fused_layers.is_fused, rail.model.modules()))
 
 
 def as_before(rail):
@@ -60,7 +61,7 @@ def test_each_family_learns_what_it_would_by_its_own_layers(family, tmp_path, mo
     rail = moved(save_tiny(tmp_path, family))
     assert fused(rail) == 3 and rail.head
     found = learned(rail, batch())
-    monkeypatch.setattr(attention, "SHORT", 0)
+    monkeypatch.setattr(step_sizes, "SHORT_SEGMENT", 0)
     assert_same(found, learned(as_before(rail), batch()))
 
 
@@ -138,7 +139,7 @@ def test_long_segments_beside_short_ones(tiny, monkeypatch):
     examples = batch((40, 9, 14))
     rail = moved(tiny)
     found = learned(rail, examples)
-    monkeypatch.setattr(attention, "SHORT", 12)
+    monkeypatch.setattr(step_sizes, "SHORT_SEGMENT", 12)
     assert_same(learned(rail, examples), found)
-    monkeypatch.setattr(attention, "SHORT", 0)
+    monkeypatch.setattr(step_sizes, "SHORT_SEGMENT", 0)
     assert_same(learned(rail, examples), found)

@@ -13,6 +13,7 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import repeat_kv
 from transformers.masking_utils import AttentionMaskInterface
 
+from bp_core import step_sizes
 from bp_core.choices import Attention
 
 from . import short_attention
@@ -20,7 +21,6 @@ from . import short_attention
 NAME, EAGER, FLASH = "segments", "segments-eager", "flash_attention_2"
 # The attn_implementation for each setting: for examples in one row, and for models that need one example at a time.
 APART: dict[Attention, str] = {"auto": NAME, "sdpa": NAME, "eager": EAGER, "flash-attention-2": FLASH}
-SHORT = 512  # tokens: up to here batched products are faster on the host than torch's fused kernel
 ALONE: dict[Attention, str] = {"sdpa": "sdpa", "eager": "eager", "flash-attention-2": FLASH}
 
 
@@ -64,13 +64,16 @@ _attend_eagerly = partial(attend, eager=True)
 def _is_short(query: Tensor, key: Tensor, length: int, options: dict[str, Any]) -> bool:
     """Whether a segment of `length` tokens is computed faster by batched products."""
     plain = not options.get("eager") and not options.get("dropout") and query.shape[2] == key.shape[2]
-    return plain and query.device.type == "cpu" and length <= SHORT
+    return plain and query.device.type == "cpu" and length <= step_sizes.SHORT_SEGMENT
 
 
 def _by_products(query: Tensor, key: Tensor, value: Tensor, borders: list[int], options: dict[str, Any]) -> Tensor:
     scale = options.get("scaling") or query.shape[-1] ** -0.5
     scores = short_attention.Scores(scale, options.get("sliding_window"), options.get("softcap"))
-    return short_attention.attend(query[0], key[0], value[0], borders, scores)[None]
+    device = query.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query.dtype
+    query, key, value = (tensor[0].to(dtype) for tensor in (query, key, value))
+    return short_attention.attend(query, key, value, borders, scores)[None]
 
 
 def _on_the_host(query: Tensor, key: Tensor, value: Tensor, borders: list[int], options: dict[str, Any]) -> Tensor:

@@ -13,9 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-# Bytes of a chunk's logits; and of the part of them that is worked on at once, which on a processor fits its cache.
-_CHUNK = {"cpu": 32 << 20, "cuda": 256 << 20}
-_PART = {"cpu": 1 << 20, "cuda": 256 << 20}
+from bp_core import step_sizes
 
 
 def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float | None = None) -> Tensor:
@@ -33,7 +31,7 @@ class _TokenLosses(Function):
         teaches = ctx.needs_input_grad[0]
         gradient = torch.empty_like(hidden) if teaches else None
         losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
-        rows, part = chunk_sizes(weight, hidden.device.type)
+        rows, part = step_sizes.chunk_sizes(len(weight), weight.element_size(), hidden.device.type)
         for start in range(0, len(hidden), rows):
             chunk = slice(start, start + rows)
             logits = hidden[chunk] @ weight.t()
@@ -50,12 +48,6 @@ class _TokenLosses(Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * gradients[0][:, None].to(gradient.dtype), None, None, None
-
-
-def chunk_sizes(weight: Tensor, device: str) -> tuple[int, int]:
-    """How many tokens a chunk of logits holds, and a part of it."""
-    row = weight.element_size() * len(weight)
-    return max(16, _CHUNK[device] // row), max(1, _PART[device] // row)
 
 
 def _losses(logits: Tensor, targets: Tensor, softcap: float | None, teaches: bool) -> Tensor:

@@ -7,6 +7,7 @@ else is computed again. Only the layer's `forward` is replaced: weights, adapter
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 from torch import Tensor, nn
@@ -33,26 +34,44 @@ _GATE_UP = (("gate_up_proj",), ("gate_proj", "up_proj"))
 
 def fuse(model: PreTrainedModel) -> int:
     """Replace the `forward` of all layers that can be; how many those are. `undo` takes it back."""
-    count = 0
-    for layer in _known_layers(model):
-        fused = FusedLayer(layer)
-        layer.forward = fused.forward
-        count += 1
-    return count
+    layers = list(_known_layers(model))
+    for layer in layers:
+        layer.fused = FusedLayer(layer)
+        layer.__class__ = _fused_class(type(layer))
+    return len(layers)
 
 
 def undo(model: PreTrainedModel) -> None:
     """Give the layers their own `forward` again."""
-    for module in model.modules():
-        if isinstance(getattr(module.__dict__.get("forward"), "__self__", None), FusedLayer):
-            del module.forward
+    for layer in model.modules():
+        if is_fused(layer):
+            layer.__class__ = type(layer).__mro__[1]
+            del layer.fused
+
+
+def is_fused(layer: nn.Module) -> bool:
+    return "fused" in vars(layer)
+
+
+@cache
+def _fused_class(kind: type[nn.Module]) -> type[nn.Module]:
+    """A class of layers with our `forward`. A class, because transformers puts activation checkpointing around that of
+    each class."""
+
+    def forward(self: Any, hidden_states: Tensor, past_key_values: Any = None, **options: Any) -> Tensor:
+        if past_key_values is None and len(hidden_states) == 1:
+            result: Tensor = self.fused(hidden_states, **options)
+        else:
+            result = kind.forward(self, hidden_states, past_key_values=past_key_values, **options)
+        return result
+
+    return type(kind.__name__, (kind,), {"forward": forward})
 
 
 class FusedLayer:
     """One decoder layer: attention and MLP, each after a norm, and before one in Gemma's layers."""
 
     def __init__(self, layer: nn.Module) -> None:
-        self.original = layer.forward
         self.attention = FusedAttention(layer.self_attn, layer.input_layernorm)
         sandwich = hasattr(layer, "pre_feedforward_layernorm")
         self.after_attention = Norm(layer.post_attention_layernorm) if sandwich else None
@@ -61,11 +80,8 @@ class FusedLayer:
         self.gate_up = LoraGroup(_linears(layer.mlp, _GATE_UP), Norm(norm))
         self.down = LoraGroup([layer.mlp.down_proj], Gate(_activation(layer.mlp)))
 
-    def forward(self, hidden_states: Tensor, past_key_values: Any = None, **options: Any) -> Tensor:
-        """[1, n, hidden] → [1, n, hidden]; with a cache or several rows as the model's own layer does it."""
-        if past_key_values is not None or len(hidden_states) != 1:
-            original: Tensor = self.original(hidden_states, past_key_values=past_key_values, **options)
-            return original
+    def __call__(self, hidden_states: Tensor, **options: Any) -> Tensor:
+        """[1, n, hidden] → [1, n, hidden]"""
         rows = hidden_states.view(hidden_states.shape[1:])
         rows = rows + _normed(self.attention(rows, **options), self.after_attention)
         rows = rows + _normed(self.down(self.gate_up(rows)), self.after_mlp)
