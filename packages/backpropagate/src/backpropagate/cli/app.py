@@ -38,12 +38,12 @@ _COMMANDS = {
     "push": "push.push",
     "quickstart": "quickstart.quickstart",
     "info": "info.info",
-    "list-runs": "runs.list_runs",
+    "list-runs": "history.list_runs",
     "show-run": "runs.show_run",
     "diff-runs": "runs.diff_runs",
     "replay": "runs.replay",
-    "export-runs": "runs.export_runs",
-    "errors": "runs.errors",
+    "export-runs": "history.export_runs",
+    "errors": "history.errors",
 }
 _DATA = {"show": "data.show", "check": "data.check", "split": "data.split", "convert": "data.convert"}
 _OLLAMA = {"register": "ollama.register", "list": "ollama.list_models", "rm": "ollama.rm"}
