@@ -18,7 +18,7 @@ class Rows:
 
     def __init__(self, weight: Tensor) -> None:
         self.weight = weight
-        self.squares = torch.linalg.vector_norm(weight, dim=1, dtype=torch.float32).square_()
+        self.squares: Tensor = torch.linalg.vector_norm(weight, dim=1, dtype=torch.float32).square_()
 
     @torch.no_grad()
     def lengths(self, a: Tensor, b: Tensor, scaling: float) -> Tensor:
@@ -26,7 +26,8 @@ class Rows:
         scaled = b * scaling
         across = (self.weight @ a.to(self.weight.dtype).t()).float()
         squares = self.squares + 2 * (scaled * across).sum(1) + (scaled @ (a @ a.t()) * scaled).sum(1)
-        return squares.clamp_(min=0).sqrt_()
+        lengths: Tensor = squares.clamp_(min=0).sqrt_()
+        return lengths
 
 
 def scale(y: Tensor, factors: Tensor) -> Tensor:

@@ -70,7 +70,7 @@ def _stacked_bias(layers: Sequence[nn.Linear]) -> Tensor | None:
 
 
 @torch.no_grad()
-def _stacked(weights: Sequence[nn.Parameter]) -> Tensor:
+def _stacked(weights: Sequence[Tensor]) -> Tensor:
     """[out, in] of all, which the parameters are views of from now on."""
     if len(weights) == 1:
         return weights[0].detach()

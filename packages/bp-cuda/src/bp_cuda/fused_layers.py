@@ -36,8 +36,9 @@ def fuse(model: PreTrainedModel) -> int:
     """Replace the `forward` of all layers that can be; how many those are. `undo` takes it back."""
     layers = list(_known_layers(model))
     for layer in layers:
+        kind: Any = type(layer)
         layer.fused = FusedLayer(layer)
-        layer.__class__ = _fused_class(type(layer))
+        layer.__class__ = _fused_class(kind)
     return len(layers)
 
 
@@ -54,7 +55,7 @@ def is_fused(layer: nn.Module) -> bool:
 
 
 @cache
-def _fused_class(kind: type[nn.Module]) -> type[nn.Module]:
+def _fused_class(kind: Any) -> Any:
     """A class of layers with our `forward`. A class, because transformers puts activation checkpointing around that of
     each class."""
 
@@ -71,7 +72,7 @@ def _fused_class(kind: type[nn.Module]) -> type[nn.Module]:
 class FusedLayer:
     """One decoder layer: attention and MLP, each after a norm, and before one in Gemma's layers."""
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer: Any) -> None:
         self.attention = FusedAttention(layer.self_attn, layer.input_layernorm)
         sandwich = hasattr(layer, "pre_feedforward_layernorm")
         self.after_attention = Norm(layer.post_attention_layernorm) if sandwich else None
@@ -91,7 +92,7 @@ class FusedLayer:
 class FusedAttention:
     """Queries, keys and values in one product, their rotation, attention, and the product with what it gave."""
 
-    def __init__(self, module: nn.Module, norm: nn.Module) -> None:
+    def __init__(self, module: Any, norm: nn.Module) -> None:
         config, self.module = module.config, module
         self.qkv = LoraGroup(_linears(module, _QKV), Norm(norm))
         self.out = LoraGroup([module.o_proj], Unchanged())
@@ -116,9 +117,10 @@ class FusedAttention:
         return self.out(attended.reshape(len(rows), -1))
 
 
-def _known_layers(model: PreTrainedModel) -> Iterator[nn.Module]:
+def _known_layers(model: PreTrainedModel) -> Iterator[Any]:
     for layer in model.modules():
-        attention, mlp = getattr(layer, "self_attn", None), getattr(layer, "mlp", None)
+        attention: Any = getattr(layer, "self_attn", None)
+        mlp: Any = getattr(layer, "mlp", None)
         if type(attention).__name__ not in _ATTENTIONS or mlp is None:
             continue
         if _drops(layer) or not Gate.supports(_activation(mlp)):
@@ -128,13 +130,13 @@ def _known_layers(model: PreTrainedModel) -> Iterator[nn.Module]:
             yield layer
 
 
-def _linears(module: nn.Module, names: tuple[tuple[str, ...], ...]) -> list[nn.Module]:
+def _linears(module: Any, names: tuple[tuple[str, ...], ...]) -> list[nn.Module]:
     """The linears under the first of the alternatives in `names` that the module has."""
     present = next(group for group in names if hasattr(module, group[0]))
     return [getattr(module, name) for name in present]
 
 
-def _activation(mlp: nn.Module) -> nn.Module | None:
+def _activation(mlp: Any) -> nn.Module | None:
     return getattr(mlp, "act_fn", None) or getattr(mlp, "activation_fn", None)
 
 
@@ -143,7 +145,7 @@ def _drops(layer: nn.Module) -> bool:
     return any(isinstance(module, nn.Dropout) and module.p > 0 for module in layer.children())
 
 
-def _options(module: nn.Module) -> dict[str, Any]:
+def _options(module: Any) -> dict[str, Any]:
     """What the attention function is told of this layer."""
     place = _ATTENTIONS[type(module).__name__]
     options: dict[str, Any] = {"scaling": module.scaling}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -75,7 +76,7 @@ def fuse(model: PeftModel, computed: torch.dtype) -> Head | None:
     return head
 
 
-def losses(model: PreTrainedModel | PeftModel, head: Head | None, row: dict[str, object], targets: Tensor) -> Tensor:
+def losses(model: PreTrainedModel | PeftModel, head: Head | None, row: dict[str, Any], targets: Tensor) -> Tensor:
     """Cross-entropy of the tokens at `targets`, float32 [targets]; `row` is what a model's forward takes."""
     expected = row["input_ids"][0][targets]
     if head:
@@ -152,7 +153,7 @@ def _training(model: PeftModel) -> Iterator[None]:
             module.training = mode
 
 
-def _second_factors(model: PeftModel) -> Iterator[nn.Module]:
+def _second_factors(model: PeftModel) -> Iterator[nn.Linear]:
     for layer in model.modules():
         if isinstance(layer, LoraLayer):
-            yield from layer.lora_B.values()
+            yield from layer.lora_B.children()

@@ -39,7 +39,7 @@ class LoraPair:
 class LoraGroup:
     """Layers with one input. `layers` are PEFT's LoRA layers, or plain linears that are not adapted."""
 
-    def __init__(self, layers: Sequence[nn.Module], prepare: Preparation) -> None:
+    def __init__(self, layers: Sequence[Any], prepare: Preparation) -> None:
         self.layers, self.prepare = list(layers), prepare
         self.base = frozen_base([base_layer(layer) for layer in layers])
         self.rows = _dora_rows(layers)
@@ -81,7 +81,7 @@ class LoraGroup:
         return pairs
 
 
-def base_layer(layer: nn.Module) -> nn.Module:
+def base_layer(layer: nn.Module) -> Any:
     """The frozen layer below an adapter."""
     return layer.get_base_layer() if isinstance(layer, LoraLayer) else layer
 
@@ -109,7 +109,7 @@ def _is_dora(layer: nn.Module) -> bool:
     return [type(variant).__name__ for variant in layer.lora_variant.values()] == ["DoraLinearVariant"]
 
 
-def _dora_rows(layers: Sequence[nn.Module]) -> list[dora.Rows | None]:
+def _dora_rows(layers: Sequence[Any]) -> list[dora.Rows | None]:
     """What DoRA needs of each layer's weight; nothing without DoRA. Asked for once the weights are stacked."""
     if not any(map(_is_dora, layers)):
         return []

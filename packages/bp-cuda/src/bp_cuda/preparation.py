@@ -47,7 +47,7 @@ class Norm:
 
     needs_input = True
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: Any) -> None:
         name = type(module).__name__
         self.module = module
         self.offset = 1.0 if name.startswith("Gemma") else 0.0
@@ -65,7 +65,8 @@ class Norm:
         def backward(gradient: Tensor) -> Tensor:
             along = gradient * scale  # float32
             mean = torch.linalg.vecdot(along, normed).unsqueeze(-1).div_(x.shape[-1])
-            return along.addcmul_(normed, mean, value=-1).mul_(inverse).to(x.dtype)
+            of_input: Tensor = along.addcmul_(normed, mean, value=-1).mul_(inverse).to(x.dtype)
+            return of_input
 
         return (normed * scale).to(x.dtype), backward
 
@@ -75,11 +76,11 @@ class Gate:
 
     needs_input = True
 
-    def __init__(self, activation: nn.Module) -> None:
+    def __init__(self, activation: nn.Module | None) -> None:
         self.activate, self.activation_backward = _ACTIVATIONS[type(activation).__name__]
 
     @staticmethod
-    def supports(activation: nn.Module) -> bool:
+    def supports(activation: nn.Module | None) -> bool:
         return type(activation).__name__ in _ACTIVATIONS
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Backward]:

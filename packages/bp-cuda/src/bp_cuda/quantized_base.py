@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from bitsandbytes.functional import dequantize_4bit
-from bitsandbytes.nn import Linear4bit, Linear8bitLt
+from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 from torch import Tensor
 
 
@@ -26,16 +27,17 @@ class QuantizedBase:
 
     def gradient(self, dy: Tensor) -> Tensor:
         parts = dy.split(self.sizes, dim=-1)
-        total = parts[0] @ _unpacked(self.layers[0], dy.dtype)
+        total: Tensor = parts[0] @ _unpacked(self.layers[0], dy.dtype)
         for part, layer in zip(parts[1:], self.layers[1:], strict=True):
             total.addmm_(part, _unpacked(layer, dy.dtype))
         return total
 
 
-def _unpacked(layer: Linear4bit | Linear8bitLt, dtype: torch.dtype) -> Tensor:
+def _unpacked(layer: Any, dtype: torch.dtype) -> Tensor:
     """The weight [out, in] as bitsandbytes' own backward pass has it."""
     if isinstance(layer, Linear4bit):
-        weight: Tensor = dequantize_4bit(layer.weight.data.view(-1, 1), layer.weight.quant_state).to(dtype)
-        return weight
-    scales = layer.state.SCB.unsqueeze(1).mul(1.0 / 127.0)
-    return layer.state.CB.to(dtype, copy=True).mul_(scales)
+        packed: Any = layer.weight
+        weight: Tensor = dequantize_4bit(packed.data.view(-1, 1), packed.quant_state).to(dtype)
+    else:
+        weight = layer.state.CB.to(dtype, copy=True).mul_(layer.state.SCB.unsqueeze(1).mul(1.0 / 127.0))
+    return weight

@@ -106,4 +106,5 @@ def _turn(rows: Tensor, heads: Heads, cos: Tensor, sin: Tensor) -> None:
 
 def _by_head(rows: Tensor, heads: Heads) -> tuple[Tensor, ...]:
     """Queries, keys and values, [n, heads, dim] each."""
-    return rows.view(len(rows), -1, heads.dim).split([heads.queries, heads.keys, heads.keys], dim=1)
+    parts = rows.view(len(rows), -1, heads.dim).split([heads.queries, heads.keys, heads.keys], dim=1)
+    return tuple(parts)
