@@ -23,7 +23,6 @@ from ._errors import is_out_of_memory
 
 _FORMATS = {"float32": mx.float32, "bfloat16": mx.bfloat16}
 Arrays = dict[str, mx.array]
-Positions = tuple[mx.array, mx.array]  # rows and columns in a grid of tokens, int32 [positions] each
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,21 @@ def load_base(folder: Path, dtype: mx.Dtype, mode: Mode) -> Base:
     return Base(model.eval(), layers, config_conversion.longest(config), body)
 
 
+@dataclass(frozen=True)
+class Positions:
+    """Positions in a grid of tokens, for which logits are computed: int32 [positions] each.
+
+    Not a tuple: a module of MLX would take that for its parameters.
+    """
+
+    rows: mx.array
+    columns: mx.array
+
+    def of(self, values: mx.array) -> mx.array:
+        """`values` [rows, columns, n] at the positions: [positions, n]."""
+        return values[self.rows, self.columns]
+
+
 class _PositionSelector:
     """A model's body that returns only the wanted positions, so that the head computes no others."""
 
@@ -64,14 +78,14 @@ class _PositionSelector:
 
     def __call__(self, *args: Any, **options: Any) -> mx.array:
         hidden: mx.array = super().__call__(*args, **options)  # type: ignore[misc]
-        return hidden if self._wanted is None else hidden[self._wanted][None]
+        return hidden if self._wanted is None else self._wanted.of(hidden)[None]
 
 
 def logits(base: Base, tokens: mx.array, places: Positions, cache: Any = None) -> mx.array:
     """Logits [positions, vocabulary] at positions of `tokens` [rows, columns]. Raises BadValue for long rows."""
     check_length(base, tokens.shape[1])
     if base.selector is None:
-        return base.model(tokens, cache=cache)[places]
+        return places.of(base.model(tokens, cache=cache))
     base.selector._wanted = places
     try:
         return base.model(tokens, cache=cache)[0]

@@ -171,7 +171,7 @@ class MlxRail:
             ids = list(prompt)
             while len(generated) < limit and (not generated or generated[-1] not in stop):
                 models.check_length(self._base(), len(prompt) + len(generated))
-                last = mx.array([0]), mx.array([len(ids) - 1])
+                last = models.Positions(mx.array([0]), mx.array([len(ids) - 1]))
                 generated.append(int(models.logits(self._base(), mx.array([ids]), last, cache).argmax().item()))
                 ids = generated[-1:]
                 if on_token:
@@ -253,7 +253,7 @@ class MlxRail:
         """Cross-entropy of each trained token, float32 [targets]; logits are computed for those only."""
         for layer in adapters.layers(self._base().model).values():
             layer.draw()
-        places = mx.array(grid.rows), mx.array(grid.columns)
+        places = models.Positions(mx.array(grid.rows), mx.array(grid.columns))
         logits = models.logits(self._base(), mx.array(grid.tokens), places)
         return objectives.cross_entropy(logits, mx.array(grid.targets))
 
