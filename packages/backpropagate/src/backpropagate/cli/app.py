@@ -42,12 +42,12 @@ _COMMANDS = {
     "push": "push.push",
     "quickstart": "quickstart.quickstart",
     "info": "info.info",
-    "list-runs": "runs.list_runs",
+    "list-runs": "history.list_runs",
     "show-run": "runs.show_run",
     "diff-runs": "runs.diff_runs",
     "replay": "runs.replay",
-    "export-runs": "runs.export_runs",
-    "errors": "runs.errors",
+    "export-runs": "history.export_runs",
+    "errors": "history.errors",
 }
 _SHOW_PROGRESS = {"train", "multi-run", "resume", "export", "verify", "eval", "compare", "lm-eval", "replay"}
 _DATA = {"show": "data.show", "check": "data.check", "split": "data.split", "convert": "data.convert"}

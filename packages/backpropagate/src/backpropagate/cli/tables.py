@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -24,22 +23,11 @@ from ..hints import command, near
 from ..reports.run_report import trained_rows
 from ..training.planning import Outlook
 from ..training.run import Run
+from .output import print_json as print_json
+from .output import visible as visible
 
 # Of the forms of a model; another one is named after what its base is kept in.
 _LABELS = {"base": "base model", "adapter": "trained", "merged": "merged, f16 GGUF", "final": "this file"}
-
-# What would steer the terminal is shown instead: ␛ for an escape.
-_VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {127: "␡"}
-
-
-def visible(text: str) -> str:
-    """Text of unknown origin, safe to print on a terminal."""
-    return text.translate(_VISIBLE)
-
-
-def print_json(value: Mapping[str, Any]) -> None:
-    """One JSON object on stdout, for scripts."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
 @contextmanager
