@@ -20,3 +20,9 @@ def test_what_only_a_gguf_can_have_is_refused_for_other_formats():
         ExportConfig(num_ctx=0)
     with pytest.raises(BadValue, match="between 0 and 65535"):
         ServeConfig(port=70_000)
+
+
+def test_llama_cpps_own_spelling_of_a_quantization_is_understood():
+    assert ExportConfig(quantization="Q4_K_M").quantization == "q4_k_m"
+    with pytest.raises(BadValue, match="did you mean q4_k_m"):
+        ExportConfig(quantization="Q4_K_N")

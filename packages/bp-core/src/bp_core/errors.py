@@ -160,7 +160,7 @@ class UnknownQuantization(BackpropagateError):
     """A quantisation that we do not write."""
 
     code = "CONFIG_QUANTIZATION_UNKNOWN"
-    fix = "Use one of: f16, bf16, q8_0, q6_k, q5_k_m, q4_k_m."
+    fix = "Use q4_k_m, the usual one, or one that `backprop export --help` lists."
 
 
 class UnknownBackend(BackpropagateError):

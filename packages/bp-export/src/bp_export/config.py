@@ -8,7 +8,20 @@ from typing import Annotated, Literal
 from bp_core.settings import Clash, Range, check
 
 ExportFormat = Literal["lora", "merged", "gguf", "gguf-lora"]
-Quantization = Literal["f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m"]
+Quantization = Literal[
+    "f16",
+    "bf16",
+    "q8_0",
+    "q6_k",
+    "q5_k_m",
+    "q5_k_s",
+    "q4_k_m",
+    "q4_k_s",
+    "q4_0",
+    "iq4_xs",
+    "q3_k_m",
+    "iq3_m",
+]
 NUM_CTX = 8192
 
 
@@ -52,6 +65,8 @@ class ExportConfig:
         return self.ollama or self.ollama_name is not None
 
     def __post_init__(self) -> None:
+        if isinstance(self.quantization, str):  # llama.cpp writes Q4_K_M
+            object.__setattr__(self, "quantization", self.quantization.lower())
         check(self, [*_NOT_GGUF, _NOTHING_TO_PROVE, _MERGELESS])
 
 

@@ -21,17 +21,20 @@ from .gguf.convert import Converter
 from .gguf.lora import LoraConverter
 from .gguf.reader import GgufFile
 from .llama_cpp.engine import require_llama_cpp
-from .llama_cpp.quantize import FILE_TYPES, quantize
 from .ollama import Registered
 from .output_paths import replacing, require_free, require_replaceable, require_space
 from .parity import Parity
 from .proof.prover import SURVIVED, Prover, Reference, Subject
+from .quantization.ggml import require_ggml
+from .quantization.quantize import quantize
 from .weights import adapter as lora
 from .weights.merge import write_merged
 from .weights.model_files import special_token
 
-# A final file is at most this share of the f16 one, which must fit on the disk beside it.
-_SHARE = {"f16": 0.0, "bf16": 1.0, "q8_0": 0.54, "q6_k": 0.54, "q5_k_m": 0.5, "q4_k_m": 0.45}
+_CONVERTED = ("f16", "bf16", "q8_0")  # from the weights themselves; the others are made of the f16 file
+# A final file is at most this share of the f16 one, which must fit on the disk beside it; q8_0 has the largest rows.
+_SHARE = {"f16": 0.0, "bf16": 1.0}
+_PACKED_SHARE = 0.54
 _FINER = "Too little was learned for so few bits: use a finer --quantization (q5_k_m, q6_k, q8_0), or train more."
 _NO_ADAPTER = "Use --format merged for the whole model, or gguf."
 
@@ -134,6 +137,8 @@ class _Gguf:
         self, reference: Reference | None, samples: Sequence[Sample], losses: Mapping[str, float]
     ) -> tuple[Export, ollama.Origin]:
         require_llama_cpp()
+        if self.quantization not in _CONVERTED:
+            require_ggml()
         if self.config.registers:
             ollama.require_ollama(self.config, self.target)
         subject = Subject.open(self.adapter, self.base, reference=reference, samples=samples)
@@ -142,7 +147,7 @@ class _Gguf:
             special = (special_token(self.base, name) or "" for name in ("bos_token", "eos_token"))
             ollama.require_place_for(self.config.system, Chat(words.template, *special))
         prover = Prover(subject, self.quantization, self.notify, losses=dict(losses))
-        require_space(self.target, round(subject.converter.size * (1 + _SHARE[self.quantization])))
+        require_space(self.target, round(subject.converter.size * (1 + _SHARE.get(self.quantization, _PACKED_SHARE))))
         with folders.new_file(self.target) as draft:
             self._write(subject.converter, words, prover, draft)
             parity = self._accepted(prover, draft)
@@ -171,10 +176,10 @@ class _Gguf:
                 raise _not_proven(prover.parity(), told, self.target) from error
 
     def _quantise(self, plain: Path, draft: Path, converter: Converter, words: vocabulary.Vocabulary) -> None:
-        if self.quantization in FILE_TYPES:
-            quantize(plain, draft, self.quantization, notify=self.notify)
-        else:
+        if self.quantization in _CONVERTED:
             Converter(converter.source, self.base, self.quantization).write(draft, words, self.name, self.notify)
+        else:
+            quantize(plain, draft, self.quantization, notify=self.notify)
 
     def _accepted(self, prover: Prover, draft: Path) -> Parity:
         """The proof of a file to deliver. Raises NotProven, after putting the file where its name says so."""

@@ -24,6 +24,7 @@ _PACKAGES = (
     "safetensors",
     "gguf",
     "cyllama",
+    "libggml-python",
     "xllamacpp",
     "numpy",
 )

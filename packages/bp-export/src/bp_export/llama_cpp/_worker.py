@@ -171,12 +171,6 @@ class Worker:
         self.say({"piece": text.decode(b"", final=True)})
         return {"tokens": made, "stopped": stopped}
 
-    def do_quantize(self, source: str, target: str, type: int, threads: int) -> dict[str, Any]:
-        settings = llama_cpp.LlamaModelQuantizeParams()
-        settings.ftype, settings.nthread = type, threads
-        llama_cpp.model_quantize(source, target, settings)
-        return {}
-
 
 def _sampler(temperature: float, seed: int) -> Any:
     sampler = llama_cpp.LlamaSampler(llama_cpp.LlamaSamplerChainParams())
