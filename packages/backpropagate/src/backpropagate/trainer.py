@@ -22,7 +22,7 @@ from bp_eval.config import CompareConfig, EvalConfig
 from bp_eval.measures import Evaluation
 from bp_export import Export
 from bp_export.config import ExportConfig, ExportFormat, PushConfig, Quantization
-from bp_export.hub import Pushed
+from bp_export.hub import PushResult
 from bp_multirun.config import MultiRunConfig
 from bp_plan.plan import Plan
 from bp_resilience import Signals
@@ -156,7 +156,7 @@ class Trainer:
         config = ExportConfig(format, quantization, output, **settings)
         return self._shown(lambda notify: export(self.adapter, config, notify), notify)
 
-    def push(self, repo: str, **settings: Any) -> Pushed:
+    def push(self, repo: str, **settings: Any) -> PushResult:
         """Upload what was trained to the model repository `repo` (owner/name) of the Hugging Face hub, with a card.
 
         `settings` are the fields of PushConfig, such as `private=True` or `gguf=True`. The token comes from HF_TOKEN or

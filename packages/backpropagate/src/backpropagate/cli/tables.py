@@ -16,7 +16,7 @@ from bp_core.errors import BackpropagateError
 from bp_core.recipe import Recipe
 from bp_core.units import gigabytes, short
 from bp_export import Export, Parity
-from bp_export.ollama import Registered
+from bp_export.ollama import RegistrationResult
 from bp_plan.plan import Plan
 from bp_plan.preflight import Preflight
 
@@ -97,7 +97,7 @@ def _show_needs(preflight: Preflight, remarks: Iterable[str], console: Console) 
     if preflight.later:
         later = ", ".join(f"{name} {gigabytes(size)}" for name, size in preflight.later.items())
         console.print(f"exports, if made: {later}")
-    console.print(preflight.says(), soft_wrap=True)
+    console.print(preflight.message(), soft_wrap=True)
     for remark in remarks:
         console.print(f"[yellow]Note:[/] {remark}", soft_wrap=True)
 
@@ -133,7 +133,7 @@ def show_export(export: Export) -> None:
         show_registered(export.ollama)
 
 
-def show_registered(done: Registered) -> None:
+def show_registered(done: RegistrationResult) -> None:
     """What Ollama has now, and what was seen of it there."""
     console, seen = Console(), done.seen
     rendered = {True: "as trained", False: "other than trained", None: "not seen"}[seen.rendered]

@@ -14,7 +14,7 @@ from bp_core.events import Progress
 from bp_core.rail import Rail
 from bp_data import ChatTokenizer
 from bp_export import Engine, GgufFacts, gguf_facts
-from bp_export.llama_cpp.client import talk
+from bp_export.llama_cpp.client import chat_client
 
 from ..models.targets import Artifact
 from ..progress import Screen
@@ -34,7 +34,7 @@ def speaker(name: str | Path) -> Iterator[Speaker]:
     """The model behind a name, open to talk to. Raises TargetNotFound, AdapterUnusable."""
     source = Artifact.find(name)
     if source.gguf:
-        with talk(source.gguf) as server:
+        with chat_client(source.gguf) as server:
             yield server
         return
     opened, rail = _on_rail(source)

@@ -138,8 +138,8 @@ def _licence(base: Base | None) -> list[Block]:
     preset = of_hub_id(base.hub_id) if base and base.hub_id else None
     if preset is None:
         return []
-    restricts = f", with restrictions: {preset.restricts}" if preset.restricts else ""
-    return [Heading("Licence"), f"That of the base: {preset.licence}{restricts}."]
+    restrictions = f", with restrictions: {preset.restrictions}" if preset.restrictions else ""
+    return [Heading("Licence"), f"That of the base: {preset.licence}{restrictions}."]
 
 
 def _licence_fields(base: Base | None) -> dict[str, str]:

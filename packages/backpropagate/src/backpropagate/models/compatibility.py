@@ -15,9 +15,9 @@ from bp_export.weights.mlx import is_quantized
 from bp_plan.architecture import architecture
 from bp_plan.defaults import for_machine
 from bp_plan.memory import GIB, most_parameters
-from bp_plan.micro_batch import setup_of
+from bp_plan.micro_batch import memory_setup
 from bp_plan.presets import PRESETS
-from bp_plan.rows import Room
+from bp_plan.rows import DeviceInfo
 
 from . import locate
 
@@ -80,8 +80,8 @@ def _ceiling(config: TrainConfig) -> str:
     probe = find(config.backend).probe()
     if config.full_ft_offload or not probe.free or config.backend not in ("cuda", "cpu"):
         return ""
-    machine = for_machine(config, Room.of(config.backend, probe))
-    most = most_parameters(setup_of(machine.config, machine.room), probe.free)
+    machine = for_machine(config, DeviceInfo.of(config.backend, probe))
+    most = most_parameters(memory_setup(machine.config, machine.device), probe.free)
     return f", and the {probe.free / GIB:.1f} GiB free here would hold about {most / 1e9:.1f} billion"
 
 

@@ -23,7 +23,7 @@ from bp_data.preparing.hold_out import hold_out
 from bp_data.reading.files import Data, columns_in, lasting, require
 from bp_plan.defaults import MachineSettings, for_machine
 from bp_plan.plan import Plan
-from bp_plan.rows import Room
+from bp_plan.rows import DeviceInfo
 from bp_runs import Claim, lock_file, run_folder, tracker_processes
 from bp_runs.recorder import Recording
 from bp_runs.run_folder import RunFolder
@@ -71,7 +71,7 @@ def choose(data: Data, config: TrainConfig) -> Chosen:
         raise BadValue("shard shares weights out over several processes, and this is one by itself.", fix=fix)
     tracker_processes.chosen(config.report_to)
     backend, rail, probe = choose_rail(config.backend)
-    machine = for_machine(config, Room.of(backend, probe))
+    machine = for_machine(config, DeviceInfo.of(backend, probe))
     rail.check(machine.config)
     return Chosen(rail, probe, machine)
 

@@ -96,7 +96,7 @@ def carry_out(work: TrainingJob, recording: Recording, notes: Sequence[str], sig
         sweep(run.path, name)
     run.write_samples(work.prepared.samples)
     run.write(preflight=work.plan.preflight.as_dict())
-    record(Planned(0, work.plan.preflight.says()))
+    record(Planned(0, work.plan.preflight.message()))
     opened, team = _open(work), work.rail.join()
     run.write(status="running", error=None, opened=dataclasses.asdict(opened), counts=work.plan.data)
     for note in (*work.plan.remarks, *notes):

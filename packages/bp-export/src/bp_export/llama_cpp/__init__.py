@@ -1,1 +1,1 @@
-"""llama.cpp in a process of its own: tokens, logits and text, and a server."""
+"""llama.cpp in a child process: engine and server."""
