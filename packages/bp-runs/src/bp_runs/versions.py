@@ -23,7 +23,6 @@ _PACKAGES = (
     "tokenizers",
     "safetensors",
     "gguf",
-    "cyllama",
     "libggml-python",
     "xllamacpp",
     "numpy",
