@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -219,7 +218,7 @@ def _gemma(fields: Fields) -> Config:
 
 def _rotated_share(fields: Fields) -> float:
     """The share of a head's values that are rotated."""
-    return math.floor(fields.get("rope.dimension_count", fields.head_size)) / fields.head_size
+    return int(fields.get("rope.dimension_count", fields.head_size)) / fields.head_size
 
 
 FAMILIES: Mapping[str, UnpackedFamily] = {

@@ -14,8 +14,9 @@ from gguf import GGMLQuantizationType
 from bp_core.errors import UnsupportedArchitecture
 
 from . import architectures
-from .architectures import Config
 from .reader import GgufFile
+
+Config = Mapping[str, Any]
 
 _TOP = {
     "token_embd.weight": "model.embed_tokens.weight",
@@ -55,7 +56,7 @@ _OWN: Mapping[str, Mapping[str, str]] = {
     },
 }
 _WITHOUT_SUFFIX = {"ssm_a": "linear_attn.A_log", "ssm_dt.bias": "linear_attn.dt_bias"}
-_FLOATS = {
+_FLOATS: Mapping[GGMLQuantizationType, np.dtype[Any]] = {
     GGMLQuantizationType.F32: np.dtype(np.float32),
     GGMLQuantizationType.F16: np.dtype(np.float16),
     GGMLQuantizationType.BF16: np.dtype(ml_dtypes.bfloat16),
