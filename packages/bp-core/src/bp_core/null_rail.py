@@ -85,6 +85,9 @@ class NullRail:
         size = max(tokens) + 1
         return [[self.weight * adapter if i == token else 0.0 for i in range(size)] for token in tokens]
 
+    def input_squares(self, rows: Sequence[Sequence[int]]) -> dict[str, Any]:
+        return {}
+
     def generate(
         self,
         prompt: Sequence[int],

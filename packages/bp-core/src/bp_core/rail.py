@@ -159,6 +159,13 @@ class Rail(Protocol):
         """
         ...
 
+    def input_squares(self, rows: Sequence[Sequence[int]]) -> dict[str, Any]:
+        """Sums over all tokens of `rows` of each linear layer's squared inputs, with the adapter: numpy [columns].
+
+        By the layer's name in the base. An importance matrix for quantising is made of them.
+        """
+        ...
+
     def generate(
         self,
         prompt: Sequence[int],

@@ -75,7 +75,7 @@ def write(model: nn.Module, settings: AdapterConfig, folder: Path, base_name: st
     """Write weights and settings. `base_name` is what they call the base."""
     adapted = layers(model)
     weights = {
-        f"{PREFIX}{_in_peft(name)}.{key}": np.array(layer[part])
+        f"{PREFIX}{name_in_transformers(name)}.{key}": np.array(layer[part])
         for name, layer in adapted.items()
         for part, key in _PARTS.items()
         if part in layer
@@ -141,6 +141,6 @@ def _tail(name: str) -> str:
     return name[place:] if place >= 0 else name.removeprefix(PREFIX)
 
 
-def _in_peft(name: str) -> str:
+def name_in_transformers(name: str) -> str:
     """The name in transformers of a layer of mlx-lm's model."""
     return name.replace("language_model.model.", "model.", 1)

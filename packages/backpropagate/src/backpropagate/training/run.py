@@ -27,6 +27,7 @@ from bp_runs.run_folder import RunFolder
 from ..models import locate
 from ..models.published import WEIGHTS, publish, weights_in
 from ..reports import run_report
+from .kept_rows import rows_to_keep
 from .measure import Measuring
 
 
@@ -92,9 +93,10 @@ def carry_out(work: TrainingJob, recording: Recording, notes: Sequence[str], sig
     run = recording.run
     recording.begin()
     record = Measuring(run, work.plan, recording.watch)
-    for name in ("run.json", "samples.json", "lora", "model"):
+    for name in ("run.json", "samples.json", "training-rows.json", "lora", "model"):
         sweep(run.path, name)
     run.write_samples(work.prepared.samples)
+    run.write_training_rows(rows_to_keep(work.prepared))
     run.write(preflight=work.plan.preflight.as_dict())
     record(Planned(0, work.plan.preflight.message()))
     opened, team = _open(work), work.rail.join()

@@ -10,13 +10,12 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, LlamaFileType
+from gguf import GGML_QUANT_SIZES, LlamaFileType
+from gguf import GGMLQuantizationType as Type
 
 from bp_core.errors import UnknownQuantization
 
 from ..gguf.reader import GgufFile
-
-Type = GGMLQuantizationType
 
 # What a row gets that is not made of whole blocks of 256 values.
 _SMALLER_BLOCKS = {

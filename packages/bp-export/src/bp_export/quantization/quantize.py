@@ -138,7 +138,7 @@ def _floats(part: _Part) -> np.ndarray:
 
 def _bytes(tensor: Tensor, type_: GGMLQuantizationType) -> int:
     block, size = GGML_QUANT_SIZES[type_]
-    return math.prod(tensor.shape) // block * size
+    return int(math.prod(tensor.shape) // block * size)
 
 
 def _header(gguf: GgufFile, wanted: Mapping[str, GGMLQuantizationType], file_type: int) -> bytes:
