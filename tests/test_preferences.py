@@ -6,6 +6,7 @@ import pytest
 
 from backpropagate import Trainer
 from backpropagate.training.prepare import choose, prepared_job
+from backpropagate.training.run import TrainingRequest
 from bp_core.config import TrainConfig
 from bp_core.errors import BadValue, MethodMismatch, NoTarget, TemplateUnusable
 from bp_data import ChatTokenizer, prepare
@@ -197,7 +198,7 @@ def test_a_thought_opened_twice_or_left_out_is_refused(with_template):
 
 
 def _prepared(trainer, data):
-    return prepared_job(data, choose(data, trainer.config), quiet)
+    return prepared_job(choose(TrainingRequest(data, trainer.config)), quiet)
 
 
 def _row(example):

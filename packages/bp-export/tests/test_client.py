@@ -25,7 +25,7 @@ def test_it_answers_as_the_engine_does_and_remembers_nothing_of_other_talks(gguf
 
 def test_a_conversation_that_is_too_long_is_told_and_the_next_is_answered(gguf_source):
     with chat_client(gguf_source, gpu=False) as server:
-        with pytest.raises(LlamaCppFailed, match=r"longer than its context") as caught:
+        with pytest.raises(LlamaCppFailed, match=r"longer than the context") as caught:
             server.answer([{"role": "user", "content": "word " * 9000}], 4, str)
         assert "/new" in caught.value.fix
         assert server.answer(ASKED, 4, str)

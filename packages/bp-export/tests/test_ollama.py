@@ -117,7 +117,7 @@ def test_a_blob_is_sent_once_and_a_name_is_not_taken_silently(newest, tiny):
 def test_a_version_that_cannot_show_its_prompt_is_taken_at_its_answer(tiny, tmp_path, monkeypatch):
     for _ in running("0.9.0", tmp_path, monkeypatch):
         seen = register(tiny, CONFIG).seen
-    assert seen.rendered is None and "cannot show the prompt" in seen.notes[0]
+    assert seen.rendered is None and "cannot show its prompts" in seen.notes[0]
 
 
 def test_progress_is_told_in_bytes(newest, tiny):
@@ -146,7 +146,7 @@ def test_an_answer_that_ends_in_the_file_only_is_refused(newest, tiny, monkeypat
     [
         ("/api/create", [{"status": "parsing GGUF"}, {"error": "no room"}], OllamaRegistrationFailed, "no room"),
         ("/api/create", [{"status": "parsing GGUF"}], OllamaRegistrationFailed, "after 'parsing GGUF'"),
-        ("/api/create", "break off", OllamaRegistrationFailed, "broke off"),
+        ("/api/create", "break off", OllamaRegistrationFailed, "connection to Ollama broke"),
         ("/api/create", "hang", OllamaUnreachable, "within 0.5 s"),
         ("/api/show", {"parameters": "", "template": ""}, OllamaMismatch, "im_end"),
         ("/api/version", {"version": "0.5.1"}, OllamaTooOld, "cannot import GGUF files"),
@@ -214,9 +214,9 @@ def test_the_server_refuses_what_its_version_refuses(version, tiny, tmp_path, mo
 
 
 def test_what_cannot_become_a_model_is_refused_before_anything_is_sent(newest, tiny, tmp_path):
-    with pytest.raises(BadValue, match="is no name"):
+    with pytest.raises(BadValue, match="is not a valid model name"):
         register(tiny, ExportConfig(ollama_name="my model"))
-    with pytest.raises(BadValue, match="a Modelfile cannot hold"):
+    with pytest.raises(BadValue, match="a Modelfile cannot contain"):
         register(tiny, dataclasses.replace(CONFIG, system='Say """.'))
     adapter = tmp_path / "lora.gguf"
     writer = GGUFWriter(adapter, "llama")

@@ -12,7 +12,6 @@ from bp_core.errors import BadValue
 
 from ..export.chat import Speaker, Turn, speaker, user
 from .options import NAME
-from .quiet import quiet_libraries
 
 
 def chat(
@@ -25,7 +24,6 @@ def chat(
     ] = False,
 ) -> None:
     """Talk to a trained model: the GGUF through llama.cpp, an adapter through its training backend."""
-    quiet_libraries()
     if raw and system is not None:
         raise BadValue("system is set, but --raw goes on with the text alone.")
     with speaker(target, raw=raw) as model:

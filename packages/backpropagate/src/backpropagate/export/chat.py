@@ -40,13 +40,17 @@ def speaker(name: str | Path, *, raw: bool = False) -> Iterator[Speaker]:
         with gguf(source.require_gguf()) as (engine, facts):
             yield _Completion(engine, facts)
         return
-    if source.gguf:
-        with chat_client(source.gguf) as server:
+    if file := source.gguf:
+        with chat_client(file) as server:
             yield server
         return
-    opened, rail = _on_rail(source)
+    with Screen() as screen:
+        job = source.job(screen.notify)
+        _, rail, _ = choose_rail("auto")
+        screen.notify(Progress("load the model", 0, 0))
+        rail.open(job)
     with closing(rail):
-        yield opened
+        yield _RailSpeaker(rail, ChatTokenizer.open(job.model), source.contract)
 
 
 def user(text: str) -> Turn:
@@ -82,15 +86,6 @@ class _Completion:
 
     def answer(self, turns: list[Turn], limit: int, on_text: Callable[[str], None]) -> str:
         return completed(self.engine, self.facts, turns[-1]["content"], limit, on_text)
-
-
-def _on_rail(source: Artifact) -> tuple[Speaker, Rail]:
-    with Screen() as screen:
-        job = source.job(screen.notify)
-        _, rail, _ = choose_rail("auto")
-        screen.notify(Progress("load the model", 0, 0))
-        rail.open(job)
-    return _RailSpeaker(rail, ChatTokenizer.open(job.model), source.contract), rail
 
 
 class _RailSpeaker:

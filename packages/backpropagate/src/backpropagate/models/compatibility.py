@@ -31,8 +31,9 @@ def refuse_misfits(config: TrainConfig, base: Path) -> None:
     Raises ModelUnusable for weights that are quantised already, ModelTooLarge for mode full.
     """
     _refuse_quantised(config, base)
-    if config.mode == "full":
-        _refuse_giants(config, base)
+    refused = too_large(config, parameters(base)) if config.mode == "full" else ""
+    if refused:
+        raise ModelTooLarge(f"{refused}{_ceiling(config)}.", where=str(base), fix=_smaller())
     problems = list(_misfits(config, base))
     if problems:
         raise BadValue("; ".join(problems) + ".")
@@ -60,11 +61,6 @@ def _refuse_quantised(config: TrainConfig, base: Path) -> None:
             where=str(base),
             fix="Name the original model with 16-bit weights; --mode qlora quantises it as it is loaded.",
         )
-
-
-def _refuse_giants(config: TrainConfig, base: Path) -> None:
-    if told := too_large(config, parameters(base)):
-        raise ModelTooLarge(f"{told}{_ceiling(config)}.", where=str(base), fix=_smaller())
 
 
 def too_large(config: TrainConfig, count: int) -> str:
@@ -103,7 +99,8 @@ def _misfits(config: TrainConfig, base: Path) -> Iterator[str]:
     if config.target_modules == ALL_LINEAR:
         targets = body
     else:
-        targets = [module for module in layers if any(f".{module}".endswith(f".{name}") for name in wanted)]
+        endings = tuple(f".{name}" for name in wanted)
+        targets = [module for module in layers if f".{module}".endswith(endings)]
         yield from _unknown(wanted, layers, base)
     smallest = {module: min(layers[module]) for module in sorted(targets)}  # of equals the same one is always named
     if not smallest:
@@ -126,14 +123,13 @@ def _unknown(wanted: list[str], layers: dict[str, tuple[int, ...]], base: Path) 
 def _linear(base: Path) -> dict[str, tuple[int, ...]]:
     """The linear layers with the shapes of their weights."""
     weights = open_base(base)
-    modules = {
-        name.removesuffix(".weight"): weights.shape(name) for name in weights.names() if name.endswith(".weight")
-    }
-    return {
-        module: shape
-        for module, shape in modules.items()
-        if len(shape) == 2 and not any(word in _last(module) for word in _EMBEDDINGS)
-    }
+    layers: dict[str, tuple[int, ...]] = {}
+    for name in weights.names():
+        module, shape = name.removesuffix(".weight"), weights.shape(name)
+        embeds = any(word in _last(module) for word in _EMBEDDINGS)
+        if module != name and len(shape) == 2 and not embeds:
+            layers[module] = shape
+    return layers
 
 
 def _last(module: str) -> str:
