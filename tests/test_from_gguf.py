@@ -36,7 +36,21 @@ def test_a_gguf_is_trained_exported_and_verified(gguf, tmp_path, capsys):
     data = tmp_path / "rows.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     output = tmp_path / "output"
-    train = ["train", data, "--model", gguf, "--steps", 3, "--output", output, "--max-length", 128, "--backend", "cpu"]
+    train = [
+        "train",
+        "--data",
+        data,
+        "--model",
+        gguf,
+        "--steps",
+        3,
+        "--output",
+        output,
+        "--max-length",
+        128,
+        "--backend",
+        "cpu",
+    ]
     assert run(capsys, *train)[0] == 0
     code, said = run(capsys, "export", output, "--quantization", "AUTO", "--max-size", "1GB", "--json")
     done = json.loads(said.out)

@@ -46,7 +46,17 @@ def test_without_a_template_it_goes_on_with_a_text(gemma, capsys):
 def test_from_its_file_to_a_proven_one(gemma, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("BACKPROPAGATE_HOME", str(tmp_path / "home"))
     output = tmp_path / "output"
-    train = ["train", "examples/quickstart.jsonl", "--model", str(gemma), "--steps", "6", "--output", str(output)]
+    train = [
+        "train",
+        "--data",
+        "examples/quickstart.jsonl",
+        "--model",
+        str(gemma),
+        "--steps",
+        "6",
+        "--output",
+        str(output),
+    ]
     assert exit_code_of(app, [*train, "--max-length", "256"]) == 0
     capsys.readouterr()
     assert exit_code_of(app, ["export", str(output), "--quantization", "auto", "--json"]) == 0
