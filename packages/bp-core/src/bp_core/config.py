@@ -30,9 +30,12 @@ ALL_LINEAR = "all-linear"
 class TrainConfig:
     """What a user may set for a training run. None means: computed from the model, the data and the machine."""
 
-    model: Annotated[str, "Preset, hub id (owner/name) or folder of the base model.", Panel.MODEL, Trait.LOCAL] = (
-        "smollm2-135m"
-    )
+    model: Annotated[
+        str,
+        "Base model: a preset, hub id (owner/name), folder, .gguf file, or ollama:NAME for one that Ollama has here.",
+        Panel.MODEL,
+        Trait.LOCAL,
+    ] = "smollm2-135m"
     backend: Annotated[
         str,
         "Where to train: auto, or the name of an installed backend (cuda, mlx, cpu, null).",

@@ -150,7 +150,7 @@ class BadValue(BackpropagateError, code="CONFIG_VALUE_INVALID"):
 class UnknownQuantization(BackpropagateError, code="CONFIG_QUANTIZATION_UNKNOWN"):
     """A quantisation that we do not write."""
 
-    fix = "Use one of: f16, bf16, q8_0, q6_k, q5_k_m, q4_k_m."
+    fix = "Use q4_k_m, the usual one, or one that `backprop export --help` lists."
 
 
 class UnknownBackend(BackpropagateError, code="CONFIG_BACKEND_UNKNOWN"):

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from typing import Any
+
+_UNITS = {"MB": 10**6, "GB": 10**9, "MIB": 1 << 20, "GIB": 1 << 30}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(MB|GB|MIB|GIB)")
 
 
 def gigabytes(count: int) -> str:
     """Bytes."""
     return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+
+
+def bytes_of(text: str) -> int | None:
+    """A size such as 5GB or 700 MB in bytes; None for what is no size."""
+    match = _SIZE.fullmatch(text.strip().upper())
+    return round(float(match[1]) * _UNITS[match[2]]) if match else None
 
 
 def duration(seconds: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
@@ -34,6 +34,7 @@ from . import (
     fusion,
     gradients,
     host_memory,
+    input_squares,
     loading,
     memory_saving,
     objectives,
@@ -188,6 +189,14 @@ class TorchRail:
             ids = torch.tensor([list(tokens)], device=self.device)
             logits: Tensor = self._model()(input_ids=ids, use_cache=False).logits[0]
             return logits.float().cpu().numpy()
+
+    @torch.inference_mode()
+    def input_squares(self, rows: Sequence[TokenIds]) -> dict[str, np.ndarray]:
+        with translated(), self._reading(adapter=True), input_squares.recorded(self._model()) as sums:
+            for tokens in rows:
+                ids = torch.tensor([list(tokens)], device=self.device)
+                self._model()(input_ids=ids, use_cache=False, logits_to_keep=1)
+        return {name: values.numpy() for name, values in sums.items()}
 
     @torch.inference_mode()
     def generate(

@@ -9,7 +9,7 @@ _PACKAGES = (
     "backpropagate",
     *(f"bp-{name}" for name in _OURS),
     *("torch", "transformers", "peft", "mlx", "mlx-lm", "tokenizers", "safetensors"),
-    *("gguf", "cyllama", "xllamacpp", "numpy"),
+    *("gguf", "libggml-python", "xllamacpp", "numpy"),
 )
 
 

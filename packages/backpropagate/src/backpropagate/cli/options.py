@@ -87,7 +87,8 @@ def option(config: type, name: str, kind: Callable[..., Any] = typer.Option) -> 
 
 
 def _declared(setting: Setting, kind: Callable[..., Any], panel: Panel | None) -> Any:
-    return kind(help=setting.help, rich_help_panel=panel, autocompletion=_OFFERED.get(setting.name))
+    offered = _OFFERED.get(setting.name)
+    return kind(help=setting.help, rich_help_panel=panel, autocompletion=offered, case_sensitive=False)
 
 
 def _place(parameter: inspect.Parameter) -> int:

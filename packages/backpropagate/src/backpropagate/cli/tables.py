@@ -16,6 +16,7 @@ from bp_core.recipe import AS_SET, Recipe, at_default
 from bp_core.units import counted, gigabytes, in_words, short
 from bp_export import Export, Parity
 from bp_export.ollama import RegistrationResult
+from bp_export.parity import Trial
 from bp_plan.plan import Plan
 from bp_plan.preflight import Preflight
 
@@ -151,14 +152,28 @@ def show_export(export: Export) -> None:
     console = Console()
     if export.parity:
         _show_parity(export.parity, console)
+        show_trials(export.parity.trials, console)
     if export.parity and export.parity.accepted:
         warning = f"Not proven, handed over as you asked; {export.parity.verdict}."
         console.print(f"[red]{warning}[/]", soft_wrap=True)
     print_facts(console, ("written", near(export.path)), ("size", gigabytes(export.bytes)))
+    if export.importance_path:
+        print_facts(console, ("importance matrix", near(export.importance_path)))
     if export.modelfile:
         print_facts(console, ("Modelfile", near(export.modelfile)))
     if export.ollama:
         show_registered(export.ollama)
+
+
+def show_trials(trials: Iterable[Trial], console: Console) -> None:
+    """The number formats that were tried, from small to large."""
+    table = Table("format", "size", "divergence", "loss", "strength", "", title="Tried", title_justify="left")
+    for trial in trials:
+        kept = "[green]keeps what was learned[/]" if trial.kept else "loses too much"
+        numbers = [short(value) for value in (trial.divergence, trial.loss, trial.strength)]
+        table.add_row(trial.quantization, gigabytes(trial.bytes), *numbers, kept)
+    if table.row_count:
+        console.print(table)
 
 
 def show_registered(done: RegistrationResult) -> None:

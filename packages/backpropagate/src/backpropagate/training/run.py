@@ -37,6 +37,7 @@ from ..models import locate
 from ..models.published import WEIGHTS, publish, weights_in
 from ..progress import silent
 from ..reports import run_report
+from .kept_rows import rows_to_keep
 
 _WARM_UP = 1  # steps that are slower than the rest
 
@@ -117,9 +118,10 @@ def carry_out(work: TrainingJob, recording: Recording, notes: Sequence[str], sig
     run = recording.run
     recording.begin()
     record = Measurements(run, work.plan, recording.watch)
-    for name in ("run.json", "samples.json", "lora", "model"):
+    for name in ("run.json", "samples.json", "training-rows.json", "lora", "model"):
         sweep(run.path, name)
     run.write_samples(work.prepared.samples)
+    run.write_training_rows(rows_to_keep(work.prepared))
     run.write(preflight=work.plan.preflight.as_dict())
     record(Planned(0, work.plan.preflight.message()))
     opened, team = _open(work), work.rail.join()
