@@ -63,6 +63,13 @@ class FileUnreadable(BackpropagateError):
     fix = "Save the file as UTF-8 text and check its permissions."
 
 
+class FileTooLarge(BackpropagateError):
+    """A data file expands to more than it may, or one of its rows is larger than a row may be."""
+
+    code = "INPUT_FILE_TOO_LARGE"
+    fix = "If you trust the file, raise the limit that is named above: --max-expanded, --max-ratio or --max-row."
+
+
 class FileEmpty(BackpropagateError):
     """A data file has no rows."""
 

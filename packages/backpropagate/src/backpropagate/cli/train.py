@@ -41,9 +41,10 @@ class Resumable(Command):
 def train(
     settings: dict[str, Any],
     data: Annotated[
-        str,
+        list[str],
         typer.Option(
-            help="The examples: a file, a folder, or owner/name:split on the hub.", rich_help_panel=Panel.DATA
+            help="The examples: a file, a folder, a pattern, or owner/name:split on the hub; may be repeated.",
+            rich_help_panel=Panel.DATA,
         ),
     ],
     resume: Annotated[
@@ -63,11 +64,12 @@ def train(
     """Train a LoRA adapter, or with --mode full all weights, on a file of examples."""
     quiet_libraries()
     trainer = Trainer(**settings)
+    source = data[0] if len(data) == 1 else data
     if dry_run and _leads():
-        plan = trainer.plan(data)
+        plan = trainer.plan(source)
         tables.print_json(plan.as_dict()) if json else tables.show_plan(plan)
     if not dry_run:
-        _show(trainer.train(data, resume=resume or False, allow_changes=allow_changes), json)
+        _show(trainer.train(source, resume=resume or False, allow_changes=allow_changes), json)
 
 
 def resume(

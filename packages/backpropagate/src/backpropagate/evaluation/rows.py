@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from bp_data import ChatTokenizer, Prepared, convert, prepare, read
 from bp_data.formats.records import Preference, Rated
 from bp_data.masking.reasoning import Limits
 from bp_data.preparing.hold_out import hold_out
-from bp_data.reading.files import Data, columns_in, lasting, require
+from bp_data.reading.columns import columns_in
+from bp_data.reading.files import Data, lasting, lasting_text, require
 from bp_eval.questions import Question, answer_text, last_answer
 
 from ..models.targets import Target
@@ -51,11 +52,10 @@ def check_data(data: Data | None, columns: str) -> None:
 
 def given(tokenizer: ChatTokenizer, data: Data, config: TrainConfig, samples: int | None, notify: Notify) -> Rows:
     """The first `samples` rows of `data`, all by default, cut and masked as `config` would for training."""
-    rows = data if isinstance(data, str | Path | Mapping) else list(data)
-    columns = columns_in(config.columns)
-    settings = {"samples": samples, "method": _method(rows, columns), "columns": columns}
+    rows: Data = list(data) if isinstance(data, Iterator) else data
+    settings = {"samples": samples, "method": _method(rows, config)}
     prepared = _prepared(rows, tokenizer, config, notify, **settings)
-    return _rows(lasting(rows) or "rows given directly", prepared, prepared.examples, tokenizer)
+    return _rows(lasting_text(rows) or "rows given directly", prepared, prepared.examples, tokenizer)
 
 
 def of_run(tokenizer: ChatTokenizer, target: Target, samples: int | None, notify: Notify) -> Rows:
@@ -71,7 +71,7 @@ def of_run(tokenizer: ChatTokenizer, target: Target, samples: int | None, notify
         why = "the run held no rows out" if source.run else "it is not known which rows it was not trained on"
         raise NothingToEvaluate(f"no data is given, and {why}.", where=target.name)
     record = source.record
-    settings: dict[str, Any] = {"method": config.method, "columns": columns_in(config.columns)}
+    settings: dict[str, Any] = {"method": config.method}
     settings["traces"] = Limits(config.min_trace, config.max_trace) if config.reasoning_trace else None
     if config.eval_data:
         prepared = _prepared(config.eval_data, tokenizer, config, notify, **settings)
@@ -100,11 +100,11 @@ def _holds_out(config: TrainConfig) -> bool:
     return bool(config.held_out or config.eval_data)
 
 
-def _method(data: Data, columns: dict[str, str]) -> Method:
+def _method(data: Data, config: TrainConfig) -> Method:
     """The method that would learn from such rows, as the first one tells. Standard input can be read only once."""
     if isinstance(data, str | Path) and lasting(data) is None:
         return "sft"
-    record = convert(next(read(data, columns)))
+    record = convert(next(read(data, config)))
     return "orpo" if isinstance(record, Preference) else "kto" if isinstance(record, Rated) else "sft"
 
 
@@ -117,6 +117,7 @@ def _prepared(data: Data, tokenizer: ChatTokenizer, config: TrainConfig, notify:
     """The rows as training reads them."""
     require(data)
     settings |= {"max_length": config.length, "train_on": config.train_on, "cache": home() / "cache" / "data"}
+    settings |= {"reading": config, "text_overlap": config.text_overlap}
     return prepare(data, tokenizer, on_progress=notify, **settings)
 
 

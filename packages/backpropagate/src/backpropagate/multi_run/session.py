@@ -20,6 +20,7 @@ from bp_core.process_group import launch_env
 from bp_core.rail import Job
 from bp_core.settings import Trait, names, settings
 from bp_data import ChatTokenizer
+from bp_data.reading.columns import as_it_is
 from bp_data.reading.files import Data, lasting
 from bp_eval.measures import losses
 from bp_multirun.config import MultiRunConfig
@@ -113,7 +114,7 @@ class _Session:
         stages = [source.stage for source in self.found]
         session.require(stages)
         for number in range(len(session.record.entries) + 1, len(stages) + 1):
-            self.data.keep(number, self.found[number - 1], self.config.held_out, self.config.seed)
+            self.data.keep(number, self.found[number - 1], self.config.held_out, self.config)
         record = session.run(stages)
         forgetting_report.write(record, self.multi, self.folder)
         return record
@@ -165,9 +166,9 @@ class _Session:
         with _notifying(self.watch) as notify, opened(target, self.plan.recipe.backend, notify) as rail:
             scores = {}
             for name in sets:
-                columns = "" if name == GENERAL else self.config.columns
+                reading = as_it_is(self.config) if name == GENERAL else self.config
                 file = PROBE if name == GENERAL else self.data.held_out(int(name))
-                config = replace(self.config, columns=columns, held_out=None)
+                config = replace(reading, held_out=None)
                 rows = held_out.given(tokenizer, file, config, None, notify)
                 good = losses(rail, rows.examples, f"rows of {_called(name)}, by {target.name}", notify)
                 bad = losses(rail, rows.rejected, f"rejected answers of {_called(name)}, by {target.name}", notify)

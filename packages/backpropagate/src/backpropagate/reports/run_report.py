@@ -91,7 +91,7 @@ def _overview(lock: Lock, record: Mapping[str, Any], summary: Summary) -> list[B
         ),
         ("began", moment(record.get("started", 0))),
         ("base model", str(lock.settings["model"])),
-        ("data", f"{lock.data or 'rows given in Python'}: {data}"),
+        ("data", f"{lock.data_text or 'rows given in Python'}: {data}"),
         ("steps", f"{summary.step} of {summary.steps}"),
         ("loss", " → ".join(number_text(loss) for loss in (summary.first_loss, summary.last_loss))),
         ("time in steps", f"{summary.seconds:.1f} s" + (f", {speed:.0f} tokens/s" if speed else "")),

@@ -20,7 +20,8 @@ from bp_core.rail import Probe, Rail
 from bp_data import ChatTokenizer, prepare
 from bp_data.masking.reasoning import Limits
 from bp_data.preparing.hold_out import hold_out
-from bp_data.reading.files import Data, columns_in, lasting, require
+from bp_data.preparing.losses import trimmed
+from bp_data.reading.files import Data, lasting, require
 from bp_plan.defaults import MachineSettings, for_machine
 from bp_plan.plan import Plan
 from bp_plan.rows import Room
@@ -84,10 +85,10 @@ def prepared_job(data: Data, chosen: Chosen, notify: Notify) -> TrainingJob:
     refuse_misfits(config, base)
     tokenizer = ChatTokenizer.open(base)
     settings: dict[str, Any] = {"max_length": config.length, "train_on": config.train_on, "on_progress": notify}
-    settings |= {"method": config.method}
+    settings |= {"method": config.method, "reading": config, "text_overlap": config.text_overlap}
     if config.reasoning_trace:
         settings["traces"] = Limits(config.min_trace, config.max_trace)
-    settings |= {"cache": home() / "cache" / "data", "columns": columns_in(config.columns)}
+    settings["cache"] = home() / "cache" / "data"
     prepared = prepare(data, tokenizer, samples=config.samples, **settings)
     held_out: Sequence[Example] = []
     evaluation = {}
@@ -98,6 +99,8 @@ def prepared_job(data: Data, chosen: Chosen, notify: Notify) -> TrainingJob:
         held_out, evaluation = others.examples, {"evaluation_sha256": others.report.sha256}
     if config.packing:
         prepared = prepared.packing(config.length)
+    losses = trimmed(prepared.report)
+    evaluation |= {"summary": losses.message} if losses else {}
     counts = prepared.report.as_dict() | evaluation | {"evaluation_examples": len(held_out)}
     slowdown = chosen.rail.slowdown(config.dtype)
     plan = planned(chosen.machine, prepared, base, chosen.probe.device, counts, slowdown)

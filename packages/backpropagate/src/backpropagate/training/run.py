@@ -16,6 +16,7 @@ from bp_core.process_group import all_agree, no_op
 from bp_core.rail import Job, ModelInfo, Rail
 from bp_core.recipe import Recipe
 from bp_data import Batches, ChatTokenizer, Prepared
+from bp_data.preparing.losses import trimmed
 from bp_eval.questions import answer_text, last_answer
 from bp_plan.plan import Plan
 from bp_resilience import CheckpointManager, LoopContext, Signals, State, nvml
@@ -52,6 +53,7 @@ class Run:
     eval_loss: float | None
     perplexity: float | None
     accuracy: float | None  # of preferences, as `Evaluated` has it
+    data: Mapping[str, Any]  # what was read, cut, dropped and left out, as the plan counts it
 
     def as_dict(self) -> dict[str, Any]:
         return {**dataclasses.asdict(self), "folder": str(self.folder), "adapter": str(self.adapter)}
@@ -97,6 +99,9 @@ def carry_out(work: TrainingJob, recording: Recording, notes: Sequence[str], sig
     run.write_samples(work.prepared.samples)
     run.write(preflight=work.plan.preflight.as_dict())
     record(Planned(0, work.plan.preflight.says()))
+    losses = trimmed(work.prepared.report)
+    if losses:
+        record(losses)
     opened, team = _open(work), work.rail.join()
     run.write(status="running", error=None, opened=dataclasses.asdict(opened), counts=work.plan.data)
     for note in (*work.plan.remarks, *notes):
@@ -209,6 +214,7 @@ def _result(work: TrainingJob, run: RunFolder, adapter: Path, state: State, step
         eval_loss=looks[-1]["loss"] if looks else None,
         perplexity=looks[-1]["perplexity"] if looks else None,
         accuracy=looks[-1].get("accuracy") if looks else None,
+        data=work.plan.data,
     )
 
 
