@@ -106,7 +106,8 @@ def test_every_setting_of_prepare_is_part_of_the_place(
     monkeypatch.setattr(module, "place", lambda root, data, tokenizer, settings: given.update(settings))
     prepare(path, smol, max_length=64, cache=path.parent)
     parameters = set(inspect.signature(prepare).parameters)
-    assert parameters - {"data", "tokenizer", "packing", "cache", "on_progress"} == set(given)
+    parameters = parameters - {"data", "tokenizer", "packing", "cache", "on_progress", "reading"}
+    assert parameters | set(names(DataConfig)) == set(given)
 
 
 def test_a_folder_is_known_by_all_its_files(path: Path, root: Path, smol: ChatTokenizer) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from bp_core.errors import BadRow, FileUnreadable
 
 from .context import Context
-from .text import expanded_too_far, optional, reading, too_large
+from .text import expanded_too_far, optional, reading, refuse_pointer, too_large
 
 _BATCH = 512  # rows in memory at once
 _NULL_IS_MEANT = ("default", "const", "enum")  # keys of a JSON schema under which null is a value
@@ -25,6 +25,8 @@ def parquet(path: Path, context: Context) -> Rows:
     """The rows of a parquet file. Raises FileMissing, FileUnreadable, FileTooLarge, PackageMissing."""
     arrow = optional("pyarrow", "parquet", path)
     files = optional("pyarrow.parquet", "parquet", path)
+    with reading(path, arrow.ArrowException):
+        refuse_pointer(path)
     with reading(path, arrow.ArrowException), files.ParquetFile(path) as file:
         sizes = [file.metadata.row_group(index).total_byte_size for index in range(file.metadata.num_row_groups)]
         _require_size(sum(sizes), path, context)
@@ -66,6 +68,11 @@ def without_padding(value: Any) -> Any:
     return value
 
 
+def unpadded(row: Mapping[str, object]) -> dict[str, object]:
+    """The row without padding inside its values; columns that are null stay, so that they are called so."""
+    return {key: without_padding(item) for key, item in row.items()}
+
+
 def _rows(batches: Iterator[Any], path: Path, context: Context) -> Rows:
     number = expanded = 0
     for batch in batches:
@@ -75,7 +82,7 @@ def _rows(batches: Iterator[Any], path: Path, context: Context) -> Rows:
             if expanded > context.config.max_expanded * 2**30:
                 _require_size(expanded, path, context)
             for offset, value in enumerate(_values(part, number, path, context), number + 1):
-                yield {key: without_padding(item) for key, item in value.items()}, f"{path}: row {offset}"
+                yield unpadded(value), f"{path}: row {offset}"
             number += part.num_rows
 
 

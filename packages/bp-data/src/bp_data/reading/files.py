@@ -105,6 +105,8 @@ def _of_path(path: str | Path, context: Context) -> Iterator[Row]:
     if name:
         return _filled(lambda _: hub_rows(name), str(name), context)
     files = files_of(Path(path), context.tell)
+    if not files:
+        context.fault(FileEmpty("there are no data files.", where=str(path)))
     return itertools.chain.from_iterable(_of_file(file, context) for file in files)
 
 

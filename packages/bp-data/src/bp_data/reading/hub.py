@@ -15,7 +15,7 @@ from types import ModuleType
 
 from bp_core.errors import BadValue, FileMissing, FileUnreadable, HubUnreachable
 
-from .arrow import without_padding
+from .arrow import unpadded
 from .text import optional
 
 _NAME = re.compile(
@@ -67,7 +67,7 @@ def hub_rows(name: HubName) -> Iterator[tuple[Mapping[str, object], str]]:
         rows = datasets.load_dataset(name.repository, name.config, split=split, revision=name.revision)
     place = dataclasses.replace(name, split=split)
     for number, value in enumerate(rows, 1):
-        yield without_padding(value), f"{place}: row {number}"
+        yield unpadded(value), f"{place}: row {number}"
 
 
 def _choose(name: HubName, splits: list[str]) -> str:

@@ -86,42 +86,31 @@ def _is_object(line: str) -> bool:
 
 def _array(chunks: Iterator[str], name: str, context: Context) -> Rows:
     """The objects of an array, one at a time, so that memory holds one chunk and one object."""
-    items = _Items(chunks, name, context.row_bytes)
+    items = _Items(chunks, name, context)
     number = 0
-    while True:
+    while not items.over:
         number += 1
         where = f"{name}: row {number}"
         try:
-            item = items.next()
-        except BrokenJson as error:
-            context.fault(error)
-            return
-        if items.too_large:
-            context.fault(too_large(where, context))
-            return
-        if item is _END:
-            return
-        try:
-            yield as_object(item, where), where
+            item = items.next(where)
+            if not items.over:
+                yield as_object(item, where), where
         except BackpropagateError as error:
             context.fault(error)
 
 
-_END = object()
-
-
 class _Items:
-    """Takes one item after another off the text of an array."""
+    """Takes one item after another off the text of an array. `over`: there are no more, or none that can be found."""
 
-    def __init__(self, chunks: Iterator[str], name: str, longest: int) -> None:
-        self._chunks, self._name, self._longest = chunks, name, longest
+    def __init__(self, chunks: Iterator[str], name: str, context: Context) -> None:
+        self._chunks, self._name, self._context = chunks, name, context
         self._text = ""
         self._line = 1  # the line on which `_text` begins
         self._first = True
-        self.too_large = False
+        self.over = False
 
-    def next(self) -> object:
-        """The next item, or _END. Raises BrokenJson."""
+    def next(self, where: str) -> object:
+        """The next item, which is at `where`; None at the end. Raises BrokenJson, FileTooLarge."""
         sign = self._sign()
         if self._first:
             self._take(1)  # the opening bracket
@@ -135,30 +124,34 @@ class _Items:
             self._sign()
         else:
             raise self._broken(json.JSONDecodeError("Expecting ',' delimiter", self._text, 0))
-        return self._item()
+        return self._item(where)
 
-    def _item(self) -> object:
+    def _item(self, where: str) -> object:
+        longest = self._context.row_bytes
         while True:
             try:
                 item, end = _DECODER.raw_decode(self._text)
             except json.JSONDecodeError as error:
-                if len(self._text) > self._longest:
-                    self.too_large = True
-                    return _END
+                if len(self._text) > longest:
+                    self.over = True
+                    raise too_large(where, self._context) from error
                 if not self._more(len(self._text)):
                     raise self._broken(error) from error
             except (ValueError, RecursionError) as error:
-                raise BrokenJson(f"{error}.", where=f"{self._name}:{self._line}") from error
+                self.over = True
+                raise _unparsed(error, f"{self._name}:{self._line}") from error
             else:
                 if end < len(self._text) or not self._more(1):  # else a number may go on in the next chunk
                     self._take(end)
+                    if end > longest:
+                        raise too_large(where, self._context)
                     return item
 
-    def _end(self) -> object:
+    def _end(self) -> None:
         self._take(1)
         if self._sign():
             raise self._broken(json.JSONDecodeError("Extra data", self._text, 0))
-        return _END
+        self.over = True
 
     def _sign(self) -> str:
         """The next sign that is no white space; "" at the end."""
@@ -183,6 +176,7 @@ class _Items:
         return length > 0
 
     def _broken(self, error: json.JSONDecodeError) -> BrokenJson:
+        self.over = True
         line = self._line + self._text.count("\n", 0, error.pos)
         return BrokenJson(_message(self._text, error, whole=True), where=f"{self._name}:{line}")
 
@@ -223,7 +217,7 @@ def rows_in(value: object, name: str, context: Context) -> list[Any]:
         tell_others(others, name, context.tell, "Save that part to a file of its own to evaluate on it.")
         return [row for key in train for row in splits[key]]
     lists = [key for key, item in value.items() if isinstance(item, list)]
-    if len(lists) == 1 and lists[0] not in _TURN_LISTS and not _are_turns(value[lists[0]]):
+    if len(lists) == 1 and lists[0] not in _TURN_LISTS and _are_rows(value[lists[0]]):
         return list(value[lists[0]])
     if value and all(isinstance(item, Mapping) and str(key).isdecimal() for key, item in value.items()):
         return list(value.values())  # pandas' orient="index"
@@ -252,6 +246,10 @@ def columns_to_rows(value: Mapping[Any, Any]) -> list[dict[str, object]] | None:
     return [dict(zip(names, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
 
 
+def _are_rows(items: list[Any]) -> bool:
+    return all(isinstance(item, Mapping) for item in items) and not _are_turns(items)
+
+
 def _are_turns(items: object) -> bool:
     return isinstance(items, list) and any(isinstance(item, Mapping) and _TURN_KEYS & item.keys() for item in items)
 
@@ -274,11 +272,14 @@ def _parsed(text: str, where: str, *, whole: bool = False) -> object:
     except json.JSONDecodeError as error:
         where = f"{where}:{error.lineno}" if whole else where
         raise BrokenJson(_message(text, error, whole), where=where) from error
-    except RepeatedKey as error:
-        fix = "Remove one of them, or give them two names."
-        raise BrokenJson(f"{error}.", where=where, fix=fix) from error
     except (ValueError, RecursionError) as error:
-        raise BrokenJson(f"{error}.", where=where) from error
+        raise _unparsed(error, where) from error
+
+
+def _unparsed(error: Exception, where: str) -> BrokenJson:
+    """The error for JSON that breaks no rule of writing, but cannot be taken."""
+    fix = "Remove one of them, or give them two names." if isinstance(error, RepeatedKey) else None
+    return BrokenJson(f"{error}.", where=where, fix=fix)
 
 
 def _message(text: str, error: json.JSONDecodeError, whole: bool) -> str:
@@ -299,5 +300,5 @@ def _hint(text: str, error: json.JSONDecodeError, whole: bool) -> str:
     if error.msg.startswith("Extra data"):
         if rest.strip() == ",":
             return " Remove the comma at the end of the line."
-        return " Put each object on a line of its own."
+        return " More stands after its end." if whole else " Put each object on a line of its own."
     return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import itertools
 from pathlib import Path
 
 from bp_core.errors import FileEmpty, FileUnreadable
@@ -43,13 +44,19 @@ def files_of(path: Path, tell: Tell) -> list[Path]:
         if found and not files:
             raise FileEmpty("the folders that it stands for have no data files.", where=str(path))
         if files:
-            return _for_training(files, path.parent, tell)
+            return _for_training(files, _before_pattern(path), tell)
     raise missing(path)
 
 
 def is_pattern(path: Path) -> bool:
     """Whether the path has signs that stand for several names, and is no file or folder itself."""
     return glob.has_magic(str(path)) and not path.exists()
+
+
+def _before_pattern(path: Path) -> Path:
+    """The folder in which the pattern begins."""
+    fixed = itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)
+    return Path(*fixed)
 
 
 def suffix_of(path: Path) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from bp_core.errors import BadRow, BadValue
 
-from .arrow import without_padding
+from .arrow import unpadded
 from .json_rows import columns_to_rows, kind_of
 
 _BATCH = 512  # rows of a table in memory at once
@@ -79,4 +79,4 @@ def _of_table(data: Any) -> Iterator[object]:
         rows = data.with_format(None)
     else:
         return map(plain_row, data)
-    return (without_padding(plain_row(row)) if isinstance(row, Mapping) else row for row in rows)
+    return (unpadded(row) if isinstance(row, Mapping) else row for row in map(plain_row, rows))

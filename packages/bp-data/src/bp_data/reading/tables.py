@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import re
 from collections.abc import Iterator
 
 from bp_core.errors import BadRow
@@ -53,10 +54,10 @@ def _nameless(header: list[str], cells: list[str]) -> int:
 
 def _delimiter(header: str, expected: str) -> str:
     """The expected delimiter, unless the header has only another one."""
-    counts = {sign: len(next(csv.reader([header], delimiter=sign), [])) for sign in (expected, *_DELIMITERS)}
-    if counts[expected] > 1:
+    outside_quotes = re.sub(r'"[^"]*"', "", header)
+    if expected in outside_quotes:
         return expected
-    return max(counts, key=lambda sign: counts[sign])
+    return max((expected, *_DELIMITERS), key=outside_quotes.count)
 
 
 def _records(

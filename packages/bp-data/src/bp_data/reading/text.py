@@ -137,6 +137,15 @@ def opened(path: Path, context: Context) -> Iterator[TextFile]:
         yield file
 
 
+def refuse_pointer(path: Path) -> None:
+    """Raises FileUnreadable for a file that is not there itself, but a Git LFS pointer to it."""
+    with path.open("rb") as file:
+        start = file.read(64)
+    pointer, name, fix = _OTHER_FILES[0]
+    if start.startswith(pointer):
+        raise FileUnreadable(f"this file is {name}.", where=place(path), fix=fix)
+
+
 def place(path: Path) -> str:
     """The file's name in messages."""
     return "stdin" if str(path) == STDIN else str(path)
@@ -144,7 +153,9 @@ def place(path: Path) -> str:
 
 def too_large(where: str, context: Context) -> FileTooLarge:
     """The error for a row above the limit."""
-    return FileTooLarge(f"this row is larger than --max-row {context.config.max_row:g} (MiB).", where=where)
+    largest = context.config.max_row
+    fix = f"If you trust the data: --max-row {4 * largest:g}"
+    return FileTooLarge(f"this row is larger than --max-row {largest:g} (MiB).", where=where, fix=fix)
 
 
 def optional(module: str, extra: str, path: Path) -> ModuleType:
@@ -225,8 +236,11 @@ class _Bounded(io.RawIOBase):
 
 def expanded_too_far(limit: int, path: Path, largest: float, ratio: float) -> FileTooLarge:
     """The error for a file that expands to more than it may."""
-    which = f"--max-expanded {largest:g} (GiB)" if limit >= int(largest * 2**30) else f"--max-ratio {ratio:g}"
-    return FileTooLarge(f"it expands to more than {limit} bytes, the limit by {which}.", where=str(path))
+    by_size = limit >= int(largest * 2**30)
+    which = f"--max-expanded {largest:g} (GiB)" if by_size else f"--max-ratio {ratio:g}"
+    more = f"--max-expanded {4 * largest:g}" if by_size else f"--max-ratio {10 * ratio:g}"
+    message = f"it expands to more than {limit} bytes, the limit by {which}."
+    return FileTooLarge(message, where=str(path), fix=f"If you trust the file: {more}")
 
 
 def _near(path: Path) -> str:
