@@ -20,7 +20,7 @@ from bp_data.preparing.prepared import read, write
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=30).filter(str.strip)
 LASTING = {name: getattr(DataConfig, name) for name in names(DataConfig)}
-LASTING |= {"max_length": 64, "samples": None, "train_on": "assistant", "text_overlap": 0}
+LASTING |= {"max_length": 64, "samples": None, "train_on": "assistant", "text_overlap": 0, "evaluating": False}
 
 
 @pytest.fixture

@@ -291,3 +291,11 @@ def test_standard_input_is_split_reading_it_once(tmp_path: Path, monkeypatch: py
     assert (done.train_rows, done.held_out_rows) == (2, 1)
     written = done.train.read_text().splitlines() + done.held_out.read_text().splitlines()
     assert sorted(written) == sorted(LINES) and done.train.name == "stdin.train.jsonl"
+
+
+def test_of_a_folder_with_splits_another_part_is_read_to_evaluate_on(tmp_path: Path) -> None:
+    for name in ("train", "test", "validation"):
+        write(tmp_path / f"{name}.jsonl", json.dumps({"text": name}))
+    assert [row.value["text"] for row in read(tmp_path, evaluating=True)] == ["validation"]
+    document = write(tmp_path / "a" / "all.json", json.dumps({"train": ROWS, "test": ROWS[:1]}))
+    assert [dict(row.value) for row in read(document, evaluating=True)] == ROWS[:1]

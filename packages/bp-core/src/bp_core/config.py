@@ -61,9 +61,12 @@ class DataConfig:
 class TrainConfig(DataConfig):
     """What a user may set for a training run. None means: computed from the model, the data and the machine."""
 
-    model: Annotated[str, "Preset, hub id (owner/name) or folder of the base model.", Panel.MODEL, Trait.LOCAL] = (
-        "smollm2-135m"
-    )
+    model: Annotated[
+        str,
+        "Preset, hub id (owner/name, or owner/name@revision) or folder of the base model.",
+        Panel.MODEL,
+        Trait.LOCAL,
+    ] = "smollm2-135m"
     backend: Annotated[
         str, "Where to train: auto, or the name of an installed rail (cuda, mlx, cpu, null).", Trait.NEEDS | Trait.LOCAL
     ] = "auto"

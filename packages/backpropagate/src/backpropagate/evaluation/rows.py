@@ -53,7 +53,7 @@ def check_data(data: Data | None, columns: str) -> None:
 def given(tokenizer: ChatTokenizer, data: Data, config: TrainConfig, samples: int | None, notify: Notify) -> Rows:
     """The first `samples` rows of `data`, all by default, cut and masked as `config` would for training."""
     rows: Data = list(data) if isinstance(data, Iterator) else data
-    settings = {"samples": samples, "method": _method(rows, config)}
+    settings = {"samples": samples, "method": _method(rows, config), "evaluating": True}
     prepared = _prepared(rows, tokenizer, config, notify, **settings)
     return _rows(lasting_text(rows) or "rows given directly", prepared, prepared.examples, tokenizer)
 
@@ -74,7 +74,7 @@ def of_run(tokenizer: ChatTokenizer, target: Target, samples: int | None, notify
     settings: dict[str, Any] = {"method": config.method}
     settings["traces"] = Limits(config.min_trace, config.max_trace) if config.reasoning_trace else None
     if config.eval_data:
-        prepared = _prepared(config.eval_data, tokenizer, config, notify, **settings)
+        prepared = _prepared(config.eval_data, tokenizer, config, notify, evaluating=True, **settings)
         _require_same(prepared, record["facts"]["evaluation data"], config.eval_data)
         return _rows(config.eval_data, prepared, prepared.examples, tokenizer, samples)
     data = record.get("data")
@@ -104,7 +104,7 @@ def _method(data: Data, config: TrainConfig) -> Method:
     """The method that would learn from such rows, as the first one tells. Standard input can be read only once."""
     if isinstance(data, str | Path) and lasting(data) is None:
         return "sft"
-    record = convert(next(read(data, config)))
+    record = convert(next(read(data, config, evaluating=True)))
     return "orpo" if isinstance(record, Preference) else "kto" if isinstance(record, Rated) else "sft"
 
 

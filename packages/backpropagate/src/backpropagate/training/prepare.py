@@ -95,7 +95,7 @@ def prepared_job(data: Data, chosen: Chosen, notify: Notify) -> TrainingJob:
     if config.held_out:
         prepared, held_out = hold_out(prepared, config.held_out, config.seed)
     elif config.eval_data:
-        others = prepare(config.eval_data, tokenizer, **settings)
+        others = prepare(config.eval_data, tokenizer, evaluating=True, **settings)
         held_out, evaluation = others.examples, {"evaluation_sha256": others.report.sha256}
     if config.packing:
         prepared = prepared.packing(config.length)

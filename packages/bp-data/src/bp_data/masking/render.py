@@ -64,13 +64,7 @@ def _with_ids(record: Record, turns: list[Turn], tokenizer: ChatTokenizer, train
         identified, made_up = with_call_ids(turns)
         if not made_up:
             raise
-        try:
-            layout = _conversation(record, identified, tokenizer, train_on)
-        except TemplateUnusable:
-            layout = None
-        if layout is None:
-            raise
-        return replace(layout, ids_made_up=made_up)
+        return replace(_conversation(record, identified, tokenizer, train_on), ids_made_up=made_up)
 
 
 def _raw(text: str, tokenizer: ChatTokenizer, where: str) -> Layout:

@@ -4,6 +4,7 @@ template, settings, and our own code."""
 from __future__ import annotations
 
 import functools
+import glob
 import hashlib
 import json
 import os
@@ -17,9 +18,8 @@ from typing import Any
 from bp_core.errors import DiskFull, OutputUnusable
 from bp_core.folders import damage, digest, new_folder
 
-from ..reading.context import unheard
 from ..reading.files import Data, paths_of
-from ..reading.paths import files_of, is_pattern
+from ..reading.paths import is_pattern
 from ..reading.text import STDIN
 from ..tokenizer.chat_tokenizer import ChatTokenizer
 from .prepared import Prepared, read, write
@@ -71,7 +71,8 @@ def keep(entry: Path, prepared: Prepared) -> None:
 def _contents(path: Path) -> list[tuple[str, str]]:
     """Names and hashes of the file, or of all files in the folder or of the pattern; names decide how they are read."""
     if is_pattern(path):
-        files = files_of(path, unheard)
+        found = [Path(name) for name in glob.glob(str(path), recursive=True)]
+        files = sorted(file for file in found if file.is_file())
     else:
         files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     return [(str(file), digest(file)) for file in files]

@@ -41,6 +41,7 @@ def prepare(
     method: Method = TrainConfig.method,
     traces: Limits | None = None,
     text_overlap: int = TrainConfig.text_overlap,
+    evaluating: bool = False,
     cache: Path | None = None,
     on_progress: Notify | None = None,
 ) -> Prepared:
@@ -48,7 +49,7 @@ def prepare(
 
     Longer conversations are cut after the last answer that fits, or inside the first; longer raw texts are split into
     pieces that repeat `text_overlap` tokens. Rows are read, converted and tokenised in chunks; only tokens and masks
-    are kept. `reading` is the `config` of `read`. With `packing` the examples share rows of
+    are kept. `reading` is the `config` of `read`, `evaluating` as there. With `packing` the examples share rows of
     `max_length` tokens. `method` decides what rows must be: examples, pairs of answers, or rated answers. `traces`
     limits the length of reasoning traces; other rows are dropped. `cache` is a folder for the results of large files.
     Raises the errors of reading and converting, MethodMismatch, TemplateUnusable, and NoTarget if nothing is left.
@@ -57,12 +58,12 @@ def prepare(
     reading = reading or DataConfig()
     settings: dict[str, Any] = {name: getattr(reading, name) for name in names(DataConfig)}
     settings |= {"max_length": max_length, "samples": samples, "train_on": train_on, "text_overlap": text_overlap}
-    settings |= {"method": method, "traces": limits}
+    settings |= {"method": method, "traces": limits, "evaluating": evaluating}
     entry = place(cache, data, tokenizer, settings) if cache else None
     prepared = load(entry) if entry else None
     if prepared is None:
         builder = PreparedBuilder(tokenizer, max_length, method, traces, text_overlap)
-        rows = read(data, reading, tell=builder.remarks.append, first=samples)
+        rows = read(data, reading, tell=builder.remarks.append, first=samples, evaluating=evaluating)
         total = len(range(len(data))[:samples]) if isinstance(data, Sized) and paths_of(data) is None else 0
         prepared = _prepared(rows, total, builder, train_on, on_progress)
         if cache and entry and entry == place(cache, data, tokenizer, settings):  # the file did not change meanwhile

@@ -40,6 +40,7 @@ class Context:
     config: DataConfig = field(default_factory=DataConfig)
     fault: Fault = strict
     tell: Tell = unheard
+    evaluating: bool = False  # of data with train, validation and test parts, one to evaluate on is read
 
     @property
     def row_bytes(self) -> int:

@@ -42,17 +42,19 @@ def read(
     fault: Fault = strict,
     tell: Tell = unheard,
     first: int | None = None,
+    evaluating: bool = False,
 ) -> Iterator[Row]:
     """The rows of a file, of the files in a folder or of a pattern (data/*.jsonl), of standard input ("-", JSON lines),
     of a data set of the hub (see `hub`), of several of these in a list, or of rows given in Python: dicts, an object of
     `datasets`, a table of pandas, polars or Arrow.
 
-    Rows are read lazily, the `first` so many. `config` says how: columns, roles, limits. `fault` is called with the
+    Rows are read lazily, the `first` so many. Of data in train, validation and test parts the train part is read, or
+    with `evaluating` another one. `config` says how: columns, roles, limits. `fault` is called with the
     error of a broken row; if it returns, the next row is read. `tell` gets remarks: files that are not read, what is a
     row. Raises FileMissing, FileUnreadable, FileTooLarge, FileEmpty, BrokenJson, PackageMissing, HubUnreachable,
     BadValue for a dict of splits, UnknownFormat for a missing column, and BadRow for a value that is not a row.
     """
-    context = Context(config or DataConfig(), fault, tell)
+    context = Context(config or DataConfig(), fault, tell, evaluating)
     columns = Columns(context.config)
     rows = itertools.islice(_read(data, context), first)
     return _renamed(rows, columns, context, lasting_text(data)) if columns else rows
@@ -73,7 +75,7 @@ def require(data: Data) -> None:
         if str(path) == STDIN or Path(path).exists() or named(path):
             continue
         if is_pattern(Path(path)):
-            files_of(Path(path), unheard)
+            files_of(Path(path), Context())
         else:
             raise missing(Path(path))
 
@@ -104,7 +106,7 @@ def _of_path(path: str | Path, context: Context) -> Iterator[Row]:
     name = named(path)
     if name:
         return _filled(lambda _: hub_rows(name), str(name), context)
-    files = files_of(Path(path), context.tell)
+    files = files_of(Path(path), context)
     if not files:
         context.fault(FileEmpty("there are no data files.", where=str(path)))
     return itertools.chain.from_iterable(_of_file(file, context) for file in files)

@@ -10,7 +10,7 @@ from typing import Any
 from bp_core.errors import BackpropagateError, BrokenJson
 
 from .context import Context
-from .splits import TRAIN, split_named, tell_others
+from .splits import TRAIN, part_to_read, split_named, tell_others
 from .text import Lines, TextFile, too_large
 
 _TURN_LISTS = {"messages", "conversations"}  # a lone list under these is one row's turns, not a list of rows
@@ -111,15 +111,17 @@ class _Items:
 
     def next(self, where: str) -> object:
         """The next item, which is at `where`; None at the end. Raises BrokenJson, FileTooLarge."""
-        sign = self._sign()
-        if self._first:
+        sign, first = self._sign(), self._first
+        if first:
             self._take(1)  # the opening bracket
             self._first = False
-            if self._sign() == "]":
-                return self._end()
-        elif sign == "]":
-            return self._end()
-        elif sign == ",":
+            sign = self._sign()
+        if sign == "]":
+            self._end()
+            return None
+        if first:
+            return self._item(where)
+        if sign == ",":
             self._take(1)
             self._sign()
         else:
@@ -210,12 +212,12 @@ def rows_in(value: object, name: str, context: Context) -> list[Any]:
     table = columns_to_rows(value)
     if table is not None:
         return table
-    splits = {key: item for key, item in value.items() if split_named(str(key)) and isinstance(item, list)}
-    train = [key for key in splits if split_named(str(key)) == TRAIN]
-    if train and len(splits) == len(value):
-        others = [repr(key) for key in splits if key not in train]
-        tell_others(others, name, context.tell, "Save that part to a file of its own to evaluate on it.")
-        return [row for key in train for row in splits[key]]
+    splits = {key: split_named(str(key)) for key, item in value.items() if isinstance(item, list)}
+    if TRAIN in splits.values() and None not in splits.values() and len(splits) == len(value):
+        parts = part_to_read(splits, context.evaluating)
+        others = [repr(key) for key in splits if key not in parts]
+        tell_others(others, name, context, "Save that part to a file of its own.")
+        return [row for key in parts for row in value[key]]
     lists = [key for key, item in value.items() if isinstance(item, list)]
     if len(lists) == 1 and lists[0] not in _TURN_LISTS and _are_rows(value[lists[0]]):
         return list(value[lists[0]])

@@ -9,8 +9,8 @@ from pathlib import Path
 from bp_core.errors import FileEmpty, FileUnreadable
 
 from .arrow import data_files
-from .context import Remark, Tell
-from .splits import TRAIN, split_named, tell_others
+from .context import Context, Remark
+from .splits import part_to_read, split_named, tell_others
 from .text import STDIN, missing
 
 JSON = {".json", ".jsonl", ".ndjson"}
@@ -29,22 +29,23 @@ _BESIDE_STEMS = {"readme", "license", "licence", "changelog", "citation", "notic
 _BESIDE_SUFFIXES = {".py", ".sh", ".yaml", ".yml", ".lock", ".cff"}
 
 
-def files_of(path: Path, tell: Tell) -> list[Path]:
+def files_of(path: Path, context: Context) -> list[Path]:
     """The data files that a path, a folder or a pattern such as data/*.jsonl stands for.
 
-    Of a folder with train, validation and test files only those for training. Raises FileMissing, FileUnreadable.
+    Of a folder with train, validation and test files only those for training, or for evaluating. Raises FileMissing,
+    FileUnreadable.
     """
     if str(path) == STDIN or path.is_file():
         return [path]
     if path.is_dir():
-        return _in_folder(path, tell)
+        return _in_folder(path, context)
     if is_pattern(path):
         found = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
-        files = [file for each in found for file in ([each] if each.is_file() else _in_folder(each, tell))]
+        files = [file for each in found for file in ([each] if each.is_file() else _in_folder(each, context))]
         if found and not files:
             raise FileEmpty("the folders that it stands for have no data files.", where=str(path))
         if files:
-            return _for_training(files, _before_pattern(path), tell)
+            return _of_one_part(files, _before_pattern(path), context)
     raise missing(path)
 
 
@@ -74,7 +75,7 @@ def unreadable_type(path: Path) -> FileUnreadable:
     return FileUnreadable(f"files of type {kind} are not read.", where=str(path), fix=fix)
 
 
-def _in_folder(folder: Path, tell: Tell) -> list[Path]:
+def _in_folder(folder: Path, context: Context) -> list[Path]:
     """The data files in a folder, subfolders included, hidden files not. Raises FileUnreadable for other files."""
     saved = data_files(folder)
     if saved is not None:
@@ -86,10 +87,10 @@ def _in_folder(folder: Path, tell: Tell) -> list[Path]:
     _require_data(folder, data)
     has_rows = any(suffix_of(file) not in PROSE for file in data)
     if beside and (has_rows or not data):
-        tell(Remark("left-out-file", str(folder), f"not read, for they describe data: {_some(folder, beside)}"))
+        context.tell(Remark("left-out-file", str(folder), f"not read, for they describe data: {_some(folder, beside)}"))
     elif beside:  # a folder of texts, in which a README is one too
         data = sorted([*data, *(file for file in beside if suffix_of(file) in PROSE)])
-    return _for_training(_saved_parts(data), folder, tell)
+    return _of_one_part(_saved_parts(data), folder, context)
 
 
 def _saved_parts(files: list[Path]) -> list[Path]:
@@ -119,19 +120,14 @@ def _require_data(folder: Path, files: list[Path]) -> None:
         raise FileUnreadable(message, where=str(folder), fix="Move the one or the other out, or name one file.")
 
 
-def _for_training(files: list[Path], folder: Path, tell: Tell) -> list[Path]:
-    """The files without those that are for evaluation by their names. Raises FileUnreadable if all are."""
-    splits = {file: _split_of(file, folder) for file in files}
-    train = [file for file in files if splits[file] == TRAIN]
-    unnamed = [file for file in files if splits[file] is None]
-    kept = train or unnamed
+def _of_one_part(files: list[Path], folder: Path, context: Context) -> list[Path]:
+    """The files for training, or for evaluating, by their names. Raises FileUnreadable if none are for training."""
+    kept = part_to_read({file: _split_of(file, folder) for file in files}, context.evaluating)
     others = [file for file in files if file not in kept]
-    if not kept and len({*splits.values()}) > 1:
+    if others and not kept:
         message = f"the folder has files to evaluate on, but none to train on: {_some(folder, others)}."
         raise FileUnreadable(message, where=str(folder), fix="Name the file to train on.")
-    if not kept:
-        return files
-    tell_others([str(file) for file in others], str(folder), tell)
+    tell_others([str(file) for file in others], str(folder), context)
     return kept
 
 
