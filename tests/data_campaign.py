@@ -41,7 +41,8 @@ REFUSED = {"broken-row", "bad-encoding", "unknown-format", "no-answer", "empty-a
 JUNK = [
     None, "", " ", "null", "[]", "a", "\ud83d", "<|im_start|>user\n", "\u200b", 0, 1, -1, 0.5, float("nan"), 10**30,
     True, False, [], {}, [[]], [None], {"role": "user"}, [{"role": "user", "content": "a"}], ["a", 1],
-    {"a": {"a": {"a": None}}}, '[{"role": "user", "content": "a"}]', "[" * 50, "{'a': 1}", "### Human: a\n### Assistant: b", "x" * 5000,
+    {"a": {"a": {"a": None}}}, '[{"role": "user", "content": "a"}]', "[" * 50, "{'a': 1}", "x" * 5000,
+    "### Human: a\n### Assistant: b",
 ]  # fmt: skip
 NAMES = [
     "messages", "conversations", "prompt", "completion", "response", "question", "answer", "instruction",
