@@ -39,10 +39,6 @@ class Lock:
     hardware: Mapping[str, Any]
 
     @property
-    def seed(self) -> int:
-        return int(self.settings["seed"])
-
-    @property
     def data_text(self) -> str | None:
         """The data in one line."""
         return ", ".join(self.data) if isinstance(self.data, list) else self.data
@@ -50,7 +46,7 @@ class Lock:
     def write(self, folder: Path) -> None:
         """Write run.lock; an existing one is kept, because a resumed run is still the same run."""
         if not (folder / LOCK_FILE).exists():
-            value = {"version": _VERSION, "seed": self.seed, **dataclasses.asdict(self)}
+            value = {"version": _VERSION, "seed": self.settings["seed"], **dataclasses.asdict(self)}
             write_json(folder / LOCK_FILE, redact_all(value))
 
     @classmethod

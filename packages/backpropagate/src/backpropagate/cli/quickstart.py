@@ -18,14 +18,9 @@ from ..models import locate
 from ..progress import Screen
 from ..trainer import Trainer
 from . import tables
-from .quiet import quiet_libraries
 
 DATA = Path("examples", "quickstart.jsonl")
-QUESTIONS = (
-    "When do you open?",
-    "Where is Northlight Bakery?",
-    "What is your sourdough starter called?",
-)
+QUESTIONS = ("When do you open?", "Where is Northlight Bakery?", "What is your sourdough starter called?")
 _LIMIT = 40  # tokens of an answer
 
 
@@ -35,7 +30,6 @@ def quickstart(
     backend: Annotated[str, typer.Option(help="Where to train.")] = "auto",
 ) -> None:
     """Train, prove, export and ask the embedded small model, from start to finish in a few minutes."""
-    quiet_libraries()
     if not DATA.is_file():
         raise FileMissing("there is no such file.", where=str(DATA), fix="Run this in the project's folder.")
     console = Console(stderr=True)
@@ -48,7 +42,7 @@ def quickstart(
     run = trainer.train(DATA, steps=steps)
     export = trainer.export("gguf", quantization="q4_k_m", overwrite=True)
     with Screen() as screen, speaker(str(export.path)) as model:
-        after = _ask("ask the exported file", screen, lambda q: model.answer([user(q)], _LIMIT, _unheard))
+        after = _ask("ask the exported file", screen, lambda q: model.answer([user(q)], _LIMIT, lambda text: None))
     tables.show_run(run)
     tables.show_export(export)
     tables.show_answers(zip(QUESTIONS, before, after, strict=True))
@@ -57,10 +51,6 @@ def quickstart(
         f"\nTrain on your own: [bold]{command('train', '--data my_data.jsonl --steps 100')}[/]",
         soft_wrap=True,  # a command must not be broken where it is copied
     )
-
-
-def _unheard(text: str) -> None:
-    return None
 
 
 def _ask(stage: str, screen: Screen, answer: Callable[[str], str]) -> list[str]:
