@@ -12,12 +12,15 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 import bp_data
+from bp_core.config import DataConfig
+from bp_core.settings import names
 from bp_data import ChatTokenizer, Prepared, prepare
 from bp_data.preparing import cache
 from bp_data.preparing.prepared import read, write
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=30).filter(str.strip)
-LASTING = {"max_length": 64, "samples": None, "columns": None, "train_on": "assistant"}
+LASTING = {name: getattr(DataConfig, name) for name in names(DataConfig)}
+LASTING |= {"max_length": 64, "samples": None, "train_on": "assistant", "text_overlap": 0, "evaluating": False}
 
 
 @pytest.fixture
@@ -85,7 +88,7 @@ def test_everything_that_changes_the_result_has_another_place(
     places = [cache.place(root, path, smol, LASTING)]
     for data in (other, suffix, path.parent):
         places.append(cache.place(root, data, smol, LASTING))
-    for change in ({"max_length": 65}, {"samples": 8}, {"columns": {"prompt": "completion"}}, {"train_on": "last"}):
+    for change in ({"max_length": 65}, {"samples": 8}, {"columns": "prompt=completion"}, {"train_on": "last"}):
         places.append(cache.place(root, path, smol, LASTING | change))
     for token in ("bos_token", "eos_token", "pad_token"):
         places.append(cache.place(root, path, opened(**{token: "<|endoftext|>"}), LASTING))
@@ -103,7 +106,8 @@ def test_every_setting_of_prepare_is_part_of_the_place(
     monkeypatch.setattr(module, "place", lambda root, data, tokenizer, settings: given.update(settings))
     prepare(path, smol, max_length=64, cache=path.parent)
     parameters = set(inspect.signature(prepare).parameters)
-    assert parameters - {"data", "tokenizer", "packing", "cache", "on_progress"} == set(given)
+    parameters = parameters - {"data", "tokenizer", "packing", "cache", "on_progress", "reading"}
+    assert parameters | set(names(DataConfig)) == set(given)
 
 
 def test_a_folder_is_known_by_all_its_files(path: Path, root: Path, smol: ChatTokenizer) -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bp_core.config import DataConfig
 from bp_core.errors import BackpropagateError, BadValue, FileEmpty, FileMissing, NoTarget, OutputUnusable
 from bp_core.events import Progress
 from bp_data import ChatTokenizer
@@ -47,7 +48,9 @@ SEEDED = {
     "mixed-scripts": [29],
     "mixed-formats": [30],
 }
-ELSEWHERE = {"empty-file", "not-written"}  # need a folder, and a template that takes thoughts away
+# Need folders, settings, other templates, raw texts or comparisons.
+ELSEWHERE = {"empty-file", "not-written", "unused-column", "missing-column", "alike-answers", "split-text"}
+ELSEWHERE |= {"made-up-id", "other-split", "left-out-file", "text-unit"}
 REPAIRED = [name for name, kind in KINDS.items() if kind.repair]
 
 
@@ -119,7 +122,7 @@ def test_comparisons_and_rated_answers_are_checked_like_demonstrations(tmp_path:
 def test_columns_of_other_names_are_checked_and_keep_their_names_in_the_copy(tmp_path: Path) -> None:
     rows = [{"q": "Hi?", "a": "Yes. "}, {"q": "Ho?"}, {"q": "Hi?", "a": "Yes."}]
     data, copy = write(tmp_path / "a.jsonl", *rows), tmp_path / "copy.jsonl"
-    report = check(data, CheckConfig(fix=str(copy)), columns={"prompt": "q", "completion": "a"})
+    report = check(data, CheckConfig(fix=str(copy)), reading=DataConfig(columns="prompt=q,completion=a"))
     assert report.findings.counts == {"unknown-format": 1, "duplicate": 1, "outer-space": 1}
     assert copy.read_text(encoding="utf-8") == '{"q": "Hi?", "a": "Yes."}\n'
 

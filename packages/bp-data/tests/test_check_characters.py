@@ -33,7 +33,21 @@ def test_joiners_that_scripts_and_emoji_need_stay() -> None:
 
 def test_white_space_around_raw_text_stays() -> None:
     assert clean({"text": " a\x07 "}) == ({"text": " a "}, {"control-character": ["\x07"]})
-    assert clean({"m": [{"content": " a"}]}) == ({"m": [{"content": "a"}]}, {"outer-space": [" "]})
+    assert clean({"m": [{"content": "a "}]}) == ({"m": [{"content": "a"}]}, {"outer-space": [" "]})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"prompt": "p", "completion": "        return 1\n    return 2\n"},
+        {"prompt": "p", "completion": "    one line"},
+        {"prompt": "\u3000p", "completion": "\ta"},
+        {"messages": [{"role": "assistant", "tool_calls": [{"function": {"arguments": {"code": "    x \n"}}}]}]},
+        {"messages": [{"role": "assistant", "function_call": {"name": "f", "arguments": {"code": " x "}}}]},
+    ],
+)
+def test_indentation_and_tool_arguments_stay(value: dict[str, object]) -> None:
+    assert clean(value) == (value, {})
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bp_core.config import DataConfig
 from bp_core.errors import (
     BackpropagateError,
     BadRow,
@@ -25,7 +26,8 @@ from bp_core.errors import (
     UnknownFormat,
 )
 from bp_data import Row, convert, read
-from bp_data.reading.files import columns_in
+from bp_data.reading.columns import columns_in
+from bp_data.reading.context import Remark
 
 ROW = {"text": "é漢👩"}
 
@@ -241,19 +243,26 @@ def test_a_folder_skips_nothing_in_silence(tmp_path: Path) -> None:
         list(read(tmp_path))
     write(tmp_path, "rows.jsonl", LINES)
     write(tmp_path, "README.md", "about the rows")
-    with pytest.raises(FileUnreadable, match=r"may only describe them: README.md"):
+    told: list[Remark] = []
+    assert [row.value for row in read(tmp_path, tell=told.append)] == VALUES
+    assert [(remark.kind, remark.message) for remark in told] == [
+        ("left-out-file", "not read, for they describe data: README.md")
+    ]
+    write(tmp_path, "notes.md", "about the rows")
+    with pytest.raises(FileUnreadable, match=r"may only describe them: notes.md"):
         list(read(tmp_path))
     write(tmp_path, "a.xlsx", "")
-    with pytest.raises(FileUnreadable, match=r"not data: a.xlsx"):
+    with pytest.raises(FileUnreadable, match=r"not data: a.xlsx") as error:
         list(read(tmp_path))
+    assert "CSV" in error.value.fix
 
 
 def test_columns_of_other_names_are_renamed(tmp_path: Path) -> None:
     path = write(tmp_path, "a.csv", "id,question,reply\n7,hi,yo\n")
-    (row,) = read(path, {"prompt": "question", "completion": "reply"})
+    (row,) = read(path, DataConfig(columns="prompt=question,completion=reply"))
     assert row == Row({"prompt": "hi", "completion": "yo", "id": "7"}, f"{path}:2")
     with pytest.raises(UnknownFormat, match=r"columns are 'id', 'question', 'reply'. Did you mean 'question'") as error:
-        list(read(path, {"prompt": "qestion"}))
+        list(read(path, DataConfig(columns="prompt=qestion")))
     assert error.value.where == f"{path}:2"
 
 

@@ -12,7 +12,7 @@ from bp_data.preparing.example_arrays import Collector
 from bp_data.preparing.hold_out import hold_out
 from bp_data.preparing.prepared import Prepared, Report
 
-REPORT = Report(0, {}, {}, 0, 0, 0, 0, 0, 0, 0, 0, (), 0, 0, "")
+REPORT = Report(0, {}, {}, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, "")
 
 
 def prepared(rows: list[list[int]]) -> Prepared:

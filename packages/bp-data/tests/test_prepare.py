@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
+from bp_core.config import DataConfig
 from bp_core.errors import BrokenJson, NoTarget, TemplateUnusable
 from bp_core.events import Progress
 from bp_data import ChatTokenizer, prepare
@@ -49,7 +50,7 @@ def test_cutting_is_at_the_end_and_counted(smol: ChatTokenizer) -> None:
     ]
     report = cut.report
     assert (report.truncated, report.turns_cut, report.terminators_lost) == (2, 2, 1)
-    assert (report.dropped, report.dropped_at, report.examples) == (1, ("row 3",), 2)
+    assert (report.dropped, report.places["dropped"], report.examples) == (1, ("row 3",), 2)
     assert report.longest == whole.report.longest
     assert report.tokens == sum(len(example.tokens) for example in cut.examples)
 
@@ -82,7 +83,7 @@ def test_rows_left_without_a_target_are_counted_and_the_first_are_named(smol: Ch
     late = {"prompt": LONG, "completion": "a"}
     report = prepare([late, *rows(1), *[late] * 6], smol, max_length=50).report
     assert (report.rows, report.examples, report.dropped) == (8, 1, 7)
-    assert report.dropped_at == ("row 1", "row 3", "row 4", "row 5", "row 6")
+    assert report.places["dropped"] == ("row 1", "row 3", "row 4", "row 5", "row 6")
 
 
 @pytest.mark.parametrize("max_length", [40, 90, 120])
@@ -146,8 +147,8 @@ def test_the_first_rows_are_used_when_so_many_are_asked_for(smol: ChatTokenizer)
 def test_rows_past_those_asked_for_are_not_read(tmp_path: Path, smol: ChatTokenizer) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"q": "hi", "a": "yo"}\n{broken', encoding="utf-8")
-    columns = {"prompt": "q", "completion": "a"}
-    prepared = prepare(path, smol, max_length=64, samples=1, columns=columns)
+    reading = DataConfig(columns="prompt=q,completion=a")
+    prepared = prepare(path, smol, max_length=64, samples=1, reading=reading)
     assert prepared == prepare([{"prompt": "hi", "completion": "yo"}], smol, max_length=64)
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bp_core.config import DataConfig
 from bp_core.errors import BackpropagateError, MethodMismatch
 from bp_data import ChatTokenizer, Record, Row, convert, prepare, read
 from bp_data.formats.detect import FormatCount, detect
@@ -184,8 +185,8 @@ def test_rows_to_compare_are_not_trained_on_as_examples(name: str, smol: ChatTok
 
 
 def test_the_better_answer_can_be_taken_alone(smol: ChatTokenizer) -> None:
-    columns = {"prompt": "prompt", "completion": "chosen"}
-    prepared = prepare(SAMPLES["preference"], smol, max_length=64, columns=columns)
+    reading = DataConfig(columns="prompt=prompt,completion=chosen")
+    prepared = prepare(SAMPLES["preference"], smol, max_length=64, reading=reading)
     assert prepared.examples == prepare(SAMPLES["prompt"], smol, max_length=64).examples
 
 

@@ -50,8 +50,9 @@ def replay(name: str, changes: Mapping[str, Any], warn: Callable[[str], None]) -
     known([*changes, *lock.settings], TrainConfig)
     if lock.data is None:
         raise NotReplayable("its data was given as Python rows or on standard input, not as a file.", where=lock.run)
-    if not Path(lock.data).exists():
-        raise ReplayMismatch(f"the data is gone: {lock.data}.")
+    for source in [lock.data] if isinstance(lock.data, str) else lock.data:
+        if not Path(source).exists():
+            raise ReplayMismatch(f"the data is gone: {source}.")
     no_surprise = {key for name in changes for key in _CHANGED_BY.get(name, ())}
     others: list[str] = []
 

@@ -28,6 +28,11 @@ CLASHES: list[Clash] = [
     ),
     *only_where("reasoning_trace", (True,), "{} is set, but reasoning_trace is not", "min_trace", "max_trace"),
     Clash(
+        ("text_overlap", "length"),
+        lambda overlap, length: overlap > length // 2,
+        "text_overlap is more than half of max_length, so that texts would be read again and again",
+    ),
+    Clash(
         ("min_trace", "max_trace"),
         lambda low, high: low > high,
         "min_trace is above max_trace, so that no trace would be left",

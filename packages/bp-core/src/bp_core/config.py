@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from .choices import LORA_RANKS, RANK, Attention, DType, Init, LoraPreset, Method, Mode, Optimizer, TrainOn
+from .choices import LORA_RANKS, RANK, Attention, DType, Init, LoraPreset, Method, Mode, Optimizer, TextUnit, TrainOn
 from .clashes import CLASHES
 from .settings import Panel, Range, Trait, check
 
@@ -27,12 +27,44 @@ ALL_LINEAR = "all-linear"
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class DataConfig:
+    """How data files are read: the same for training, evaluating and every `backprop data` command."""
+
+    columns: Annotated[
+        str,
+        "Names of the data's columns, ours first: prompt=question,completion=reply. A name with a comma stands in "
+        "double quotes.",
+        Panel.DATA,
+        Trait.LOCAL | Trait.MERGED,
+    ] = ""
+    ignore_columns: Annotated[
+        str, "Columns to read as if they were not there: summary,label.", Trait.LOCAL | Trait.MERGED
+    ] = ""
+    roles: Annotated[
+        str, "Names of the data's roles, ours first: user=customer,assistant=agent.", Trait.LOCAL | Trait.MERGED
+    ] = ""
+    text_unit: Annotated[
+        TextUnit,
+        "What is one row of a .txt or .md file: the whole document, a paragraph (blank lines between) or a line.",
+        Trait.MERGED,
+    ] = "paragraph"
+    max_expanded: Annotated[
+        float, "Largest size in GiB of a compressed file when it is expanded.", Range(1e-6), Trait.FREE
+    ] = 4.0
+    max_ratio: Annotated[
+        float, "How many times larger than the file a compressed file may be when it is expanded.", Range(1), Trait.FREE
+    ] = 200.0
+    max_row: Annotated[float, "Largest size of one row in MiB.", Range(1e-6), Trait.FREE] = 64.0
+
+
+@dataclass(frozen=True)
+class TrainConfig(DataConfig):
     """What a user may set for a training run. None means: computed from the model, the data and the machine."""
 
     model: Annotated[
         str,
-        "Base model: a preset, hub id (owner/name), folder, .gguf file, or ollama:NAME for one that Ollama has here.",
+        "Base model: a preset, hub id (owner/name, or owner/name@revision), folder, .gguf file, or ollama:NAME for one"
+        " that Ollama has here.",
         Panel.MODEL,
         Trait.LOCAL,
     ] = "smollm2-135m"
@@ -63,11 +95,17 @@ class TrainConfig:
     ] = None
     max_length: Annotated[
         int | None,
-        f"Longest example in tokens; longer ones are cut at the end. Default: {MAX_LENGTH}; with --reasoning-trace "
-        f"{TRACE_LENGTH}.",
+        "Longest example in tokens; longer conversations are cut at the end, longer texts are split. Default: "
+        f"{MAX_LENGTH}; with --reasoning-trace {TRACE_LENGTH}.",
         Range(8),
         Trait.NEEDS | Trait.MERGED,
     ] = None
+    text_overlap: Annotated[
+        int,
+        "Tokens that each piece of a split text repeats of the piece before, as context; they are learned once.",
+        Range(0),
+        Trait.MERGED,
+    ] = 0
     train_on: Annotated[
         TrainOn, "Which tokens are learned: all assistant turns, the last one only, or all text.", Trait.MERGED
     ] = "assistant"
@@ -77,11 +115,6 @@ class TrainConfig:
         " count rows, so a step learns from more examples.",
         Trait.NEEDS,
     ] = False
-    columns: Annotated[
-        str,
-        "Names of the data's columns, ours first: prompt=question,completion=reply.",
-        Trait.LOCAL | Trait.MERGED | Trait.NAMES,
-    ] = ""
     reasoning_trace: Annotated[
         bool,
         "Learn to think first: only rows with a <think> … </think> of --min-trace to --max-trace tokens are used.",

@@ -61,6 +61,12 @@ class FileUnreadable(BackpropagateError, code="INPUT_FILE_UNREADABLE"):
     fix = "Save the file as UTF-8 text and check its permissions."
 
 
+class FileTooLarge(BackpropagateError, code="INPUT_FILE_TOO_LARGE"):
+    """A data file expands to more than it may, or one of its rows is larger than a row may be."""
+
+    fix = "If you trust the file, raise the limit that is named above: --max-expanded, --max-ratio or --max-row."
+
+
 class FileEmpty(BackpropagateError, code="INPUT_FILE_EMPTY"):
     """A data file has no rows."""
 

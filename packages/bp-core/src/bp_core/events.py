@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -41,6 +41,18 @@ class Planned(Event):
 
     def describe(self) -> str:
         return self.expected
+
+
+@dataclass(frozen=True)
+class Trimmed(Event):
+    """What of the data is not learned, or was changed before: `counts` by kind, and the first places of each kind."""
+
+    counts: Mapping[str, int]
+    places: Mapping[str, Sequence[str]]
+    message: str
+
+    def describe(self) -> str:
+        return f"Data: {self.message}"
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,12 @@ def only_where(name: str, values: Collection[object], text: str, *changed: str) 
 
 
 def settings(config: type) -> Iterator[Setting]:
-    """The fields of a settings class with type, default and help."""
+    """The fields of a settings class with type, default and help, those of a panel together."""
+    order = [None, *Panel]
+    yield from sorted(_declared(config), key=lambda setting: order.index(setting.panel))
+
+
+def _declared(config: type) -> Iterator[Setting]:
     hints = get_type_hints(config, include_extras=True)
     panel = None
     for field in dataclasses.fields(config):

@@ -6,21 +6,25 @@ import codecs
 import dataclasses
 import hashlib
 import json
+import tempfile
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
+from bp_core.config import DataConfig
 from bp_core.errors import BadValue
 
 from .formats.detect import convert
 from .formats.records import AnyRecord, content_of
+from .reading.columns import Columns, as_it_is
 from .reading.files import Row, read
 from .reading.hub import named
 from .reading.jsonl import line, new_lines, refuse_existing
+from .reading.text import STDIN
 
 _PACKED = {".gz", ".zst"}
 
@@ -45,23 +49,43 @@ def split(
     *,
     seed: int = 42,
     folder: str | Path | None = None,
-    columns: Mapping[str, str] | None = None,
+    reading: DataConfig | None = None,
 ) -> Split:
     """Write `<stem>.train.jsonl` and `<stem>.held-out.jsonl` beside the file or into `folder`; those of
     a data set of the hub into the current folder.
 
     `held_out` is a share of the distinct conversations. The choice depends on the seed and their contents, not on their
-    position. Rows keep their order and columns, and lines of JSON their bytes. `columns` is as in `read`. Raises the
-    errors of reading and converting, BadValue, OutputUnusable.
+    position. Rows keep their order and columns, and lines of JSON their bytes. `reading` is the `config` of `read`.
+    Standard input is read once, and its rows are kept in a temporary file until all are known. Raises the errors of
+    reading and converting, BadValue, OutputUnusable.
     """
     if not 0 < held_out < 1:
         raise BadValue(f"held_out must be between 0 and 1, not {held_out}.", fix="0.05 holds out one row in twenty.")
     train, held = _targets(file, folder)
-    keys = array("Q", (_key(convert(row), seed) for row in read(file, columns)))
+    if str(file) == STDIN:
+        with tempfile.TemporaryFile() as kept_lines:
+            keys = _spooled(file, reading or DataConfig(), seed, kept_lines)
+            kept_lines.seek(0)
+            return _written(keys, kept_lines, held_out, train, held)
+    keys = array("Q", (_key(convert(row), seed) for row in read(file, reading)))
+    return _written(keys, _lines(read(file, as_it_is(reading or DataConfig()))), held_out, train, held)
+
+
+def _spooled(file: str | Path, reading: DataConfig, seed: int, lines: IO[bytes]) -> array[int]:
+    """The keys of rows that can be read only once; their lines are written to `lines`."""
+    columns, keys = Columns(reading), array("Q")
+    for row in read(file, as_it_is(reading)):
+        keys.append(_key(convert(Row(columns.rename(row.value, row.where), row.where)), seed))
+        lines.write(line(row.value))
+    return keys
+
+
+def _written(keys: array[int], lines: Iterable[bytes], held_out: float, train: Path, held: Path) -> Split:
+    """Write each line to the side that its key is on."""
     distinct = np.unique(np.frombuffer(keys, dtype=np.uint64))
     limit = int(distinct[count_held_out(len(distinct), held_out) - 1])
     with new_lines(train) as kept, new_lines(held) as taken:
-        for key, content in zip(keys, _lines(read(file)), strict=True):
+        for key, content in zip(keys, lines, strict=True):
             (taken if key <= limit else kept).write(content)
     rows = sum(key <= limit for key in keys)
     return Split(train, held, len(keys) - rows, rows, len(keys) - len(distinct))
@@ -70,6 +94,8 @@ def split(
 def _targets(data: str | Path, folder: str | Path | None) -> tuple[Path, Path]:
     name = named(data)
     file = Path(str(name).rpartition("/")[2].replace(":", ".") + ".jsonl") if name else Path(data)
+    if str(data) == STDIN:
+        file = Path("stdin.jsonl")
     stem = Path(file.stem).stem if file.suffix.lower() in _PACKED else file.stem
     place = file.parent if folder is None else Path(folder)
     targets = place / f"{stem}.train.jsonl", place / f"{stem}.held-out.jsonl"

@@ -50,7 +50,7 @@ def entry_of(run: RunFolder, summary: Summary, status: str, heartbeat: float) ->
         id=run.id,
         folder=str(run.path),
         model=lock.settings["model"],
-        data=lock.data,
+        data=lock.data_text,
         data_sha256=lock.hashes["data"],
         recipe=lock.recipe,
         versions=lock.packages,

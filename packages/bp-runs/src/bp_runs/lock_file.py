@@ -29,15 +29,20 @@ _OTHER_BITS = "the result may differ in its last bits from that of a run that wa
 @dataclass(frozen=True)
 class Lock:
     """`settings` are TrainConfig's, with every default filled in; `hashes` are those of data, template, tokenizer and
-    base; `data` is an absolute path, None for rows given in Python."""
+    base; `data` is an absolute path or several, None for rows given in Python."""
 
     run: str
-    data: str | None
+    data: str | list[str] | None
     settings: Mapping[str, Any]
     recipe: Mapping[str, Any]
     hashes: Mapping[str, str]
     packages: Mapping[str, str | None]
     hardware: Mapping[str, Any]
+
+    @property
+    def data_text(self) -> str | None:
+        """The data in one line."""
+        return ", ".join(self.data) if isinstance(self.data, list) else self.data
 
     def write(self, folder: Path) -> None:
         """Write run.lock; an existing one is kept, because a resumed run is still the same run."""

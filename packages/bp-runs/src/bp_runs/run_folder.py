@@ -117,8 +117,8 @@ def continued(
     return recipe, changed
 
 
-def settings_of(folder: RunFolder) -> tuple[dict[str, Any], str]:
-    """The settings with which a run was started, and the path of its data. Raises NothingToResume."""
+def settings_of(folder: RunFolder) -> tuple[dict[str, Any], str | list[str]]:
+    """The settings with which a run was started, and the path or paths of its data. Raises NothingToResume."""
     record = folder.read()
     data = record.get("data")
     if data is None:
@@ -131,7 +131,9 @@ def settings_of(folder: RunFolder) -> tuple[dict[str, Any], str]:
 
 
 def _changes(record: Mapping[str, Any], recipe: Recipe, facts: Mapping[str, Any], free: set[str]) -> list[str]:
-    now, then = dataclasses.asdict(recipe), record["recipe"]
+    now = dataclasses.asdict(recipe)
+    # A setting that the run was begun without, in an older version, was as its default is.
+    then = {name: getattr(Recipe, name, None) for name in now} | record["recipe"]
     other = sorted(name for name in now.keys() - free if now[name] != then.get(name))
     changed = [f"{name} was {then.get(name)!r}, is {now[name]!r}" for name in other]
     return changed + [f"the {name} changed" for name in facts if facts[name] != record["facts"].get(name)]

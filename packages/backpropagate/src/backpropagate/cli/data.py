@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from bp_core.choices import TrainOn
-from bp_core.config import TrainConfig
+from bp_core.config import DataConfig, TrainConfig
 from bp_core.errors import BadValue
 from bp_core.units import counted
 from bp_data import ChatTokenizer, read
@@ -22,7 +22,7 @@ from bp_data.check import check as check_rows
 from bp_data.check.config import CheckConfig
 from bp_data.formats.records import demonstrations
 from bp_data.formats.write import reshape
-from bp_data.reading.files import columns_in
+from bp_data.reading.context import Remark
 from bp_data.reading.jsonl import line, new_lines
 from bp_data.show import RowView
 from bp_data.show import show as shown
@@ -31,21 +31,22 @@ from bp_data.split import split as split_file
 from ..models import locate
 from ..progress import Screen
 from . import tables
-from .options import Columns, Json, option, presets, with_options
+from .options import Json, option, presets, taken, with_options
 
 _PLACES = 3  # of a kind, shown; --json has more
 _BAR = 40
 _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
 
 
+@with_options(DataConfig)
 def show(
+    settings: dict[str, Any],
     file: Annotated[str, typer.Argument(help="The data file.")],
     model: Annotated[
         str, typer.Option(help="The model whose tokenizer and chat template to use.", autocompletion=presets)
     ] = TrainConfig.model,
     rows: Annotated[int, typer.Option("--rows", "-n", help="How many rows.", min=1)] = 3,
     skip: Annotated[int, typer.Option(help="Leave out the first so many.", min=0)] = 0,
-    columns: Columns = TrainConfig.columns,
     train_on: Annotated[TrainOn, option(TrainConfig, "train_on")] = TrainConfig.train_on,
     json: Json = False,
 ) -> None:
@@ -53,7 +54,8 @@ def show(
     with Screen() as screen:
         folder = locate.locate(model, screen.notify)
     tokenizer = ChatTokenizer.open(folder)
-    records = (convert_row(row) for row in islice(read(file, columns_in(columns)), skip, skip + rows))
+    read_rows = read(file, DataConfig(**settings), tell=_say)
+    records = (convert_row(row) for row in islice(read_rows, skip, skip + rows))
     found = [shown(row, tokenizer, train_on) for record in records for row in demonstrations(record)]
     if not found:
         raise BadValue(f"there are no rows after the first {skip}.", where=file, fix="Use a smaller --skip.")
@@ -65,32 +67,33 @@ def show(
         _print_row(row, console)
 
 
-@with_options(CheckConfig)
+@with_options(CheckConfig, also=(DataConfig,))
 def check(
     settings: dict[str, Any],
     file: Annotated[str, typer.Argument(help="The data file.")],
-    columns: Columns = TrainConfig.columns,
     json: Json = False,
 ) -> None:
     """Find what is wrong in a data file, each fault with its line; exits with 1 if there is an error."""
+    reading = taken(DataConfig, settings)
     config = CheckConfig(**settings)
     with Screen() as screen:
         tokenizer = ChatTokenizer.open(locate.locate(config.model, screen.notify)) if config.model else None
-        report = check_rows(file, config, tokenizer, columns_in(columns), screen.notify)
+        report = check_rows(file, config, tokenizer, reading, screen.notify)
     tables.print_json(report.as_dict()) if json else _show_check(report)
     raise typer.Exit(1 if report.fails(config.fail_on) else 0)
 
 
+@with_options(DataConfig)
 def split(
+    settings: dict[str, Any],
     file: Annotated[str, typer.Argument(help="The data file.")],
     held_out: Annotated[float, typer.Option(help="Share of the different conversations to hold out, 0 to 1.")],
     seed: Annotated[int, typer.Option(help="Another seed holds out others.")] = 42,
     output: Annotated[str | None, typer.Option(help="Folder for the two files. Default: beside the file.")] = None,
-    columns: Columns = TrainConfig.columns,
     json: Json = False,
 ) -> None:
     """Divide a file into rows to train on and rows held out; the same conversation is never in both."""
-    done = split_file(file, held_out, seed=seed, folder=output, columns=columns_in(columns))
+    done = split_file(file, held_out, seed=seed, folder=output, reading=DataConfig(**settings))
     if json:
         tables.print_json(done.as_dict())
         return
@@ -102,20 +105,26 @@ def split(
         )
 
 
+@with_options(DataConfig)
 def convert(
+    settings: dict[str, Any],
     file: Annotated[str, typer.Argument(help="The data file.")],
     to: Annotated[str, typer.Option(help="The format: openai, sharegpt or alpaca.")],
     output: Annotated[str | None, typer.Option(help="The file to write. Default: stdout.")] = None,
-    columns: Columns = TrainConfig.columns,
 ) -> None:
     """Write a file's conversations in another format, as JSON lines."""
-    lines = (line(row) for row in reshape(read(file, columns_in(columns)), to))
+    lines = (line(row) for row in reshape(read(file, DataConfig(**settings), tell=_say), to))
     if output is None:
         sys.stdout.buffer.writelines(lines)
         sys.stdout.buffer.flush()
         return
     with new_lines(Path(output)) as target:
         target.writelines(lines)
+
+
+def _say(remark: Remark) -> None:
+    """Show a remark of the reader on stderr."""
+    print(f"{remark.where}: {remark.message}", file=sys.stderr)
 
 
 def _print_row(row: RowView, console: Console) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bp_core.config import TrainConfig
+from bp_core.config import DataConfig
 from bp_core.units import counted
 from bp_eval import gates
 from bp_eval.bootstrap import Interval
@@ -26,44 +27,44 @@ from ..evaluation.harness import HarnessResult, run_tasks
 from ..hints import near
 from ..progress import Screen
 from . import tables
-from .options import NAME, Columns, Json, run_ids, with_options
+from .options import NAME, Json, run_ids, taken, with_options
 
 Trained = Annotated[str, typer.Argument(help=f"{NAME} Or a model name.", autocompletion=run_ids)]
 _PROMPT = 300  # characters of a prompt on the screen: its end
 _DATA = "Rows with the right answers. Default: those that the run held out."
 
 
-@with_options(EvalConfig)
+@with_options(EvalConfig, also=(DataConfig,))
 def evaluate(
     settings: dict[str, Any],
     target: Trained,
     data: Annotated[str | None, typer.Option(help=_DATA)] = None,
-    columns: Columns = TrainConfig.columns,
     json: Json = False,
 ) -> None:
     """Measure loss and answers on rows that were not trained on, with 95 % intervals; --gate makes it a test."""
+    reading = taken(DataConfig, settings)
     config = EvalConfig(**settings)
     with Screen() as screen:
-        found = measure(target, data, config, screen.notify, columns=columns)
+        found = measure(target, data, config, screen.notify, **dataclasses.asdict(reading))
     if not json:
         _show_evaluation(found)
     with tables.result(found.as_dict(), json):
         gates.require(found.gates)
 
 
-@with_options(CompareConfig)
+@with_options(CompareConfig, also=(DataConfig,))
 def compare(
     settings: dict[str, Any],
     target: Trained,
     prompt: Annotated[list[str] | None, typer.Option(help="A message to answer; may be repeated.")] = None,
     data: Annotated[str | None, typer.Option(help=f"{_DATA[:-1]}, or else some that it was trained on.")] = None,
-    columns: Columns = TrainConfig.columns,
     json: Json = False,
 ) -> None:
     """Show the answers of the base, of what was trained, and of the exported file, side by side."""
+    reading = taken(DataConfig, settings)
     config = CompareConfig(**settings)
     with Screen() as screen:
-        found = compare_answers(target, prompt or (), data, config, screen.notify, columns=columns)
+        found = compare_answers(target, prompt or (), data, config, screen.notify, **dataclasses.asdict(reading))
     tables.print_json(found.as_dict()) if json else _show_comparison(found)
     if config.output:
         for path in found.write(Path(config.output)):

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 import typer
 
 from bp_core.backends import rails
-from bp_core.config import TrainConfig
-from bp_core.settings import Panel, Setting, settings
+from bp_core.settings import Panel, Setting, names, settings
 from bp_plan.presets import PRESETS
 from bp_runs import history
 
 from .command import Command
+
+Config = TypeVar("Config")
 
 
 def presets() -> list[str]:
@@ -80,6 +81,11 @@ def _given(context: typer.Context, names: Iterable[str]) -> frozenset[str]:
     return frozenset(name for name, source in sources.items() if source is not None and source.name in _GIVEN)
 
 
+def taken(config: type[Config], settings: dict[str, Any]) -> Config:
+    """The settings of one class, taken out of those that `with_options` gave together."""
+    return config(**{name: settings.pop(name) for name in names(config)})
+
+
 def option(config: type, name: str, kind: Callable[..., Any] = typer.Option) -> Any:
     """One setting as an option or argument, for a command that does not take all of its class so."""
     setting = next(setting for setting in settings(config) if setting.name == name)
@@ -99,7 +105,6 @@ def _place(parameter: inspect.Parameter) -> int:
 
 NAME = "A run's id or the beginning of it, a run, output, adapter or model folder, or a .gguf file."
 RunName = Annotated[str, typer.Argument(help=NAME, autocompletion=run_ids)]
-Columns = Annotated[str, option(TrainConfig, "columns")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.", rich_help_panel=Panel.OUTPUT)]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Say what would be done, and stop.", rich_help_panel=Panel.OUTPUT)

@@ -11,6 +11,7 @@ from bp_core.config import TrainConfig
 from bp_core.errors import BadValue
 from bp_core.process_group import launch_env
 from bp_core.settings import Panel, Trait, names
+from bp_data.reading.files import Data
 from bp_runs.run_folder import NEWEST, settings_of
 
 from ..replay import resume as resume_run
@@ -33,9 +34,10 @@ def train(
     settings: dict[str, Any],
     given: frozenset[str],
     data: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            help="The examples: a file, a folder, or owner/name:split on the hub. With --resume: default the run's.",
+            help="The examples: a file, a folder, a pattern, or owner/name:split on the hub; may be repeated. With "
+            "--resume: default the run's.",
             rich_help_panel=Panel.DATA,
         ),
     ] = None,
@@ -63,13 +65,14 @@ def train(
 ) -> None:
     """Train a LoRA adapter, or with --mode full all weights, on a file of examples."""
     trainer = Trainer(**{name: settings[name] for name in given})
-    if data is None:
-        data = _data_of_run(resume, trainer.config)
+    source: Data = data or _data_of_run(resume, trainer.config)
+    if data and len(data) == 1:
+        source = data[0]
     if dry_run and _leads():
-        plan = trainer.plan(data)
+        plan = trainer.plan(source)
         tables.print_json(plan.as_dict()) if json else tables.show_plan(plan)
     if not dry_run:
-        _show(trainer.train(data, resume=resume or False, allow_changes=allow_changes, start=start), json)
+        _show(trainer.train(source, resume=resume or False, allow_changes=allow_changes, start=start), json)
 
 
 def resume(
@@ -108,7 +111,7 @@ def estimate_vram(
     tables.print_json(found.as_dict()) if json else tables.show_outlook(found)
 
 
-def _data_of_run(resume: str, config: TrainConfig) -> str:
+def _data_of_run(resume: str, config: TrainConfig) -> str | list[str]:
     """What the run to go on with was trained on. Raises BadValue where there is none to go on with."""
     if not resume:
         raise BadValue("no data is given (--data).", fix="Name a file of examples: --data my_data.jsonl")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from bp_data import ChatTokenizer, Prepared, convert, prepare, read
 from bp_data.formats.records import Preference, Rated
 from bp_data.preparing.hold_out import hold_out
 from bp_data.preparing.overlap import overlap
-from bp_data.reading.files import Data, columns_in, lasting, require
+from bp_data.reading.columns import columns_in
+from bp_data.reading.files import Data, lasting, lasting_text, require
 from bp_eval.questions import Question, last_answer, question_before
 
 from ..models.targets import Artifact
@@ -54,10 +55,10 @@ def check_data(data: Data | None, columns: str) -> None:
 
 def given(tokenizer: ChatTokenizer, data: Data, config: TrainConfig, samples: int | None, notify: Notify) -> Rows:
     """The first `samples` rows of `data`, all by default, cut and masked as `config` would for training."""
-    rows = data if isinstance(data, str | Path | Mapping) else list(data)
-    method = _method(rows, columns_in(config.columns))
-    prepared = _prepared(rows, tokenizer, config, notify, samples=samples, method=method, traces=None)
-    return _rows(lasting(rows) or "rows given directly", prepared, prepared.examples, tokenizer)
+    rows: Data = list(data) if isinstance(data, Iterator) else data
+    settings: dict[str, Any] = {"method": _method(rows, config), "traces": None, "evaluating": True}
+    prepared = _prepared(rows, tokenizer, config, notify, samples=samples, **settings)
+    return _rows(lasting_text(rows) or "rows given directly", prepared, prepared.examples, tokenizer)
 
 
 def trained_on(source: Artifact, rows: Rows, notify: Notify) -> list[str]:
@@ -65,9 +66,13 @@ def trained_on(source: Artifact, rows: Rows, notify: Notify) -> list[str]:
     record, config = source.record, source.settings
     data = record.get("data")
     count = record.get("counts", {}).get("rows", 0)
-    if data is None or not Path(data).exists() or count > _MOST_COMPARED:
+    sources = [data] if isinstance(data, str) else data or []
+    there = bool(sources) and all(Path(source).exists() for source in sources)
+    if not there or count > _MOST_COMPARED:
         return []
-    prepared = _prepared(data, rows.tokenizer, config, notify, samples=config.samples)
+    prepared = _prepared(
+        sources[0] if len(sources) == 1 else sources, rows.tokenizer, config, notify, samples=config.samples
+    )
     if prepared.report.sha256 != record.get("facts", {}).get("data"):
         return []
     learned = hold_out(prepared, config.held_out, config.seed)[0] if config.held_out else prepared
@@ -95,7 +100,7 @@ def of_run(tokenizer: ChatTokenizer, source: Artifact, samples: int | None, noti
         raise NothingToEvaluate(f"no data is given, and {why}.", where=source.name)
     record = source.record
     if config.eval_data:
-        prepared = _prepared(config.eval_data, tokenizer, config, notify)
+        prepared = _prepared(config.eval_data, tokenizer, config, notify, evaluating=True)
         _require_same(prepared, record["facts"]["evaluation data"], config.eval_data)
         return _rows(config.eval_data, prepared, prepared.examples, tokenizer, samples)
     data = record.get("data")
@@ -120,11 +125,11 @@ def _holds_out(config: TrainConfig) -> bool:
     return bool(config.held_out or config.eval_data)
 
 
-def _method(data: Data, columns: dict[str, str]) -> Method:
+def _method(data: Data, config: TrainConfig) -> Method:
     """The method that would learn from such rows, as the first one tells. Standard input can be read only once."""
     if isinstance(data, str | Path) and lasting(data) is None:
         return "sft"
-    record = convert(next(read(data, columns)))
+    record = convert(next(read(data, config, evaluating=True)))
     if isinstance(record, Preference):
         return "orpo"
     return "kto" if isinstance(record, Rated) else "sft"

@@ -33,7 +33,7 @@ _WANTED = ["README.md", "*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"
 _UNWANTED = ["consolidated*", "original/*", "metal/*", "onnx/*", "openvino/*", "coreml/*"]
 _WEIGHTS = "*.safetensors"
 _CACHE = "Set HF_HOME to a folder that you may write to."
-_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+_HUB_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@(\w[\w./-]*))?")  # with a revision: a branch, a tag or a commit
 
 
 def locate(name: str, notify: Notify, *, weights: bool = True) -> Path:
@@ -91,7 +91,17 @@ def _download(hub_id: str, notify: Notify, weights: bool = True) -> Path:
     """The newest snapshot of a hub model; what is cached already when the hub does not answer."""
     notify(Progress(f"download {hub_id}", 0, 0))
     unwanted = _UNWANTED + ([] if weights else [_WEIGHTS])
-    return _fetched(hub_id, lambda: snapshot_download(hub_id, allow_patterns=_WANTED, ignore_patterns=unwanted))
+    repository, revision = _parts(hub_id)
+    return _fetched(
+        hub_id,
+        lambda: snapshot_download(repository, revision=revision, allow_patterns=_WANTED, ignore_patterns=unwanted),
+    )
+
+
+def _parts(hub_id: str) -> tuple[str, str | None]:
+    """The repository and the revision of owner/name@revision."""
+    repository, _, revision = hub_id.partition("@")
+    return repository, revision or None
 
 
 def _fetched(hub_id: str, fetch: Callable[[], str]) -> Path:
@@ -156,7 +166,9 @@ def shape(name: str) -> tuple[dict[str, Any], str, Path | None]:
         return dict(preset.config), preset.hub_id, None if _is_here(preset) else Path(HF_HUB_CACHE)
     if folder.is_dir() or not _HUB_ID.fullmatch(name):
         return description(locate(name, lambda progress: None)), name, None  # which says what is wrong
-    return description(_fetched(name, lambda: hf_hub_download(name, "config.json")).parent), name, Path(HF_HUB_CACHE)
+    repository, revision = _parts(name)
+    config = _fetched(name, lambda: hf_hub_download(repository, "config.json", revision=revision))
+    return description(config.parent), repository, Path(HF_HUB_CACHE)
 
 
 def remarks(name: str, config: Mapping[str, Any]) -> list[str]:
@@ -209,7 +221,7 @@ def hub_id(name: str) -> str | None:
     if preset := PRESETS.get(folder.name if folder.parent == model_store() else name):
         return preset.hub_id
     lasting = lasting_name(folder.resolve()) if folder.is_absolute() else name
-    return lasting if _HUB_ID.fullmatch(lasting) else None
+    return _parts(lasting)[0] if _HUB_ID.fullmatch(lasting) else None
 
 
 def lasting_name(folder: Path) -> str:

@@ -28,6 +28,7 @@ from bp_core.process_group import launch_env
 from bp_core.rail import Job
 from bp_core.settings import Trait, names, settings
 from bp_data import ChatTokenizer
+from bp_data.reading.columns import as_it_is
 from bp_data.reading.files import Data, lasting
 from bp_eval.measures import losses
 from bp_multirun.config import MultiRunConfig
@@ -110,7 +111,7 @@ class _Session:
         session.require(stages)
         began()
         for number in range(len(session.record.entries) + 1, len(stages) + 1):
-            self.data.keep(number, self.sources[number - 1], self.config.held_out, self.config.seed)
+            self.data.keep(number, self.sources[number - 1], self.config.held_out, self.config)
         record = session.run(stages)
         forgetting_report.write(record, self.multi, self.folder)
         return record
@@ -162,9 +163,9 @@ class _Session:
         quiet = None if self.watch is None else silent
         with shown(quiet) as notify, opened(model, job, self.plan.recipe.backend, notify) as rail:
             for name in sets:
-                columns = "" if name == GENERAL else self.config.columns
+                reading = as_it_is(self.config) if name == GENERAL else self.config
                 file = PROBE if name == GENERAL else self.data.held_out(int(name))
-                config = replace(self.config, columns=columns, held_out=None)
+                config = replace(reading, held_out=None)
                 rows = held_out.given(tokenizer, file, config, None, notify)
                 stage = "no stage" if name == GENERAL else f"stage {name}"
                 good = losses(rail, rows.examples, f"rows of {stage}, by {model}", notify)

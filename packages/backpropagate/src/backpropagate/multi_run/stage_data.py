@@ -6,7 +6,6 @@ A session keeps its rows: those held out are looked at after every later stage, 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from bp_core.config import TrainConfig
+from bp_core.config import DataConfig, TrainConfig
 from bp_core.errors import BadValue, ResumeMismatch
 from bp_core.folders import damage, new_folder, write_json
-from bp_data.reading.files import Data, Row, lasting, read, require
+from bp_data.reading.columns import as_it_is
+from bp_data.reading.files import Data, Row, lasting_text, read, require
 from bp_data.reading.jsonl import line, new_lines
 from bp_data.reading.text import STDIN
 from bp_data.split import split
@@ -53,7 +53,7 @@ def sources(data: Sequence[Data], runs: int | None, config: TrainConfig) -> tupl
             fix = "Write it to a file first."
             raise BadValue("data is read more than once here, and standard input can be read only once.", fix=fix)
     if runs is None:
-        found = [_whole(part, number, config.samples) for number, part in enumerate(data, 1)]
+        found = [_whole(part, number, config) for number, part in enumerate(data, 1)]
         asked = config.samples or 0
         notes = [f"{s.stage.name} has {s.count} of the {asked} rows asked for." for s in found if s.count < asked]
         return found, notes
@@ -63,25 +63,29 @@ def sources(data: Sequence[Data], runs: int | None, config: TrainConfig) -> tupl
     return _cut(data[0], runs, config)
 
 
-def _whole(data: Data, number: int, samples: int | None) -> Source:
+def _whole(data: Data, number: int, config: TrainConfig) -> Source:
     """A data set as a stage, or its first rows; all of it tells it from others."""
-    digest, count = _read_through(data)
-    name = Path(lasting(data) or f"rows {number}").name
-    return Source(Stage(name, digest), lambda: itertools.islice(read(data), samples), min(count, samples or count))
+    reading, samples = as_it_is(config), config.samples
+    digest, count = _read_through(data, reading)
+    name = Path(lasting_text(data) or f"rows {number}").name
+    return Source(Stage(name, digest), lambda: read(data, reading, first=samples), min(count, samples or count))
 
 
 def _cut(data: Data, runs: int, config: TrainConfig) -> tuple[list[Source], list[str]]:
     """Parts of one data set drawn at random, none with a row of another."""
-    digest, count = _read_through(data)
+    reading = as_it_is(config)
+    digest, count = _read_through(data, reading)
     size = config.samples or math.ceil(count / runs)
     order = np.random.default_rng(config.seed).permutation(count)
     parts = [np.sort(order[start : start + size]) for start in range(0, min(count, runs * size), size)]
     if len(parts) > 1 and len(parts[-1]) < 2:
         del parts[-1]  # of one row none can be held out
-    name = Path(lasting(data) or "rows").name
+    name = Path(lasting_text(data) or "rows").name
     found = [
         Source(
-            Stage(f"{name}, part {number}", f"{digest}:{size}:{config.seed}:{number}"), _picked(data, part), len(part)
+            Stage(f"{name}, part {number}", f"{digest}:{size}:{config.seed}:{number}"),
+            _picked(data, part, reading),
+            len(part),
         )
         for number, part in enumerate(parts, 1)
     ]
@@ -93,15 +97,15 @@ def _cut(data: Data, runs: int, config: TrainConfig) -> tuple[list[Source], list
     return found, notes
 
 
-def _picked(data: Data, numbers: np.ndarray) -> Callable[[], Iterator[Row]]:
+def _picked(data: Data, numbers: np.ndarray, reading: DataConfig) -> Callable[[], Iterator[Row]]:
     wanted = set(numbers.tolist())
-    return lambda: (row for number, row in enumerate(read(data)) if number in wanted)
+    return lambda: (row for number, row in enumerate(read(data, reading)) if number in wanted)
 
 
-def _read_through(data: Data) -> tuple[str, int]:
+def _read_through(data: Data, reading: DataConfig) -> tuple[str, int]:
     """SHA-256 of all rows, and how many there are."""
     sha, count = hashlib.sha256(), 0
-    for row in read(data):
+    for row in read(data, reading):
         sha.update(line(row.value))
         count += 1
     return sha.hexdigest(), count
@@ -113,9 +117,10 @@ class StageData:
 
     folder: Path
 
-    def keep(self, number: int, source: Source, share: float | None, seed: int) -> None:
+    def keep(self, number: int, source: Source, share: float | None, config: TrainConfig) -> None:
         """Divide a stage's rows and write both parts, unless that is done. Raises the errors of `split`, and
         ResumeMismatch where the stage was begun on other rows."""
+        seed = config.seed
         place, asked = self._place(number), {"rows": source.count, "held_out": share, "seed": seed}
         if damage(place) is None:
             self._require_same(number, source, asked)
@@ -125,7 +130,7 @@ class StageData:
             rows = draft / "rows.jsonl"
             with new_lines(rows) as file:
                 file.writelines(line(row.value) for row in source.rows())
-            parts = split(rows, share, seed=seed, folder=draft)
+            parts = split(rows, share, seed=seed, folder=draft, reading=config)
             parts.train.rename(draft / TRAIN_FILE)
             parts.held_out.rename(draft / HELD_OUT_FILE)
             rows.unlink()

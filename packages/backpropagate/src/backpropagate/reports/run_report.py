@@ -98,7 +98,10 @@ def _title(lock: Lock) -> str:
 
 
 def _data_name(lock: Lock) -> str:
-    return Path(lock.data).name if lock.data else "rows given in Python"
+    if not lock.data:
+        return "rows given in Python"
+    sources = [lock.data] if isinstance(lock.data, str) else lock.data
+    return ", ".join(Path(source).name for source in sources)
 
 
 def _sentences(lock: Lock, record: Mapping[str, Any], summary: Summary, gained: Improvement | None) -> Iterator[str]:
@@ -275,7 +278,7 @@ _LEFT_OPEN = ("epochs", "samples", "lora_preset")  # which other values of a rec
 
 def _surroundings(lock: Lock) -> list[Block]:
     hashes = {f"SHA-256 of {name}": value for name, value in lock.hashes.items()}
-    facts = {"data": lock.data, "model": lock.settings["model"], **lock.hardware, **lock.packages, **hashes}
+    facts = {"data": lock.data_text, "model": lock.settings["model"], **lock.hardware, **lock.packages, **hashes}
     rows = [(name, str(value)) for name, value in facts.items() if value]
     return [Heading("Machine and versions"), Folded("Everything that decides the last bits", [Table(("", ""), rows)])]
 

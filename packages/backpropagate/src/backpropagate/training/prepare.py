@@ -22,7 +22,8 @@ from bp_core.settings import settings
 from bp_data import ChatTokenizer, prepare
 from bp_data.masking.reasoning import Limits
 from bp_data.preparing.hold_out import hold_out
-from bp_data.reading.files import columns_in, lasting, require
+from bp_data.preparing.losses import trimmed
+from bp_data.reading.files import lasting, require
 from bp_plan.defaults import MachineSettings, for_machine
 from bp_plan.plan import Plan
 from bp_plan.rows import DeviceInfo
@@ -75,7 +76,8 @@ def reading(config: TrainConfig, notify: Notify) -> dict[str, Any]:
     """The arguments of `bp_data.prepare` that the settings decide."""
     return {
         "max_length": config.length,
-        "columns": columns_in(config.columns),
+        "reading": config,
+        "text_overlap": config.text_overlap,
         "train_on": config.train_on,
         "method": config.method,
         "traces": Limits(config.min_trace, config.max_trace) if config.reasoning_trace else None,
@@ -98,11 +100,13 @@ def prepared_job(setup: TrainingSetup, notify: Notify, *, weights: bool = True) 
     if config.held_out:
         prepared, held_out = hold_out(prepared, config.held_out, config.seed)
     elif config.eval_data:
-        others = prepare(config.eval_data, tokenizer, **how)
+        others = prepare(config.eval_data, tokenizer, evaluating=True, **how)
         held_out, evaluation = others.examples, {"evaluation_sha256": others.report.sha256}
     refuse_unknown_tokens(base, tokenizer, prepared.examples.tokens)
     if config.packing:
         prepared = prepared.packing(config.length)
+    losses = trimmed(prepared.report)
+    evaluation |= {"summary": losses.message} if losses else {}
     counts = prepared.report.as_dict() | evaluation | {"evaluation_examples": len(held_out)}
     slowdown = setup.rail.slowdown(config.dtype)
     plan = planned(setup.machine, prepared, base, setup.probe.device, counts, slowdown)

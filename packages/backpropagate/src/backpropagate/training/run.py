@@ -21,6 +21,7 @@ from bp_core.process_group import all_agree, no_op
 from bp_core.rail import Job, ModelInfo, Rail
 from bp_core.recipe import Recipe
 from bp_data import Batches, ChatTokenizer, Prepared
+from bp_data.preparing.losses import trimmed
 from bp_data.reading.files import Data
 from bp_data.tokenizer.question import asked
 from bp_eval.improvement import improvement, row_losses
@@ -64,6 +65,7 @@ class Run:
     eval_loss: float | None
     perplexity: float | None
     accuracy: float | None  # of preferences, as `Evaluated` has it
+    data: Mapping[str, Any]  # what was read, cut, dropped and left out, as the plan counts it
     base_loss: float | None = None  # of held-out rows before training
     against_base: str | None = None  # what training did to it, in words
 
@@ -124,6 +126,9 @@ def carry_out(work: TrainingJob, recording: Recording, notes: Sequence[str], sig
     run.write_training_rows(rows_to_keep(work.prepared))
     run.write(preflight=work.plan.preflight.as_dict())
     record(Planned(0, work.plan.preflight.message()))
+    losses = trimmed(work.prepared.report)
+    if losses:
+        record(losses)
     opened, team = _open(work), work.rail.join()
     run.write(status="running", error=None, opened=dataclasses.asdict(opened), counts=work.plan.data)
     for note in (*work.plan.remarks, *notes):
@@ -259,6 +264,7 @@ def _result(work: TrainingJob, run: RunFolder, adapter: Path, state: State, step
         accuracy=evaluation.get("accuracy"),
         base_loss=gained.before.estimate if gained else None,
         against_base=gained.verdict if gained else None,
+        data=work.plan.data,
     )
 
 

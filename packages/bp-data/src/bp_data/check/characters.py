@@ -21,19 +21,21 @@ _MIXED = re.compile(r"[A-Za-z][\u0400-\u04ff]|[\u0400-\u04ff][A-Za-z]")
 _WORD, _ENDS_IN_WORD = re.compile(r"\w*"), re.compile(r"\w+$")
 _AROUND = 20  # characters shown on either side
 _DEEP = 50  # levels of lists and objects in a row; what lies deeper stays as it is
-_AS_IS = "text"  # raw text is learned as it stands, white space included
+# Under these keys white space is learned as it stands: raw text, and code in the arguments of calls.
+_AS_IS = {"text", "tool_calls", "function_call", "function", "arguments", "tools", "functions", "parameters"}
 
 
 Removed = dict[str, list[str]]  # what was removed, by the kind of finding that it is
 
 
 def clean(value: Mapping[str, object]) -> tuple[Mapping[str, object], Removed]:
-    """The row without control characters, invisible characters and outer white space, and what was removed.
+    """The row without control characters, invisible characters and white space at the end, and what was removed.
 
-    If nothing was removed the same object is returned.
+    White space at the beginning, and that of texts with several lines, is kept: it may be indentation. So is all of it
+    in raw text and in tool calls. If nothing was removed the same object is returned.
     """
     removed: Removed = {}
-    cleaned = {key: _clean(item, key, removed, _DEEP) for key, item in value.items()}
+    cleaned = {key: _clean(item, key not in _AS_IS, removed, _DEEP) for key, item in value.items()}
     return (cleaned if removed else value), removed
 
 
@@ -42,13 +44,13 @@ def named(characters: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(f"U+{ord(sign):04X}" for text in characters for sign in text))
 
 
-def _clean(value: object, key: object, removed: Removed, levels: int) -> object:
+def _clean(value: object, strip: bool, removed: Removed, levels: int) -> object:
     if isinstance(value, str):
-        return _clean_text(value, key != _AS_IS, removed)
+        return _clean_text(value, strip, removed)
     if isinstance(value, dict) and levels:
-        return {name: _clean(item, name, removed, levels - 1) for name, item in value.items()}
+        return {name: _clean(item, strip and name not in _AS_IS, removed, levels - 1) for name, item in value.items()}
     if isinstance(value, list) and levels:
-        return [_clean(item, key, removed, levels - 1) for item in value]
+        return [_clean(item, strip, removed, levels - 1) for item in value]
     return value
 
 
@@ -58,8 +60,9 @@ def _clean_text(text: str, strip: bool, removed: Removed) -> str:
             if found := pattern.findall(text):
                 removed.setdefault(kind, []).extend(found)
                 text = pattern.sub("", text)
-    if strip and text != (stripped := text.strip()):
-        removed.setdefault("outer-space", []).append(text[: len(text) - len(text.lstrip())] or text[len(stripped) :])
+    stripped = text.rstrip()
+    if strip and text != stripped and "\n" not in stripped:
+        removed.setdefault("outer-space", []).append(text[len(stripped) :])
         return stripped
     return text
 

@@ -39,6 +39,9 @@ _KINDS = (
     Kind("near-leak", "warning", "A row is nearly one of the held-out data.", "Remove it on one side."),
     Kind("duplicate", "warning", "A row says what an earlier one says.", "Keep one of them.", _OUT),
     Kind("role-order", "warning", "Turns stand in an unusual order.", "Reorder them, if it is not meant so."),
+    Kind("unused-column", "warning", "A column that may belong to the row is not learned.", "Use it, or ignore it."),
+    Kind("missing-column", "warning", "A column or role that a setting names is in no row.", "Correct the setting."),
+    Kind("alike-answers", "warning", "The better and the worse answer are written alike.", "Remove the row.", _OUT),
     Kind("empty-turn", "warning", "A turn that is not the assistant's is empty.", "Fill it, or remove it."),
     Kind("type-drift", "warning", "A value is of another type than elsewhere.", "Write it as in the other rows."),
     Kind("too-long", "warning", "A row is longer than max_length and will be cut.", "Shorten it, or raise max_length."),
@@ -58,9 +61,18 @@ _KINDS = (
     Kind("near-duplicate", "note", "A row is nearly an earlier one.", "Look at both."),
     Kind("invisible-character", "note", "A character without width or a change of direction.", "Remove it.", "cleaned"),
     Kind(
-        "outer-space", "note", "A value begins or ends with white space (that of `text` may).", "Remove it.", "cleaned"
+        "outer-space", "note", "A text of one line ends with white space (that of `text` may).", "Remove it.", "cleaned"
     ),
     Kind("mixed-scripts", "note", "A word mixes Latin and Cyrillic letters.", "Write it in one script."),
+    Kind(
+        "split-text", "note", "A raw text is longer than max_length and will be split.", "Nothing, if it is meant so."
+    ),
+    Kind(
+        "made-up-id", "note", "Tool calls get ids that the chat template wants.", "Nothing; or write ids of your own."
+    ),
+    Kind("other-split", "note", "Of train, validation and test only train is read.", "Name the others to read them."),
+    Kind("left-out-file", "note", "A file beside the data is not read.", "Nothing; or name it to read it."),
+    Kind("text-unit", "note", "What one row of a text file is.", "Choose another --text-unit, if it is not meant so."),
     Kind("mixed-formats", "note", "The rows are of several formats.", "Nothing, if it is meant so."),
 )
 KINDS = {kind.name: kind for kind in _KINDS}

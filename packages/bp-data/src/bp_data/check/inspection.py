@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bp_core.config import MAX_LENGTH
+from bp_core.config import MAX_LENGTH, DataConfig
 from bp_core.errors import BackpropagateError, FileEmpty, FileUnreadable, NoTarget, UnknownFormat
 
 from ..formats.detect import convert
+from ..formats.fields import shown
 from ..formats.records import AnyRecord
-from ..reading.files import Row, renaming
+from ..formats.suggestions import how_to_use
+from ..reading.columns import Columns
+from ..reading.context import Remark
+from ..reading.files import Row
 from ..tokenizer.chat_tokenizer import ChatTokenizer
 from .characters import clean, named, oddities
 from .config import CheckConfig
@@ -30,6 +35,17 @@ from .tokens import Tokens
 from .turns import RowText, has_null_turn, turn_faults
 from .type_drift import TypeDrift
 
+
+@dataclass
+class _UnusedColumn:
+    """A column that is not learned: where it was seen first, what it held there, and what to do about it."""
+
+    where: str
+    example: str
+    fix: str
+    rows: int = 1
+
+
 KEEP = 0
 CODES = {name: code for code, name in enumerate(KINDS, KEEP + 1)}  # why a row is left out, in a byte
 
@@ -37,7 +53,7 @@ CODES = {name: code for code, name in enumerate(KINDS, KEEP + 1)}  # why a row i
 class Inspection:
     """The state of a check. `verdicts` has a byte for each row: KEEP, or the code of the fault to leave it out for."""
 
-    def __init__(self, settings: CheckConfig, columns: Mapping[str, str], tokenizer: ChatTokenizer | None) -> None:
+    def __init__(self, settings: CheckConfig, reading: DataConfig, tokenizer: ChatTokenizer | None) -> None:
         self._findings = Findings()
         self.places, self.verdicts, self._keys = Places(), bytearray(), array("Q")
         self._formats: Counter[str] = Counter()
@@ -49,8 +65,9 @@ class Inspection:
         self._drift, self._markup = TypeDrift(), Markup(tokenizer)
         self._near = NearIndex() if settings.near else None
         self._near_rows, self._near_leaks = array("q"), array("q")  # a row, and the one it is nearly, in turn
-        self._held_out = HeldOut(settings.against, columns, settings.near) if settings.against else None
-        self._rename = renaming(columns)
+        self._held_out = HeldOut(settings.against, reading, settings.near) if settings.against else None
+        self._columns = Columns(reading)
+        self._unused: dict[str, _UnusedColumn] = {}
 
     def unread(self, error: BackpropagateError) -> None:
         """Add the error of a row or file that could not be read."""
@@ -60,6 +77,10 @@ class Inspection:
             self._unreadable += 1
             kind = "bad-encoding" if isinstance(error, FileUnreadable) else "broken-row"
         self._findings.add(kind, error.where or "", hidden(error.message), error.fix)
+
+    def tell(self, remark: Remark) -> None:
+        """Add a remark of the reader."""
+        self._findings.add(remark.kind, remark.where, remark.message, remark.fix)
 
     def add(self, rows: Sequence[Row]) -> None:
         """Check some more rows, in the order of the data."""
@@ -92,6 +113,11 @@ class Inspection:
             places = self._held_out.places if self._held_out and kind == "near-leak" else self.places
             self._add_findings(kind, rows[new], others[new], places)
         self._drift.add_findings(self._findings)
+        self._columns.tell_unseen(self.tell, None)
+        for name, column in self._unused.items():
+            share = column.rows / len(self.places)
+            message = f"column {name!r} is not learned, in {column.rows} rows ({share:.0%}), such as {column.example}"
+            self._findings.add("unused-column", column.where, hidden(message), column.fix)
         for name, count in self._formats.most_common()[1:]:
             usual = self._formats.most_common(1)[0][0]
             self._findings.add("mixed-formats", self._format_places[name], f"{name} ({count}), and elsewhere {usual}")
@@ -114,6 +140,8 @@ class Inspection:
             self._formats[record.format] += 1
             self._format_places.setdefault(record.format, row.where)
             self._lengths.add(sum(map(len, text.texts)))
+            for name in record.unused:
+                self._note_unused(name, row)
             for kind, message in turn_faults(record):
                 self._findings.add(kind, row.where, message)
         return record, text
@@ -134,9 +162,18 @@ class Inspection:
         self._keys.append(NO_KEY if isinstance(kept, BackpropagateError) else key(kept))
         return None if isinstance(result, BackpropagateError) else result
 
+    def _note_unused(self, name: str, row: Row) -> None:
+        found = self._unused.get(name)
+        if found:
+            found.rows += 1
+            return
+        value = self._columns.rename(row.value, row.where)
+        fix = how_to_use(name, value, lambda renamed: convert(Row(renamed, row.where)))
+        self._unused[name] = _UnusedColumn(row.where, shown(value.get(name)), fix)
+
     def _converted(self, row: Row) -> AnyRecord | BackpropagateError:
         try:
-            return convert(Row(self._rename(row.value, row.where), row.where))
+            return convert(Row(self._columns.rename(row.value, row.where), row.where))
         except BackpropagateError as error:
             return error
 

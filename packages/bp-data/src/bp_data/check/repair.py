@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from bp_core.config import DataConfig
 from bp_core.errors import BackpropagateError, BadValue, FileEmpty, FileUnreadable, NoTarget
 
 from ..reading.files import Data, read
@@ -27,6 +28,7 @@ class Plan:
     target: str
     verdicts: bytearray
     on_progress: Callable[[int], None]
+    reading: DataConfig
 
 
 def refuse_target(target: str) -> None:
@@ -42,7 +44,7 @@ def repair(data: Data, plan: Plan) -> RepairReport:
     with new_lines(Path(plan.target)) as copy, new_lines(_changes(plan.target)) as log:
         changes = _Changes(log)
         rows = 0
-        for number, row in enumerate(read(data, fault=changes.unread)):
+        for number, row in enumerate(read(data, plan.reading, changes.unread)):
             if number == len(plan.verdicts):
                 break
             verdict = plan.verdicts[number]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Sequence
 
 from bp_core.errors import BackpropagateError
 
-from ..formats.records import AnyRecord, demonstrations
+from ..formats.records import AnyRecord, Preference, Record, demonstrations
 from ..masking.loss_mask import Masked, mark
 from ..masking.render import Layout, lay_out
 from ..tokenizer.chat_tokenizer import ChatTokenizer
@@ -38,6 +39,7 @@ class Tokens:
                 layouts += [(index, lay_out(each, self._tokenizer)) for each in demonstrations(record)]
             except BackpropagateError as error:
                 yield index, "template-refuses", error.message, error.fix
+        before: dict[int, array[int]] = {}  # the tokens of the chosen answers
         encodings = self._tokenizer.encodings([layout.text for _, layout in layouts])
         for (index, layout), encoding in zip(layouts, encodings, strict=True):
             try:
@@ -45,16 +47,30 @@ class Tokens:
             except BackpropagateError as error:
                 yield index, "template-refuses", error.message, error.fix
             else:
-                for kind, message in self._count(masked):
+                record = records[index]
+                is_text = isinstance(record, Record) and isinstance(record.content, str)
+                for kind, message in self._count(masked, is_text):
                     yield index, kind, message, None
+                if isinstance(record, Preference):
+                    if before.get(index) == masked.tokens:
+                        yield index, "alike-answers", "chosen and rejected have the same tokens", None
+                    before[index] = masked.tokens
 
-    def _count(self, row: Masked) -> Iterator[tuple[str, str]]:
+    def _count(self, row: Masked, is_text: bool) -> Iterator[tuple[str, str]]:
         length, limit = len(row.tokens), self.max_length
         self.lengths.add(length)
         self.trained += sum(row.trained)
         if row.left_out:
             yield "not-written", f"parts of answers that the template leaves out: {row.left_out}"
+        if row.ids_made_up:
+            yield "made-up-id", f"calls without an id that the template takes: {row.ids_made_up}"
         if length <= limit:
+            return
+        if is_text:
+            yield (
+                "split-text",
+                f"{length} tokens: {len(row.pieces(limit, 0, self._tokenizer.prefix))} pieces of {limit}",
+            )
             return
         self.over += 1
         kept = row.cut(limit)

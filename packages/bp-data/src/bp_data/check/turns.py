@@ -23,6 +23,12 @@ def turn_faults(record: AnyRecord) -> Iterator[tuple[str, str]]:
     for name, turn in turns:
         if turn["role"] != "assistant" and not turn["content"].strip():
             yield "empty-turn", f"{name} ({turn['role']}) is empty"
+    if isinstance(record, Preference) and _spoken(record.chosen) == _spoken(record.rejected):
+        yield "alike-answers", "chosen and rejected differ in white space only"
+
+
+def _spoken(turns: list[Turn]) -> list[Turn]:
+    return [{**turn, "content": turn["content"].strip()} for turn in turns]
 
 
 def _turns(record: AnyRecord) -> list[tuple[str, Turn]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import islice
 
+from bp_core.config import DataConfig
 from bp_core.errors import BadValue
 from bp_core.events import Notify
 
+from ..reading.columns import as_it_is
 from ..reading.files import Data, read
 from ..reading.text import STDIN
 from ..tokenizer.chat_tokenizer import ChatTokenizer
@@ -24,21 +26,22 @@ def check(
     data: Data,
     settings: CheckConfig | None = None,
     tokenizer: ChatTokenizer | None = None,
-    columns: Mapping[str, str] | None = None,
+    reading: DataConfig | None = None,
     on_progress: Notify | None = None,
 ) -> Report:
     """Find the faults of a data file, or of other data that `read` takes; `tokenizer` is that of `settings.model`.
 
-    `columns` is as in `read`, for both files; a repaired copy keeps the file's names. Faults of rows are findings, not
-    errors. Raises BadValue, OutputUnusable, the errors of reading for a file that cannot be opened or is empty, any
-    error of `settings.against`, and NoTarget if a repair would leave no row.
+    `reading` is the `config` of `read`, for both files; a repaired copy keeps the file's names. Faults of rows are
+    findings, not errors. Raises BadValue, OutputUnusable, the errors of reading for a file that cannot be opened or is
+    empty, any error of `settings.against`, and NoTarget if a repair would leave no row.
     """
     settings = settings or CheckConfig()
     if settings.fix:
         _refuse_reading_once(data)
         refuse_target(settings.fix)
-    inspection = Inspection(settings, columns or {}, tokenizer)
-    rows = read(data, fault=inspection.unread)
+    reading = reading or DataConfig()
+    inspection = Inspection(settings, reading, tokenizer)
+    rows = read(data, as_it_is(reading), inspection.unread, inspection.tell)
     progress = CheckProgress(data, on_progress)
     while chunk := list(islice(rows, _CHUNK)):
         inspection.add(chunk)
@@ -46,7 +49,7 @@ def check(
     inspection.finish()
     if not settings.fix:
         return inspection.report()
-    plan = Plan(settings.fix, inspection.verdicts, lambda done: progress("repair", done))
+    plan = Plan(settings.fix, inspection.verdicts, lambda done: progress("repair", done), as_it_is(reading))
     return inspection.report(repair(data, plan))
 
 

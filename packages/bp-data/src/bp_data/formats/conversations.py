@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from bp_core.errors import BadRow
 
-from .fields import Value, shown, string
+from ..reading.columns import ROLES
+from .fields import Value, from_json, given, given_list, shown, string
 from .records import Turn
-from .rendered_text import parse
-from .turns import LOSS_MARK, ROLES, read_turns, turn
+from .rendered_text import begins_with_markup, parse
+from .turns import LOSS_MARK, read_turns, turn, turns_in_text
 
 PAIRS = (("prompt", "completion"), ("prompt", "response"), ("question", "answer"))
+# Columns that add to the prompt, whatever the shape of the row; of each kind the first that is given counts.
+SYSTEM = ("system", "system_prompt", "system_message", "system_instruction")
+INPUT = ("input", "context")
+HISTORY = "history"
+_RENDERED_FIX = "Give the turns as messages; or end each turn as the template does, in every row alike."
 
 
 def openai(value: Value, where: str) -> list[Turn]:
-    return system(value, where) + read_turns(value["messages"], "'messages'", where)
+    return with_system(value, read_turns(value["messages"], "'messages'", where), where)
 
 
 def sharegpt(value: Value, where: str) -> list[Turn]:
-    return system(value, where) + read_turns(value["conversations"], "'conversations'", where)
+    return with_system(value, read_turns(value["conversations"], "'conversations'", where), where)
 
 
 def alpaca(value: Value, where: str) -> list[Turn]:
@@ -26,15 +32,42 @@ def alpaca(value: Value, where: str) -> list[Turn]:
 
 def instruction(value: Value, where: str) -> list[Turn]:
     """The turns of an Alpaca row before its answer."""
-    question = string(value, "instruction", where)
-    if value.get("input"):
-        question += "\n\n" + string(value, "input", where)
-    return [*system(value, where), *_history(value, where), turn("user", question)]
+    return before_answer(value, "instruction", where)
+
+
+def before_answer(value: Value, key: str, where: str) -> list[Turn]:
+    """The turns before an answer: system, history, and the question under `key` with its input."""
+    turns = texts(value, key, "user", where)
+    added = first_given(value, INPUT)
+    if added:
+        last = turns[-1]
+        if last["role"] != "user":
+            raise BadRow(f"{added!r} belongs to a question, and {key!r} ends with none.", where=where)
+        turns[-1] = {**last, "content": f"{last['content']}\n\n{string(value, added, where)}"}
+    return with_system(value, [*_history(value, where), *turns], where)
+
+
+def first_given(value: Value, keys: tuple[str, ...]) -> str | None:
+    """The first of the columns that has something."""
+    return next((key for key in keys if given(value.get(key))), None)
+
+
+def with_system(value: Value, turns: list[Turn], where: str) -> list[Turn]:
+    """The turns after the system turn that a column holds, unless they begin with the same."""
+    key = first_given(value, SYSTEM)
+    if key is None:
+        return turns
+    first = turn("system", string(value, key, where))
+    return turns if turns and turns[0] == first else [first, *turns]
 
 
 def _history(value: Value, where: str) -> list[Turn]:
     """Earlier exchanges, given as [user, assistant] pairs."""
-    pairs = value.get("history", [])
+    pairs = value.get(HISTORY)
+    if not given_list(pairs):
+        return []
+    if isinstance(pairs, str):
+        pairs = from_json(pairs, repr(HISTORY), where)
     if not isinstance(pairs, list | tuple) or any(not isinstance(p, list | tuple) or len(p) != 2 for p in pairs):
         raise BadRow(f"'history' must be a list of [user, assistant] pairs, not {shown(pairs)}.", where=where)
     turns = []
@@ -46,12 +79,17 @@ def _history(value: Value, where: str) -> list[Turn]:
 
 def pair(value: Value, where: str) -> list[Turn]:
     """A prompt and its completion, each a text or a list of turns. Answers in the prompt carry no loss."""
-    prompt, answer = next(keys for keys in PAIRS if all(key in value for key in keys))
-    before = [
-        {**item, LOSS_MARK: False} if item["role"] == "assistant" else item
-        for item in texts(value, prompt, "user", where)
-    ]
-    return system(value, where) + before + texts(value, answer, "assistant", where)
+    prompt, answer = pair_keys(value)
+    answers = texts(value, answer, "assistant", where)
+    before = []
+    for item in before_answer(value, prompt, where):
+        before.append({**item, LOSS_MARK: False} if item["role"] == "assistant" else item)
+    return before + answers
+
+
+def pair_keys(value: Value) -> tuple[str, str]:
+    """The names of the two columns."""
+    return next(keys for keys in PAIRS if all(key in value for key in keys))
 
 
 def texts(value: Value, key: str, role: str, where: str) -> list[Turn]:
@@ -59,27 +97,33 @@ def texts(value: Value, key: str, role: str, where: str) -> list[Turn]:
     item = value[key]
     if isinstance(item, list | tuple) and item:
         return read_turns(item, repr(key), where)
-    return [turn(role, string(value, key, where))]
+    text = string(value, key, where)
+    turns = turns_in_text(text) if role == "user" else None
+    return read_turns(turns, repr(key), where) if turns else [turn(role, text)]
 
 
 def raw(value: Value, where: str) -> list[Turn] | str:
-    """Raw text, or the turns of text that a chat template has rendered."""
+    """Raw text, or the turns of text that a chat template has rendered.
+
+    Raises BadRow for text that begins like a rendered conversation and is none: learned as raw text, it would teach the
+    user's words.
+    """
     text = string(value, "text", where)
-    return rendered(text) if is_rendered(text) else text
+    turns = rendered(text)
+    if turns:
+        return turns
+    if begins_with_markup(text):
+        message = "the text begins like a conversation that a chat template has written, but cannot be read as one."
+        raise BadRow(message, where=where, fix=_RENDERED_FIX)
+    return text
 
 
 def is_rendered(text: str) -> bool:
-    """Whether the text is a conversation with answers, in some template's markup."""
-    answers = [item["content"].strip() for item in rendered(text) if item["role"] == "assistant"]
-    return bool(answers) and all(answers)
+    """Whether the text is a conversation in some template's markup."""
+    return bool(rendered(text))
 
 
 def rendered(text: str) -> list[Turn]:
     """The turns of a text in a chat template's markup; an empty list for other text."""
-    turns = [turn(ROLES.get(role, ""), content) for role, content in parse(text) or []]
+    turns = [turn(ROLES.get(role.lower(), ""), content) for role, content in parse(text) or []]
     return turns if all(item["role"] for item in turns) else []
-
-
-def system(value: Value, where: str) -> list[Turn]:
-    text = string(value, "system", where) if "system" in value else ""
-    return [turn("system", text)] if text else []

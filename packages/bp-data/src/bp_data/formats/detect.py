@@ -5,17 +5,28 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bp_core.errors import BadRow, NoTarget, UnknownFormat
 
 from ..reading.files import Row
 from .conversations import PAIRS, alpaca, is_rendered, openai, pair, raw, sharegpt
-from .fields import Value, given, listed
-from .preferences import PREFERENCE, RATED, preference, rated, says_something, verdict_of
-from .records import AnyRecord, Record, Turn
-from .tool_calls import parse_marked_calls, read_tools
+from .fields import Value, given, given_list, listed, string
+from .preferences import (
+    BESIDE_MESSAGES,
+    COMPARED,
+    PREFERENCE,
+    beside_messages,
+    check_answer,
+    preference,
+    says_something,
+)
+from .ratings import LABELS, RATED, label_of, rated, refuse_near_label
+from .records import AnyRecord, Record, Turn, demonstrations
+from .suggestions import refuse_compared, suggest
+from .tool_calls import parse_marked_calls, read_tools, without_undeclared_nulls
 from .turns import without_loss_marks
+from .unused import REASONING, THOUGHTS, unused_columns
 
 Keys = tuple[tuple[str, ...], ...]
 
@@ -37,15 +48,9 @@ FORMATS = (
     Format("prompt", PAIRS, pair),
     Format("text", (("text",),), raw),
 )
-_COMPARED = ("chosen", "rejected")
 _MEDIA = ("images", "image", "videos", "video", "audios", "audio")
 _UNKNOWN = "unknown"
 _NEAR = 0.75  # similarity of a misspelt name, as in difflib
-# Other names of the two columns, used only for suggestions.
-_ALIASES = {
-    "prompt": ("prompt", "question", "query", "input", "instruction", "problem", "user", "text_input"),
-    "completion": ("completion", "response", "answer", "reply", "output", "solution", "assistant", "target"),
-}
 
 
 @dataclass(frozen=True)
@@ -101,59 +106,128 @@ def format_name(row: Row) -> str:
     return "rendered" if isinstance(text, str) and is_rendered(text) else name
 
 
-def convert(row: Row) -> AnyRecord:
-    """Convert a row to its internal form. Raises UnknownFormat, BadRow, NoTarget."""
+def convert(row: Row, thoughts: bool = False) -> AnyRecord:
+    """Convert a row to its internal form. With `thoughts` a column such as `rationale` becomes the answer's reasoning.
+
+    Raises UnknownFormat, BadRow, NoTarget.
+    """
     value = _present(row)
-    _refuse_media(value, row.where)
+    if len(value) < len(row.value):
+        _refuse_null(row, value)
+    record = _converted(value, row.where, thoughts)
+    if isinstance(record, Record) and not isinstance(record.content, str):
+        refuse_compared(value, record.unused, row.where, lambda renamed: convert(Row(renamed, row.where)))
+        refuse_near_label(value, row.where)
+    missing = [name for name in LABELS if name in row.value and name not in value]
+    return replace(record, unused=(*record.unused, *missing)) if missing else record
+
+
+def _converted(value: Value, where: str, thoughts: bool) -> AnyRecord:
+    _refuse_media(value, where)
     name, format = _identify(value)
     if name == PREFERENCE:
-        return preference(value, row.where)
+        compared = preference(value, where) if _has(value, COMPARED) else beside_messages(value, where)
+        shape = "preference" if _has(value, COMPARED) else "beside"
+        return _with_unused(compared, value, shape)
     if format is None:
-        columns = _suggestion(value)
-        fix = f"Name the columns: --columns {columns}" if columns else None
-        raise UnknownFormat(_unknown(list(row.value)), where=row.where, fix=fix)
+        raise _unknown_format(value, where, thoughts)
     if name == RATED:
-        return rated(format.read, value, row.where)
-    return _demonstration(format, value, row.where)
+        answer = rated(format.read, value, where, check_answer)
+        return _with_unused(answer, value, format.name)
+    return _with_unused(_demonstration(format, value, where, thoughts), value, format.name)
+
+
+def _with_unused(record: AnyRecord, value: Value, format: str) -> AnyRecord:
+    """The record with the names of the columns that are not in it."""
+    texts = (text for part in demonstrations(record) for text in _contents(part))
+    unused = unused_columns(value, format, texts, not isinstance(record, Record))
+    return replace(record, unused=unused) if unused else record
+
+
+def _contents(record: Record) -> list[str]:
+    if isinstance(record.content, str):
+        return [record.content]
+    thoughts = [turn[REASONING] for turn in record.content if REASONING in turn]
+    return [turn["content"] for turn in record.content if turn["content"]] + thoughts
+
+
+def _has(value: Value, keys: tuple[str, ...]) -> bool:
+    return all(key in value for key in keys)
 
 
 def _identify(value: Value) -> tuple[str, Format | None]:
     """The name of the row's format, and the Format that reads its conversation, if any."""
-    if all(key in value for key in _COMPARED):
+    if _has(value, COMPARED) or ("messages" in value and any(given(value.get(key)) for key in BESIDE_MESSAGES)):
         return PREFERENCE, None
-    format = next((each for each in FORMATS if any(all(key in value for key in keys) for keys in each.keys)), None)
+    format = next((each for each in FORMATS if any(_has(value, keys) for keys in each.keys)), None)
     if format is None:
         return _UNKNOWN, None
     return RATED if _is_rated(format, value) else format.name, format
 
 
-def _demonstration(format: Format, value: Value, where: str) -> Record:
+def _unknown_format(value: Value, where: str, thoughts: bool) -> UnknownFormat:
+    """The error for a row of no known format, with columns that would make it one."""
+    refuse_compared(value, (), where, lambda renamed: convert(Row(renamed, where)))
+    keys = [str(key) for key in value]
+    columns = suggest(value, lambda renamed: convert(Row(renamed, where), thoughts))
+    fix = f"Name the columns: --columns {columns}" if columns else None
+    return UnknownFormat(_unknown(keys), where=where, fix=fix)
+
+
+def _refuse_null(row: Row, value: Value) -> None:
+    """Raise NoTarget for a row that would be of a known format but for columns that are null."""
+    if _identify(value)[0] != _UNKNOWN:
+        return
+    for keys in [*(keys for format in FORMATS for keys in format.keys), COMPARED]:
+        null = [key for key in keys if key in row.value and key not in value]
+        if null and _has(row.value, keys):
+            raise NoTarget(f"{null[0]!r} is null.", where=row.where, fix="Fill it, or remove the row.")
+
+
+def _demonstration(format: Format, value: Value, where: str, thoughts: bool) -> Record:
     content = format.read(value, where)
     if isinstance(content, str):
         if not content.strip():
             raise NoTarget("the text is empty.", where=where)
         return Record(format.name, content, where)
-    turns, tools = parse_marked_calls(content, read_tools(value, where))
-    turns, untrained = without_loss_marks(turns)
+    turns, tools = parse_marked_calls(_with_thoughts(content, value, where, thoughts), read_tools(value, where))
+    turns, untrained = without_loss_marks(without_undeclared_nulls(turns, tools))
     _check_target(turns, untrained, where)
     return Record("rendered" if format.read is raw else format.name, turns, where, untrained, tools)
 
 
+def _with_thoughts(turns: list[Turn], value: Value, where: str, asked: bool) -> list[Turn]:
+    """The turns, the last answer with the reasoning that a column has for it."""
+    names = (REASONING, *THOUGHTS) if asked else (REASONING,)
+    name = next((name for name in names if given(value.get(name))), None)
+    if name is None or turns[-1]["role"] != "assistant":
+        return turns
+    last = turns[-1]
+    if REASONING in last or "<think>" in last["content"]:
+        return turns
+    return [*turns[:-1], {**last, REASONING: string(value, name, where)}]
+
+
 def _present(row: Row) -> Value:
-    return {key: item for key, item in row.value.items() if item is not None}  # merged tables fill gaps with null
+    """The row without missing values: merged tables fill gaps with null, and pandas with NaN."""
+    value = {}
+    for key, item in row.value.items():
+        if item is not None and not (type(item) is float and item != item):
+            value[key if isinstance(key, str) else str(key)] = item
+    return value
 
 
 def _refuse_media(value: Value, where: str) -> None:
     """Raise BadRow for rows with images or other media: their text must not be trained without them."""
     for key in _MEDIA:
-        if given(value.get(key)):
+        if given_list(value.get(key)):
             fix = f"Only text is learned; remove {key!r} and what the turns say of it, or the row."
             raise BadRow(f"the row has {key!r}.", where=where, fix=fix)
 
 
 def _is_rated(format: Format, value: Value) -> bool:
     """Whether the row has a rating. A `label` may also be something else, such as a topic."""
-    return "kto_tag" in value or (format.read is not raw and verdict_of(value.get("label")) is not None)
+    return "kto_tag" in value or (format.read is not raw and label_of(value) is not None)
 
 
 def _check_target(turns: list[Turn], untrained: tuple[int, ...], where: str) -> None:
@@ -169,27 +243,10 @@ def _check_target(turns: list[Turn], untrained: tuple[int, ...], where: str) -> 
 
 
 def _unknown(keys: list[str]) -> str:
-    known = list(dict.fromkeys([key for format in FORMATS for names in format.keys for key in names] + [*_COMPARED]))
+    known = list(dict.fromkeys([key for format in FORMATS for names in format.keys for key in names] + [*COMPARED]))
     hints = []
     for key in map(str, keys):
         near = difflib.get_close_matches(key.lower(), known, 1, _NEAR)
         if near and near[0] != key:
             hints.append(f"did you mean {near[0]!r} instead of {key!r}?")
     return " ".join([f"the keys {listed(keys)} belong to no known format.", *hints])
-
-
-def _suggestion(value: Value) -> str:
-    """A value for --columns that would make the row a known format, from similar column names; "" if none."""
-    keys = [str(key) for key in value]
-    for wanted in [*(names for format in FORMATS for names in format.keys), _COMPARED]:
-        found = {name: _nearest(name, keys) for name in wanted}
-        if all(found.values()) and len(set(found.values())) == len(found):
-            return ",".join(f"{name}={column}" for name, column in found.items())
-    return ""
-
-
-def _nearest(name: str, keys: list[str]) -> str | None:
-    lower = {key.lower(): key for key in reversed(keys)}
-    alias = next((lower[other] for other in _ALIASES.get(name, (name,)) if other in lower), None)
-    near = difflib.get_close_matches(name, lower, 1, _NEAR)
-    return alias or (lower[near[0]] if near else None)

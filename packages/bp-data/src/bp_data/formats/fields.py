@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Mapping
 
 from bp_core.errors import BadRow
 
+from ..reading.json_rows import parse
+
 Value = Mapping[str, object]
 ROW = "the row"
+_EMPTY_TEXTS = ("", "null", "None", "[]", "{}", "NaN", "nan")  # what tables write for a list that is not there
 
 
 def string(value: Value, key: str, where: str, name: str = ROW) -> str:
@@ -25,11 +29,14 @@ def string(value: Value, key: str, where: str, name: str = ROW) -> str:
 
 
 def from_json(text: str, name: str, where: str) -> object:
-    """Parse JSON text inside a row. Raises BadRow."""
+    """The value of JSON text inside a row, or of a Python literal, which tables write for lists. Raises BadRow."""
     try:
-        return json.loads(text)
+        return parse(text)
     except (ValueError, RecursionError) as error:
-        raise BadRow(f"{name} is not valid JSON ({error}): {shown(text)}.", where=where) from error
+        try:
+            return ast.literal_eval(text.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
+            raise BadRow(f"{name} is not valid JSON ({error}): {shown(text)}.", where=where) from error
 
 
 def plain(value: object, name: str, where: str) -> None:
@@ -43,6 +50,11 @@ def plain(value: object, name: str, where: str) -> None:
 def given(value: object) -> bool:
     """Whether a value is not empty; merged tables fill gaps with null, empty text or empty lists."""
     return value not in (None, "", [], {}, ())
+
+
+def given_list(value: object) -> bool:
+    """Whether a value that should be a list or an object, or JSON text of one, is not empty."""
+    return given(value) and not (isinstance(value, str) and value.strip() in _EMPTY_TEXTS)
 
 
 def listed(keys: list[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 # role and content, and where the row has them tool_calls, reasoning_content, name, tool_call_id
@@ -13,13 +13,18 @@ Tools = tuple[dict[str, Any], ...]  # JSON schemas, as OpenAI and transformers w
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A demonstration: a conversation or raw text. `untrained`: indices of assistant turns that carry no loss."""
+    """A demonstration: a conversation or raw text. `untrained`: indices of assistant turns that carry no loss.
+
+    `unused`, here and below, names the columns of the row that may belong to the prompt or the answer, and are not
+    learned.
+    """
 
     format: str
     content: list[Turn] | str
     where: str
     untrained: tuple[int, ...] = ()
     tools: Tools = ()
+    unused: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,7 @@ class Preference:
     rejected: list[Turn]
     where: str
     tools: Tools = ()
+    unused: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,7 @@ class Rated:
     desirable: bool
     where: str
     tools: Tools = ()
+    unused: tuple[str, ...] = field(default=(), compare=False)
 
 
 AnyRecord = Record | Preference | Rated

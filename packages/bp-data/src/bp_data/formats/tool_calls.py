@@ -9,7 +9,8 @@ from typing import Any
 
 from bp_core.errors import BadRow
 
-from .fields import Value, from_json, given, plain, shown
+from ..reading.arrow import without_padding
+from .fields import Value, from_json, given_list, plain, shown
 from .records import Tools, Turn
 
 _FIX = 'Write a call as {"type": "function", "function": {"name": "…", "arguments": {…}}}.'
@@ -21,7 +22,7 @@ _SPELLED_OUT = "<tools>"  # in a system turn that lists its tools itself (Hermes
 
 def read_tools(value: Value, where: str) -> Tools:
     """The row's `tools` (or `functions`): a list, or JSON text of one. Raises BadRow."""
-    key = next((key for key in ("tools", "functions") if given(value.get(key))), None)
+    key = next((key for key in ("tools", "functions") if given_list(value.get(key))), None)
     if key is None:
         return ()
     tools = value[key]
@@ -30,7 +31,8 @@ def read_tools(value: Value, where: str) -> Tools:
     if not isinstance(tools, list | tuple):
         raise BadRow(f"{key!r} must be a list of tools, not {shown(tools)}.", where=where, fix=_TOOL_FIX)
     plain(tools, repr(key), where)
-    return tuple(_tool(tool, f"tool {number}", where) for number, tool in enumerate(tools, 1))
+    read = [_tool(tool, f"tool {number}", where) for number, tool in enumerate(tools, 1)]
+    return tuple(without_padding(tool) for tool in read)  # null is no schema, whatever wrote it
 
 
 def _tool(tool: object, name: str, where: str) -> dict[str, Any]:
@@ -68,7 +70,7 @@ def _named(function: Mapping[str, Any]) -> bool:
 
 def _arguments(value: object, name: str, where: str) -> dict[str, Any]:
     """The arguments as an object, which templates want; OpenAI's own form is JSON text of it."""
-    if value is None or value == "":
+    if not given_list(value):
         return {}
     value = from_json(value, f"'arguments' of a call of {name}", where) if isinstance(value, str) else value
     if not isinstance(value, Mapping):
@@ -93,6 +95,33 @@ def parse_marked_calls(turns: list[Turn], tools: Tools) -> tuple[list[Turn], Too
     return [part for parts in untangled for part in parts or []], tools
 
 
+def without_undeclared_nulls(turns: list[Turn], tools: Tools) -> list[Turn]:
+    """The turns without arguments of calls that are null and that the tool does not have: padding of a table."""
+    if not any("tool_calls" in turn for turn in turns):
+        return turns
+    declared = {_name(tool): _parameters(tool) for tool in tools}
+    return [_with_declared(turn, declared) if "tool_calls" in turn else turn for turn in turns]
+
+
+def _with_declared(turn: Turn, declared: Mapping[str, Any]) -> Turn:
+    calls = []
+    for call in turn["tool_calls"]:
+        function = call["function"]
+        known = declared.get(function["name"])
+        arguments = function["arguments"]
+        if known is not None:
+            arguments = {key: item for key, item in arguments.items() if item is not None or key in known}
+        calls.append({**call, "function": {**function, "arguments": arguments}})
+    return {**turn, "tool_calls": calls}
+
+
+def _parameters(tool: Mapping[str, Any]) -> Any:
+    """The names of a tool's parameters; None if it does not list them."""
+    parameters = tool["function"].get("parameters")
+    properties = parameters.get("properties") if isinstance(parameters, Mapping) else None
+    return properties.keys() if isinstance(properties, Mapping) else None
+
+
 def _name(tool: Mapping[str, Any]) -> str:
     return str(tool["function"]["name"])
 
@@ -105,7 +134,7 @@ def _parsed(turn: Turn) -> list[Turn] | None:
     if turn["role"] == "tool" and "<tool_response>" in turn["content"]:
         rest = _RESPONSE.sub("", turn["content"])
         answers = _RESPONSE.findall(turn["content"])
-        return None if rest.strip() else [{**turn, "content": answer.strip()} for answer in answers]
+        return None if rest.strip() else [{**turn, "content": answer.strip("\r\n")} for answer in answers]
     return [turn]
 
 
@@ -116,6 +145,6 @@ def _split(content: str) -> tuple[str, list[Turn] | None]:
     if _CALL.sub("", rest).strip():
         return content, None
     try:
-        return text.strip(), [_call(json.loads(call), "", "") for call in _CALL.findall(rest)]
+        return text.rstrip(), [_call(json.loads(call), "", "") for call in _CALL.findall(rest)]
     except (ValueError, RecursionError, BadRow):
         return content, None

@@ -7,32 +7,36 @@ from collections.abc import Mapping
 
 from bp_core.errors import BadRow
 
-from .fields import Value, given, listed, shown, string
+from ..reading.columns import ROLE_KEYS, ROLES
+from .content import read_content
+from .fields import Value, from_json, given, given_list, listed, shown, string
 from .records import Turn
 from .tool_calls import read_calls
 
-ROLES = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "model": "assistant",
-    "bot": "assistant",
-    "tool": "tool",
-    "function": "tool",
-    "observation": "tool",
-    "function_response": "tool",
-    "function_call": "assistant",
+_CALLING = {"function_call", "tool_call", "tool_calls"}  # roles whose text is the call itself
+TEXT_KEYS = ("content", "value", "text", "message", "utterance")
+# Marks of a turn, by what they say for with loss and without.
+_LOSS = {
+    **dict.fromkeys(("train", "training", "trainable", "train_turn", "is_trained", "loss", "learn"), (1, 0)),
+    **dict.fromkeys(("weight", "loss_weight", "loss_scale", "loss_mask"), (1, 0)),
+    **dict.fromkeys(("masked", "ignore_loss", "no_loss"), (0, 1)),
 }
-_CALLING = "function_call"  # the role whose text is the call itself
-_LOSS = {"train": (True, False), "weight": (1, 0), "loss_weight": (1, 0)}  # marks of a turn: with loss, without
+# Marks that say more than yes and no, or that one tool means as the opposite of another.
+_UNCLEAR = {
+    "train_detail": "it marks parts of a turn",
+    "mask": "some tools mean 'learned' by it, others 'not learned'",
+}
+_UNCLEAR_FIX = 'Mark the turn with "train": true or false instead.'
 _REASONING = ("reasoning_content", "thinking", "reasoning")  # as transformers names it
 LOSS_MARK = "train"  # the key of a turn without loss, until `without_loss_marks` removes it
 # Keys that would change what is learned but are not supported in a turn: refused, not ignored.
 _MISPLACED = ("tools", "functions")
+_MEDIA = ("images", "image", "videos", "video", "audios", "audio")
+# Keys of turns that are read, or that say nothing of what is learned.
+TURN_KEYS = {
+    *ROLE_KEYS, *TEXT_KEYS, *_LOSS, *_UNCLEAR, *_REASONING, *_MISPLACED, *_MEDIA,
+    *("tool_calls", "function_call", "tool_call_id", "name", "id", "index", "timestamp", "refusal", "annotations"),
+}  # fmt: skip
 
 
 def turn(role: str, content: str) -> Turn:
@@ -40,10 +44,49 @@ def turn(role: str, content: str) -> Turn:
 
 
 def read_turns(turns: object, name: str, where: str) -> list[Turn]:
-    """Read a list of turns; those without loss get `train`: False. Raises BadRow."""
+    """The turns of a list, of JSON text of one, or of lists by key; those without loss get `train`: False.
+
+    Raises BadRow.
+    """
+    if isinstance(turns, str) and turns.lstrip()[:1] in ("[", "{"):
+        turns = from_json(turns, name, where)
+    if isinstance(turns, Mapping):
+        turns = _by_turn(turns)
     if not isinstance(turns, list | tuple) or not turns:
         raise BadRow(f"{name} must be a list of turns, not {shown(turns)}.", where=where)
     return [read_turn(item, f"turn {number}", where) for number, item in enumerate(turns, 1)]
+
+
+def are_turns(value: object) -> bool:
+    """Whether the value is a list of turns."""
+    return isinstance(value, list | tuple) and bool(value) and all(_is_turn(item) for item in value)
+
+
+def _is_turn(item: object) -> bool:
+    return isinstance(item, Mapping) and _first(item, ROLE_KEYS) is not None
+
+
+def turns_in_text(text: str) -> list[Value] | None:
+    """The turns that a text spells as JSON, as cells of tables do; None for other text."""
+    if text.lstrip()[:1] != "[":
+        return None
+    try:
+        value = from_json(text, "", "")
+    except BadRow:
+        return None
+    return list(value) if are_turns(value) and isinstance(value, list) else None
+
+
+def _by_turn(value: Value) -> object:
+    """A list of turns in place of an object with a list for each key."""
+    lists = {key: item for key, item in value.items() if item is not None}
+    if not lists or not all(isinstance(item, list | tuple) for item in lists.values()):
+        return [value]
+    columns = [list(item) for item in lists.values() if isinstance(item, list | tuple)]
+    if len({len(column) for column in columns}) != 1:
+        return value
+    cells = zip(*columns, strict=True)
+    return [{key: item for key, item in zip(lists, row, strict=True) if item is not None} for row in cells]
 
 
 def without_loss_marks(turns: list[Turn]) -> tuple[list[Turn], tuple[int, ...]]:
@@ -56,55 +99,57 @@ def read_turn(item: object, name: str, where: str) -> Turn:
     """One turn. Raises BadRow."""
     if not isinstance(item, Mapping):
         raise BadRow(f"{name} must be an object with role and content, not {shown(item)}.", where=where)
-    for key in _MISPLACED:
-        if given(item.get(key)):
-            raise BadRow(f"{name} has {key!r}, which belongs to the row.", where=where, fix=f"Move {key!r} to the row.")
-    role_key, text_key = ("from", "value") if "from" in item and "value" in item else ("role", "content")
-    if role_key not in item:
-        raise BadRow(f"{name} has no {role_key!r}; it has {listed(list(item))}.", where=where)
-    named = string(item, role_key, where, name).lower()
+    _refuse(item, name, where)
+    role_key, text_key = _keys(item, name, where)
+    named = string(item, role_key, where, name).strip().lower()
     if named not in ROLES:
-        near = difflib.get_close_matches(named, ROLES, 1)
-        hint = f"did you mean {near[0]!r}?" if near else "use system, user, assistant or tool."
-        raise BadRow(f"{name} has the unknown role {item[role_key]!r}; {hint}", where=where)
-    if named == _CALLING:
+        raise _unknown_role(item[role_key], named, name, where)
+    role = ROLES[named]
+    if named in _CALLING and not _calls(item, role, name, where):
         read = {**turn("assistant", ""), "tool_calls": read_calls(item.get(text_key), name, where)}
-    else:
-        read = {**turn(ROLES[named], ""), **_calls(item, ROLES[named], name, where)}
-        read["content"] = _content(item, text_key, where, name, optional="tool_calls" in read)
-    return {**read, **_more(item, read["role"], name, where), **_mark(item, name, where)}
+        return {**read, **_more(item, role, name, where), **_mark(item, name, where)}
+    calls = _calls(item, role, name, where)
+    content = read_content(item, text_key, where, name, optional=bool(calls))
+    if len(content) > 1 and role != "assistant":
+        raise BadRow(f"{name} has reasoning or calls but is not the assistant's.", where=where)
+    return {**turn(role, ""), **calls, **content, **_more(item, role, name, where), **_mark(item, name, where)}
 
 
-def _content(item: Value, key: str, where: str, name: str, *, optional: bool) -> str:
-    """The content: a string, or OpenAI's list of text parts. With `optional`, for tool calls, it may be missing."""
-    if optional and not given(item.get(key)):
-        return ""
-    if key not in item:
-        raise BadRow(f"{name} has no {key!r}; it has {listed(list(item))}.", where=where)
-    parts = item[key]
-    if not isinstance(parts, list | tuple) or not parts:
-        return string(item, key, where, name)
-    texts = []
-    for number, part in enumerate(parts, 1):
-        held = _text_key(part)
-        if held is None:
-            message = f"part {number} of {key!r} of {name} is not text: {shown(part)}."
-            raise BadRow(message, where=where, fix="Only text is learned; remove that part, or the row.")
-        texts.append(string(part, held, where, f"part {number} of {name}"))
-    return "".join(texts)
+def _refuse(item: Value, name: str, where: str) -> None:
+    """Raise BadRow for keys that would change what is learned, and that a turn cannot have."""
+    for key in _MISPLACED:
+        if given_list(item.get(key)):
+            raise BadRow(f"{name} has {key!r}, which belongs to the row.", where=where, fix=f"Move {key!r} to the row.")
+    for key in _MEDIA:
+        if given_list(item.get(key)):
+            raise BadRow(f"{name} has {key!r}.", where=where, fix="Only text is learned; remove the turn, or the row.")
 
 
-def _text_key(part: object) -> str | None:
-    """The key of a part's text; None if the part is not text."""
-    if not isinstance(part, Mapping) or part.get("type") != "text":
-        return None
-    return next((key for key in ("text", "value") if key in part), None)
+def _keys(item: Value, name: str, where: str) -> tuple[str, str]:
+    """The keys of the role and of the text. Raises BadRow if there is no role."""
+    if "from" in item and "value" in item:
+        return "from", "value"
+    role_key = _first(item, ROLE_KEYS)
+    if role_key is None:
+        raise BadRow(f"{name} has no 'role'; it has {listed(list(item))}.", where=where)
+    return role_key, _first(item, TEXT_KEYS) or next((key for key in TEXT_KEYS if key in item), "content")
+
+
+def _first(item: Value, keys: tuple[str, ...]) -> str | None:
+    return next((key for key in keys if item.get(key) is not None), None)
+
+
+def _unknown_role(role: object, named: str, name: str, where: str) -> BadRow:
+    near = difflib.get_close_matches(named, ROLES, 1)
+    hint = f"did you mean {near[0]!r}?" if near else "use system, user, assistant or tool."
+    fix = f"Correct it, or say what it is, such as --roles user={named}" if named else "Give the turn a role."
+    return BadRow(f"{name} has the unknown role {role!r}; {hint}", where=where, fix=fix)
 
 
 def _calls(item: Value, role: str, name: str, where: str) -> Turn:
     """The calls of an assistant turn: `tool_calls`, or the older single `function_call`."""
     for key in ("tool_calls", "function_call"):
-        if given(item.get(key)):
+        if given_list(item.get(key)):
             if role != "assistant":
                 raise BadRow(f"{name} has {key!r} but is not the assistant's.", where=where)
             return {"tool_calls": read_calls(item[key], name, where)}
@@ -124,10 +169,20 @@ def _more(item: Value, role: str, name: str, where: str) -> Turn:
 
 
 def _mark(item: Value, name: str, where: str) -> Turn:
+    """The mark of a turn without loss. Raises BadRow for one that says more than yes and no, or is not clear."""
+    if not _MARKS & item.keys():
+        return {}
+    for key, why in _UNCLEAR.items():
+        if given(item.get(key)):
+            raise BadRow(f"{key!r} of {name} is not read: {why}.", where=where, fix=_UNCLEAR_FIX)
     silent = False
     for key, choices in _LOSS.items():
         mark = item.get(key)
         if mark is not None and (not isinstance(mark, bool | int | float) or mark not in choices):
-            raise BadRow(f"{key!r} of {name} must be one of {choices}, not {shown(mark)}.", where=where)
-        silent = silent or (mark is not None and not mark)
+            message = f"{key!r} of {name} must be one of (True, False, 1, 0), not {shown(mark)}."
+            raise BadRow(message, where=where, fix=_UNCLEAR_FIX)
+        silent = silent or (mark is not None and mark == choices[1])
     return {LOSS_MARK: False} if silent else {}
+
+
+_MARKS = {*_LOSS, *_UNCLEAR}

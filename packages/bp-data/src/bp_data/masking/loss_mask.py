@@ -28,7 +28,8 @@ _NO_END = "Use a chat template that ends assistant turns with a special token, s
 class Masked:
     """A tokenised row. `trained` has a 1 for each token with loss, `ends` the index of each trained turn's terminator.
 
-    `prompt` counts the tokens before the first trained one; in raw text half of all. `left_out` as in `Layout`.
+    `prompt` counts the tokens before the first trained one; in raw text half of all. `left_out` and `ids_made_up` as in
+    `Layout`.
     """
 
     text: str
@@ -38,12 +39,31 @@ class Masked:
     ends: tuple[int, ...]
     bos: Bos
     left_out: int = 0
+    ids_made_up: int = 0
 
     def cut(self, length: int) -> int:
         """The number of tokens to keep, at most `length`: up to the last answer that fits, or `length` if none does."""
         if len(self.tokens) <= length:
             return len(self.tokens)
         return max((end + 1 for end in self.ends if end < length), default=length)
+
+    def pieces(self, length: int, overlap: int, prefix: Sequence[int]) -> list[tuple[array[int], bytes]]:
+        """A raw text as pieces of at most `length` tokens, with their loss masks; every token is trained once.
+
+        Each piece after the first begins with the tokenizer's `prefix`, if the text does, and with the last `overlap`
+        tokens before it, which are context without loss. Without either one such token is there: the first token of an
+        example is never trained.
+        """
+        first = array("i", prefix if self.bos == "tokenizer" else ())
+        before = max(overlap, 0 if first else 1)
+        found = [(self.tokens[:length], self.trained[:length])]
+        at = length
+        while at < len(self.tokens):
+            end = at + length - len(first) - before
+            tokens = first + self.tokens[at - before : end]
+            found.append((tokens, bytes(len(first) + before) + self.trained[at:end]))
+            at = end
+        return found
 
 
 def mask(record: Record, tokenizer: ChatTokenizer, train_on: TrainOn = TrainConfig.train_on) -> Masked:
@@ -90,7 +110,8 @@ def mark(layout: Layout, found: Tokens, tokenizer: ChatTokenizer) -> Masked:
     trained[0] = 0
     ends = tuple(len(prefix) + last for _, last in turns) or (len(tokens) - 1,)
     prompt = len(prefix) + turns[0][0] if turns else len(tokens) // 2
-    return Masked(layout.text, tokens, bytes(trained), max(1, prompt), ends, layout.bos, layout.left_out)
+    counts = {"left_out": layout.left_out, "ids_made_up": layout.ids_made_up}
+    return Masked(layout.text, tokens, bytes(trained), max(1, prompt), ends, layout.bos, **counts)
 
 
 class _TokenPositions:

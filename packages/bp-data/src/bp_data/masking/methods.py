@@ -13,7 +13,8 @@ _KINDS = {Record: "examples", Preference: "pairs of a chosen and a rejected answ
 _FIXES = {
     Record: "Use --method sft; or give each row a chosen and a rejected answer, or a prompt, a completion and a label.",
     Preference: "Use --method orpo or simpo; or keep the good answers only, with --columns completion=chosen.",
-    Rated: "Use --method kto; or keep the good answers only, as prompt/completion or messages.",
+    Rated: "Use --method kto; or keep the good answers only, as prompt/completion or messages. If the label is no "
+    "rating: --ignore-columns label",
 }
 
 

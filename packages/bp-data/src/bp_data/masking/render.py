@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bp_core.choices import TrainOn
 from bp_core.config import TrainConfig
 from bp_core.contract import Bos
 from bp_core.errors import BadRow, TemplateUnusable
 
+from ..formats.call_ids import with_call_ids
 from ..formats.records import Record, Turn
 from ..tokenizer.chat_tokenizer import ChatTokenizer
 from .turn_borders import Place, Skeleton, skeleton_of, with_holes
@@ -29,7 +30,8 @@ class Span:
 class Layout:
     """A rendered row. `whole`: everything is trained, as in raw text, which has no spans.
 
-    `left_out` counts parts of answers that the template did not write, such as the reasoning of earlier turns.
+    `left_out` counts parts of answers that the template did not write, such as the reasoning of earlier turns;
+    `ids_made_up` the tool calls that got an id because the template wants one.
     """
 
     text: str
@@ -38,6 +40,7 @@ class Layout:
     where: str
     whole: bool = False
     left_out: int = 0
+    ids_made_up: int = 0
 
 
 def lay_out(record: Record, tokenizer: ChatTokenizer, train_on: TrainOn = TrainConfig.train_on) -> Layout:
@@ -45,12 +48,23 @@ def lay_out(record: Record, tokenizer: ChatTokenizer, train_on: TrainOn = TrainC
     if isinstance(record.content, str):
         return _raw(record.content, tokenizer, record.where)
     try:
-        return _conversation(record, record.content, tokenizer, train_on)
+        return _with_ids(record, record.content, tokenizer, train_on)
     except TemplateUnusable as error:
         if record.content[0]["role"] == "assistant":
             message = f"the conversation starts with an assistant turn, which this chat template cannot do: {error}"
             raise BadRow(message, where=record.where, fix="Put a user turn before it, or remove it.") from error
         raise TemplateUnusable(error.message, where=record.where, fix=error.fix) from error
+
+
+def _with_ids(record: Record, turns: list[Turn], tokenizer: ChatTokenizer, train_on: TrainOn) -> Layout:
+    """The conversation as it is; or with ids of tool calls in Mistral's form, where only those can be rendered."""
+    try:
+        return _conversation(record, turns, tokenizer, train_on)
+    except TemplateUnusable:
+        identified, made_up = with_call_ids(turns)
+        if not made_up:
+            raise
+        return replace(_conversation(record, identified, tokenizer, train_on), ids_made_up=made_up)
 
 
 def _raw(text: str, tokenizer: ChatTokenizer, where: str) -> Layout:

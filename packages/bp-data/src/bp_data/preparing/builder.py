@@ -12,9 +12,11 @@ from bp_core.contract import Bos, Contract
 from bp_core.errors import NoTarget, TemplateUnusable
 
 from ..formats.records import AnyRecord, Preference, Record, content_of
+from ..formats.rendered_text import MARKERS
 from ..masking.loss_mask import Masked, check_prompts
 from ..masking.methods import check_both_verdicts, desirable
 from ..masking.reasoning import VERDICTS, Limits, Verdict, check_written, judge, opens_thought
+from ..reading.context import Remark
 from ..tokenizer.chat_tokenizer import ChatTokenizer
 from .example_arrays import Collector, Examples
 from .prepared import Prepared, Report
@@ -27,20 +29,32 @@ Row = Sequence[tuple[Record, Masked]]  # one conversation, or the chosen and the
 class PreparedBuilder:
     """Accumulates rows into a Prepared data set."""
 
-    def __init__(self, tokenizer: ChatTokenizer, max_length: int, method: Method, traces: Limits | None) -> None:
-        self.tokenizer, self._max_length, self.method = tokenizer, max_length, method
+    def __init__(
+        self, tokenizer: ChatTokenizer, max_length: int, method: Method, traces: Limits | None, overlap: int = 0
+    ) -> None:
+        self.tokenizer, self._max_length, self.method, self._overlap = tokenizer, max_length, method, overlap
+        self.remarks: list[Remark] = []
+        self._places: dict[str, list[str]] = {}
+        self._unused: Counter[str] = Counter()
+        self._unused_at: dict[str, str] = {}
         self._limits, self._opened = traces, traces is not None and opens_thought(tokenizer)
         self._traces: Counter[Verdict] = Counter()
         self._examples = Collector()
         self._formats: Counter[str] = Counter()
         self._first: dict[str, str] = {}
         self._templates: list[str] = []
-        self._dropped_at: list[str] = []
         self._bos: dict[bool, set[Bos]] = {True: set(), False: set()}  # of conversations, and of raw texts
         self._terminators: set[int] = set()
         self._longest = self._truncated = self._turns_cut = self._terminators_lost = self._left_out = 0
+        self._markup = 0
+        self._kept = self._alike = self._split = self._ids_made_up = self._tokens_cut = 0
         self._digest = hashlib.sha256()
         self._candidates = Candidates(max_length)
+
+    @property
+    def thinks(self) -> bool:
+        """Whether reasoning traces are learned, and so taken from columns of their own too."""
+        return self._limits is not None
 
     @property
     def rows(self) -> int:
@@ -53,8 +67,22 @@ class PreparedBuilder:
             self._first.setdefault(record.format, record.where)
             self._digest.update(_canonical(record))
             self._note(row)
-            if verdict != "kept" or not self._keep(record, row):
-                self._dropped_at += [record.where][: _PLACES - len(self._dropped_at)]
+            self._note_unused(record)
+            if verdict == "kept" and self._keep(record, row):
+                self._kept += 1
+            else:
+                self._place("dropped", record.where)
+
+    def _place(self, kind: str, where: str) -> None:
+        """Keep the first places of each kind of loss."""
+        places = self._places.setdefault(kind, [])
+        if len(places) < _PLACES and where not in places:
+            places.append(where)
+
+    def _note_unused(self, record: AnyRecord) -> None:
+        for name in record.unused:
+            self._unused[name] += 1
+            self._unused_at.setdefault(name, record.where)
 
     def _verdicts(self, rows: Sequence[Row]) -> list[Verdict]:
         """The verdict on each row's reasoning trace; "kept" for all without limits."""
@@ -73,7 +101,12 @@ class PreparedBuilder:
             self._bos[not isinstance(record.content, str)].add(masked.bos)
             if not isinstance(record.content, str):
                 self._note_template(self.tokenizer.template_for(record.tools).source)
-        self._left_out += sum(masked.left_out for _, masked in row)
+            if masked.left_out:
+                self._left_out += masked.left_out
+                self._place("left_out", record.where)
+            if masked.ids_made_up:
+                self._ids_made_up += masked.ids_made_up
+                self._place("ids_made_up", record.where)
 
     def _note_template(self, source: str) -> None:
         if source not in self._templates:
@@ -83,11 +116,17 @@ class PreparedBuilder:
         """Add the examples of a row, cut to max_length; none of them if one has no trained token left."""
         if isinstance(record, Preference):
             check_prompts(record, *(masked for _, masked in row))
+            if row[0][1].tokens == row[1][1].tokens:
+                self._alike += 1
+                self._place("alike", record.where)
+                return False
+        if isinstance(record, Record) and isinstance(record.content, str):
+            return self._keep_text(record, row[0][1])
         self._longest = max(self._longest, *(len(masked.tokens) for _, masked in row))
         lengths = [masked.cut(self._max_length) for _, masked in row]
         targets = [any(masked.trained[:length]) for (_, masked), length in zip(row, lengths, strict=True)]
         for (_, masked), length, has_target in zip(row, lengths, targets, strict=True):
-            self._count_cut(masked, length, has_target)
+            self._count_cut(masked, length, has_target, record.where)
         if all(targets):
             for (_, masked), length in zip(row, lengths, strict=True):
                 self._terminators.update(masked.tokens[end] for end in masked.ends)
@@ -96,9 +135,27 @@ class PreparedBuilder:
             self._candidates.add([row[0][1]])
         return all(targets)
 
-    def _count_cut(self, row: Masked, length: int, has_target: bool) -> None:
+    def _keep_text(self, record: Record, text: Masked) -> bool:
+        """Add a raw text, in as many pieces as it needs."""
+        self._longest = max(self._longest, len(text.tokens))
+        if any(marker in text.text for marker in MARKERS):
+            self._markup += 1
+            self._place("markup", record.where)
+        parts = text.pieces(self._max_length, self._overlap, self.tokenizer.prefix)
+        if len(parts) > 1:
+            self._split += 1
+            self._place("split", record.where)
+        for tokens, trained in parts:
+            self._examples.add(tokens, trained)
+        self._terminators.update(text.tokens[end] for end in text.ends)
+        self._candidates.add([text])
+        return True
+
+    def _count_cut(self, row: Masked, length: int, has_target: bool, where: str) -> None:
         if length < len(row.tokens):
             self._truncated += 1
+            self._tokens_cut += len(row.tokens) - length
+            self._place("truncated", where)
             self._turns_cut += sum(end >= length for end in row.ends)
             self._terminators_lost += not any(end < length for end in row.ends) and has_target
 
@@ -132,21 +189,29 @@ class PreparedBuilder:
         return Contract(template, bos, terminators, stop)
 
     def _report(self, examples: Examples) -> Report:
-        kept = len(examples) // (2 if self.method in PAIRED else 1)
         return Report(
             method=self.method,
             rows=self.rows,
             formats=dict(self._formats),
             mixed={name: self._first[name] for name, _ in self._formats.most_common()[1:]},
-            examples=kept,
+            examples=len(examples) // (2 if self.method in PAIRED else 1),
             tokens=len(examples.tokens),
             targets=examples.trained_tokens,
             longest=self._longest,
             truncated=self._truncated,
             turns_cut=self._turns_cut,
             terminators_lost=self._terminators_lost,
-            dropped=self.rows - kept,
-            dropped_at=tuple(self._dropped_at),
+            dropped=self.rows - self._kept,
+            tokens_cut=self._tokens_cut,
+            split=self._split,
+            markup=self._markup,
+            alike=self._alike,
+            ids_made_up=self._ids_made_up,
+            places={kind: tuple(places) for kind, places in self._places.items()},
+            unused=dict(self._unused),
+            unused_at=self._unused_at,
+            remarks=tuple(f"{remark.where}: {remark.message}" for remark in self.remarks),
+            max_length=self._max_length,
             left_out=self._left_out,
             desirable=int(examples.desirable.sum()) if self.method == "kto" else None,
             traces={name: self._traces[name] for name in VERDICTS} if self._limits else {},

@@ -4,6 +4,7 @@ template, settings, and our own code."""
 from __future__ import annotations
 
 import functools
+import glob
 import hashlib
 import json
 import os
@@ -17,7 +18,8 @@ from typing import Any
 from bp_core.errors import DiskFull, OutputUnusable
 from bp_core.folders import damage, digest, new_folder
 
-from ..reading.files import Data
+from ..reading.files import Data, paths_of
+from ..reading.paths import is_pattern
 from ..reading.text import STDIN
 from ..tokenizer.chat_tokenizer import ChatTokenizer
 from .prepared import Prepared, read, write
@@ -34,10 +36,11 @@ def place(root: Path, data: Data, tokenizer: ChatTokenizer, settings: Mapping[st
 
     That is rows given in Python, standard input, and templates that write the date.
     """
-    if not isinstance(data, str | Path) or str(data) == STDIN or tokenizer.reads_clock:
+    paths = paths_of(data)
+    if paths is None or any(str(path) == STDIN for path in paths) or tokenizer.reads_clock:
         return None
-    contents = _contents(Path(data))
-    if not contents:
+    contents = [_contents(Path(path)) for path in paths]
+    if not all(contents):
         return None
     parts = [contents, tokenizer.fingerprint, settings, _code(), [version(name) for name in _LIBRARIES]]
     return root / hashlib.sha256(json.dumps(parts).encode()).hexdigest()
@@ -66,8 +69,12 @@ def keep(entry: Path, prepared: Prepared) -> None:
 
 
 def _contents(path: Path) -> list[tuple[str, str]]:
-    """Names and hashes of the file, or of all files in the folder; names decide how they are read."""
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    """Names and hashes of the file, or of all files in the folder or of the pattern; names decide how they are read."""
+    if is_pattern(path):
+        found = [Path(name) for name in glob.glob(str(path), recursive=True)]
+        files = sorted(file for file in found if file.is_file())
+    else:
+        files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     return [(str(file), digest(file)) for file in files]
 
 

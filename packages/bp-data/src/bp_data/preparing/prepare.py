@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from bp_core.choices import Method, TrainOn
-from bp_core.config import TrainConfig
+from bp_core.config import DataConfig, TrainConfig
 from bp_core.events import Notify, Progress
+from bp_core.settings import names
 
 from ..formats.detect import convert
 from ..formats.records import AnyRecord, Record
@@ -18,7 +19,7 @@ from ..masking.loss_mask import Masked, mark
 from ..masking.methods import parts
 from ..masking.reasoning import Limits
 from ..masking.render import Layout, lay_out
-from ..reading.files import Data, Row, read
+from ..reading.files import Data, Row, paths_of, read
 from ..tokenizer.byte_offsets import Tokens
 from ..tokenizer.chat_tokenizer import ChatTokenizer
 from .builder import PreparedBuilder
@@ -35,30 +36,36 @@ def prepare(
     max_length: int,
     samples: int | None = None,
     packing: bool = False,
-    columns: Mapping[str, str] | None = None,
+    reading: DataConfig | None = None,
     train_on: TrainOn = TrainConfig.train_on,
     method: Method = TrainConfig.method,
     traces: Limits | None = None,
+    text_overlap: int = TrainConfig.text_overlap,
+    evaluating: bool = False,
     cache: Path | None = None,
     on_progress: Notify | None = None,
 ) -> Prepared:
     """Make examples of the first `samples` rows of the data (all by default), each of at most `max_length` tokens.
 
-    Longer ones are cut after the last answer that fits, or inside the first. Rows are read, converted and tokenised in
-    chunks; only tokens and masks are kept. `columns` is as in `read`. With `packing` the examples share rows of
+    Longer conversations are cut after the last answer that fits, or inside the first; longer raw texts are split into
+    pieces that repeat `text_overlap` tokens. Rows are read, converted and tokenised in chunks; only tokens and masks
+    are kept. `reading` is the `config` of `read`, `evaluating` as there. With `packing` the examples share rows of
     `max_length` tokens. `method` decides what rows must be: examples, pairs of answers, or rated answers. `traces`
     limits the length of reasoning traces; other rows are dropped. `cache` is a folder for the results of large files.
     Raises the errors of reading and converting, MethodMismatch, TemplateUnusable, and NoTarget if nothing is left.
     """
     limits = (traces.shortest, traces.longest) if traces else None
-    settings: dict[str, Any] = {"max_length": max_length, "samples": samples, "columns": columns, "train_on": train_on}
-    settings |= {"method": method, "traces": limits}
+    reading = reading or DataConfig()
+    settings: dict[str, Any] = {name: getattr(reading, name) for name in names(DataConfig)}
+    settings |= {"max_length": max_length, "samples": samples, "train_on": train_on, "text_overlap": text_overlap}
+    settings |= {"method": method, "traces": limits, "evaluating": evaluating}
     entry = place(cache, data, tokenizer, settings) if cache else None
     prepared = load(entry) if entry else None
     if prepared is None:
-        rows = islice(read(data, columns), samples)
-        total = len(range(len(data))[:samples]) if isinstance(data, Sequence) and not isinstance(data, str) else 0
-        prepared = _prepared(rows, total, PreparedBuilder(tokenizer, max_length, method, traces), train_on, on_progress)
+        builder = PreparedBuilder(tokenizer, max_length, method, traces, text_overlap)
+        rows = read(data, reading, tell=builder.remarks.append, first=samples, evaluating=evaluating)
+        total = len(range(len(data))[:samples]) if isinstance(data, Sized) and paths_of(data) is None else 0
+        prepared = _prepared(rows, total, builder, train_on, on_progress)
         if cache and entry and entry == place(cache, data, tokenizer, settings):  # the file did not change meanwhile
             keep(entry, prepared)
     return prepared.packing(max_length) if packing else prepared
@@ -81,7 +88,7 @@ def _tokenised(
     tokenizer = builder.tokenizer
     with ThreadPoolExecutor(1) as thread:
         waiting: tuple[_Chunk, Future[list[Tokens]]] | None = None
-        while records := [convert(row) for row in islice(rows, _CHUNK)]:
+        while records := [convert(row, builder.thinks) for row in islice(rows, _CHUNK)]:
             chunk = _Chunk(records, [parts(record, builder.method) for record in records], tokenizer, train_on)
             tokens = thread.submit(tokenizer.tokens, [layout.text for layout in chunk.layouts])
             if waiting:

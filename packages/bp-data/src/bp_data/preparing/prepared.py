@@ -27,9 +27,15 @@ class Report:
 
     mixed: the location of the first row of each format but the most frequent one.
     longest: tokens of the longest row before cutting; `tokens` and `targets` (trained tokens) are totals after it.
-    truncated: examples cut, with `turns_cut` incomplete answers; `terminators_lost` of them have no complete one left.
-    dropped: rows without a trained token after cutting, or without a fitting trace; `dropped_at` locates the first.
-    left_out: parts of answers that the template does not write.
+    truncated: examples cut by `tokens_cut` tokens, with `turns_cut` incomplete answers; `terminators_lost` of them have
+    no complete one left.
+    dropped: rows without a trained token after cutting, without a fitting trace, or with two answers that are `alike`.
+    left_out: parts of answers that the template does not write. ids_made_up: tool calls that got an id from us.
+    split: raw texts longer than `max_length`, each now several examples.
+    markup: raw texts with a chat template's markup inside.
+    places: the first places of each of these, by its name.
+    unused: rows by column that is not learned, though it may belong there; `unused_at` locates the first of each.
+    remarks: what the reader left out, or decided.
     packed: rows that the examples share, 0 without packing.
     desirable: rated answers that are good.
     traces: rows by what became of their reasoning traces; `opens_thought`: the template itself writes <think>.
@@ -46,7 +52,6 @@ class Report:
     turns_cut: int
     terminators_lost: int
     dropped: int
-    dropped_at: tuple[str, ...]
     left_out: int
     packed: int
     sha256: str
@@ -54,6 +59,16 @@ class Report:
     desirable: int | None = None
     traces: dict[str, int] = dataclasses.field(default_factory=dict)
     opens_thought: bool = False
+    tokens_cut: int = 0
+    alike: int = 0
+    ids_made_up: int = 0
+    split: int = 0
+    markup: int = 0
+    places: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    unused: dict[str, int] = dataclasses.field(default_factory=dict)
+    unused_at: dict[str, str] = dataclasses.field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+    max_length: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -96,7 +111,8 @@ def read(folder: Path) -> Prepared:
     rows = _json(folder / "samples.json")
     samples = [Sample(r["text"], *(tuple(r[key]) for key in ("tokens", "trained", "prompt"))) for r in rows]
     report = _json(folder / "report.json")
-    report["dropped_at"] = tuple(report["dropped_at"])
+    report["places"] = {kind: tuple(places) for kind, places in report["places"].items()}
+    report["remarks"] = tuple(report["remarks"])
     return Prepared(Examples(*arrays), None, contract, samples, Report(**report))
 
 

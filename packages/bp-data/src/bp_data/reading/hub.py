@@ -1,7 +1,11 @@
-"""Data sets on the Hugging Face hub: `owner/name`, `owner/name:split`, or `owner/name:config:split`."""
+"""Data sets on the Hugging Face hub: `owner/name`, `owner/name:split`, or `owner/name:config:split`.
+
+A revision (a branch, a tag or a commit) stands after the name: `owner/name@revision:split`.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,23 +15,29 @@ from types import ModuleType
 
 from bp_core.errors import BadValue, FileMissing, FileUnreadable, HubUnreachable
 
+from .arrow import unpadded
 from .text import optional
 
-_NAME = re.compile(r"(?P<repository>\w[\w.-]*/\w[\w.-]*)(?::(?P<config>[\w.-]+)(?=:))?(?::(?P<split>[\w.-]+))?")
-_FILES = re.compile(r"\.(?:jsonl?|ndjson|csv|tsv|parquet|txt|md|gz|zst)$", re.IGNORECASE)
+_NAME = re.compile(
+    r"(?P<repository>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>\w[\w./-]*))?"
+    r"(?::(?P<config>[\w.-]+)(?=:))?(?::(?P<split>[\w.-]+))?"
+)
+_FILES = re.compile(r"\.(?:jsonl?|ndjson|csv|tsv|parquet|arrow|feather|txt|md|gz|zst)$", re.IGNORECASE)
 _FIX = "Check the network and HF_TOKEN, or download the files and name their folder."
 
 
 @dataclass(frozen=True, slots=True)
 class HubName:
-    """A data set on the hub. `split` None means the only split."""
+    """A data set on the hub. `split` None means the only split, `revision` None the newest one."""
 
     repository: str
     config: str | None
     split: str | None
+    revision: str | None = None
 
     def __str__(self) -> str:
-        return ":".join(part for part in (self.repository, self.config, self.split) if part)
+        repository = f"{self.repository}@{self.revision}" if self.revision else self.repository
+        return ":".join(part for part in (repository, self.config, self.split) if part)
 
 
 def named(data: str | Path) -> HubName | None:
@@ -51,13 +61,13 @@ def hub_rows(name: HubName) -> Iterator[tuple[Mapping[str, object], str]]:
     """
     datasets = optional("datasets", "hub", Path(str(name)))
     with _asking(datasets, name):
-        splits: list[str] = datasets.get_dataset_split_names(name.repository, name.config)
+        splits: list[str] = datasets.get_dataset_split_names(name.repository, name.config, revision=name.revision)
     split = _choose(name, splits)
     with _asking(datasets, name):
-        rows = datasets.load_dataset(name.repository, name.config, split=split)
-    place = HubName(name.repository, name.config, split)
+        rows = datasets.load_dataset(name.repository, name.config, split=split, revision=name.revision)
+    place = dataclasses.replace(name, split=split)
     for number, value in enumerate(rows, 1):
-        yield value, f"{place}: row {number}"
+        yield unpadded(value), f"{place}: row {number}"
 
 
 def _choose(name: HubName, splits: list[str]) -> str:
@@ -66,7 +76,7 @@ def _choose(name: HubName, splits: list[str]) -> str:
     if name.split is None and len(splits) == 1:
         return splits[0]
     message = "there are several splits" if name.split is None else f"there is no split {name.split!r}"
-    example = HubName(name.repository, name.config, splits[0])
+    example = dataclasses.replace(name, split=splits[0])
     fix = f"Write one of them after the name, such as {example}."
     raise BadValue(f"{message}; the splits are: {', '.join(splits)}.", where=name.repository, fix=fix)
 
