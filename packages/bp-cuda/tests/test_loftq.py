@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
+from peft.tuners.lora import LoraLayer
 from tiny_models import batch, opened, save_tiny
 from transformers import AutoModelForCausalLM
 
 from bp_core.config import TrainConfig
 from bp_core.errors import BadValue, ModelUnusable
-from bp_cuda import adapter, loftq
+from bp_cuda import loftq
 
 pytest.importorskip("bitsandbytes")
 WORDS = [5, 17, 200, 31, 8]
@@ -46,7 +47,8 @@ def test_it_starts_nearer_to_the_16_bit_model_the_higher_the_rank(folder):
 
 def test_the_pair_is_the_best_of_its_rank_for_what_was_lost(folder):
     rail = opened(folder, mode="qlora", init="loftq", rank=8, alpha=16.0)
-    name, layer = adapter._layers(rail.model)[0]
+    layers = rail.model.get_base_model().named_modules()
+    name, layer = next((name, module) for name, module in layers if isinstance(module, LoraLayer))
     rest = loftq.originals(folder)(name) - loftq.dequantize_module_weight(layer.get_base_layer()).float()
     left = rest - 2.0 * layer.lora_B["default"].weight @ layer.lora_A["default"].weight
     best = torch.linalg.svdvals(rest)[8:].square().sum().sqrt()

@@ -335,7 +335,7 @@ def test_one_near_tie_in_what_all_rows_begin_with_does_not_refuse_a_right_file(s
     near = dataclasses.replace(subject, reference=NearTie(subject.reference), samples=same)
     found = {check.name: check for check in prove_f16(near, good).checks}["f16 first choices"]
     distinct = sum(len(places) for places in distinct_positions(sample.tokens for sample in same))
-    assert found.note.startswith(f"of {distinct} places") and distinct < sum(len(s.tokens) for s in same)
+    assert found.note.startswith(f"of {distinct} positions") and distinct < sum(len(s.tokens) for s in same)
     assert found.passed
 
 

@@ -152,7 +152,7 @@ def test_it_ends_with_whoever_started_it(gguf_source):
 
 
 def test_the_context_is_exact_unless_more_is_asked_for(made_phi):
-    asked = [json.loads(_request(made_phi, "phi", ServeConfig(num_ctx=n), gpu=False))["context"] for n in (None, 400)]
+    asked = [_request(made_phi, "phi", ServeConfig(num_ctx=n), gpu=False)["context"] for n in (None, 400)]
     assert asked == [256, 400]
 
 
