@@ -36,6 +36,7 @@ from .models import locate
 from .models.published import place
 from .models.targets import Artifact
 from .multi_run.session import MultiRun, multi_run
+from .privacy import disable_telemetry
 from .progress import Screen
 from .training.distributed import following, joined, leaving, told
 from .training.prepare import Check, Chosen, TrainingRequest, begin, choose, prepared_job, write_down
@@ -48,6 +49,7 @@ class Trainer:
     """Fine-tunes one base model. `settings` are the fields of TrainConfig; an unknown one raises BadValue."""
 
     def __init__(self, model: str = locate.DEFAULT, **settings: Any) -> None:
+        disable_telemetry()
         known(settings, TrainConfig)
         self.config = TrainConfig(model=str(model), **settings)
         self._rail: Rail | None = None

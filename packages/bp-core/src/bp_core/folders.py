@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import DiskFull, OutputUnusable
+from .renaming import rename, replace
 
 MANIFEST = "manifest.json"
 
@@ -35,7 +36,7 @@ def new_folder(target: Path) -> Iterator[Path]:
             write_manifest(draft)
             sync(draft)
             draft.chmod(0o777 & ~_umask())
-            draft.rename(target)
+            rename(draft, target)
             _sync_entry(target.parent)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -54,7 +55,7 @@ def new_file(target: Path) -> Iterator[Path]:
             yield draft
             _sync_file(draft)
             draft.chmod(0o666 & ~_umask())
-            draft.replace(target)
+            replace(draft, target)
             _sync_entry(target.parent)
     finally:
         draft.unlink(missing_ok=True)
@@ -72,7 +73,7 @@ def sweep(folder: Path, name: str) -> None:
 def move(source: Path, target: Path) -> None:
     """Give a whole folder another place on its disk, durably. Raises OutputUnusable if something is there already."""
     with writing(target):
-        source.rename(target)
+        rename(source, target)
         _sync_entry(target.parent)
         _sync_entry(source.parent)
 

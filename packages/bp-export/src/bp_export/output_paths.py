@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bp_core import folders
 from bp_core.errors import DiskFull, OutputUnusable
+from bp_core.renaming import rename
 
 _OVERWRITE = "Replace it with --overwrite, or choose another place with --output."
 
@@ -34,11 +35,12 @@ def replacing(target: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as place:
         new = Path(place, "new")
         yield new
-        old = target.rename(Path(place, "old"))
+        old = Path(place, "old")
+        rename(target, old)
         try:
-            new.rename(target)
+            rename(new, target)
         except OSError:
-            old.rename(target)
+            rename(old, target)
             raise
 
 

@@ -153,7 +153,9 @@ app.add_typer(
 
 def main() -> None:
     """The `backprop` command. Exit codes: 0 done, 1 you can fix it, 2 it failed, 130 interrupted."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for name in ("SIGTERM", "SIGBREAK"):  # the second is Ctrl-Break, which Windows alone has
+        if name in signal.Signals.__members__:
+            signal.signal(signal.Signals[name], signal.default_int_handler)
     sys.exit(exit_code_of(app, sys.argv[1:]))
 
 
