@@ -8,7 +8,7 @@ from pathlib import Path
 from bp_export.gguf import vocabulary
 from bp_export.gguf.convert import Converter
 from bp_export.llama_cpp.quantize import quantize
-from bp_export.proof.prover import Prover, Subject
+from bp_export.proof.prover import Prover, TrainedModel
 from bp_export.weights.merge import trained_weights
 
 a = json.loads(sys.argv[1])
@@ -19,7 +19,7 @@ if a["do"] == "convert":
 elif a["do"] == "quantize":
     quantize(Path(a["plain"]), out, a["type"])
 else:
-    prover = Prover(Subject.open(adapter, base), a["type"])
+    prover = Prover(TrainedModel.open(adapter, base), a["type"])
     start = time.perf_counter()
     prover.check_float(Path(a["plain"]))
     middle = time.perf_counter()

@@ -21,10 +21,10 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 from bp_core.config import FULL_LIMIT, TrainConfig
 from bp_plan.architecture import architecture
-from bp_plan.memory import GIB, Load, Setup, estimate
+from bp_plan.memory import GIB, MemorySetup, MicroBatchSize, estimate
 from bp_plan.presets import PRESETS
 from bp_plan.recipe import resolve
-from bp_plan.rows import alike
+from bp_plan.rows import full_rows
 
 RESULTS = Path(__file__).parent / "results" / "memory_grid.json"
 CARDS = (6, 8, 12, 16, 24, 32, 48, 80)  # GiB
@@ -37,14 +37,14 @@ class Cell:
     """One training step to trace. `twice`: in two micro-batches, so that gradients wait."""
 
     preset: str
-    setup: Setup
+    setup: MemorySetup
     lengths: tuple[int, ...]
 
     def traced(self) -> int:
         full = self.setup.mode == "full"
         adapter = {} if full else {"rank": self.setup.rank, "dropout": self.setup.dropout}
         config = TrainConfig(mode=self.setup.mode, optimizer=self.setup.optimizer, init=self.setup.init, **adapter)
-        recipe = resolve(config, alike(8, sum(self.lengths)), self.setup.device, {})
+        recipe = resolve(config, full_rows(8, sum(self.lengths)), self.setup.device, {})
         recipe = replace(recipe, dtype=self.setup.dtype, activation_checkpointing=self.setup.recompute)
         card = self.setup.device == "cuda"
         return trace(_config(self.preset), recipe, list(self.lengths), card=card, twice=self.setup.accumulating)
@@ -52,7 +52,7 @@ class Cell:
     def row(self) -> dict[str, Any]:
         model, total = architecture(PRESETS[self.preset].config), sum(self.lengths)
         assert model
-        estimated, traced = estimate(model, self.setup, Load(total, total - len(self.lengths))), self.traced()
+        estimated, traced = estimate(model, self.setup, MicroBatchSize(total, total - len(self.lengths))), self.traced()
         false = [card for card in CARDS if estimated.total <= card * GIB < traced + estimated.context]
         return {
             "preset": self.preset,
@@ -73,7 +73,7 @@ def cells(presets: list[str]) -> Iterator[Cell]:
     for preset in presets:
         shape = architecture(PRESETS[preset].config)
         for recompute in (False, True):
-            card = Setup("cuda", "bfloat16", 16, recompute=recompute)
+            card = MemorySetup("cuda", "bfloat16", 16, recompute=recompute)
             yield Cell(preset, card, (1024,))
             yield Cell(preset, card, (8192,))
             yield Cell(preset, replace(card, rank=256, accumulating=True), (700, 300))

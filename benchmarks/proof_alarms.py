@@ -36,7 +36,7 @@ from bp_export import quantize
 from bp_export.gguf.convert import Converter
 from bp_export.gguf.vocabulary import read as read_vocabulary
 from bp_export.llama_cpp.quantize import FILE_TYPES
-from bp_export.proof.prover import Prover, Subject
+from bp_export.proof.prover import Prover, TrainedModel
 
 DATA = Path("examples", "quickstart.jsonl")
 FAMILIES = ("llama31", "qwen3", "gemma3", "phi4-mini", "mistral")
@@ -66,7 +66,7 @@ def judge(model: Path, adapter: TrainedAdapter, quantization: str, folder: Path)
     rail = CpuRail()
     rail.open(Job(model, adapter=adapter.folder, dtype="float32"))
     try:
-        subject = Subject.open(adapter.folder, model, reference=rail, samples=adapter.samples)
+        subject = TrainedModel.open(adapter.folder, model, reference=rail, samples=adapter.samples)
         prover = Prover(subject, quantization)
         words = read_vocabulary(model, subject.converter.vocabulary_size, subject.contract)
         plain, final = folder / "f16.gguf", folder / "final.gguf"

@@ -37,9 +37,9 @@ from bp_export.gguf.convert import Converter
 from bp_export.gguf.vocabulary import Vocabulary
 from bp_export.gguf.vocabulary import read as read_vocabulary
 from bp_export.parity import Check
-from bp_export.proof.prover import Prover, Subject
+from bp_export.proof.prover import Prover, TrainedModel
 from bp_export.weights import adapter as lora
-from bp_export.weights.merge import Merged, open_base
+from bp_export.weights.merge import MergedWeights, open_base
 from bp_export.weights.safetensors_file import Source
 
 DATA = Path("examples", "quickstart.jsonl")
@@ -107,15 +107,15 @@ def swapped_rows(rows: np.ndarray) -> np.ndarray:
 
 def wrong_weights(base: Path, adapter: Path) -> dict[str, Source]:
     deltas = lora.read(adapter)
-    merged = Merged(base, deltas)
+    merged = MergedWeights(base, deltas)
     doubled = {name: dataclasses.replace(delta, scale=2 * delta.scale) for name, delta in deltas.items()}
     one = next(name for name in deltas if "layers.1.self_attn.v_proj" in name)
     return {
         "adapter dropped": open_base(base),
-        "alpha doubled": Merged(base, doubled),
-        "one layer's adapter left out": Merged(base, {n: d for n, d in deltas.items() if "layers.1." not in n}),
-        "one matrix's adapter left out": Merged(base, {n: d for n, d in deltas.items() if n != one}),
-        "alpha doubled in one matrix": Merged(base, {**deltas, one: doubled[one]}),
+        "alpha doubled": MergedWeights(base, doubled),
+        "one layer's adapter left out": MergedWeights(base, {n: d for n, d in deltas.items() if "layers.1." not in n}),
+        "one matrix's adapter left out": MergedWeights(base, {n: d for n, d in deltas.items() if n != one}),
+        "alpha doubled in one matrix": MergedWeights(base, {**deltas, one: doubled[one]}),
         "one tensor transposed": Changed(merged, "layers.0.self_attn.o_proj", np.transpose),
         "one tensor zeroed": Changed(merged, "layers.1.self_attn.v_proj", np.zeros_like),
         "one head swapped": Changed(merged, "layers.1.self_attn.q_proj", swapped_heads),
@@ -139,7 +139,7 @@ def wrong_words(words: Vocabulary) -> dict[str, Vocabulary]:
 class Bench:
     """One trained model, and files made of it."""
 
-    subject: Subject
+    subject: TrainedModel
     words: Vocabulary
     place: Path
 
@@ -153,7 +153,7 @@ class Bench:
 def rows_of(adapter: TrainedAdapter, base: Path, place: Path) -> Iterator[dict[str, Any]]:
     rail = CpuRail()
     rail.open(Job(base, adapter=adapter.folder, dtype="float32"))
-    subject = Subject.open(adapter.folder, base, reference=rail, samples=adapter.samples)
+    subject = TrainedModel.open(adapter.folder, base, reference=rail, samples=adapter.samples)
     words = read_vocabulary(base, subject.converter.vocabulary_size, subject.contract)
     bench = Bench(subject, words, place)
     right = subject.converter.source

@@ -31,11 +31,11 @@ from bp_plan.defaults import for_machine
 from bp_plan.memory import GIB
 from bp_plan.presets import PRESETS
 from bp_plan.recipe import resolve
-from bp_plan.rows import Room, alike
+from bp_plan.rows import DeviceInfo, full_rows
 
 MODES: tuple[Mode, ...] = ("qlora", "lora-8bit", "lora", "full")
 MODE_LENGTH = 1024
-CARD = Room("cuda", None, "bfloat16")
+CARD = DeviceInfo("cuda", None, "bfloat16")
 CARDS = (6, 8, 12, 16, 24, 32, 48, 80)
 DOCS = Path(__file__).parent
 RESULTS = DOCS.parent / "benchmarks" / "results"
@@ -96,14 +96,15 @@ def _setting(verb: str, setting: Setting) -> str:
 def models() -> str:
     parts = [
         "# Models\n",
-        "Short names for `--model`. Any other model that transformers can generate text with works by its hub id",
-        "or folder, and is called untested. Code that comes with a model is never run.\n",
+        "These are the short names for `--model`. You can also give the hub id or the folder of any other model that",
+        "transformers can generate text with; such a model is called untested. Code that comes with a model is never",
+        "run.\n",
         "| preset | on the hub | parameters | licence |\n|---|---|---|---|",
     ]
     for name, preset in PRESETS.items():
         shape = architecture(preset.config)
         size = f"{shape.parameters / 1e9:.2f} billion" if shape and shape.known else ""
-        licence = preset.licence + (f": {preset.restricts}" if preset.restricts else "")
+        licence = preset.licence + (f": {preset.restrictions}" if preset.restrictions else "")
         parts.append(f"| `{name}` | {preset.hub_id} | {size} | {licence} |")
     return "\n".join([*parts, "", *memory()]) + "\n"
 
@@ -113,11 +114,11 @@ def memory() -> list[str]:
     lengths = (512, 2048, 8192)
     parts = [
         "## What fits which card\n",
-        "GiB that LoRA needs: rank 16 on all linear layers, bfloat16 base, one example of so many tokens at once, all",
-        "of them learned; without activation checkpointing, and with it. In brackets: the smallest card that has room,",
-        f"of those with {', '.join(map(str, CARDS))} GB. The numbers are computed; **no card has been",
-        "measured**. Shorter examples, or prompts that are not learned, need less; `backprop estimate-vram` tells for",
-        "other settings.\n",
+        "The table shows the GiB that LoRA needs, without activation checkpointing and with it. Settings: rank 16 on",
+        "all linear layers, a bfloat16 base, and one example at a time, of which every token is trained. In brackets:",
+        f"the smallest card with enough memory, of cards with {', '.join(map(str, CARDS))} GB.",
+        "The numbers are computed; **no card has been measured**. Shorter examples need less, and so do prompts that",
+        "are not trained. For other settings use `backprop estimate-vram`.\n",
         grid() + "\n",
         "| preset | " + " | ".join(f"{length} tokens" for length in lengths) + " |\n|---|" + "---|" * len(lengths),
     ]
@@ -127,7 +128,7 @@ def memory() -> list[str]:
     return [
         *parts,
         "",
-        "A preset without numbers has layers of a kind for which there is no formula yet.",
+        "There is no formula yet for the layers of a preset without numbers.",
         "",
         *modes(),
     ]
@@ -141,10 +142,10 @@ def grid() -> str:
     presets = len({row["preset"] for row in rows})
     return "\n".join(
         [
-            "Held against traces of the real training step, which need no card since nothing is computed: in all",
-            f"{len(rows)} steps of {presets} presets, in every mode, of 512 to 8192 tokens, with and without",
-            f"activation checkpointing. The median error is {summary['median']:.1%}; all lie between {low:+.1%}",
-            f"and {high:+.1%}. Steps that were said to fit a card and do not: {summary['false']}",
+            "The formulas were compared with traces of the real training step. Traces compute nothing, so they need",
+            f"no card. They cover {len(rows)} steps of {presets} presets, in every mode, with 512 to 8192 tokens, with",
+            f"and without activation checkpointing. The median error is {summary['median']:.1%}; errors are between",
+            f"{low:+.1%} and {high:+.1%}. Steps that were said to fit a card but do not: {summary['false']}",
             "([memory_grid.py](../benchmarks/memory_grid.py), [results](../benchmarks/results/memory_grid.json)).",
         ]
     )
@@ -154,15 +155,15 @@ def modes() -> list[str]:
     """What the ways to train need of each preset, and so which a card of 16 GB can."""
     parts = [
         "## What a card of 16 GB can train\n",
-        f"GiB for one example of {MODE_LENGTH} tokens at once, as above, with activation checkpointing. **Bold**: 16",
-        "are enough. Mode full is given with `--optimizer paged-adamw-8bit`, its default on a card, whose moments are",
-        "counted as if they stayed there. The formulas agree with traces of the real training step; quantised kernels,",
-        "paged moments and 8-bit optimizer states were **not measured on a card**.\n",
+        f"The table shows the GiB for one example of {MODE_LENGTH} tokens at a time, with activation checkpointing.",
+        "**Bold**: 16 are enough. Mode full uses `--optimizer paged-adamw-8bit`, its default on a card; its moments",
+        "count as if they stayed on the card. The formulas agree with traces of the real training step. Quantised",
+        "kernels, paged moments and 8-bit optimizer states were **not measured on a card**.\n",
         f"| preset | {' | '.join(MODES)} |\n|---|" + "---|" * len(MODES),
     ]
     for name, preset in PRESETS.items():
         parts.append(f"| `{name}` | " + " | ".join(_mode(preset.config, mode) for mode in MODES) + " |")
-    return [*parts, "", f"Mode full refuses models of more than {FULL_LIMIT / 1e9:g} billion parameters (–)."]
+    return [*parts, "", f"–: mode full refuses models with more than {FULL_LIMIT / 1e9:g} billion parameters."]
 
 
 def _mode(config: Mapping[str, Any], mode: Mode) -> str:
@@ -170,7 +171,7 @@ def _mode(config: Mapping[str, Any], mode: Mode) -> str:
     settings = TrainConfig(mode=mode, micro_batch=1, activation_checkpointing=True)
     if not shape or not shape.known or (mode == "full" and shape.parameters > FULL_LIMIT):
         return "–"
-    needed = resolve(for_machine(settings, CARD), alike(1, MODE_LENGTH), config)[1].estimate
+    needed = resolve(for_machine(settings, CARD), full_rows(1, MODE_LENGTH), config)[1].estimate
     assert needed
     size = needed.total / GIB
     return f"**{size:.1f}**" if size <= 16 else f"{size:.1f}"
@@ -181,7 +182,7 @@ def _need(config: Mapping[str, Any], length: int, twice: bool) -> str:
     settings = TrainConfig(micro_batch=1, batch_size=8, activation_checkpointing=twice)
     if not shape or not shape.known:
         return "–"
-    needed = resolve(for_machine(settings, CARD), alike(8, length), config)[1].estimate
+    needed = resolve(for_machine(settings, CARD), full_rows(8, length), config)[1].estimate
     assert needed
     size = needed.total / GIB
     card = next((str(card) for card in CARDS if size <= card), "none")

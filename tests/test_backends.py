@@ -64,7 +64,7 @@ def test_where_our_rail_is_not_installed_it_is_named_too(monkeypatch):
 
 def test_what_it_needs_is_not_known_beforehand_and_a_plan_is_made_all_the_same():
     told = outlook(TrainConfig(backend="mlx"), 16.0)
-    assert told.preflight.memory is None and "not known" in told.preflight.says()
+    assert told.preflight.memory is None and "not known" in told.preflight.message()
     assert told.recipe.micro_batch == 1 and "2048 tokens of max_length" in told.recipe.why["micro_batch"]
 
 

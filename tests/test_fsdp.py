@@ -15,7 +15,7 @@ from bp_core.config import TrainConfig
 from bp_core.errors import BadValue
 from bp_cuda.rail import CpuRail, CudaRail
 from bp_plan.defaults import for_machine
-from bp_plan.rows import Room
+from bp_plan.rows import DeviceInfo
 from bp_runs import read_events
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked here")
@@ -24,7 +24,7 @@ SETTINGS = dict(
     backend="cpu", batch_size=5, max_length=64, dtype="float32", checkpoint_every=2, held_out=0.2, eval_every=2
 )
 STEPS = 4
-HOST = Room("cpu", None, "auto")
+HOST = DeviceInfo("cpu", None, "auto")
 
 
 def silent(event):

@@ -15,7 +15,7 @@ from bp_core.choices import Mode
 from bp_core.rail import Job
 from bp_cuda.rail import CpuRail
 from bp_plan.architecture import KNOWN, architecture
-from bp_plan.memory import Load, Setup, estimate, weights
+from bp_plan.memory import MemorySetup, MicroBatchSize, estimate, weights
 from bp_plan.presets import PRESETS
 
 # Layers as wide as real ones are to each other, and few, so that a trace takes a second or two.
@@ -23,7 +23,7 @@ SMALL = dict(
     vocab_size=8000, hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8,
     num_key_value_heads=2, head_dim=64, tie_word_embeddings=False, pad_token_id=None,
 )  # fmt: skip
-CARD = Setup("cuda", "bfloat16", 16)
+CARD = MemorySetup("cuda", "bfloat16", 16)
 SETUPS = [
     CARD,
     replace(CARD, recompute=True, accumulating=True),
@@ -40,7 +40,7 @@ def error(family, setup, lengths=(300, 200), layers=8, **shape):
         attention=setup.attention,
     )  # fmt: skip
     traced = trace(config, settings, list(lengths), card=setup.device == "cuda", twice=setup.accumulating)
-    load = Load(sum(lengths), sum(lengths) - len(lengths))
+    load = MicroBatchSize(sum(lengths), sum(lengths) - len(lengths))
     return estimate(architecture(config.to_dict()), setup, load).tensors / traced - 1
 
 
@@ -91,7 +91,7 @@ def test_quantised_weights_take_what_is_said(mode, tiny_llama):
         tensors += [state.absmax, state.code, state.offset, state.state2.absmax, state.state2.code] if state else []
         tensors += [module.state.SCB] if getattr(module, "state", None) and module.state.SCB is not None else []
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
-    setup = Setup("cpu", "bfloat16", 4, mode=mode)
+    setup = MemorySetup("cpu", "bfloat16", 4, mode=mode)
     shape = architecture(AutoConfig.from_pretrained(tiny_llama).to_dict())
     embedding = 2 * shape.embedding
     assert weights(shape, setup) - embedding == pytest.approx(sum(storages.values()) - embedding, rel=0.005)
@@ -106,7 +106,7 @@ def test_every_way_of_training_is_estimated_as_traced(setup):
 def test_plain_products_keep_their_weights(setup):
     eager = replace(setup, attention="eager")
     assert -0.02 < error("llama", eager, (1100,), layers=3) < 0.12
-    shape, load = architecture(PRESETS["llama-3.2-1b"].config), Load(4096, 64)
+    shape, load = architecture(PRESETS["llama-3.2-1b"].config), MicroBatchSize(4096, 64)
     assert estimate(shape, eager, load).total > 1.2 * estimate(shape, setup, load).total
 
 
@@ -142,11 +142,11 @@ def test_a_trace_is_what_the_real_step_allocates(mode, tiny_llama):
 )  # fmt: skip
 def test_more_never_needs_less(tokens, more, rank, recompute, half, accumulating, mode):
     shape = architecture(PRESETS["llama-3.2-1b"].config)
-    setup = Setup(
+    setup = MemorySetup(
         "cpu", "bfloat16" if half else "float32", rank, recompute=recompute, accumulating=accumulating, mode=mode
     )
-    need = estimate(shape, setup, Load(tokens, tokens)).total
-    assert need <= estimate(shape, setup, Load(tokens + more, tokens)).total
-    assert need <= estimate(shape, setup, Load(tokens + more, tokens + more)).total
-    assert need <= estimate(shape, replace(setup, rank=rank + more), Load(tokens, tokens)).total
-    assert need <= estimate(shape, replace(setup, accumulating=True), Load(tokens, tokens)).total
+    need = estimate(shape, setup, MicroBatchSize(tokens, tokens)).total
+    assert need <= estimate(shape, setup, MicroBatchSize(tokens + more, tokens)).total
+    assert need <= estimate(shape, setup, MicroBatchSize(tokens + more, tokens + more)).total
+    assert need <= estimate(shape, replace(setup, rank=rank + more), MicroBatchSize(tokens, tokens)).total
+    assert need <= estimate(shape, replace(setup, accumulating=True), MicroBatchSize(tokens, tokens)).total

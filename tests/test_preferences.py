@@ -6,13 +6,14 @@ import pytest
 
 from backpropagate import Trainer
 from backpropagate.training.prepare import choose, prepared_job
+from backpropagate.training.run import TrainingRequest
 from bp_core.config import TrainConfig
 from bp_core.errors import BadValue, MethodMismatch, NoTarget, TemplateUnusable
 from bp_data import ChatTokenizer, prepare
 from bp_data.masking.reasoning import Limits
 from bp_data.preparing.batches import Batches
 from bp_plan.defaults import preference
-from bp_plan.rows import rows_of
+from bp_plan.rows import row_sizes
 
 SETTINGS = dict(backend="cpu", batch_size=4, max_length=64, dtype="float32", report_to="none", learning_rate=5e-3)
 
@@ -106,7 +107,7 @@ def test_equal_pairs_are_held_out_together_and_labels_stay(tiny_llama, tokenizer
     ("good", "bad", "weights"), [(6, 6, (1, 1)), (4, 3, (1, 1)), (3, 12, (4, 1)), (9, 3, (1, 2.25))]
 )
 def test_kto_balances_good_and_bad_answers(good, bad, weights):
-    found = preference(TrainConfig(method="kto"), rows_of([(8, 4)] * (good + bad), good))
+    found = preference(TrainConfig(method="kto"), row_sizes([(8, 4)] * (good + bad), good))
     assert tuple(found[name][0] for name in ("desirable_weight", "undesirable_weight")) == weights
     assert 1 <= weights[0] * good / (weights[1] * bad) <= 4 / 3 + 1e-12
 
@@ -197,7 +198,7 @@ def test_a_thought_opened_twice_or_left_out_is_refused(with_template):
 
 
 def _prepared(trainer, data):
-    return prepared_job(data, choose(data, trainer.config), quiet)
+    return prepared_job(choose(TrainingRequest(data, trainer.config)), quiet)
 
 
 def _row(example):

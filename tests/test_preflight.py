@@ -80,9 +80,9 @@ def test_a_plan_tells_what_the_run_then_shows_to_be_so(rows, tiny_llama, tmp_pat
     seen = []
     run = trainer.train(rows, steps=3, watch=seen.append)
     told = [event.describe() for event in seen if type(event).__name__ == "Planned"]
-    assert told == [plan.preflight.says()] or "Memory: about" in told[0]
+    assert told == [plan.preflight.message()] or "Memory: about" in told[0]
     record = json.loads((run.folder / "run.json").read_text())
     assert record["first_step"]["expected"] == record["preflight"]["memory"]["total"]
     assert record["first_step"]["peak_memory"] > 0
     again = trainer.plan(rows, steps=300)
-    assert again.preflight.seconds > 0 and "Time: about" in again.preflight.says()
+    assert again.preflight.seconds > 0 and "Time: about" in again.preflight.message()

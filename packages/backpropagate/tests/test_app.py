@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import backpropagate
-from backpropagate.cli.app import Backprop, Data, Listed, Ollama, app
+from backpropagate.cli.app import Backprop, Data, LazyCommand, Ollama, app
 from backpropagate.cli.exit_codes import exit_code_of
 from backpropagate.cli.options import with_options
 from backpropagate.cli.tables import result
@@ -58,7 +58,7 @@ def test_help_of_a_command_loads_no_framework(command):
 @pytest.mark.parametrize("group", [Backprop, Data, Ollama])
 def test_a_command_is_listed_with_the_help_that_it_has_itself(group):
     for name, place in group.table.items():
-        listed = Listed(name, place)
+        listed = LazyCommand(name, place)
         assert listed.described().help == listed.loaded().help != ""
 
 

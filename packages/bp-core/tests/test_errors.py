@@ -22,4 +22,4 @@ def test_an_error_carries_its_place_and_its_own_fix():
 
 def test_a_code_cannot_be_declared_twice():
     with pytest.raises(AssertionError, match="twice"):
-        type("Again", (BackpropagateError,), {"code": "INPUT_JSON_BROKEN", "fix": "x.", "__doc__": "x"})
+        type("Again", (BackpropagateError,), {"fix": "x.", "__doc__": "x"}, code="INPUT_JSON_BROKEN")

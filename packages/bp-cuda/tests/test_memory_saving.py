@@ -3,8 +3,8 @@ import pytest
 import torch
 from tiny_models import batch, recipe, save_tiny
 
+from bp_core import out_of_memory
 from bp_core.rail import Job
-from bp_cuda import memory_saving
 from bp_cuda.rail import CpuRail
 
 
@@ -53,15 +53,15 @@ def test_less_is_kept_for_the_backward_pass(tiny):
 
 def test_pieces_share_the_targets_and_leave_none_out():
     whole = batch((9, 14, 5))
-    parts = list(memory_saving.pieces(whole, [memory_saving.PIECES]))
+    parts = list(out_of_memory.pieces(whole, [out_of_memory.PIECES]))
     assert len(parts) == 4
     assert sum(part.trained.astype(int) for part in parts).tolist() == whole.trained.astype(int).tolist()
     few = batch((3,))
-    assert all(part.trained.any() for part in memory_saving.pieces(few, [memory_saving.PIECES]))
-    assert list(memory_saving.pieces(whole, [])) == [whole]
+    assert all(part.trained.any() for part in out_of_memory.pieces(few, [out_of_memory.PIECES]))
+    assert list(out_of_memory.pieces(whole, [])) == [whole]
 
 
 def test_ways_are_told_in_words_and_end(tiny):
     rail, said = opened(tiny, 3)
-    assert said == [memory_saving.RECOMPUTE, memory_saving.PIECES, None]
+    assert said == [out_of_memory.RECOMPUTE, out_of_memory.PIECES, None]
     assert rail.open(Job(tiny, recipe=recipe(), dtype="float32")) and rail.savings == []

@@ -76,7 +76,7 @@ def test_many_rows_are_drawn_piece_by_piece_with_the_same_result(monkeypatch):
     rows = Ratio(np.arange(50.0), [1.0] * 50)
     at_once = interval(rows)
     monkeypatch.setattr(bootstrap, "_AT_ONCE", 130)
-    assert [len(picks) for picks in bootstrap._resamples(50)] == [2] * (RESAMPLES // 2)
+    assert [len(picks) for picks in bootstrap._resamples(50, 0)] == [2] * (RESAMPLES // 2)
     assert interval(rows) == at_once
 
 

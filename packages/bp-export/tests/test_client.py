@@ -4,9 +4,9 @@ import psutil
 import pytest
 
 from bp_core.errors import FileMissing, GgufUnusable, LlamaCppFailed
-from bp_export.chat_template import Chat
+from bp_export.chat_template import ChatTemplate
 from bp_export.gguf.metadata import gguf_facts
-from bp_export.llama_cpp.client import talk
+from bp_export.llama_cpp.client import chat_client
 from bp_export.llama_cpp.engine import Engine
 
 ASKED = [{"role": "user", "content": "Say hi"}]
@@ -15,37 +15,37 @@ ASKED = [{"role": "user", "content": "Say hi"}]
 def test_it_answers_as_the_engine_does_and_remembers_nothing_of_other_talks(gguf_source):
     facts = gguf_facts(gguf_source)
     longer = [*ASKED, {"role": "assistant", "content": "Hi"}, {"role": "user", "content": "Again"}]
-    with Engine(gguf_source, context=512, gpu=False) as engine, talk(gguf_source, gpu=False) as server:
+    with Engine(gguf_source, context=512, gpu=False) as engine, chat_client(gguf_source, gpu=False) as server:
         for turns in (ASKED, longer, ASKED):
             pieces = []
             answer = server.answer(turns, 12, pieces.append)
-            tokens = engine.tokenize(Chat.of(facts).prompt(turns), add_special=facts.add_bos)
+            tokens = engine.tokenize(ChatTemplate.of(facts).prompt(turns), add_special=facts.add_bos)
             assert answer == engine.generate(tokens, 12).text == "".join(pieces) and len(pieces) > 2
 
 
 def test_a_conversation_that_is_too_long_is_told_and_the_next_is_answered(gguf_source):
-    with talk(gguf_source, gpu=False) as server:
-        with pytest.raises(LlamaCppFailed, match=r"longer than its context") as caught:
+    with chat_client(gguf_source, gpu=False) as server:
+        with pytest.raises(LlamaCppFailed, match=r"longer than the context") as caught:
             server.answer([{"role": "user", "content": "word " * 9000}], 4, str)
         assert "/new" in caught.value.fix
         assert server.answer(ASKED, 4, str)
 
 
 def test_a_message_the_template_cannot_write_is_told(gguf_source):
-    with talk(gguf_source, gpu=False) as server, pytest.raises(LlamaCppFailed, match="llama-server: "):
+    with chat_client(gguf_source, gpu=False) as server, pytest.raises(LlamaCppFailed, match="llama-server: "):
         server.answer([{"role": "user"}], 4, str)
 
 
 def test_a_server_that_dies_is_told(gguf_source):
-    with talk(gguf_source, gpu=False) as server:
+    with chat_client(gguf_source, gpu=False) as server:
         child = next(one for one in psutil.Process().children() if "bp_export.llama_cpp._server" in one.cmdline())
-        with pytest.raises(LlamaCppFailed, match="went away"):
+        with pytest.raises(LlamaCppFailed, match="connection to llama-server broke"):
             server.answer(ASKED, 200, lambda _: child.kill())
 
 
 def test_no_file_and_no_template_are_refused(tmp_path, gguf_source):
-    with pytest.raises(FileMissing), talk(tmp_path / "nothing.gguf"):
+    with pytest.raises(FileMissing), chat_client(tmp_path / "nothing.gguf"):
         pass
     (tmp_path / "song.gguf").write_text("la la la")
-    with pytest.raises(GgufUnusable), talk(tmp_path / "song.gguf"):
+    with pytest.raises(GgufUnusable), chat_client(tmp_path / "song.gguf"):
         pass

@@ -11,7 +11,7 @@ from bp_core.folders import write_json
 from bp_core.model_files import read_json
 from bp_export import Engine, gguf_facts
 from bp_export.gguf import convert
-from bp_export.gguf.convert import Converter, Planned, stored
+from bp_export.gguf.convert import Converter, PlannedTensor, stored
 from bp_export.gguf.reader import GgufFile
 from bp_export.gguf.tensor_layout import deinterleave, interleave
 from bp_export.weights.merge import open_base
@@ -123,7 +123,7 @@ def test_values_that_float16_cannot_hold_are_an_error(tmp_path, tiny_llama):
 @pytest.mark.parametrize("kind", [np.float32, np.float16, ml_dtypes.bfloat16])
 def test_a_tensor_packed_in_parts_is_the_tensor_packed_whole(type_, kind, monkeypatch):
     values = np.random.default_rng(0).standard_normal((37, 96)).astype(kind)
-    planned = Planned("m.weight", "m.weight", values.shape, GGMLQuantizationType[type_])
+    planned = PlannedTensor("m.weight", "m.weight", values.shape, GGMLQuantizationType[type_])
     whole = stored(values, planned)
     monkeypatch.setattr(convert, "_AT_ONCE", 500)  # five rows, and two at the end
     assert (
@@ -138,4 +138,4 @@ def test_values_too_large_for_f16_are_found_in_any_part(monkeypatch):
     values[36, 95] = 1e6
     monkeypatch.setattr(convert, "_AT_ONCE", 500)
     with pytest.raises(ModelUnusable, match="float16 cannot hold"):
-        stored(values, Planned("m.weight", "m.weight", values.shape, GGMLQuantizationType.F16))
+        stored(values, PlannedTensor("m.weight", "m.weight", values.shape, GGMLQuantizationType.F16))

@@ -107,7 +107,7 @@ def test_tokenising_knows_special_tokens_and_the_empty_text(model):
 
 
 def test_a_dead_worker_is_an_error_not_a_crash(gguf_source):
-    with pytest.raises(LlamaCppFailed, match="ended without an answer"), Engine(gguf_source, context=256) as model:
+    with pytest.raises(LlamaCppFailed, match="exited without an answer"), Engine(gguf_source, context=256) as model:
         os.kill(model.pid, signal.SIGSEGV)
         model.logits([1, 2, 3])
 
@@ -116,7 +116,7 @@ def test_a_worker_that_dies_in_the_middle_of_an_answer(gguf_source):
     def kill(piece):
         os.kill(model.pid, signal.SIGTERM)
 
-    with pytest.raises(LlamaCppFailed, match="ended without"), Engine(gguf_source, context=256) as model:
+    with pytest.raises(LlamaCppFailed, match="exited without"), Engine(gguf_source, context=256) as model:
         model.generate([1, 520, 9531, 198], 200, temperature=2.0, on_piece=kill)
 
 

@@ -1,4 +1,4 @@
-"""Chat templates of real models, in Go: what they write is what the Jinja writes, letter for letter."""
+"""ChatTemplate templates of real models, in Go: what they write is what the Jinja writes, letter for letter."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ import pytest
 
 from bp_core.errors import TemplateUnusable
 from bp_export import GgufFacts
-from bp_export.chat_template import Chat
+from bp_export.chat_template import ChatTemplate
 from bp_export.ollama.blob import guard
 from bp_export.ollama.go_template import conversations, go_template
 
@@ -50,7 +50,7 @@ def facts(name, *, add_bos=True):
 
 def pairs(found):
     """What Go is given, and the prompt that is wanted, for every conversation that the template accepts."""
-    chat = Chat.of(found)
+    chat = ChatTemplate.of(found)
     for turns in conversations():
         try:
             wanted = chat.prompt(turns)
@@ -104,7 +104,7 @@ def test_what_go_cannot_write_is_refused(template, reason):
     "template", ["a{{ 'b' }}", "\na\n{% if messages %}\nb\n{% endif %}\n", "{#- x -#}\n  a", " {{ 1 }}"]
 )
 def test_the_remark_of_the_upload_renders_to_nothing(template):
-    assert Chat(guard(template)).render([]) == Chat(template).render([])
+    assert ChatTemplate(guard(template)).render([]) == ChatTemplate(template).render([])
     assert len(guard(template)) - len(template) > 100
 
 
@@ -116,7 +116,7 @@ def test_the_files_own_template_is_rendered_as_transformers_does(name, smol):
     tokenizer.bos_token, tokenizer.eos_token = found.bos_token, found.eos_token
     for turns in conversations()[:4]:
         try:
-            made = Chat.of(found, today=datetime.now()).render(turns)
+            made = ChatTemplate.of(found, today=datetime.now()).render(turns)
         except TemplateUnusable:
             continue
         assert made == tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)

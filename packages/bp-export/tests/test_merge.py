@@ -16,7 +16,7 @@ from bp_core.model_files import read_json
 from bp_export import write_merged
 from bp_export.weights import adapter as lora
 from bp_export.weights import merge
-from bp_export.weights.merge import Merged
+from bp_export.weights.merge import MergedWeights
 
 PATTERNS = dict(rank_pattern={"q_proj": 4}, alpha_pattern={"layers.1.mlp.down_proj": 32})
 
@@ -49,7 +49,7 @@ def test_merges_as_peft_does(options, family, request, tmp_path, helpers):
     adapter = helpers.save_adapter(base, tmp_path / "lora", **options)
     if "use_dora" in options:  # as if the lengths had been trained too
         set_weights(adapter, lambda t: t.update({k: v * 1.3 for k, v in t.items() if k.endswith("magnitude_vector")}))
-    ours, theirs = Merged(base, lora.read(adapter)), merged_by_peft(base, adapter)
+    ours, theirs = MergedWeights(base, lora.read(adapter)), merged_by_peft(base, adapter)
     for name in ours.names():
         assert np.abs(ours.array(name).astype(np.float32) - theirs[name].numpy()).max() <= 1e-6, name
 
@@ -57,7 +57,7 @@ def test_merges_as_peft_does(options, family, request, tmp_path, helpers):
 def test_modules_trained_whole_replace_those_of_the_base(tmp_path, tiny_llama, helpers):
     adapter = helpers.save_adapter(tiny_llama, tmp_path / "lora", modules_to_save=["norm", "lm_head"])
     set_weights(adapter, lambda t: t.update({k: v * 1.5 for k, v in t.items() if "lora_" not in k}))
-    ours, theirs = Merged(tiny_llama, lora.read(adapter)), merged_by_peft(tiny_llama, adapter)
+    ours, theirs = MergedWeights(tiny_llama, lora.read(adapter)), merged_by_peft(tiny_llama, adapter)
     base = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32).state_dict()
     for name in ("model.norm.weight", "lm_head.weight"):
         assert np.abs(ours.array(name) - theirs[name].numpy()).max() <= 1e-6
@@ -163,17 +163,17 @@ def test_weights_that_are_not_plain_lora(name, copy):
 
 def test_an_adapter_for_another_model(copy, tiny_llama, smol):
     with pytest.raises(AdapterUnusable, match="in the base model"):
-        Merged(smol, lora.read(copy))
+        MergedWeights(smol, lora.read(copy))
     set_weights(copy, lambda t: [t.update({k.replace("layers.0", "layers.9"): t.pop(k)}) for k in list(t)[:1]])
     set_weights(copy, lambda t: [t.pop(k) for k in list(t) if "layers.9" not in k and "layers.0.mlp.down" not in k])
     with pytest.raises(AdapterUnusable, match=r"it needs lora_A|does not have"):
-        Merged(tiny_llama, lora.read(copy))
+        MergedWeights(tiny_llama, lora.read(copy))
 
 
 def test_tied_embeddings_cannot_be_changed_on_one_side(tmp_path, tiny_qwen2, helpers):
     delta = lora.Delta(np.ones((2, 256), np.float32), np.ones((49152, 2), np.float32), 1.0)
     with pytest.raises(AdapterUnusable, match="twice"):
-        Merged(tiny_qwen2, {"model.embed_tokens.weight": delta})
+        MergedWeights(tiny_qwen2, {"model.embed_tokens.weight": delta})
 
 
 def test_damaged_and_missing_adapters(copy, tmp_path):

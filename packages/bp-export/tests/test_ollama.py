@@ -24,7 +24,7 @@ from bp_core.errors import (
 from bp_export import export, gguf_facts
 from bp_export.config import ExportConfig
 from bp_export.gguf.reader import GgufFile
-from bp_export.ollama import Ollama, address, read_modelfile, register, setup_of, write_modelfile
+from bp_export.ollama import Ollama, address, read_modelfile, register, settings_for, write_modelfile
 from bp_export.ollama.blob import Blob, guard
 from bp_export.ollama.modelfile import Origin
 from bp_export.weights.merge import open_base
@@ -117,7 +117,7 @@ def test_a_blob_is_sent_once_and_a_name_is_not_taken_silently(newest, tiny):
 def test_a_version_that_cannot_show_its_prompt_is_taken_at_its_answer(tiny, tmp_path, monkeypatch):
     for _ in running("0.9.0", tmp_path, monkeypatch):
         seen = register(tiny, CONFIG).seen
-    assert seen.rendered is None and "cannot show the prompt" in seen.notes[0]
+    assert seen.rendered is None and "cannot show its prompts" in seen.notes[0]
 
 
 def test_progress_is_told_in_bytes(newest, tiny):
@@ -131,7 +131,7 @@ def test_progress_is_told_in_bytes(newest, tiny):
 
 def test_an_answer_that_ends_neither_here_nor_there_is_told(newest, tiny):
     seen = register(tiny, CONFIG).seen
-    assert not seen.ended and "in llama.cpp it does not either" in seen.notes[0]
+    assert not seen.ended and "it does not in llama.cpp either" in seen.notes[0]
 
 
 def test_an_answer_that_ends_in_the_file_only_is_refused(newest, tiny, monkeypatch):
@@ -146,10 +146,10 @@ def test_an_answer_that_ends_in_the_file_only_is_refused(newest, tiny, monkeypat
     [
         ("/api/create", [{"status": "parsing GGUF"}, {"error": "no room"}], OllamaRegistrationFailed, "no room"),
         ("/api/create", [{"status": "parsing GGUF"}], OllamaRegistrationFailed, "after 'parsing GGUF'"),
-        ("/api/create", "break off", OllamaRegistrationFailed, "broke off"),
+        ("/api/create", "break off", OllamaRegistrationFailed, "connection to Ollama broke"),
         ("/api/create", "hang", OllamaUnreachable, "within 0.5 s"),
         ("/api/show", {"parameters": "", "template": ""}, OllamaMismatch, "im_end"),
-        ("/api/version", {"version": "0.5.1"}, OllamaTooOld, "takes no files"),
+        ("/api/version", {"version": "0.5.1"}, OllamaTooOld, "cannot import GGUF files"),
         ("/api/version", {"hello": "I am another server"}, OllamaRegistrationFailed, "not Ollama"),
     ],
 )
@@ -167,7 +167,7 @@ def test_where_nothing_listens_the_next_command_is_told(tiny, monkeypatch):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         monkeypatch.setenv("OLLAMA_HOST", f"127.0.0.1:{free.getsockname()[1]}")
-        with pytest.raises(OllamaUnreachable, match="no Ollama answers") as caught:
+        with pytest.raises(OllamaUnreachable, match="Ollama does not answer") as caught:
             register(tiny, CONFIG)
     assert "ollama serve" in caught.value.fix
     for host in ("http://not an address:x", "ftp://127.0.0.1"):
@@ -188,7 +188,7 @@ def test_old_versions_get_only_templates_that_go_can_write(tmp_path, monkeypatch
     dated, file = Blob(GgufFile(tiny), guarded=True), tmp_path / "dated.gguf"
     file.write_bytes(b"".join(dated.chunks("")))
     for _ in running("0.29.0", tmp_path, monkeypatch):
-        with pytest.raises(OllamaTooOld, match=r"no exact form in Go.*0\.29\.0") as caught:
+        with pytest.raises(OllamaTooOld, match=r"cannot be written exactly in Go.*0\.29\.0") as caught:
             register(file, CONFIG)
         assert "backprop ollama register" in caught.value.fix
 
@@ -214,9 +214,9 @@ def test_the_server_refuses_what_its_version_refuses(version, tiny, tmp_path, mo
 
 
 def test_what_cannot_become_a_model_is_refused_before_anything_is_sent(newest, tiny, tmp_path):
-    with pytest.raises(BadValue, match="is no name"):
+    with pytest.raises(BadValue, match="is not a valid model name"):
         register(tiny, ExportConfig(ollama_name="my model"))
-    with pytest.raises(BadValue, match="a Modelfile cannot hold"):
+    with pytest.raises(BadValue, match="a Modelfile cannot contain"):
         register(tiny, dataclasses.replace(CONFIG, system='Say """.'))
     adapter = tmp_path / "lora.gguf"
     writer = GGUFWriter(adapter, "llama")
@@ -276,7 +276,7 @@ def test_an_export_hands_over_with_its_contract_and_settings(newest, tiny, tiny_
 
 def test_the_modelfile_says_what_registering_would_and_the_users_own_stays(tiny, tmp_path):
     gguf, model = GgufFile(tiny), tmp_path / "m.gguf"
-    setup = dataclasses.replace(setup_of(gguf, Origin()), system='Say "yes".\nOr no.', licence="MIT\nas it is")
+    setup = dataclasses.replace(settings_for(gguf, Origin()), system='Say "yes".\nOr no.', licence="MIT\nas it is")
     place = write_modelfile(gguf, setup, model)
     text = place.read_text(encoding="utf-8")
     assert place.name == "m.Modelfile" and "\nFROM ./m.gguf\n" in text and 'PARAMETER stop "<|im_end|>"' in text
@@ -300,7 +300,7 @@ def test_the_modelfile_beside_a_file_says_how_it_is_registered(newest, tiny, tmp
 def test_the_contract_and_the_base_say_how_a_model_runs(tiny, tmp_path):
     (tmp_path / "generation_config.json").write_text('{"temperature": 0.6, "top_k": 20, "max_length": 9}')
     (tmp_path / "LICENSE").write_text("Do as you like.")
-    setup = setup_of(GgufFile(tiny), Origin(Contract("", "none", (2,), ("<|im_end|>", "###")), tmp_path))
+    setup = settings_for(GgufFile(tiny), Origin(Contract("", "none", (2,), ("<|im_end|>", "###")), tmp_path))
     sampling = {"num_ctx": 512, "repeat_penalty": 1.0, "temperature": 0.6, "top_k": 20}
     assert setup.parameters == {**sampling, "stop": ["<|im_end|>", "###"]}
     assert setup.licence == "Do as you like."

@@ -10,7 +10,7 @@ README = Path(__file__).parents[1] / "README.md"
 
 def test_public_names():
     assert bp_export.__all__ == [
-        *("Engine", "Export", "GeneratedTokens", "GgufFacts", "Parity", "Subject"),
+        *("Engine", "Export", "GeneratedTokens", "GgufFacts", "Parity", "TrainedModel"),
         *("export", "gguf_facts", "prove", "quantize", "unpack_gguf", "verify", "write_merged"),
     ]
     assert all(getattr(bp_export, name) for name in bp_export.__all__)

@@ -16,7 +16,7 @@ from bp_export.gguf.convert import Converter
 from bp_export.gguf.vocabulary import read as read_vocabulary
 from bp_export.proof import prompts
 from bp_export.weights import adapter as lora
-from bp_export.weights.merge import Merged, open_base
+from bp_export.weights.merge import MergedWeights, open_base
 
 CONTRACT = Contract(tiny_families.TEMPLATE, "none", (4,), ("<|im_end|>",))
 
@@ -36,7 +36,7 @@ class Changed:
 
 
 def scaled(base, adapter, factor):
-    return Merged(
+    return MergedWeights(
         base, {name: dataclasses.replace(d, scale=d.scale * factor) for name, d in lora.read(adapter).items()}
     )
 

@@ -11,7 +11,7 @@ from random_factors import RANK, SHAPES, content, factors, seeds, stages
 
 from bp_core.errors import BadValue, MergeRefused
 from bp_multirun import Pair, State, coefficient, deploy, fold, rows, shares, start
-from bp_multirun.slao import cosine, norm_ratio
+from bp_multirun.slao import cosine
 
 SCHEDULES = ("inverse-sqrt", "inverse", "constant")
 counts = st.integers(1, 9)
@@ -280,21 +280,18 @@ def test_layers_longer_than_a_block():
 
 
 @given(seeds)
-def test_cosine_and_lengths(seed):
+def test_cosine(seed):
     first, second = stages(seed, 2)
     before = fold(None, first)
     b = {name: pair.b for name, pair in second.items()}
     x, y = (np.concatenate([held[name].ravel() for name in SHAPES]) for held in (b, before.b_merged))
     assert cosine(b, before.b_merged) == pytest.approx(np.dot(x, y) / np.linalg.norm(x) / np.linalg.norm(y), abs=1e-5)
-    after = fold(before, second)
-    merged = np.concatenate([after.b_merged[name].ravel() for name in SHAPES])
-    assert norm_ratio(after) == pytest.approx(np.linalg.norm(merged) / np.linalg.norm(x), rel=1e-5)
-    assert cosine(b, b) == pytest.approx(1) and norm_ratio(before) == 1
+    assert cosine(b, b) == pytest.approx(1)
 
 
-def test_cosine_and_lengths_of_nothing():
+def test_cosine_of_nothing():
     state = fold(None, {NAME: Pair(np.ones((1, 2), np.float32), np.zeros((3, 1), np.float32))})
-    assert cosine(state.b_finetuned, state.b_merged) == 0 and norm_ratio(state) == 1
+    assert cosine(state.b_finetuned, state.b_merged) == 0
 
 
 def test_factors_of_other_precision_are_kept_as_float32():

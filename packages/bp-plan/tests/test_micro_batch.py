@@ -9,15 +9,15 @@ from bp_plan.defaults import for_machine
 from bp_plan.memory import GIB
 from bp_plan.presets import PRESETS
 from bp_plan.recipe import resolve
-from bp_plan.rows import Room, alike, rows_of
+from bp_plan.rows import DeviceInfo, full_rows, row_sizes
 
 MODEL = PRESETS["llama-3.2-1b"].config
 
 
 def cut_for(gib, rows=None, model=MODEL, **settings):
     """The step of a batch of 8 on a card with so many GiB free."""
-    room = Room("cuda", None if gib is None else int(gib * GIB), "bfloat16")
-    return resolve(for_machine(TrainConfig(batch_size=8, **settings), room), rows or alike(8, 2048), model)[1]
+    room = DeviceInfo("cuda", None if gib is None else int(gib * GIB), "bfloat16")
+    return resolve(for_machine(TrainConfig(batch_size=8, **settings), room), rows or full_rows(8, 2048), model)[1]
 
 
 def test_less_room_means_smaller_micro_batches_and_then_layers_computed_twice():
@@ -57,7 +57,7 @@ def test_without_knowing_the_room_or_the_shape_nothing_is_promised():
 
 
 def test_short_rows_leave_room_for_more_of_them():
-    long_one = rows_of([(2048, 2000), *[(64, 32)] * 7])
+    long_one = row_sizes([(2048, 2000), *[(64, 32)] * 7])
     assert cut_for(12, long_one).micro_batch > cut_for(12).micro_batch
     assert long_one.largest(2).tokens == 2112 and long_one.largest(3).targets == 2064
 
@@ -65,11 +65,11 @@ def test_short_rows_leave_room_for_more_of_them():
 @pytest.mark.parametrize("packing", [False, True])
 @given(free=st.floats(1, 200), batch=st.integers(1, 64), length=st.integers(8, 9000))
 def test_what_is_said_to_fit_fits_and_a_larger_micro_batch_would_not(packing, free, batch, length):
-    room = Room("cuda", int(free * GIB), "bfloat16")
+    room = DeviceInfo("cuda", int(free * GIB), "bfloat16")
 
     def cut(**settings):
         config = TrainConfig(packing=packing, batch_size=batch, **settings)
-        return resolve(for_machine(config, room), alike(batch, length), MODEL)[1]
+        return resolve(for_machine(config, room), full_rows(batch, length), MODEL)[1]
 
     found = cut()
     assert 1 <= found.micro_batch <= batch

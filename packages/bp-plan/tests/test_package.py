@@ -10,8 +10,8 @@ README = Path(__file__).parents[1] / "README.md"
 
 def test_public_names():
     assert bp_plan.__all__ == [
-        *("PRESETS", "Architecture", "Estimate", "MachineSettings", "Plan", "Preflight", "Room", "Rows", "StepPlan"),
-        *("alike", "estimate", "for_machine", "resolve"),
+        *("PRESETS", "Architecture", "DeviceInfo", "Estimate", "MachineSettings", "Plan", "Preflight", "RowSizes"),
+        *("StepPlan", "estimate", "for_machine", "full_rows", "resolve"),
     ]
     assert all(getattr(bp_plan, name) for name in bp_plan.__all__)
 

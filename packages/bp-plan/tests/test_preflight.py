@@ -10,4 +10,4 @@ def test_a_disk_without_room_is_told():
     found = Preflight(None, None, None, False, (disk,), {}, None)
     (warning,) = found.warnings()
     assert "/somewhere" in warning and "1.00 GB free" in warning and "checkpoints 2.00 GB" in warning
-    assert "not known" in found.says()
+    assert "not known" in found.message()

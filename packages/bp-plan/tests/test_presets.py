@@ -1,7 +1,7 @@
 """Models by short name."""
 
 from bp_core.config import TrainConfig
-from bp_plan.presets import PRESETS, meant
+from bp_plan.presets import PRESETS, suggestion
 
 
 def test_the_presets_are_these():
@@ -14,4 +14,4 @@ def test_the_presets_are_these():
 
 
 def test_a_name_that_is_near_nothing_is_answered_with_all():
-    assert all(name in meant("zzz") for name in PRESETS)
+    assert all(name in suggestion("zzz") for name in PRESETS)

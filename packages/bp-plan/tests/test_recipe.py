@@ -10,9 +10,9 @@ from bp_plan.defaults import for_machine
 from bp_plan.memory import GIB
 from bp_plan.presets import PRESETS
 from bp_plan.recipe import resolve
-from bp_plan.rows import Room, alike
+from bp_plan.rows import DeviceInfo, full_rows
 
-ROOM = Room("cuda", 24 * GIB, "bfloat16")
+ROOM = DeviceInfo("cuda", 24 * GIB, "bfloat16")
 COLUMNS = ("learning_rate", "rank", "alpha", "max_length", "dtype", "micro_batch", "activation_checkpointing")
 GOLDEN = {
     # method, mode, preset, rank by name: as COLUMNS
@@ -61,7 +61,7 @@ GOLDEN = {
 
 def resolved(preset, lora_preset=None, **settings):
     config = TrainConfig(model=preset, lora_preset=lora_preset, **settings)
-    return resolve(for_machine(config, ROOM), alike(100, config.length), PRESETS[preset].config)[0]
+    return resolve(for_machine(config, ROOM), full_rows(100, config.length), PRESETS[preset].config)[0]
 
 
 @pytest.mark.parametrize("row", GOLDEN, ids=" ".join)
@@ -86,7 +86,7 @@ def test_every_computed_value_says_why():
 def test_moments_are_kept_in_8_bits_where_all_weights_are_trained_on_a_card():
     found = resolved("llama-3.2-1b", mode="full")
     assert found.optimizer == "paged-adamw-8bit" and "moments" in found.why["optimizer"]
-    host = for_machine(TrainConfig(mode="full"), Room("cpu", None, "auto"))
+    host = for_machine(TrainConfig(mode="full"), DeviceInfo("cpu", None, "auto"))
     on_host, _ = resolve(host, 10, PRESETS["llama-3.2-1b"].config)
     assert on_host.optimizer == resolved("llama-3.2-1b").optimizer == "adamw"
     assert on_host.why["optimizer"] == "the default"

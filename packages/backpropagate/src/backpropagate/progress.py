@@ -7,7 +7,8 @@ import math
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -19,6 +20,20 @@ from bp_core.redact import redact_all
 from bp_core.units import duration
 
 _SECONDS_BETWEEN_LINES = 10.0
+
+
+def silent(_: events.Event | events.Progress) -> None:
+    """Show nothing."""
+
+
+@contextmanager
+def shown(notify: events.Notify | None) -> Iterator[events.Notify]:
+    """`notify`, or where there is none the screen."""
+    if notify:
+        yield notify
+    else:
+        with Screen() as screen:
+            yield screen.notify
 
 
 class Screen:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import NoneType
 from typing import Any, get_args
@@ -52,14 +53,15 @@ def replay(name: str, changes: Mapping[str, Any], warn: Callable[[str], None]) -
         raise NotReplayable("its data was given as Python rows or on standard input, not as a file.", where=lock.run)
     if not Path(lock.data).exists():
         raise ReplayMismatch(f"the data is gone: {lock.data}.")
-    expected = _expected(lock, changes)
+    no_surprise = {key for name in changes for key in _CHANGED_BY.get(name, ())}
     others: list[str] = []
 
     def check(now: Lock) -> None:
         others.extend(surroundings(lock, now))
         for difference in others:
             warn(difference)
-        wrong = [f"the {key} changed" for key, value in expected.items() if now.hashes.get(key) != value]
+        changed = [key for key, value in lock.hashes.items() if now.hashes.get(key) != value]
+        wrong = [f"the {key} changed" for key in changed if key not in no_surprise]
         if wrong:
             raise ReplayMismatch(f"{'; '.join(wrong)} since run {lock.run}.")
 
@@ -70,7 +72,9 @@ def replay(name: str, changes: Mapping[str, Any], warn: Callable[[str], None]) -
         trainer.close()
     before = {} if changes.keys() - _NO_MATTER else _weights(path, lock)
     if before and before != weights_in(run.adapter):
-        warn(_another_result(lock.run, others))
+        reason = f"That may be why: {'; '.join(others)}." if others else "Versions and hardware are the same."
+        promise = f"the weights are not those of run {lock.run}, bit for bit, which is promised on one processor."
+        warn(f"{promise} {reason}")
     return run
 
 
@@ -82,12 +86,6 @@ def _weights(path: Path, lock: Lock) -> dict[str, str]:
     same = all(lock.recipe.get(name) == value for name, value in known.items())
     weights: dict[str, str] = record.get("weights", {})
     return weights if same else {}
-
-
-def _another_result(run: str, others: Sequence[str]) -> str:
-    """What to say of a replay that ended with other weights."""
-    reason = f"That may be why: {'; '.join(others)}." if others else "Versions and hardware are the same."
-    return f"the weights are not those of run {run}, bit for bit, which is promised on one processor. {reason}"
 
 
 def parsed(assignments: Sequence[str]) -> dict[str, Any]:
@@ -110,13 +108,6 @@ def _value(setting: Setting, text: str) -> Any:
         return text.lower() == "true"
     for kind in (int, float):
         if kind in kinds:
-            try:
+            with suppress(ValueError):
                 return kind(text)
-            except ValueError:
-                continue
     return text  # TrainConfig says what is wrong with it, if it is
-
-
-def _expected(lock: Lock, changes: Mapping[str, Any]) -> dict[str, str]:
-    surprising = {key for name in changes for key in _CHANGED_BY.get(name, ())}
-    return {key: value for key, value in lock.hashes.items() if key not in surprising}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ from bp_core.backends import choose_rail
 from bp_core.config import TrainConfig
 from bp_core.contract import Contract
 from bp_core.errors import BadValue
-from bp_core.events import Event, Notify, Progress, Watch
+from bp_core.events import Notify, Watch
 from bp_core.process_group import all_agree, launch_env, no_op
 from bp_core.rail import Rail
 from bp_core.settings import known
@@ -22,10 +22,11 @@ from bp_eval.config import CompareConfig, EvalConfig
 from bp_eval.measures import Evaluation
 from bp_export import Export
 from bp_export.config import ExportConfig, ExportFormat, PushConfig, Quantization
-from bp_export.hub import Pushed
+from bp_export.hub import PushResult
 from bp_multirun.config import MultiRunConfig
 from bp_plan.plan import Plan
 from bp_resilience import Signals
+from bp_runs.lock_file import Lock
 from bp_runs.run_folder import RunFolder
 
 from .evaluation.comparison import Comparison, compare
@@ -37,10 +38,10 @@ from .models.published import place
 from .models.targets import Artifact
 from .multi_run.session import MultiRun, multi_run
 from .privacy import disable_telemetry
-from .progress import Screen
-from .training.distributed import following, joined, leaving, told
-from .training.prepare import Check, Chosen, TrainingRequest, begin, choose, prepared_job, write_down
-from .training.run import Run, TrainingJob, carry_along, carry_out
+from .progress import Screen, shown, silent
+from .training.distributed import announcement, follow_recipe, join_processes, leave_on_error
+from .training.prepare import TrainingSetup, begin, choose, prepared_job, write_down
+from .training.run import Run, TrainingJob, TrainingRequest, carry_along, carry_out
 
 Result = TypeVar("Result")
 
@@ -69,8 +70,8 @@ class Trainer:
     def plan(self, data: Data, **settings: Any) -> Plan:
         """Resolve the recipe for `data` and say what training would do, without loading the model's weights."""
         with Screen() as screen:
-            config = self._with(settings)
-            return prepared_job(data, choose(data, config), screen.notify).plan
+            request = TrainingRequest(data, self._with(settings))
+            return prepared_job(choose(request), screen.notify).plan
 
     def train(
         self,
@@ -82,7 +83,7 @@ class Trainer:
         resume: bool | str = False,
         allow_changes: bool = False,
         watch: Watch | None = None,
-        check: Check | None = None,
+        check: Callable[[Lock], None] | None = None,
         start: str | Path | None = None,
     ) -> Run:
         """Train an adapter on `data`: a file or folder, a data set of the hub, or rows. `watch` receives every event,
@@ -97,24 +98,24 @@ class Trainer:
         config = self._with({"steps": steps, "epochs": epochs, "samples": samples})
         request = TrainingRequest(data, config, resume, allow_changes, check, start)
         quiet = watch is not None or launch_env().rank > 0
-        screen: AbstractContextManager[Screen | None] = nullcontext() if quiet else Screen()
-        with Signals(at_once=True) as signals, screen as shown, ExitStack() as claims:
-            notify = shown.notify if shown else _silent
+        with Signals(at_once=True) as signals, ExitStack() as claims:
+            screen = None if quiet else claims.enter_context(Screen())
+            notify = screen.notify if screen else silent
 
             def watching(run: str) -> Watch:
-                return watch or (shown.showing(run) if shown else _silent)
+                return watch or (screen.showing(run) if screen else silent)
 
-            chosen = choose(data, config)
-            team, probe = joined(chosen.rail, chosen.probe)
-            chosen = dataclasses.replace(chosen, probe=probe)
-            claims.enter_context(leaving(team))
+            setup = choose(request)
+            team, probe = join_processes(setup.rail, setup.probe)
+            setup = dataclasses.replace(setup, probe=probe)
+            claims.enter_context(leave_on_error(team))
 
             if team.rank:
-                return self._follow(data, chosen, signals)
-            work, found, notes = all_agree(team, lambda: begin(request, chosen, notify, claims))
-            team.gather(told(work))
+                return self._follow(setup, signals)
+            work, begun, notes = all_agree(team, lambda: begin(setup, notify, claims))
+            team.gather(announcement(work))
             all_agree(team, no_op)  # the others have prepared the same
-            recording = write_down(request, work, found, watching, claims)
+            recording = write_down(work, begun, watching, claims)
             team.gather(str(recording.run.path))
             self.close()
             return self._keep(work, carry_out(work, recording, notes, signals))
@@ -158,7 +159,7 @@ class Trainer:
         config = ExportConfig(format, quantization, output, **settings)
         return self._shown(lambda notify: export(self.adapter, config, notify), notify)
 
-    def push(self, repo: str, **settings: Any) -> Pushed:
+    def push(self, repo: str, **settings: Any) -> PushResult:
         """Upload what was trained to the model repository `repo` (owner/name) of the Hugging Face hub, with a card.
 
         `settings` are the fields of PushConfig, such as `private=True` or `gguf=True`. The token comes from HF_TOKEN or
@@ -209,10 +210,8 @@ class Trainer:
     def _shown(self, work: Callable[[Notify], Result], notify: Notify | None) -> Result:
         """The result of long work, its progress shown unless `notify` receives it. The open model makes room."""
         self.close()
-        if notify:
-            return work(notify)
-        with Screen() as screen:
-            return work(screen.notify)
+        with shown(notify) as show:
+            return work(show)
 
     def _with(self, settings: Mapping[str, Any]) -> TrainConfig:
         known(settings, TrainConfig)
@@ -225,16 +224,15 @@ class Trainer:
             self.close()
         return result
 
-    def _follow(self, data: Data, chosen: Chosen, signals: Signals) -> Run:
+    def _follow(self, setup: TrainingSetup, signals: Signals) -> Run:
         """`train` in a process that does not lead. It prepares after rank 0, and so finds what that one has cached."""
-        team = chosen.rail.join()
+        team = setup.rail.join()
         all_agree(team, no_op)
         lead = team.gather(None)[0]
-        work = all_agree(team, lambda: following(prepared_job(data, chosen, _silent), lead))
+        work = all_agree(team, lambda: follow_recipe(prepared_job(setup, silent), lead))
         run = RunFolder(Path(team.gather(None)[0]))
         self.close()
-        result = carry_along(work, run, signals)
-        return self._keep(work, result)
+        return self._keep(work, carry_along(work, run, signals))
 
     def _reader(self, trained: bool) -> tuple[Rail, ChatTokenizer]:
         """The open rail, or the base with what was trained, if it was, opened for reading.
@@ -246,11 +244,7 @@ class Trainer:
             self.close()
             _, rail, _ = choose_rail(self.config.backend)
             subject = Artifact.find(self.config.model if untrained else self._subject)
-            job = subject.job(_silent, self.config.dtype)
+            job = subject.job(silent, self.config.dtype)
             rail.open(job)
             self._rail, self._tokenizer, self._untrained = rail, ChatTokenizer.open(job.model), untrained
         return self._rail, self._tokenizer
-
-
-def _silent(event: Event | Progress) -> None:
-    return None

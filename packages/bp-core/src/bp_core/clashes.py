@@ -2,43 +2,20 @@
 
 from __future__ import annotations
 
-from .choices import LORA_RANKS, QUANTIZED, STARTS_IN_BASE, Method
-from .settings import Clash
+from .choices import LORA_RANKS, QUANTIZED, STARTS_IN_BASE
+from .settings import Clash, only_where
 
-
-def _only_for(methods: tuple[Method, ...], name: str) -> Clash:
-    text = f"{name} is a setting of method {' and '.join(methods)}"
-    return Clash(("method",), lambda method: method not in methods, text, changed=name)
-
-
-def _only_for_sft(name: str, what: str) -> Clash:
-    text = f"{name} goes with method sft only: {what}"
-    return Clash(("method",), lambda method: method != "sft", text, changed=name)
-
-
-def _only_for_traces(name: str) -> Clash:
-    text = f"{name} is set, but reasoning_trace is not"
-    return Clash(("reasoning_trace",), lambda traces: not traces, text, changed=name)
-
-
-def _only_for_adapters(name: str) -> Clash:
-    text = f"{name} is a setting of adapters, which mode full has none of"
-    return Clash(("mode",), lambda mode: mode == "full", text, changed=name)
-
-
-def _not_with_unsloth(name: str) -> Clash:
-    text = f"unsloth computes the model its own way, so {name} cannot be set"
-    return Clash(("unsloth",), bool, text, changed=name)
-
+_SFT = ("sft",)
+_WITH_ADAPTER = ("lora", *QUANTIZED, None)
+_ADAPTERS = ("rank", "alpha", "dropout", "rslora", "dora", "target_modules", "init")
 
 CLASHES: list[Clash] = [
-    _only_for(("orpo", "simpo", "kto"), "beta"),
-    _only_for(("simpo",), "gamma"),
-    _only_for(("kto",), "desirable_weight"),
-    _only_for(("kto",), "undesirable_weight"),
-    _only_for_sft("packing", "preferences are computed row by row"),
-    _only_for_sft("train_on", "preferences are about the last answer"),
-    _only_for_sft("reasoning_trace", "of two answers one may be short"),
+    *only_where("method", ("orpo", "simpo", "kto"), "{} is a setting of method orpo and simpo and kto", "beta"),
+    *only_where("method", ("simpo",), "{} is a setting of method simpo", "gamma"),
+    *only_where("method", ("kto",), "{} is a setting of method kto", "desirable_weight", "undesirable_weight"),
+    *only_where("method", _SFT, "{} goes with method sft only: preferences are computed row by row", "packing"),
+    *only_where("method", _SFT, "{} goes with method sft only: preferences are about the last answer", "train_on"),
+    *only_where("method", _SFT, "{} goes with method sft only: of two answers one may be short", "reasoning_trace"),
     Clash(
         ("method", "mode"),
         lambda method, mode: method != "sft" and mode == "full",
@@ -49,7 +26,7 @@ CLASHES: list[Clash] = [
         lambda method, size: method == "kto" and size == 1,
         "kto compares examples within a batch, so batch_size must be at least 2",
     ),
-    *(_only_for_traces(name) for name in ("min_trace", "max_trace")),
+    *only_where("reasoning_trace", (True,), "{} is set, but reasoning_trace is not", "min_trace", "max_trace"),
     Clash(
         ("min_trace", "max_trace"),
         lambda low, high: low > high,
@@ -87,7 +64,12 @@ CLASHES: list[Clash] = [
         lambda fp8, mode: fp8 and mode != "lora",
         "fp8 multiplies with frozen 16-bit weights, which only mode lora has: leave fp8 or the mode out",
     ),
-    *(_not_with_unsloth(name) for name in ("attention", "liger", "fp8", "dora", "init")),
+    *only_where(
+        "unsloth",
+        (False, None),
+        "unsloth computes the model its own way, so {} cannot be set",
+        *("attention", "liger", "fp8", "dora", "init"),
+    ),
     Clash(
         ("unsloth", "mode"),
         lambda unsloth, mode: unsloth and mode not in ("lora", "qlora"),
@@ -108,7 +90,7 @@ CLASHES: list[Clash] = [
         lambda init, mode: init == "loftq" and mode != "qlora",
         "init loftq makes up for what 4 bits lose, which only mode qlora does",
     ),
-    *(_only_for_adapters(name) for name in ("rank", "alpha", "dropout", "rslora", "dora", "target_modules", "init")),
+    *only_where("mode", _WITH_ADAPTER, "{} is a setting of adapters, which mode full has none of", *_ADAPTERS),
     Clash(
         ("eval_data", "held_out"),
         lambda file, share: None not in (file, share),

@@ -28,12 +28,12 @@ class BackpropagateError(Exception):
     kept: str | None = None  # what was finished before it, and stands: the exit code is then PARTLY_DONE
     result: Mapping[str, Any] = MappingProxyType({})  # what the command found out all the same, for --json
 
-    def __init_subclass__(cls, **kwargs: object) -> None:
-        super().__init_subclass__(**kwargs)
-        assert cls.code not in ERRORS, f"{cls.code} is declared twice"
-        assert cls.__doc__ and cls.fix, f"{cls.code} needs a docstring and a fix"
-        cls.exit_code = _EXIT_CODES[cls.code.split("_")[0]]
-        ERRORS[cls.code] = cls
+    def __init_subclass__(cls, *, code: str) -> None:
+        super().__init_subclass__()
+        assert code not in ERRORS, f"{code} is declared twice"
+        assert cls.__doc__ and cls.fix, f"{code} needs a docstring and a fix"
+        cls.code, cls.exit_code = code, _EXIT_CODES[code.split("_")[0]]
+        ERRORS[code] = cls
 
     def __init__(self, message: str, *, where: str | None = None, fix: str | None = None) -> None:
         super().__init__(redact(message))
@@ -49,325 +49,280 @@ class BackpropagateError(Exception):
         return told | {name: value for name in ("run", "kept") if (value := getattr(self, name))}
 
 
-class FileMissing(BackpropagateError):
+class FileMissing(BackpropagateError, code="INPUT_FILE_NOT_FOUND"):
     """A file or folder that was named does not exist."""
 
-    code = "INPUT_FILE_NOT_FOUND"
     fix = "Check the path; relative paths start at the current folder."
 
 
-class FileUnreadable(BackpropagateError):
+class FileUnreadable(BackpropagateError, code="INPUT_FILE_UNREADABLE"):
     """A file exists but cannot be read as text."""
 
-    code = "INPUT_FILE_UNREADABLE"
     fix = "Save the file as UTF-8 text and check its permissions."
 
 
-class FileEmpty(BackpropagateError):
+class FileEmpty(BackpropagateError, code="INPUT_FILE_EMPTY"):
     """A data file has no rows."""
 
-    code = "INPUT_FILE_EMPTY"
     fix = "Put at least one example in the file, one JSON object a line."
 
 
-class BrokenJson(BackpropagateError):
+class BrokenJson(BackpropagateError, code="INPUT_JSON_BROKEN"):
     """A line is not valid JSON, or not an object."""
 
-    code = "INPUT_JSON_BROKEN"
     fix = "Correct that line; every line must be one complete JSON object."
 
 
-class UnknownFormat(BackpropagateError):
+class UnknownFormat(BackpropagateError, code="INPUT_FORMAT_UNKNOWN"):
     """A row's keys match no known data format."""
 
-    code = "INPUT_FORMAT_UNKNOWN"
     fix = (
         "Use one of: messages (OpenAI), conversations (ShareGPT), instruction/output (Alpaca), prompt/completion, text."
     )
 
 
-class BadRow(BackpropagateError):
+class BadRow(BackpropagateError, code="INPUT_ROW_INVALID"):
     """A row has the right keys but a value of the wrong kind."""
 
-    code = "INPUT_ROW_INVALID"
     fix = "Correct that row."
 
 
-class MethodMismatch(BackpropagateError):
+class MethodMismatch(BackpropagateError, code="INPUT_METHOD_MISMATCH"):
     """A row compares or rates answers, and learning from it as from an example would teach the bad ones too."""
 
-    code = "INPUT_METHOD_MISMATCH"
     fix = "Keep the good answers only, as prompt/completion or messages; --columns completion=chosen takes one column."
 
 
-class NoTarget(BackpropagateError):
+class NoTarget(BackpropagateError, code="INPUT_NO_TARGET"):
     """A row has nothing to learn from: no assistant turn, or an empty one."""
 
-    code = "INPUT_NO_TARGET"
     fix = "Give the row an assistant turn with text; that is what the model learns to write."
 
 
-class TemplateUnusable(BackpropagateError):
+class TemplateUnusable(BackpropagateError, code="INPUT_TEMPLATE_UNUSABLE"):
     """The chat template cannot be rendered, or its pieces do not add up, so the loss mask would be a guess."""
 
-    code = "INPUT_TEMPLATE_UNUSABLE"
     fix = "Use a model with a chat template that renders each turn the same way wherever it stands."
 
 
-class ModelNotFound(BackpropagateError):
+class ModelNotFound(BackpropagateError, code="INPUT_MODEL_NOT_FOUND"):
     """A model is neither a preset, nor a folder with weights, nor found on the hub."""
 
-    code = "INPUT_MODEL_NOT_FOUND"
     fix = "Name a preset (smollm2-135m), a folder with config.json and *.safetensors, or a hub id like owner/name."
 
 
-class ModelUnusable(BackpropagateError):
+class ModelUnusable(BackpropagateError, code="INPUT_MODEL_UNUSABLE"):
     """A model folder was found but something in it is missing or not supported."""
 
-    code = "INPUT_MODEL_UNUSABLE"
     fix = "Download the model again, or choose another one."
 
 
-class AdapterUnusable(BackpropagateError):
+class AdapterUnusable(BackpropagateError, code="INPUT_ADAPTER_UNUSABLE"):
     """A folder is not a PEFT adapter that can be used, or its files are damaged."""
 
-    code = "INPUT_ADAPTER_UNUSABLE"
     fix = "Point to a folder with adapter_config.json and adapter_model.safetensors, such as ./output/lora."
 
 
-class GgufUnusable(BackpropagateError):
+class GgufUnusable(BackpropagateError, code="INPUT_GGUF_UNUSABLE"):
     """A file is not a GGUF model that can be read."""
 
-    code = "INPUT_GGUF_UNUSABLE"
     fix = "Export the model again; the file may be truncated."
 
 
-class OutputUnusable(BackpropagateError):
+class OutputUnusable(BackpropagateError, code="INPUT_OUTPUT_UNUSABLE"):
     """The output path is a file, or cannot be written to."""
 
-    code = "INPUT_OUTPUT_UNUSABLE"
     fix = "Choose another --output, or change the permissions of this one."
 
 
-class BadValue(BackpropagateError):
+class BadValue(BackpropagateError, code="CONFIG_VALUE_INVALID"):
     """One or more settings have values outside their range, or do not exist."""
 
-    code = "CONFIG_VALUE_INVALID"
     fix = "Correct what is named above; docs/config.md and `backprop train --help` list every setting."
 
 
-class UnknownQuantization(BackpropagateError):
+class UnknownQuantization(BackpropagateError, code="CONFIG_QUANTIZATION_UNKNOWN"):
     """A quantisation that we do not write."""
 
-    code = "CONFIG_QUANTIZATION_UNKNOWN"
     fix = "Use one of: f16, bf16, q8_0, q6_k, q5_k_m, q4_k_m."
 
 
-class UnknownBackend(BackpropagateError):
+class UnknownBackend(BackpropagateError, code="CONFIG_BACKEND_UNKNOWN"):
     """A backend for which no rail is installed."""
 
-    code = "CONFIG_BACKEND_UNKNOWN"
     fix = "Use --backend auto, or install the package that brings this backend."
 
 
-class UnsupportedArchitecture(BackpropagateError):
+class UnsupportedArchitecture(BackpropagateError, code="CONFIG_ARCHITECTURE_UNSUPPORTED"):
     """The model's architecture cannot be exported to GGUF."""
 
-    code = "CONFIG_ARCHITECTURE_UNSUPPORTED"
     fix = "Export with --format merged and convert with another tool, or train a supported base."
 
 
-class BackendUnavailable(BackpropagateError):
+class BackendUnavailable(BackpropagateError, code="DEP_BACKEND_UNAVAILABLE"):
     """The chosen backend cannot run on this machine."""
 
-    code = "DEP_BACKEND_UNAVAILABLE"
     fix = "Use --backend cpu, or install the driver that this backend needs; `backprop info` shows what was found."
 
 
-class MlxUnavailable(BackendUnavailable):
+class MlxUnavailable(BackendUnavailable, code="DEP_MLX_UNAVAILABLE"):
     """The MLX backend cannot run here: it is not installed, or there is no MLX for this machine."""
 
-    code = "DEP_MLX_UNAVAILABLE"
     fix = (
         'MLX runs on Macs with Apple Silicon, and on Linux: pip install "backpropagate[mlx]"; else use --backend auto.'
     )
 
 
-class PackageMissing(BackpropagateError):
+class PackageMissing(BackpropagateError, code="DEP_PACKAGE_MISSING"):
     """A Python package that this input needs is not installed; few need it, so it does not come by default."""
 
-    code = "DEP_PACKAGE_MISSING"
     fix = "Install the package that is named above."
 
 
-class LlamaCppMissing(BackpropagateError):
+class LlamaCppMissing(BackpropagateError, code="DEP_LLAMA_CPP_MISSING"):
     """No embedded llama.cpp is installed, and this step needs one."""
 
-    code = "DEP_LLAMA_CPP_MISSING"
     fix = 'Install it: pip install "bp-export[llama]".'
 
 
-class LlamaCppFailed(BackpropagateError):
+class LlamaCppFailed(BackpropagateError, code="DEP_LLAMA_CPP_FAILED"):
     """llama.cpp stopped or refused while working on a file. It ran in a process of its own; nothing else is lost."""
 
-    code = "DEP_LLAMA_CPP_FAILED"
     fix = "Run the command again; if it repeats, report it with the output of `backprop info`."
 
 
-class HubUnreachable(BackpropagateError):
+class HubUnreachable(BackpropagateError, code="DEP_HUB_UNREACHABLE"):
     """The model hub did not answer, or refused."""
 
-    code = "DEP_HUB_UNREACHABLE"
     fix = "Check the network and HF_TOKEN, or use a local folder or the preset smollm2-135m."
 
 
-class HubTokenMissing(BackpropagateError):
+class HubTokenMissing(BackpropagateError, code="INPUT_HUB_TOKEN_MISSING"):
     """An upload needs a token of the Hugging Face hub, and there is none in HF_TOKEN or in huggingface_hub's file."""
 
-    code = "INPUT_HUB_TOKEN_MISSING"
     fix = "Make one with write access at https://huggingface.co/settings/tokens; then `hf auth login`, or set HF_TOKEN."
 
 
-class HubTokenRefused(BackpropagateError):
+class HubTokenRefused(BackpropagateError, code="INPUT_HUB_TOKEN_REFUSED"):
     """The hub does not accept the token, or the token may not write to this repository."""
 
-    code = "INPUT_HUB_TOKEN_REFUSED"
     fix = "See with `hf auth whoami` whose it is; it must have write access to that owner's repositories."
 
 
-class HubRepositoryMissing(BackpropagateError):
+class HubRepositoryMissing(BackpropagateError, code="INPUT_HUB_REPOSITORY_NOT_FOUND"):
     """The hub has no such repository or owner, or hides it from this token."""
 
-    code = "INPUT_HUB_REPOSITORY_NOT_FOUND"
     fix = "Check the owner in --repo owner/name; `hf auth whoami` shows your name and your organisations."
 
 
-class HubRepositoryPublic(BackpropagateError):
+class HubRepositoryPublic(BackpropagateError, code="INPUT_HUB_REPOSITORY_PUBLIC"):
     """An upload was to be private, but the repository is there already, and everybody can see it. Nothing was sent."""
 
-    code = "INPUT_HUB_REPOSITORY_PUBLIC"
     fix = "Choose another name, make that repository private on its settings page, or leave --private out."
 
 
-class HubConflict(BackpropagateError):
+class HubConflict(BackpropagateError, code="DEP_HUB_CONFLICT"):
     """Somebody else changed the repository at the same time. Nothing of it was changed by this upload."""
 
-    code = "DEP_HUB_CONFLICT"
     fix = "Give the same command again; files that arrived are not sent again."
 
 
-class HubUploadFailed(BackpropagateError):
+class HubUploadFailed(BackpropagateError, code="DEP_HUB_UPLOAD_FAILED"):
     """The hub refused an upload, or broke off. What is visible in the repository did not change."""
 
-    code = "DEP_HUB_UPLOAD_FAILED"
     fix = "Read what the hub said, above; the same command goes on, and does not send again what arrived whole."
 
 
-class OllamaUnreachable(BackpropagateError):
+class OllamaUnreachable(BackpropagateError, code="DEP_OLLAMA_UNREACHABLE"):
     """No Ollama answers where one was looked for, or it did not answer in time."""
 
-    code = "DEP_OLLAMA_UNREACHABLE"
     fix = "Start it (`ollama serve`, or the Ollama app), or set OLLAMA_HOST to where it runs."
 
 
-class OllamaTooOld(BackpropagateError):
+class OllamaTooOld(BackpropagateError, code="DEP_OLLAMA_TOO_OLD"):
     """The Ollama that answers is too old for this model."""
 
-    code = "DEP_OLLAMA_TOO_OLD"
     fix = "Install the newest Ollama from https://ollama.com/download."
 
 
-class OllamaRegistrationFailed(BackpropagateError):
+class OllamaRegistrationFailed(BackpropagateError, code="DEP_OLLAMA_REGISTRATION_FAILED"):
     """Ollama refused a file or a request, or broke off. Nothing was registered."""
 
-    code = "DEP_OLLAMA_REGISTRATION_FAILED"
     fix = "Read what Ollama said, above and in its own log; `ollama create NAME -f FILE.Modelfile` does it by hand."
 
 
-class OllamaMismatch(BackpropagateError):
+class OllamaMismatch(BackpropagateError, code="DEP_OLLAMA_MISMATCH"):
     """A model in Ollama does not behave as in its file: another prompt, or no end. It did not get its name."""
 
-    code = "DEP_OLLAMA_MISMATCH"
     fix = "Install the newest Ollama, and try without OLLAMA_GO_TEMPLATE; please report it if that does not help."
 
 
-class OllamaNameTaken(BackpropagateError):
+class OllamaNameTaken(BackpropagateError, code="INPUT_OLLAMA_NAME_TAKEN"):
     """Ollama has a model of that name already."""
 
-    code = "INPUT_OLLAMA_NAME_TAKEN"
     fix = "Choose another name, or replace it with --ollama-overwrite."
 
 
-class OllamaModelMissing(BackpropagateError):
+class OllamaModelMissing(BackpropagateError, code="INPUT_OLLAMA_MODEL_NOT_FOUND"):
     """Ollama has no model of that name."""
 
-    code = "INPUT_OLLAMA_MODEL_NOT_FOUND"
     fix = "`backprop ollama list` shows the names."
 
 
-class LlamaServerMissing(BackpropagateError):
+class LlamaServerMissing(BackpropagateError, code="DEP_LLAMA_SERVER_MISSING"):
     """No llama-server is installed, and serving needs one."""
 
-    code = "DEP_LLAMA_SERVER_MISSING"
     fix = 'Install it: pip install "bp-export[serve]".'
 
 
-class AddressUnusable(BackpropagateError):
+class AddressUnusable(BackpropagateError, code="INPUT_ADDRESS_UNUSABLE"):
     """Nothing can listen at that address: the port is taken, or the address is not of this machine."""
 
-    code = "INPUT_ADDRESS_UNUSABLE"
     fix = "Choose another --port, or 0 for any free one."
 
 
-class OpenToOthers(BackpropagateError):
+class OpenToOthers(BackpropagateError, code="INPUT_HOST_NOT_LOCAL"):
     """A model would be served to the whole network, to everybody who can reach this machine."""
 
-    code = "INPUT_HOST_NOT_LOCAL"
     fix = "Leave --host out, or say that you mean it with --open-to-network; better with --api-key too."
 
 
-class OutOfMemory(BackpropagateError):
+class OutOfMemory(BackpropagateError, code="RUNTIME_GPU_OOM"):
     """The device's memory is exhausted, also with one example at a time and with all that saves memory."""
 
-    code = "RUNTIME_GPU_OOM"
     fix = "Use a smaller --max-length or --rank, or a smaller model."
 
 
-class ModelTooLarge(BackpropagateError):
+class ModelTooLarge(BackpropagateError, code="RUNTIME_FULL_FT_MODEL_TOO_LARGE"):
     """A model has too many parameters to train all of them on one machine."""
 
-    code = "RUNTIME_FULL_FT_MODEL_TOO_LARGE"
     fix = "Train an adapter (--mode lora), a smaller model, or up to 8.5 billion parameters with --full-ft-offload."
 
 
-class PeerLost(BackpropagateError):
+class PeerLost(BackpropagateError, code="RUNTIME_PEER_LOST"):
     """Another process that trains the same run ended, or did not answer for half an hour."""
 
-    code = "RUNTIME_PEER_LOST"
     fix = "See what the other processes said; then start all of them again with --resume."
 
 
-class PeersDiffer(BackpropagateError):
+class PeersDiffer(BackpropagateError, code="CONFIG_PEERS_DIFFER"):
     """The processes that a launcher started for one run do not have the same data, model or version."""
 
-    code = "CONFIG_PEERS_DIFFER"
     fix = "Give all of them the same command line, and all machines the same files and versions."
 
 
-class Diverged(BackpropagateError):
+class Diverged(BackpropagateError, code="RUNTIME_DIVERGED"):
     """The loss or the gradient was not a finite number in more steps than may be skipped."""
 
-    code = "RUNTIME_DIVERGED"
     fix = "Lower --learning-rate, and check the data for extreme rows."
 
 
-class NotProven(BackpropagateError):
+class NotProven(BackpropagateError, code="RUNTIME_EXPORT_NOT_PROVEN"):
     """A GGUF is not proven to be the model that was trained. An exported one is kept under a name that says so.
 
     `checks` are those that failed: name, measured, allowed, note.
     """
 
-    code = "RUNTIME_EXPORT_NOT_PROVEN"
     fix = (
         "Export again with --accept-unproven to use the file all the same. To report it, send the parity file and the "
         "output of `backprop info`; look through its notes first, they may quote your data."
@@ -388,122 +343,105 @@ class NotProven(BackpropagateError):
         return super().as_dict() | {"checks": self.checks}
 
 
-class GateFailed(BackpropagateError):
+class GateFailed(BackpropagateError, code="RUNTIME_GATE_FAILED"):
     """An evaluation was done, and what it measured does not satisfy the conditions that were set."""
 
-    code = "RUNTIME_GATE_FAILED"
     fix = "Train longer or on better data, or set other limits in --gate."
 
 
-class NothingToEvaluate(BackpropagateError):
+class NothingToEvaluate(BackpropagateError, code="INPUT_NOTHING_TO_EVALUATE"):
     """There are no rows to evaluate on: none were named, and the run held none out, or they are not as they were."""
 
-    code = "INPUT_NOTHING_TO_EVALUATE"
     fix = "Give rows with --data FILE, or train with --held-out 0.05."
 
 
-class TargetNotFound(BackpropagateError):
+class TargetNotFound(BackpropagateError, code="INPUT_TARGET_NOT_FOUND"):
     """A name is no file, folder, run or model, or several runs begin with it."""
 
-    code = "INPUT_TARGET_NOT_FOUND"
     fix = "Name a run (`backprop list-runs`), a folder such as ./output, or a model such as smollm2-135m."
 
 
-class Interrupted(BackpropagateError):
+class Interrupted(BackpropagateError, code="RUNTIME_INTERRUPTED"):
     """The run was stopped by the user; its last checkpoint is complete."""
 
-    code = "RUNTIME_INTERRUPTED"
     fix = "Go on with `backprop resume`."
 
 
-class CheckpointUnusable(BackpropagateError):
+class CheckpointUnusable(BackpropagateError, code="STATE_CHECKPOINT_UNUSABLE"):
     """A checkpoint is incomplete, altered, or belongs to another run."""
 
-    code = "STATE_CHECKPOINT_UNUSABLE"
     fix = "Resume from an earlier checkpoint, or start again."
 
 
-class MergeRefused(BackpropagateError):
+class MergeRefused(BackpropagateError, code="STATE_MERGE_REFUSED"):
     """The factors of an adapter do not fit what it is to be merged with, or are not finite. The state is as before."""
 
-    code = "STATE_MERGE_REFUSED"
     fix = "Merge adapters of one base model, trained with the same settings, whose loss stayed finite."
 
 
-class NothingToResume(BackpropagateError):
+class NothingToResume(BackpropagateError, code="STATE_NOTHING_TO_RESUME"):
     """The run is finished, its rows were not kept, or there is none that is unfinished under the output folder."""
 
-    code = "STATE_NOTHING_TO_RESUME"
     fix = "Start a new run, without --resume, or name another --output."
 
 
-class ResumeMismatch(BackpropagateError):
+class ResumeMismatch(BackpropagateError, code="STATE_RESUME_MISMATCH"):
     """Data, model or settings differ from those of the run to resume."""
 
-    code = "STATE_RESUME_MISMATCH"
     fix = "Use the same data, model and settings, start a new run, or go on all the same with --allow-changes."
 
 
-class RunAlive(BackpropagateError):
+class RunAlive(BackpropagateError, code="STATE_RUN_ALIVE"):
     """The run is being trained by another process, here or on another machine that shares the folder."""
 
-    code = "STATE_RUN_ALIVE"
     fix = "Wait for it to end, or stop that process; then resume."
 
 
-class LedgerUnusable(BackpropagateError):
+class LedgerUnusable(BackpropagateError, code="STATE_LEDGER_UNUSABLE"):
     """The ledger of runs cannot be read or written. Training goes on without it; the run folders hold everything."""
 
-    code = "STATE_LEDGER_UNUSABLE"
     fix = "Make the folder writable, or set BACKPROPAGATE_HOME to another one; a newer ledger needs a newer version."
 
 
-class RunNotFound(BackpropagateError):
+class RunNotFound(BackpropagateError, code="INPUT_RUN_NOT_FOUND"):
     """What is named is there, but no run that made it is known."""
 
-    code = "INPUT_RUN_NOT_FOUND"
     fix = "Name a run by its id; `backprop list-runs` shows them."
 
 
-class NotReplayable(BackpropagateError):
+class NotReplayable(BackpropagateError, code="INPUT_RUN_NOT_REPLAYABLE"):
     """A run cannot be done again from its record: its data was not a file, or run.lock is missing or damaged."""
 
-    code = "INPUT_RUN_NOT_REPLAYABLE"
     fix = "Save the rows to a file, and train on that file."
 
 
-class ReplayMismatch(BackpropagateError):
+class ReplayMismatch(BackpropagateError, code="STATE_REPLAY_MISMATCH"):
     """Data, base model, tokenizer or chat template are not those of the run to replay."""
 
-    code = "STATE_REPLAY_MISMATCH"
     fix = "Bring back what is named above, or start a new run with `backprop train`."
 
 
-class UnknownError(BackpropagateError):
+class UnknownError(BackpropagateError, code="INPUT_ERROR_UNKNOWN"):
     """An error code that does not exist."""
 
-    code = "INPUT_ERROR_UNKNOWN"
     fix = "`backprop errors` lists them all."
 
 
-class UnknownTracker(BackpropagateError):
+class UnknownTracker(BackpropagateError, code="CONFIG_TRACKER_UNKNOWN"):
     """A tracker that is not known."""
 
-    code = "CONFIG_TRACKER_UNKNOWN"
     fix = "Use --report-to auto, none, or a comma-separated list of tensorboard, wandb, mlflow, trackio."
 
 
-class TrackerMissing(BackpropagateError):
+class TrackerMissing(BackpropagateError, code="DEP_TRACKER_MISSING"):
     """A tracker was asked for by name, but its package is not installed."""
 
-    code = "DEP_TRACKER_MISSING"
     fix = "Install the package that is named above, or leave the tracker out of --report-to."
 
 
-class DiskFull(BackpropagateError):
+class DiskFull(BackpropagateError, code="STATE_DISK_FULL"):
     """The disk has no room for what must be written."""
 
-    code = "STATE_DISK_FULL"
     fix = "Free some space, or choose an --output on another disk."
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from .rail import Memory
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -221,6 +223,13 @@ class Progress:
 
 
 Notify = Callable[[Progress], None]
+
+
+def tracked(items: Sequence[T], stage: str, notify: Notify) -> Iterator[T]:
+    """The items, each after telling how many are done."""
+    for done, item in enumerate(items):
+        notify(Progress(stage, done, len(items)))
+        yield item
 
 
 def _finite(value: object) -> object:

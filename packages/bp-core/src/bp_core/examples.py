@@ -54,11 +54,9 @@ class StepBatch(Protocol):
     def weight(self) -> float: ...
     def split(self, micro_batch: int, kl_reference: float = 0.0) -> Iterable[Batch]:
         """Micro-batches of at most `micro_batch` rows."""
-        ...
 
     def mismatched(self, micro_batch: int) -> Iterable[Batch]:
         """For KTO, each prompt with another row's answer, for `Rail.kl_reference`; nothing for other methods."""
-        ...
 
 
 class Batches(Protocol):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,7 @@ from .config import TrainConfig
 from .errors import OutOfMemory
 from .examples import Batch
 from .process_group import ProcessGroup, SingleProcess
-from .rail import EvalSums, Job, Memory, ModelInfo, Probe
-from .recipe import Recipe
+from .rail import EvalSums, Job, Memory, ModelInfo, OnToken, Probe, TokenIds
 
 
 class NullRail:
@@ -37,7 +35,7 @@ class NullRail:
     def join(self) -> ProcessGroup:
         return self.group
 
-    def check(self, settings: TrainConfig | Recipe) -> None:
+    def check(self, settings: TrainConfig) -> None:
         return None
 
     def slowdown(self, dtype: DType) -> float | None:
@@ -81,18 +79,12 @@ class NullRail:
     def kl_reference(self, batch: Batch) -> float:
         return self.weight * len(batch.lengths)
 
-    def logits(self, tokens: Sequence[int], *, adapter: bool = True) -> Any:
+    def logits(self, tokens: TokenIds, *, adapter: bool = True) -> Any:
         size = max(tokens) + 1
         return [[self.weight * adapter if i == token else 0.0 for i in range(size)] for token in tokens]
 
     def generate(
-        self,
-        prompt: Sequence[int],
-        *,
-        limit: int,
-        stop: Sequence[int],
-        adapter: bool = True,
-        on_token: Callable[[int], None] | None = None,
+        self, prompt: TokenIds, *, limit: int, stop: TokenIds, adapter: bool = True, on_token: OnToken = None
     ) -> list[int]:
         tokens = [*prompt[: limit - 1], *stop[:1]]
         for token in tokens if on_token else ():

@@ -32,6 +32,7 @@ class Scores:
 
     @property
     def means(self) -> Array:
+        """Mean log-probability of a trained token, float32 [examples]."""
         return self.sums / self.counts
 
 
@@ -58,15 +59,15 @@ class Objective:
         return self.method == "kto"
 
     def of_pairs(self, scores: Scores) -> Losses:
-        """Of each pair; chosen and rejected alternate in `scores`."""
+        """Losses and margins [pairs] of scores [2 × pairs], in which chosen and rejected answers alternate."""
         chosen, rejected = scores.means[0::2], scores.means[1::2]
         losses = self.orpo(chosen, rejected) if self.method == "orpo" else self.simpo(chosen, rejected)
         return losses, chosen - rejected
 
-    def of_rated(self, scores: Scores, base: Scores, desirable: Array, drift: float) -> Losses:
-        """Of each rated example. desirable: bool [examples]; drift: KTO's z₀, in nats."""
+    def of_rated(self, scores: Scores, base: Scores, desirable: Array, kl_reference: float) -> Losses:
+        """Losses and margins [examples] of rated ones. desirable: bool [examples]; kl_reference: KTO's z₀, in nats."""
         ratios = scores.sums - base.sums
-        return self.kto(ratios, desirable, drift), self.functions.where(desirable, ratios, -ratios)
+        return self.kto(ratios, desirable, kl_reference), self.functions.where(desirable, ratios, -ratios)
 
     def orpo(self, chosen: Array, rejected: Array) -> Array:
         """Odds ratio preference optimisation: the chosen answer's loss, and β × −log σ(log of the odds ratio).
@@ -83,12 +84,12 @@ class Objective:
         """
         return -self.functions.log_sigmoid(self.beta * (chosen - rejected) - self.gamma)
 
-    def kto(self, ratios: Array, desirable: Array, drift: float) -> Array:
+    def kto(self, ratios: Array, desirable: Array, kl_reference: float) -> Array:
         """Kahneman–Tversky optimisation: λ (1 − σ(±β (log ratio − z₀))), + for desirable answers.
 
-        `ratios`: log p(answer) less the base's [examples]; `drift` is z₀, `weights` λ of desirable and undesirable
-        ones. arXiv:2402.01306, equation 8.
+        `ratios`: log p(answer) less the base's [examples]; `kl_reference` is z₀ in nats; `weights` are λ of desirable
+        and undesirable answers. arXiv:2402.01306, equation 8.
         """
         where = self.functions.where
         sign, weight = where(desirable, 1.0, -1.0), where(desirable, *self.weights)
-        return weight * (1 - self.functions.sigmoid(sign * self.beta * (ratios - drift)))
+        return weight * (1 - self.functions.sigmoid(sign * self.beta * (ratios - kl_reference)))

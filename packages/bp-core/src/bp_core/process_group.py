@@ -18,18 +18,15 @@ class ProcessGroup(Protocol):
     @property
     def rank(self) -> int:
         """The number of this process, from 0. Only rank 0 writes files and prints."""
-        ...
 
     @property
     def size(self) -> int: ...
 
     def gather(self, value: Any) -> list[Any]:
         """The JSON values of all processes, by rank. All must call it, in the same order. Raises PeerLost."""
-        ...
 
     def leave(self) -> None:
         """Leave the group, so that the others notice at once."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,9 @@ from .examples import Batch
 from .process_group import ProcessGroup
 from .recipe import Recipe
 
+TokenIds = Sequence[int]
+OnToken = Callable[[int], None] | None  # is given each token id as it is generated
+
 
 @dataclass(frozen=True)
 class Probe:
@@ -98,103 +101,77 @@ class Rail(Protocol):
 
     def probe(self) -> Probe:
         """Whether the rail can run on this machine. Cheap; never raises."""
-        ...
 
     def join(self) -> ProcessGroup:
         """The processes that train together; the first call waits until all have started. Raises PeerLost.
 
         With several, `update` first adds up the gradients of all, and only rank 0 reads the files in `restore`.
         """
-        ...
 
-    def check(self, settings: TrainConfig | Recipe) -> None:
+    def check(self, settings: TrainConfig) -> None:
         """Raise BadValue or PackageMissing for settings that this machine cannot run. Cheap: nothing is loaded."""
-        ...
 
     def slowdown(self, dtype: DType) -> float | None:
         """How many times longer layers take in `dtype` than in float32; None where the device has instructions for it.
 
-        EvalSums, in about a tenth of a second, where the device emulates that format.
+        Measured in about a tenth of a second, where the device emulates that format.
         """
-        ...
 
     def open(self, job: Job) -> ModelInfo:
         """Load the base, attach the adapter, build the optimizer."""
-        ...
 
     def accumulate(self, batch: Batch, weight: float) -> float:
         """Forward and backward: add the gradients of weight × summed loss, and return weight × summed loss."""
-        ...
 
     def update(self, learning_rate: float) -> float:
         """Clip the gradients, step, clear them; return their L2 norm before clipping.
 
         A norm that is not finite only clears them. All memory is allocated before anything changes.
         """
-        ...
 
     def discard(self) -> None:
         """Drop the accumulated gradients and cached memory, so that a step can be replayed."""
-        ...
 
     def save_memory(self, level: int) -> str | None:
         """Use less memory from now on, at the cost of time: level 1, 2, … each adds one more way.
 
         Returns the way in words, None when there is no further one. Results stay the same.
         """
-        ...
 
     def evaluate(self, batch: Batch) -> EvalSums:
         """The summed loss, and how often the better answer is preferred; no gradients."""
-        ...
 
     def kl_reference(self, batch: Batch) -> float:
         """Sum over the examples of log p(answer) with the adapter minus without it, in nats; no gradients."""
-        ...
 
-    def logits(self, tokens: Sequence[int], *, adapter: bool = True) -> Any:
+    def logits(self, tokens: TokenIds, *, adapter: bool = True) -> Any:
         """Logits of one row as numpy: float32 [tokens, vocabulary], with the adapter or of the base alone.
 
         `adapter=False` is not possible after a full fine-tune.
         """
-        ...
 
     def generate(
-        self,
-        prompt: Sequence[int],
-        *,
-        limit: int,
-        stop: Sequence[int],
-        adapter: bool = True,
-        on_token: Callable[[int], None] | None = None,
+        self, prompt: TokenIds, *, limit: int, stop: TokenIds, adapter: bool = True, on_token: OnToken = None
     ) -> list[int]:
         """Greedy continuation of a prompt (token ids): `limit` tokens, or up to the first in `stop`, included."""
-        ...
 
     def collect(self) -> None:
         """Bring sharded weights to rank 0. Every process calls this before rank 0 saves or writes."""
-        ...
 
     def save(self, folder: Path) -> None:
         """Write trained weights, optimizer and random state: everything that resume needs."""
-        ...
 
     def restore(self, folder: Path) -> None:
         """Read back what `save` wrote, bit for bit."""
-        ...
 
     def write_adapter(self, folder: Path) -> None:
         """Write the adapter in PEFT layout."""
-        ...
 
     def write_model(self, folder: Path) -> None:
         """Write the whole model in Hugging Face's layout, after a full fine-tune."""
-        ...
 
     def memory(self) -> Memory:
         """Memory in use, in bytes."""
-        ...
 
     def close(self) -> None:
         """Free the model and its memory."""
-        ...

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Flag, StrEnum, auto
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -85,6 +85,15 @@ class Clash:
     wrong: Callable[..., bool]
     text: str
     changed: str = ""
+
+
+def only_where(name: str, values: Collection[object], text: str, *changed: str) -> Iterator[Clash]:
+    """The settings `changed` must stay at their default unless setting `name` has one of `values`.
+
+    {} in the text stands for the name of each.
+    """
+    for setting in changed:
+        yield Clash((name,), lambda value: value not in values, text.format(setting), setting)
 
 
 def settings(config: type) -> Iterator[Setting]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 
 import torch
 
-from bp_core.errors import OutOfMemory
+from bp_core import out_of_memory
 
 # torch raises a plain RuntimeError for these; the words are stable since torch 1.x.
 _MEMORY_WORDS = (
@@ -20,21 +18,11 @@ _MEMORY_WORDS = (
 )
 
 
-@contextmanager
-def translated() -> Iterator[None]:
-    """Raise OutOfMemory for every way in which memory runs out, and free the tensors of the failed call."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        # The frames of the failed call hold its activations; a replay needs that memory.
-        traceback.clear_frames(error.__traceback__)
-        raise OutOfMemory(str(error).split("\n")[0] or "the host's memory is exhausted.") from None
-
-
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception from torch means that memory ran out."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return any(word in str(error) for word in _MEMORY_WORDS)
+
+
+translated = partial(out_of_memory.translated, is_out_of_memory)

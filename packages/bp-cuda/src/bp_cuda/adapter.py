@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -46,16 +47,7 @@ _TRAINED, _START = "default", "start"
 def new(model: PreTrainedModel, recipe: Recipe, folder: Path | None = None) -> PeftModel:
     """Add a new LoRA adapter in float32. `folder` has the base's weights, for loftq."""
     torch.manual_seed(recipe.seed)
-    names = recipe.target_modules
-    config = LoraConfig(
-        r=recipe.rank,
-        lora_alpha=recipe.alpha,
-        lora_dropout=recipe.dropout,
-        use_rslora=recipe.rslora,
-        use_dora=recipe.dora,
-        target_modules=names if names == ALL_LINEAR else [name.strip() for name in names.split(",")],
-        task_type="CAUSAL_LM",
-    )
+    config = LoraConfig(**lora_settings(recipe), use_dora=recipe.dora, task_type="CAUSAL_LM")
     with _peft_calls():
         adapted = get_peft_model(model, config)
         if recipe.init in STARTS_IN_BASE:
@@ -68,6 +60,18 @@ def new(model: PreTrainedModel, recipe: Recipe, folder: Path | None = None) -> P
         _initialize(adapted, lambda name, layer: _pair(layer, recipe.init))
     _freeze_start(adapted)
     return adapted
+
+
+def lora_settings(recipe: Recipe) -> dict[str, Any]:
+    """The recipe's settings by PEFT's names, for PEFT and for Unsloth."""
+    names = recipe.target_modules
+    return {
+        "r": recipe.rank,
+        "lora_alpha": recipe.alpha,
+        "lora_dropout": recipe.dropout,
+        "use_rslora": recipe.rslora,
+        "target_modules": names if names == ALL_LINEAR else [name.strip() for name in names.split(",")],
+    }
 
 
 def read(model: PreTrainedModel, folder: Path, *, trainable: bool) -> PeftModel:
@@ -99,7 +103,9 @@ def write(model: PeftModel, folder: Path, base_name: str) -> None:
     weights = _weights(model, _TRAINED)
     config = dataclasses.replace(model.peft_config[_TRAINED])
     if _START in model.peft_config:
-        weights = {name: _joined(name, value, _weights(model, _START)[name]) for name, value in weights.items()}
+        start = _weights(model, _START)
+        for name, value in weights.items():  # [A; A₀], [2 rank, in], or [B, −B₀], [out, 2 rank]
+            weights[name] = torch.cat([value, start[name]], dim=0 if ".lora_A." in name else 1)
         config.lora_alpha *= math.sqrt(2) if config.use_rslora else 2
         config.r *= 2
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
@@ -111,7 +117,9 @@ def write(model: PeftModel, folder: Path, base_name: str) -> None:
 
 @torch.no_grad()
 def _initialize(model: PeftModel, pair: Callable[[str, LoraLayer], initialization.Pair]) -> None:
-    for name, layer in _layers(model):
+    for name, layer in model.get_base_model().named_modules():
+        if not isinstance(layer, LoraLayer):
+            continue
         a, b = pair(name, layer)
         layer.lora_A[_TRAINED].weight.copy_(a)
         layer.lora_B[_TRAINED].weight.copy_(b)
@@ -128,12 +136,6 @@ def _pair(layer: LoraLayer, init: Init) -> initialization.Pair:
     return initialization.from_weight(init, weight.T if layer.fan_in_fan_out else weight, rank, layer.scaling[_TRAINED])
 
 
-def _layers(model: PeftModel) -> list[tuple[str, LoraLayer]]:
-    """The adapted layers, with their names in the base."""
-    base = model.get_base_model()
-    return [(name, module) for name, module in base.named_modules() if isinstance(module, LoraLayer)]
-
-
 def _freeze_start(model: PeftModel) -> None:
     for parameter in frozen(model).values():
         parameter.requires_grad_(False)
@@ -141,11 +143,6 @@ def _freeze_start(model: PeftModel) -> None:
 
 def _weights(model: PeftModel, name: str) -> dict[str, Tensor]:
     return {key: value.cpu() for key, value in get_peft_model_state_dict(model, adapter_name=name).items()}
-
-
-def _joined(name: str, trained: Tensor, start: Tensor) -> Tensor:
-    """[A; A₀], [2 rank, in], or [B, −B₀], [out, 2 rank]."""
-    return torch.cat([trained, start], dim=0 if ".lora_A." in name else 1)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import repeat_kv
 from transformers.masking_utils import AttentionMaskInterface
 
 from bp_core.choices import Attention
@@ -23,7 +25,7 @@ def register() -> None:
     """Register our `attn_implementation`s with transformers; may be called again."""
     for name, function in ((NAME, attend), (EAGER, _attend_eagerly)):
         AttentionInterface.register(name, function)
-        AttentionMaskInterface.register(name, _no_mask)
+        AttentionMaskInterface.register(name, lambda *args, **kwargs: None)  # borders take the place of a mask
 
 
 def borders(implementation: str, lengths: Any, device: torch.device) -> dict[str, Any]:
@@ -37,12 +39,7 @@ def borders(implementation: str, lengths: Any, device: torch.device) -> dict[str
 
 
 def attend(
-    module: torch.nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: None,
-    **options: Any,
+    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: None, **options: Any
 ) -> tuple[Tensor, None]:
     """Causal attention per segment. query [1, heads, n, dim], key and value [1, kv_heads, m, dim] → [1, n, heads, dim].
 
@@ -55,8 +52,7 @@ def attend(
     return _segments(query, key, value, borders, options), None
 
 
-def _attend_eagerly(*tensors: Any, **options: Any) -> tuple[Tensor, None]:
-    return attend(*tensors, **options, eager=True)
+_attend_eagerly = partial(attend, eager=True)
 
 
 def _on_the_host(query: Tensor, key: Tensor, value: Tensor, borders: list[int], options: dict[str, Any]) -> Tensor:
@@ -76,18 +72,15 @@ def _one(query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any]) -> 
     window, softcap = options.get("sliding_window"), options.get("softcap")
     dropout, scale = options.get("dropout", 0.0), options.get("scaling")
     n, m = query.shape[2], key.shape[2]
-    banded = window is not None and m > window
     if softcap is not None or options.get("eager"):
-        weights = _weights(query, key, _mask(n, m, window, query.device), scale, softcap)
-        return torch.dropout(weights, dropout, dropout > 0) @ _repeated(value, query)
-    if n == m and not banded:
-        return scaled_dot_product_attention(
-            query, key, value, dropout_p=dropout, is_causal=n > 1, scale=scale, enable_gqa=True
-        )
-    mask = _mask(n, m, window, query.device)
-    return scaled_dot_product_attention(
-        query, key, value, attn_mask=mask, dropout_p=dropout, scale=scale, enable_gqa=True
-    )
+        groups = query.shape[1] // key.shape[1]
+        weights = _weights(query, repeat_kv(key, groups), _mask(n, m, window, query.device), scale, softcap)
+        values: Tensor = repeat_kv(value, groups)
+        return torch.dropout(weights, dropout, dropout > 0) @ values
+    arguments = {"dropout_p": dropout, "scale": scale, "enable_gqa": True}
+    if n == m and (window is None or m <= window):
+        return scaled_dot_product_attention(query, key, value, is_causal=n > 1, **arguments)
+    return scaled_dot_product_attention(query, key, value, _mask(n, m, window, query.device), **arguments)
 
 
 def _mask(n: int, m: int, window: int | None, device: torch.device) -> Tensor:
@@ -98,17 +91,11 @@ def _mask(n: int, m: int, window: int | None, device: torch.device) -> Tensor:
 
 
 def _weights(query: Tensor, key: Tensor, mask: Tensor, scale: float | None, softcap: float | None) -> Tensor:
-    """Attention weights [1, heads, n, m]; scores are squashed to ±softcap (Gemma 2, arXiv:2408.00118, section 2)."""
-    scores = query @ _repeated(key, query).transpose(2, 3) * (scale or query.shape[-1] ** -0.5)
+    """Attention weights [1, heads, n, m] of query [1, heads, n, dim] and key [1, heads, m, dim].
+
+    Scores are squashed to ±softcap (Gemma 2, arXiv:2408.00118, section 2).
+    """
+    scores = query @ key.transpose(2, 3) * (scale or query.shape[-1] ** -0.5)
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
     return scores.masked_fill(~mask, float("-inf")).float().softmax(-1).to(query.dtype)
-
-
-def _repeated(shared: Tensor, query: Tensor) -> Tensor:
-    """Keys or values repeated from [1, kv_heads, m, dim] to [1, heads, m, dim]."""
-    return shared.repeat_interleave(query.shape[1] // shared.shape[1], 1)
-
-
-def _no_mask(*args: Any, **kwargs: Any) -> None:
-    return None

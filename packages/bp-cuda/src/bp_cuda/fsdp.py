@@ -51,7 +51,7 @@ def shard(
 
 
 def local_tensor(tensor: Tensor) -> Tensor:
-    """This process's shard as a view, or the whole of a tensor that is not sharded."""
+    """This process's shard of a tensor, of any shape, as a view; the whole of one that is not sharded."""
     tensor = tensor.detach()
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
@@ -65,8 +65,12 @@ def full_tensor(tensor: Tensor) -> Tensor:
 
 
 def scatter(target: Tensor, values: Tensor | None) -> None:
-    """Copy rank 0's `values` into the sharded `target`; the other processes pass None."""
-    assert isinstance(target, DTensor)
+    """Copy rank 0's `values` into `target`, sharded or whole in each process; the other processes pass None."""
+    if not isinstance(target, DTensor):
+        if values is not None:
+            target.detach().copy_(values)
+        broadcast(target)
+        return
     whole = torch.empty(target.shape, dtype=target.dtype) if values is None else values.to(target.dtype).contiguous()
     broadcast(whole)
     shards = distribute_tensor(whole, target.device_mesh, target.placements, src_data_rank=None)

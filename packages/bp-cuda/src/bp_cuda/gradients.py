@@ -26,10 +26,9 @@ class Gradients:
     """The gradients of the trained parameters. Sums are float32, in a buffer allocated before the first step."""
 
     def __init__(self, group: ProcessGroup, parameters: Mapping[str, Parameter]) -> None:
-        self._team, self._parameters = group, list(parameters.values())
-        self._reduces = group.size > 1 and not any(
-            isinstance(p, DTensor) for p in self._parameters
-        )  # else added up before
+        self._group, self._parameters = group, list(parameters.values())
+        sharded = any(isinstance(parameter, DTensor) for parameter in self._parameters)  # added up by FSDP
+        self._reduces = group.size > 1 and not sharded
         size = min(_BUCKET, sum(parameter.numel() for parameter in self._parameters))
         self._space = torch.empty(size if self._reduces else 0, device=self._parameters[0].device)
 
@@ -39,10 +38,10 @@ class Gradients:
         When memory runs out in one process, OutOfMemory is raised in all.
         """
         if self._reduces:
-            all_agree(self._team, self._allocate)
+            all_agree(self._group, self._allocate)
             for bucket in self._buckets():
                 self._exchange(bucket)
-        return all_agree(self._team, partial(self._clip, limit))
+        return all_agree(self._group, partial(self._clip, limit))
 
     def _clip(self, limit: float) -> float:
         with translated():
@@ -93,12 +92,11 @@ def irreversible(group: ProcessGroup) -> Iterator[None]:
         raise PeerLost(f"memory ran out in the middle of an update: {error}") from error
 
 
-def broadcast_tensors(group: ProcessGroup, tensors: Iterable[Tensor]) -> None:
+def broadcast_tensors(tensors: Iterable[Tensor]) -> None:
     """Copy rank 0's tensors to all processes; sharded ones are left alone."""
-    if group.size > 1:
-        for tensor in tensors:
-            if not isinstance(tensor, DTensor):
-                broadcast(tensor)
+    for tensor in tensors:
+        if not isinstance(tensor, DTensor):
+            broadcast(tensor)
 
 
 def broadcast_random_state(group: ProcessGroup, device: torch.device) -> None:

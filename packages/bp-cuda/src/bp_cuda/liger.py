@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from inspect import signature
 
 from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
@@ -24,16 +22,9 @@ def patch(model: PreTrainedModel) -> None:
     if apply is None:
         fix = f"Leave --liger out; it knows {', '.join(sorted(MODEL_TYPE_TO_APPLY_LIGER_FN))}."
         raise ModelUnusable(f"Liger has no kernels for models of the family {kind}.", fix=fix)
-    with _family_as_it_was(model):
-        apply(model=model, **{name: False for name in _LEFT_OUT if name in signature(apply).parameters})
-
-
-@contextmanager
-def _family_as_it_was(model: PreTrainedModel) -> Iterator[None]:
-    """Undo what Liger patches beyond the model: the module of its class, which other models use."""
     family = vars(sys.modules[type(model).__module__])
     before = dict(family)
     try:
-        yield
+        apply(model=model, **{name: False for name in _LEFT_OUT if name in signature(apply).parameters})
     finally:
-        family.update(before)
+        family.update(before)  # Liger also patches the module of the model's class, which other models use

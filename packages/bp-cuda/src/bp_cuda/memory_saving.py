@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import numpy as np
 from torch.autograd.graph import save_on_cpu
 from transformers import PreTrainedModel
 
-from bp_core.examples import Batch
+from bp_core.out_of_memory import PIECES, RECOMPUTE
 
 from .lean_peft import PeftModel
 
-RECOMPUTE = "activation checkpointing"
 OFFLOAD = "activations kept in the host's memory"
-PIECES = "a quarter of the trained tokens at a time"
 
 # Windows' driver model (WDDM), also under WSL, moves GPU memory to the host instead of failing.
 SPILLS = sys.platform == "win32" or "microsoft" in platform.uname().release.lower()
@@ -45,18 +42,6 @@ def recompute_layers(model: PreTrainedModel | PeftModel) -> None:
 def activations(ways: Collection[str]) -> AbstractContextManager[Any]:
     """The context for a forward pass."""
     return save_on_cpu(pin_memory=True) if OFFLOAD in ways else nullcontext()
-
-
-def pieces(batch: Batch, ways: Collection[str]) -> Iterator[Batch]:
-    """The batch, or with PIECES four with the same tokens and each a quarter of the trained ones: fewer logits each."""
-    if PIECES not in ways:
-        yield batch
-        return
-    for share in np.array_split(np.flatnonzero(batch.trained), 4):
-        if len(share):
-            trained = np.zeros(len(batch.tokens), dtype=np.bool_)
-            trained[share] = True
-            yield Batch(batch.tokens, trained, batch.lengths)
 
 
 def _base(model: PreTrainedModel | PeftModel) -> PreTrainedModel:

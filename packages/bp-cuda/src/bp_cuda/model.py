@@ -95,7 +95,7 @@ def _isolates(model: PreTrainedModel, implementation: str) -> bool:
     rows, alone = _rows(model), _logits_alone(model)
     try:
         model.set_attn_implementation(implementation)
-        full_tensor = model(
+        together = model(
             input_ids=torch.cat(rows)[None],
             position_ids=torch.cat([torch.arange(len(row), device=model.device) for row in rows])[None],
             **attention.borders(implementation, [len(row) for row in rows], model.device),
@@ -103,7 +103,7 @@ def _isolates(model: PreTrainedModel, implementation: str) -> bool:
         ).logits[0]
     except (ValueError, TypeError):  # the model says itself that it cannot
         return False
-    return _equal(alone, full_tensor, model.dtype)
+    return _equal(alone, together, model.dtype)
 
 
 def _use(model: PreTrainedModel, implementation: str, wanted: Attention) -> None:
@@ -132,13 +132,9 @@ def number_formats(wanted: DType, device: torch.device, *, full: bool) -> tuple[
     """
     if wanted != "auto":
         return _FORMATS[wanted], _FORMATS[wanted]
-    computed = _fast_format(device)
-    return (torch.float32 if full and device.type == "cpu" else computed), computed
-
-
-def _fast_format(device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         fast = processor.multiplies_bfloat16()
-    return torch.bfloat16 if fast else torch.float32
+    computed = torch.bfloat16 if fast else torch.float32
+    return (torch.float32 if full and device.type == "cpu" else computed), computed

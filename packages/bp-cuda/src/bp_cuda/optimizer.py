@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from bp_core.errors import CheckpointUnusable
 from bp_core.recipe import Recipe
 
-from .fsdp import full_tensor, local_tensor, scatter
+from .fsdp import full_tensor, scatter
 from .stochastic_rounding import RoundingAdamW
 
 Parameters = dict[str, Parameter]
@@ -78,29 +78,27 @@ def save(folder: Path, whole: Contents) -> None:
     """Write the contents and the random state."""
     save_file(whole.weights, folder / "weights.safetensors")
     save_file(whole.moments, folder / "optimizer.safetensors")
-    save_file(_random_state(), folder / "random.safetensors")
+    random = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_initialized():
+        random["cuda"] = torch.cuda.get_rng_state()
+    save_file(random, folder / "random.safetensors")
 
 
-@torch.no_grad()
-def restore(folder: Path, weights: Parameters, optimizer: Optimizer) -> None:
-    """Load what `save` wrote. Raises CheckpointUnusable when it belongs to another model."""
-    saved = read(folder, weights)
-    try:
-        for name, parameter in weights.items():
-            local_tensor(parameter).copy_(saved.weights[name])
-            for key, value in _state(optimizer, parameter).items():
-                _load(optimizer.state[parameter], key, value, saved.moments[f"{key}|{name}"])
-    except (KeyError, RuntimeError) as error:
-        raise CheckpointUnusable(f"it does not fit this model ({error}).", where=str(folder)) from error
+def read(folder: Path, weights: Parameters, optimizer: Optimizer) -> Contents:
+    """Read what `save` wrote, and set this process's random state to it.
 
-
-def read(folder: Path, weights: Parameters) -> Contents:
-    """Read a checkpoint of these weights, and set this process's random state to it. Raises CheckpointUnusable."""
+    Raises CheckpointUnusable if it is not of these weights and this optimizer.
+    """
     try:
         saved = Contents(load_file(folder / "weights.safetensors"), load_file(folder / "optimizer.safetensors"))
         random = load_file(folder / "random.safetensors")
         if _shapes(saved.weights) != _shapes(weights):
             raise KeyError("it has other layers")
+        for name, parameter in weights.items():
+            for key, value in _state(optimizer, parameter).items():
+                moment, expected = saved.moments[f"{key}|{name}"], torch.as_tensor(value)
+                if (moment.shape, moment.dtype) != (expected.shape, expected.dtype):
+                    raise KeyError("it was made by another optimizer")
     except (OSError, KeyError, SafetensorError) as error:
         raise CheckpointUnusable(f"it does not fit this model ({error}).", where=str(folder)) from error
     torch.set_rng_state(random["cpu"])
@@ -115,54 +113,20 @@ def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
 
 @torch.no_grad()
 def receive(saved: Contents | None, weights: Parameters, optimizer: Optimizer) -> None:
-    """Load sharded weights and moments from rank 0's `saved` contents; the other processes pass None."""
+    """Load weights and moments in every process from rank 0's `saved` contents; the other processes pass None."""
     for name, parameter in weights.items():
         scatter(parameter, saved.weights[name] if saved else None)
         for key, value in _state(optimizer, parameter).items():
-            if isinstance(value, DTensor):
-                scatter(value, saved.moments[f"{key}|{name}"] if saved else None)
-            elif saved:
-                value.copy_(saved.moments[f"{key}|{name}"])
-
-
-def tensors(weights: Parameters, optimizer: Optimizer) -> Iterator[Tensor]:
-    """Weights and moments: what `restore` reads apart from random state and `counts`."""
-    for parameter in weights.values():
-        yield parameter
-        yield from (value for value in _state(optimizer, parameter).values() if isinstance(value, Tensor))
-
-
-def counts(weights: Parameters, optimizer: Optimizer) -> dict[str, dict[str, int]]:
-    """Step counts, which bitsandbytes keeps as plain ints; by parameter."""
-    found: dict[str, dict[str, int]] = {}
-    for name, parameter in weights.items():
-        state = _state(optimizer, parameter)
-        found[name] = {key: value for key, value in state.items() if isinstance(value, int)}
-    return found
-
-
-def set_counts(weights: Parameters, optimizer: Optimizer, counted: dict[str, dict[str, int]]) -> None:
-    """Set the step counts to those of `counts`."""
-    for name, steps in counted.items():
-        if steps:
-            optimizer.state[weights[name]].update(steps)
+            moment = saved.moments[f"{key}|{name}"] if saved else None
+            if isinstance(value, int):  # bitsandbytes' step counts
+                count = torch.tensor(value)
+                scatter(count, moment)
+                optimizer.state[parameter][key] = int(count)
+            else:
+                scatter(value, moment)
 
 
 def _state(optimizer: Optimizer, parameter: Parameter) -> dict[str, Any]:
     """The optimizer state that changes; without bitsandbytes' constant tables of 8-bit values."""
     state = optimizer.state.get(parameter, {})
     return {key: value for key, value in state.items() if not key.startswith("qmap")}
-
-
-def _load(state: dict[str, Any], key: str, value: Tensor | int, saved: Tensor) -> None:
-    if isinstance(value, int):
-        state[key] = int(saved)
-    elif value.dtype != saved.dtype:
-        raise KeyError("it was made by another optimizer")
-    else:
-        local_tensor(value).copy_(saved)
-
-
-def _random_state() -> dict[str, Tensor]:
-    state = {"cpu": torch.get_rng_state()}
-    return state | {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_initialized() else state

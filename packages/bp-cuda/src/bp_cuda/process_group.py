@@ -93,6 +93,7 @@ def peer_errors() -> Iterator[None]:
 
 
 def broadcast(tensor: Tensor) -> None:
-    """Copy rank 0's values to all processes, bit for bit, in any number format."""
-    with peer_errors():
-        dist.broadcast(tensor.detach().view(-1).view(torch.uint8), src=0)
+    """Copy rank 0's values to all processes, if there are others, bit for bit, in any number format."""
+    if dist.is_initialized():
+        with peer_errors():
+            dist.broadcast(tensor.detach().view(-1).view(torch.uint8), src=0)

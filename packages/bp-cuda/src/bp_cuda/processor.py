@@ -11,11 +11,6 @@ _TOKENS, _WIDTH = 64, 512  # of the product that is timed
 _ROUNDS = 3
 
 
-def instructions() -> str:
-    """The level of torch's own kernels: avx512, avx2, or default, which is neither."""
-    return torch.backends.cpu.get_cpu_capability().lower()
-
-
 def multiplies_bfloat16() -> bool:
     """Whether products in bfloat16 are computed by instructions made for them.
 

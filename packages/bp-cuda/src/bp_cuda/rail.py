@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,9 @@ from bp_core.config import FP8_CARD, TrainConfig
 from bp_core.errors import BackendUnavailable
 from bp_core.examples import Batch
 from bp_core.objectives import Losses, Objective, Scores
+from bp_core.out_of_memory import RECOMPUTE, pieces
 from bp_core.process_group import ProcessGroup, SingleProcess, all_agree, launch_env, no_op
-from bp_core.rail import EvalSums, Job, Memory, ModelInfo, Probe
+from bp_core.rail import EvalSums, Job, Memory, ModelInfo, OnToken, Probe, TokenIds
 from bp_core.recipe import Recipe
 
 from . import adapter as adapters
@@ -75,8 +75,8 @@ class TorchRail:
         if self.device.type == "cpu":
             host = psutil.virtual_memory()
             free = host.available // launch_env().local_size  # shared by the processes that a launcher started here
-            probe = Probe(True, "cpu", total=host.total, free=free, dtype=self._auto())
-            return replace(probe, processor=host_processor.name(), instructions=processor.instructions())
+            kernels = torch.backends.cpu.get_cpu_capability().lower()
+            return Probe(True, "cpu", "", host.total, free, self._auto(), host_processor.name(), kernels)
         if not torch.cuda.is_available():
             built = torch.version.cuda is not None
             reason = "no NVIDIA driver or card was found" if built else "this torch was built without CUDA"
@@ -87,7 +87,7 @@ class TorchRail:
         free, total = torch.cuda.mem_get_info(self.device)
         return Probe(True, torch.cuda.get_device_name(self.device), total=total, free=free, dtype=self._auto())
 
-    def check(self, settings: TrainConfig | Recipe) -> None:
+    def check(self, settings: TrainConfig) -> None:
         requirements.check(settings, self.device.type, self._capability())
 
     def slowdown(self, dtype: DType) -> float | None:
@@ -122,10 +122,10 @@ class TorchRail:
         self.optimizer = optimizers.build(self.parameters, recipe)
         self.max_grad_norm = recipe.max_grad_norm
         self.shared_out = recipe.shared_out and self.group.size > 1
-        gradients.broadcast_tensors(self.group, self._kept().values())
+        gradients.broadcast_tensors(self._kept().values())
         self.gradients = gradients.Gradients(self.group, self.parameters)
         if recipe.activation_checkpointing:
-            self._enable_saving(memory_saving.RECOMPUTE)
+            self._enable_saving(RECOMPUTE)
 
     def accumulate(self, batch: Batch, weight: float) -> float:
         with self._collective(), translated():
@@ -169,16 +169,10 @@ class TorchRail:
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> EvalSums:
-        model = self._model()
-        training = model.training
-        model.eval()
-        try:
-            with self._collective(), translated():
-                parts = [self._losses(part) for part in self._parts(batch, ())]
-                losses, margins = map(torch.cat, zip(*parts, strict=True))
-                return EvalSums(losses.sum().item(), len(losses), int((margins > 0).sum()))
-        finally:
-            model.train(training)
+        with self._collective(), translated(), self._reading(adapter=True):
+            parts = [self._losses(part) for part in self._parts(batch, ())]
+            losses, margins = map(torch.cat, zip(*parts, strict=True))
+            return EvalSums(losses.sum().item(), len(losses), int((margins > 0).sum()))
 
     @torch.no_grad()
     def kl_reference(self, batch: Batch) -> float:
@@ -188,7 +182,7 @@ class TorchRail:
             return float((now - self._base_scores(batch).sums).sum())
 
     @torch.inference_mode()
-    def logits(self, tokens: Sequence[int], *, adapter: bool = True) -> np.ndarray:
+    def logits(self, tokens: TokenIds, *, adapter: bool = True) -> np.ndarray:
         with translated(), self._reading(adapter):
             ids = torch.tensor([list(tokens)], device=self.device)
             logits: Tensor = self._model()(input_ids=ids, use_cache=False).logits[0]
@@ -196,13 +190,7 @@ class TorchRail:
 
     @torch.inference_mode()
     def generate(
-        self,
-        prompt: Sequence[int],
-        *,
-        limit: int,
-        stop: Sequence[int],
-        adapter: bool = True,
-        on_token: Callable[[int], None] | None = None,
+        self, prompt: TokenIds, *, limit: int, stop: TokenIds, adapter: bool = True, on_token: OnToken = None
     ) -> list[int]:
         generated: list[int] = []
         with translated(), self._reading(adapter):
@@ -231,15 +219,10 @@ class TorchRail:
 
     def restore(self, folder: Path) -> None:
         assert self.optimizer, "open a job with a recipe first"
-        reads, kept = self.group.rank == 0, self._kept()
-        if self.shared_out and not isinstance(self.model, PeftModel):
-            saved = all_agree(self.group, partial(optimizers.read, folder, kept) if reads else no_op)
-            optimizers.receive(saved, kept, self.optimizer)
-        else:
-            all_agree(self.group, partial(optimizers.restore, folder, kept, self.optimizer) if reads else no_op)
-        gradients.broadcast_tensors(self.group, optimizers.tensors(kept, self.optimizer))
-        steps = self.group.gather(optimizers.counts(kept, self.optimizer))[0]
-        optimizers.set_counts(kept, self.optimizer, steps)
+        kept = self._kept()
+        read = partial(optimizers.read, folder, kept, self.optimizer)
+        saved = all_agree(self.group, read if self.group.rank == 0 else no_op)
+        optimizers.receive(saved, kept, self.optimizer)
         gradients.broadcast_random_state(self.group, self.device)
 
     def write_adapter(self, folder: Path) -> None:
@@ -286,7 +269,7 @@ class TorchRail:
         return self.parameters | (adapters.frozen(model) if isinstance(model, PeftModel) else {})
 
     def _losses(self, batch: Batch) -> Losses:
-        """Of the tokens, pairs or rated examples."""
+        """The losses and margins of the tokens, pairs or rated examples, float32 [their number] each."""
         if self.objective.method == "sft":
             losses = self._token_losses(batch)
             return losses, losses[:0]
@@ -297,15 +280,15 @@ class TorchRail:
         return self.objective.of_pairs(self._scores(batch))
 
     def _scores(self, batch: Batch) -> Scores:
-        """How likely the trained tokens of each example are."""
-        found = []
+        """Of each example the log-probability of its trained tokens and their number, float32 and int64 [examples]."""
+        scores = []
         for row in self._rows(batch):
             example_of = np.repeat(np.arange(len(row.lengths)), row.lengths)[np.asarray(row.trained)]
             examples = torch.as_tensor(example_of, device=self.device)
             losses = self._token_losses(row)
             sums = torch.zeros(len(row.lengths), device=self.device).index_add(0, examples, -losses)
-            found.append((sums, torch.bincount(examples, minlength=len(row.lengths))))
-        return Scores(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+            scores.append((sums, torch.bincount(examples, minlength=len(row.lengths))))
+        return Scores(*(torch.cat(parts) for parts in zip(*scores, strict=True)))
 
     def _base_scores(self, batch: Batch) -> Scores:
         with torch.no_grad(), self._reading(adapter=False):
@@ -330,7 +313,7 @@ class TorchRail:
         return cross_entropy(logits.float(), tokens[targets], reduction="none")
 
     def _enable_saving(self, way: str) -> None:
-        if way == memory_saving.RECOMPUTE and way in memory_saving.ways(self._model(), of_tokens=True):
+        if way == RECOMPUTE and way in memory_saving.ways(self._model(), of_tokens=True):
             memory_saving.recompute_layers(self._model())
         self.savings.append(way)
 
@@ -355,7 +338,7 @@ class TorchRail:
             yield batch
             return
         for row in self._rows(batch):
-            yield from memory_saving.pieces(row, savings)
+            yield from pieces(row, savings)
 
     def _rows(self, batch: Batch) -> Iterator[Batch]:
         """The whole batch, or one example at a time for models that cannot keep examples in a row apart."""

@@ -8,9 +8,7 @@ from importlib.util import find_spec
 from bp_core.choices import QUANTIZED
 from bp_core.config import FLASH_CARD, FP8_CARD, TrainConfig
 from bp_core.errors import BadValue, PackageMissing
-from bp_core.recipe import Recipe
 
-Settings = TrainConfig | Recipe
 Capability = tuple[int, int]
 FLASH = "attention flash-attention-2"
 # By import name: the package's name, and how to install it.
@@ -23,7 +21,7 @@ _PACKAGES = {
 }
 
 
-def check(settings: Settings, device: str, capability: Capability | None = None) -> None:
+def check(settings: TrainConfig, device: str, capability: Capability | None = None) -> None:
     """Raise BadValue with everything that `device` (cpu or cuda; `capability` of its card) lacks, or PackageMissing."""
     if problems := list(_impossible(settings, device, capability)):
         raise BadValue("; ".join(problems) + ".")
@@ -38,7 +36,7 @@ def require(setting: str, package: str, other: str) -> None:
         raise PackageMissing(f"{setting} needs {name}.", fix=f"Install it: {install}; or use {other}.")
 
 
-def _impossible(settings: Settings, device: str, capability: Capability | None) -> Iterator[str]:
+def _impossible(settings: TrainConfig, device: str, capability: Capability | None) -> Iterator[str]:
     if settings.optimizer == "paged-adamw-8bit" and device == "cpu":
         yield "optimizer paged-adamw-8bit moves moments from a card to the host, and there is no card: use adamw-8bit"
     if settings.fp8 and (found := _too_old(FP8_CARD, capability)):
@@ -58,7 +56,7 @@ def _too_old(least: Capability, capability: Capability | None) -> str:
     return "a card of compute capability {}.{} or more".format(*least) + f", and {present}"
 
 
-def _packages(settings: Settings) -> Iterator[tuple[str, str, str]]:
+def _packages(settings: TrainConfig) -> Iterator[tuple[str, str, str]]:
     """(setting, package that it needs, setting that works without) for what is set."""
     if settings.mode in QUANTIZED:
         yield f"mode {settings.mode}", "bitsandbytes", "--mode lora"

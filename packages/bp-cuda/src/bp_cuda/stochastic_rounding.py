@@ -27,7 +27,7 @@ class Workspace:
         self._noise = torch.empty(size, dtype=torch.int32, device=device)
 
     def pieces(self, parameter: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Slice, float32 value and gradient of each piece. A changed value is written back when the next is taken."""
+        """Slice, value and gradient of each piece, float32 [n]. A change is written back when the next is taken."""
         assert parameter.grad is not None
         values, gradients = parameter.view(-1), parameter.grad.reshape(-1)
         for begin in range(0, len(values), len(self._value)):
@@ -64,7 +64,7 @@ class RoundingAdamW(torch.optim.AdamW):
 
 
 def round_stochastically(value: Tensor, noise: Tensor) -> Tensor:
-    """Round `value` (float32) to bfloat16 precision, up or down at random, in place; `noise` is an int32 buffer."""
+    """Round `value`, float32 [n], to bfloat16 precision, up or down at random, in place; noise: an int32 buffer [n]."""
     bits = value.view(torch.int32)
     bits.add_(noise.random_(0, _LOW)).bitwise_and_(-_LOW)
     return value

@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from bp_core.config import ALL_LINEAR
 from bp_core.errors import ModelUnusable
 from bp_core.recipe import Recipe
 
+from .adapter import lora_settings
 from .lean_peft import PeftModel
 
 # Unsloth would take xformers where it is installed. Up to 0.0.32.post2 that runs Hopper's kernels on Blackwell cards
@@ -52,15 +52,10 @@ def load(folder: Path, recipe: Recipe, dtype: torch.dtype, device: torch.device)
 
 def adapt(model: PreTrainedModel, recipe: Recipe) -> PeftModel:
     """A fresh LoRA adapter in float32."""
-    names = recipe.target_modules
     with redirect_stdout(sys.stderr):
         adapted: PeftModel = FastLanguageModel.get_peft_model(
             model,
-            r=recipe.rank,
-            lora_alpha=recipe.alpha,
-            lora_dropout=recipe.dropout,
-            use_rslora=recipe.rslora,
-            target_modules=names if names == ALL_LINEAR else [name.strip() for name in names.split(",")],
+            **lora_settings(recipe),
             use_gradient_checkpointing=False,  # the rail switches it on where it is wanted
             random_state=recipe.seed,
             max_seq_length=recipe.max_length,

@@ -21,10 +21,6 @@ _AT_ONCE = 1 << 20  # rows drawn at once, which bounds the memory
 Shape = Callable[[Any], Any]
 
 
-def _as_it_is(value: Any) -> Any:
-    return value
-
-
 @dataclass(frozen=True)
 class Interval:
     """An estimate and its 95 % bootstrap interval."""
@@ -44,31 +40,33 @@ class Interval:
 
 @dataclass(frozen=True)
 class Ratio:
-    """`shape` of (sum of `over` / sum of `under`), both with one number a row: nats and tokens, or hits and rows.
+    """Sum of `over` / sum of `under`, both with one number a row: nats and tokens, or hits and rows.
 
     A ratio of sums, not a mean of ratios, so that each token counts the same in a short row and in a long one.
+    `shape` is a function to apply to the result.
     """
 
     over: Sequence[float]
     under: Sequence[float]
-    shape: Shape = _as_it_is
+    shape: Shape | None = None
 
     def of(self, picks: Any) -> Any:
         """The value of each draw, float64 [draws]. picks: row numbers, int64 [draws, rows]."""
         over = np.asarray(self.over, dtype=np.float64)[picks].sum(axis=1)
         under = np.asarray(self.under, dtype=np.float64)[picks].sum(axis=1)
-        return self.shape(over / under)
+        ratios = over / under
+        return self.shape(ratios) if self.shape else ratios
 
 
 def interval(ratio: Ratio) -> Interval:
     """A ratio over all rows, with its interval."""
-    return _percentiles(ratio.of, len(ratio.over))
+    return _around(*_draws(ratio.of, len(ratio.over)))
 
 
 def difference(ratio: Ratio, other: Ratio) -> Interval:
     """`ratio` minus `other`, measured on the same rows, with its interval."""
     assert len(ratio.over) == len(other.over), "both are measured on the same rows"
-    return _percentiles(partial(_minus, ratio, other), len(ratio.over))
+    return _around(*_draws(partial(_minus, ratio, other), len(ratio.over)))
 
 
 def mean_difference(groups: Sequence[tuple[Ratio, Ratio]]) -> Interval:
@@ -85,10 +83,6 @@ def _minus(first: Ratio, second: Ratio, picks: Any) -> Any:
     return first.of(picks) - second.of(picks)
 
 
-def _percentiles(statistic: Shape, rows: int) -> Interval:
-    return _around(*_draws(statistic, rows))
-
-
 def _draws(statistic: Shape, rows: int, group: int = 0) -> tuple[float, Any]:
     """The statistic over all rows, and of each draw [RESAMPLES]."""
     values = [statistic(picks) for picks in _resamples(rows, group)]
@@ -100,7 +94,7 @@ def _around(estimate: float, values: Any) -> Interval:
     return Interval(estimate, min(low, estimate), max(high, estimate))  # rounding may put equal numbers apart
 
 
-def _resamples(rows: int, group: int = 0) -> Iterator[Any]:
+def _resamples(rows: int, group: int) -> Iterator[Any]:
     """Random row numbers, int64 [draws, rows], the same every time: numpy keeps the bits of PCG64 stable."""
     bits = np.random.PCG64(np.random.SeedSequence(_SEED + group))
     at_once = max(1, _AT_ONCE // rows)

@@ -14,7 +14,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from bp_core.contract import Bos
 from bp_core.errors import BadValue
-from bp_core.events import Notify, Progress
+from bp_core.events import Notify, tracked
 from bp_core.rail import Rail
 
 _Pair = tuple[Any, list[int], list[int]]  # texts, token ids of the context, token ids of the continuation
@@ -78,24 +78,21 @@ class RailModel(TemplateLM):  # type: ignore[misc]
         return likelihoods
 
     def _loglikelihood_tokens(self, requests: Sequence[_Pair], **_: Any) -> list[tuple[float, bool]]:
-        found = []
-        for done, (_texts, context, continuation) in enumerate(requests):
-            self._notify(Progress("lm-eval: likelihoods", done, len(requests)))
-            found.append(self._likelihood(context, continuation))
-        return found
+        pairs = tracked(requests, "lm-eval: likelihoods", self._notify)
+        return [self._likelihood(context, continuation) for _, context, continuation in pairs]
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = True) -> list[float]:
-        found = []
-        for done, (text,) in enumerate(request.args for request in requests):
-            self._notify(Progress("lm-eval: texts", done, len(requests)))
-            windows = get_rolling_token_windows(self.tok_encode(text), self.prefix_token_id, self._max_length, 1)
-            found.append(sum(self._likelihood(*make_disjoint_window(window))[0] for window in windows))
-        return found
+        likelihoods = []
+        for request in tracked(requests, "lm-eval: texts", self._notify):
+            tokens = self.tok_encode(*request.args)
+            windows = get_rolling_token_windows(tokens, self.prefix_token_id, self._max_length, 1)
+            likelihoods.append(sum(self._likelihood(*make_disjoint_window(window))[0] for window in windows))
+        return likelihoods
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:
         answers = []
-        for done, (context, options) in enumerate(request.args for request in requests):
-            self._notify(Progress("lm-eval: answers", done, len(requests)))
+        for request in tracked(requests, "lm-eval: answers", self._notify):
+            context, options = request.args
             answers.append(self._answer(context, normalize_gen_kwargs(options)))
         return answers
 

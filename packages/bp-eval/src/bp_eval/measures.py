@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bp_core.events import Notify, Progress
+from bp_core.events import Notify, tracked
 from bp_core.examples import Batch, Example
 from bp_core.rail import EvalSums, Rail
 
@@ -77,11 +77,7 @@ class ModelResults:
 
 def losses(rail: Rail, rows: Sequence[Example], stage: str, notify: Notify) -> list[EvalSums]:
     """Summed loss (nats) and number of trained tokens of each row, each computed alone."""
-    sums = []
-    for done, example in enumerate(rows):
-        notify(Progress(stage, done, len(rows)))
-        sums.append(rail.evaluate(_batch_of_one(example)))
-    return sums
+    return [rail.evaluate(_batch_of_one(example)) for example in tracked(rows, stage, notify)]
 
 
 def _batch_of_one(example: Example) -> Batch:

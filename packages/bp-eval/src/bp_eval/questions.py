@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bp_core.events import Notify, Progress
+from bp_core.events import Notify, tracked
 from bp_core.examples import Example
 from bp_core.rail import Rail
 
@@ -36,19 +36,22 @@ def answer_text(tokens: Sequence[int], decode: Decode, stop: Sequence[int]) -> s
     return decode([token for token in tokens if token not in stop]).strip()
 
 
-def answering(rail: Rail, decode: Decode, stop: Sequence[int], limit: int) -> Answerer:
+def question_before(start: int, end: int, tokens: Sequence[int], decode: Decode, stop: Sequence[int]) -> Question:
+    """The question before `tokens[start:end]`, which are the expected answer."""
+    prompt = [int(token) for token in tokens[:start]]
+    return Question(prompt, decode(prompt), answer_text(tokens[start:end], decode, stop), end - start)
+
+
+def answering(rail: Rail, decode: Decode, stop: Sequence[int], limit: int, *, adapter: bool = True) -> Answerer:
     """A function that returns the rail's greedy answer, of at most `limit` tokens or up to one of `stop`."""
 
     def answer(question: Question) -> str:
-        return answer_text(rail.generate(question.tokens, limit=limit, stop=stop), decode, stop)
+        tokens = rail.generate(question.tokens, limit=limit, stop=stop, adapter=adapter)
+        return answer_text(tokens, decode, stop)
 
     return answer
 
 
 def ask(answer: Answerer, questions: Sequence[Question], stage: str, notify: Notify) -> list[str]:
     """The answers to all questions."""
-    answers = []
-    for done, question in enumerate(questions):
-        notify(Progress(stage, done, len(questions)))
-        answers.append(answer(question))
-    return answers
+    return [answer(question) for question in tracked(questions, stage, notify)]

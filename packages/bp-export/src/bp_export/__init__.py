@@ -1,4 +1,4 @@
-"""Adapter → merged weights → GGUF → quantised → proven. Names are loaded when they are first used."""
+"""Adapter → merged weights → GGUF → quantised → proven. Names are loaded at first use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .llama_cpp.quantize import quantize
     from .parity import Parity
     from .pipeline import Export, export
-    from .proof.prover import Subject, prove
+    from .proof.prover import TrainedModel, prove
     from .proof.verify import verify
     from .weights.merge import write_merged
 
@@ -23,7 +23,7 @@ __all__ = [
     "GeneratedTokens",
     "GgufFacts",
     "Parity",
-    "Subject",
+    "TrainedModel",
     "export",
     "gguf_facts",
     "prove",
@@ -37,7 +37,7 @@ _HOMES = {
     **dict.fromkeys(("GgufFacts", "gguf_facts"), ".gguf.metadata"),
     "Parity": ".parity",
     **dict.fromkeys(("Export", "export"), ".pipeline"),
-    **dict.fromkeys(("Subject", "prove"), ".proof.prover"),
+    **dict.fromkeys(("TrainedModel", "prove"), ".proof.prover"),
     "quantize": ".llama_cpp.quantize",
     "unpack_gguf": ".gguf.to_huggingface",
     "verify": ".proof.verify",

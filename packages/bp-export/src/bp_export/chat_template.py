@@ -1,4 +1,4 @@
-"""A chat template as the file carries it, rendered as transformers and llama.cpp do, in a sandbox."""
+"""Render a GGUF's chat template in a sandbox, as transformers and llama.cpp do."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Tools = Sequence[Mapping[str, Any]] | None  # as OpenAI writes them
 
 
 class _Generation(Extension):
-    """{% generation %} only marks what is learned; in rendering it changes nothing."""
+    """{% generation %} marks what is trained; it changes nothing in rendering."""
 
     tags = {"generation"}  # noqa: RUF012 - jinja's own form
 
@@ -30,11 +30,11 @@ class _Generation(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-class Chat:
-    """A compiled template and the special tokens that it may name.
+class ChatTemplate:
+    """A compiled chat template with its special tokens.
 
-    `added` is the beginning-of-sequence token if whoever tokenises the text puts it first; `today` what the template
-    takes for the date; `variables` what else it may name.
+    `added`: the BOS token, if the tokenizer will add it. `today`: the date for the template. `variables`: other names
+    that the template may use.
     """
 
     def __init__(
@@ -58,12 +58,12 @@ class Chat:
 
     @classmethod
     def of(cls, facts: GgufFacts, today: datetime | None = None) -> Self:
-        """The template of a GGUF. Raises TemplateUnusable."""
+        """The chat template of a GGUF. Raises TemplateUnusable."""
         added = facts.bos_token if facts.add_bos else ""
         return cls(facts.template, facts.bos_token, facts.eos_token, added=added, today=today)
 
     def render(self, turns: Turns, *, answer: bool = True, tools: Tools = None) -> str:
-        """The conversation as text; `answer` opens the assistant's next turn. Raises TemplateUnusable."""
+        """The conversation as text; `answer` opens the assistant's turn. Raises TemplateUnusable."""
         try:
             return self._compiled.render(
                 messages=list(turns), tools=tools, add_generation_prompt=answer, **self._special
@@ -72,5 +72,13 @@ class Chat:
             raise TemplateUnusable(f"the chat template refuses the conversation: {error}") from error
 
     def prompt(self, turns: Turns, tools: Tools = None) -> str:
-        """What goes before the answer, without a first token that is added anyway."""
+        """The prompt for an answer, without a BOS token that the tokenizer adds."""
         return self.render(turns, tools=tools).removeprefix(self.added)
+
+
+def common_prefix(*texts: str) -> str:
+    """What all texts start with."""
+    for position, characters in enumerate(zip(*texts, strict=False)):
+        if len(set(characters)) > 1:
+            return texts[0][:position]
+    return min(texts, key=len)

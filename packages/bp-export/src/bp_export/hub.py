@@ -1,4 +1,4 @@
-"""Files → a repository of the Hugging Face hub, all of them in one commit."""
+"""Upload files to a repository of the Hugging Face hub in one commit."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from bp_core.errors import (
 )
 from bp_core.redact import REDACTED
 
-_HTTP_ERROR = HfHubHTTPError.__bases__[0]  # the root of httpx or httpx2, whichever this huggingface_hub speaks through
+_HTTP_ERROR = HfHubHTTPError.__bases__[0]  # base class in httpx or httpx2, whichever huggingface_hub uses
 _BY_STATUS: dict[int, type[BackpropagateError]] = {
     401: HubTokenRefused,
     403: HubTokenRefused,
@@ -33,12 +33,12 @@ _BY_STATUS: dict[int, type[BackpropagateError]] = {
     409: HubConflict,
     412: HubConflict,
 }
-_AGAIN = "Check the network, then give the same command again; files that arrived are not sent again."
+_AGAIN = "Check the network, then run the same command again; files that arrived are not sent again."
 
 
 @dataclass(frozen=True)
 class Item:
-    """A file to upload: its name in the repository, and where it lies or what it says."""
+    """A file to upload: its name in the repository, and its path or its bytes."""
 
     name: str
     content: Path | bytes
@@ -49,36 +49,36 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Pushed:
-    """A finished upload: the repository's page and the commit."""
+class PushResult:
+    """A finished upload: the repository's URL and the commit id."""
 
     url: str
     commit: str
 
 
-def push(repo: str, items: Sequence[Item], *, private: bool, message: str) -> Pushed:
-    """Upload `items` to the model repository `repo` (owner/name), which is made if need be; its other files stay.
+def push(repo: str, items: Sequence[Item], *, private: bool, message: str) -> PushResult:
+    """Upload `items` to the model repository `repo` (owner/name). Creates it if necessary; keeps its other files.
 
-    Large files go first, each by its hash; what the hub has is not sent. Then one commit shows all of them together,
-    so that a break at any time leaves the repository as it was. The token comes from HF_TOKEN or huggingface_hub's
-    own file. Raises BadValue, HubUnreachable, and the errors named Hub….
+    Large files are uploaded first, unless the hub has them already. One commit then shows all files together, so an
+    interrupted upload leaves the repository unchanged. The token comes from HF_TOKEN or huggingface_hub's own file.
+    Raises BadValue and the errors named Hub….
     """
     check_name(repo)
     token = get_token()
     if token is None:
         raise HubTokenMissing("there is no token to upload with.", where=repo)
     api = HfApi(token=token)
-    with _asking(repo, token):
+    with _translated_errors(repo, token):
         url = api.create_repo(repo, private=private or None, exist_ok=True)
         if private and not api.repo_info(repo).private:
             raise HubRepositoryPublic("this repository is public.", where=repo)
         additions = [CommitOperationAdd(item.name, item.content) for item in items]
         done = api.create_commit(repo, additions, commit_message=message)
-    return Pushed(str(url), done.oid)
+    return PushResult(str(url), done.oid)
 
 
 def check_name(repo: str) -> None:
-    """Raise BadValue unless `repo` is owner/name as the hub wants it."""
+    """Raise BadValue unless `repo` is a valid owner/name on the hub."""
     owner, _, name = repo.rpartition("/")
     if not owner:
         raise BadValue(
@@ -92,27 +92,27 @@ def check_name(repo: str) -> None:
 
 
 @contextmanager
-def _asking(repo: str, token: str) -> Iterator[None]:
-    """What huggingface_hub raises, as one of ours."""
+def _translated_errors(repo: str, token: str) -> Iterator[None]:
+    """Translate errors of huggingface_hub to ours."""
     try:
         yield
-    except RuntimeError as error:  # so it wraps what goes wrong with one large file
-        raise _ours(error.__cause__ or error, repo, token) from error
+    except RuntimeError as error:  # huggingface_hub wraps the error of a large file in it
+        raise _translated(error.__cause__ or error, repo, token) from error
     except (_HTTP_ERROR, OSError, ValueError) as error:
-        raise _ours(error, repo, token) from error
+        raise _translated(error, repo, token) from error
 
 
-def _ours(error: BaseException, repo: str, token: str) -> BackpropagateError:
-    says = " ".join(str(error).replace(token, REDACTED).split()) or type(error).__name__
+def _translated(error: BaseException, repo: str, token: str) -> BackpropagateError:
+    reason = " ".join(str(error).replace(token, REDACTED).split()) or type(error).__name__
     if isinstance(error, HfHubHTTPError):
         kind = _BY_STATUS.get(error.response.status_code, HubUploadFailed)
-        return kind(f"the hub refused ({_without_addresses(says)})", where=repo)
+        return kind(f"the hub refused ({_without_signatures(reason)})", where=repo)
     if isinstance(error, _HTTP_ERROR | ConnectionError):
-        return HubUnreachable(f"the hub did not answer, or broke off ({says}).", where=repo, fix=_AGAIN)
-    return HubUploadFailed(f"the upload failed ({says}).", where=repo)
+        return HubUnreachable(f"the hub did not answer, or the connection broke ({reason}).", where=repo, fix=_AGAIN)
+    return HubUploadFailed(f"the upload failed ({reason}).", where=repo)
 
 
-def _without_addresses(text: str) -> str:
-    """Addresses to upload to are signed: who has one can write there."""
+def _without_signatures(text: str) -> str:
+    """Remove the query of upload URLs: it is a signature that allows to write there."""
     text = re.sub(r" For more information check: \S+", ":", text)
     return re.sub(r"https?://\S+", lambda match: match[0].split("?")[0], text)

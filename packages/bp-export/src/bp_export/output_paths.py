@@ -1,4 +1,4 @@
-"""Is there a free name, and room, for what will be written?"""
+"""Check that an output path is free and its disk has space."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OVERWRITE = "Replace it with --overwrite, or choose another place with --output
 
 
 def require_replaceable(target: Path, *, overwrite: bool) -> None:
-    """Raise OutputUnusable if something is at `target`, unless an export wrote it and it may be replaced."""
+    """Raise OutputUnusable if `target` exists, unless an export wrote it and `overwrite` allows to replace it."""
     if not os.path.lexists(target):
         return
     if not overwrite:
@@ -28,7 +28,7 @@ def require_replaceable(target: Path, *, overwrite: bool) -> None:
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """Where to write a folder meant for `target`; one that is there steps aside when the new one is whole."""
+    """Yield a path to write a folder to; it replaces an existing `target` only when it is complete."""
     if not os.path.lexists(target):
         yield target
         return
@@ -45,13 +45,13 @@ def replacing(target: Path) -> Iterator[Path]:
 
 
 def require_free(target: Path) -> None:
-    """Raise OutputUnusable if something is at `target`: nothing of the user's is ever replaced by a folder."""
+    """Raise OutputUnusable if `target` exists."""
     if os.path.lexists(target):
         raise OutputUnusable("something is here already.", where=str(target), fix="Remove it, or choose another place.")
 
 
 def require_space(target: Path, needed: int) -> None:
-    """Raise DiskFull unless `needed` bytes are free where `target` will lie."""
+    """Raise DiskFull unless `needed` bytes are free on the disk of `target`."""
     place = next(folder for folder in target.resolve().parents if folder.is_dir())
     free = shutil.disk_usage(place).free
     if free < needed:

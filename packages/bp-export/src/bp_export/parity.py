@@ -1,4 +1,4 @@
-"""What a proof found: named checks with measured value and limit, losses, and the real number formats in the file."""
+"""The report of a proof: its checks, losses, and the number formats in the file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was compared. A warning has passed, but the user should read its note."""
+    """A check: what was measured, and its limit. A warning has passed, but the user should read its note."""
 
     name: str
     measured: Any
@@ -20,7 +20,7 @@ class Check:
     note: str = ""
 
     def as_row(self) -> dict[str, Any]:
-        """For the table of an error: what was measured, what is allowed, and how far it is off."""
+        """A row for an error's table: measured value, allowed value, and their ratio."""
         row = {"name": self.name, "measured": self.measured, "allowed": self.limit, "note": self.note}
         numbers = [self.measured, self.limit]
         if all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers) and self.limit:
@@ -30,10 +30,10 @@ class Check:
 
 @dataclass(frozen=True)
 class Parity:
-    """The report of a proof. Losses are per trained token; `types` counts the final file's tensors by number format.
+    """The report of a proof. Losses are per trained token; `types` counts the file's tensors by number format.
 
-    `compared_with` is what stood as truth: "model" (the trained model's logits) or "tensors" (its merged weights).
-    `accepted`: not proven, and handed over because the user asked for that.
+    `compared_with` is the reference: "model" (the trained model's logits) or "tensors" (its merged weights).
+    `accepted`: the file is not proven, and was exported because the user asked for it.
     """
 
     quantization: str
@@ -54,7 +54,7 @@ class Parity:
 
     @property
     def verdict(self) -> str:
-        """How many checks failed, and which, in one sentence."""
+        """Which checks failed, in one sentence."""
         names = ", ".join(check.name for check in self.failures)
         return f"{len(self.failures)} of {len(self.checks)} checks failed: {names}"
 
@@ -64,7 +64,7 @@ class Parity:
 
     @property
     def formats(self) -> str:
-        """The number formats in the file, by tensor, and why they are not what its name says, if so."""
+        """The number formats in the file, and why they differ from its name, if they do."""
         matrices = {name: count for name, count in self.types.items() if name != "F32"}
         total = sum(matrices.values())
         shares = ", ".join(f"{count * 100 // total} % {name}" for name, count in matrices.items()) or "F32"

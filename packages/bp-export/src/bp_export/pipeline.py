@@ -1,4 +1,4 @@
-"""Adapter + base → a file or folder to hand over. A GGUF gets its name only once it is proven."""
+"""Export: adapter + base → a file or folder. A GGUF gets its name only after it is proven."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from pathlib import Path
 
 from bp_core import folders
 from bp_core.errors import AdapterUnusable, BackpropagateError, FileMissing, LlamaCppFailed, NotProven, OutputUnusable
-from bp_core.events import Notify, Progress
+from bp_core.events import Notify
 from bp_core.examples import Sample
 
 from . import ollama
-from .chat_template import Chat
+from .chat_template import ChatTemplate
 from .config import ExportConfig, ExportFormat, Quantization
-from .gguf import vocabulary
 from .gguf.convert import Converter
 from .gguf.lora import LoraConverter
 from .gguf.reader import GgufFile
 from .llama_cpp.engine import require_llama_cpp
 from .llama_cpp.quantize import FILE_TYPES, quantize
-from .ollama import Registered
+from .ollama import RegistrationResult
 from .output_paths import replacing, require_free, require_replaceable, require_space
 from .parity import Parity
-from .proof.prover import SURVIVED, Prover, Reference, Subject
+from .progress import tracked
+from .proof.prover import SURVIVED, Prover, Reference, TrainedModel
 from .weights import adapter as lora
 from .weights.merge import write_merged
 from .weights.model_files import special_token
 
-# A final file is at most this share of the f16 one, which must fit on the disk beside it.
+# Size of the final file as a share of the f16 file, at most. Both must fit on the disk.
 _SHARE = {"f16": 0.0, "bf16": 1.0, "q8_0": 0.54, "q6_k": 0.54, "q5_k_m": 0.5, "q4_k_m": 0.45}
 _FINER = "Too little was learned for so few bits: use a finer --quantization (q5_k_m, q6_k, q8_0), or train more."
 _NO_ADAPTER = "Use --format merged for the whole model, or gguf."
@@ -38,9 +38,10 @@ _NO_ADAPTER = "Use --format merged for the whole model, or gguf."
 
 @dataclass(frozen=True)
 class Export:
-    """What was written. What has a default belongs to GGUF files only.
+    """The exported file or folder. Fields with a default are for GGUF files only.
 
-    `parity` is at `parity_path`, too; `modelfile` is for Ollama by hand; `ollama` is there if that was wanted.
+    `parity` is the proof, also written to `parity_path`. `modelfile` is for Ollama. `ollama` is set if the model was
+    registered there.
     """
 
     path: Path
@@ -51,7 +52,7 @@ class Export:
     parity: Parity | None = None
     parity_path: Path | None = None
     modelfile: Path | None = None
-    ollama: Registered | None = None
+    ollama: RegistrationResult | None = None
 
 
 def export(
@@ -66,13 +67,13 @@ def export(
     notify: Notify | None = None,
     written: Callable[[Export], None] | None = None,
 ) -> Export:
-    """Export the PEFT folder `adapter`, trained on the Hugging Face folder `base`; or `base`, if it was trained itself.
+    """Export the PEFT folder `adapter`, trained on the Hugging Face folder `base`; without adapter, export `base`.
 
-    `name` is what the model is called, by default after its folder. `reference` is a rail already opened on both in
-    float32, `samples` rows to compare on; without them a GGUF is proven against its merged weights and on fixed texts.
-    `losses`, of other forms of the model on the same rows, are put beside those of the proof. `written` is told of what
-    has got its name, before Ollama gets it. Raises NotProven, with the file kept as NAME.unproven.gguf, and the errors
-    of each step; then nothing is left, except that an error of Ollama's leaves the file.
+    `name`: the model's name, by default that of its folder. `reference`: a rail that has opened both in float32.
+    `samples`: rows to compare on. Without these two a GGUF is proven against its merged weights, on fixed texts.
+    `losses`: of other forms of the model on the same rows, to report beside those of the proof. `written` is called
+    with the finished export, before Ollama gets it. Raises NotProven, which keeps the file as NAME.unproven.gguf, and
+    the errors of each step. Other errors leave nothing behind, except that an error of Ollama leaves the file.
     """
     if not base.is_dir():
         raise FileMissing("there is no such model folder.", where=str(base))
@@ -117,7 +118,7 @@ def _write_folder(adapter: Path | None, base: Path, format: ExportFormat, target
 
 @dataclass(frozen=True)
 class _Gguf:
-    """One GGUF export: convert to f16, prove, quantise, prove, name."""
+    """A GGUF export: convert to f16, prove, quantise, prove, rename."""
 
     adapter: Path | None
     base: Path
@@ -136,85 +137,88 @@ class _Gguf:
         require_llama_cpp()
         if self.config.registers:
             ollama.require_ollama(self.config, self.target)
-        subject = Subject.open(self.adapter, self.base, reference=reference, samples=samples)
-        words = vocabulary.read(self.base, subject.converter.vocabulary_size, subject.contract)
+        model = TrainedModel.open(self.adapter, self.base, reference=reference, samples=samples)
         if self.config.system:
-            special = (special_token(self.base, name) or "" for name in ("bos_token", "eos_token"))
-            ollama.require_place_for(self.config.system, Chat(words.template, *special))
-        prover = Prover(subject, self.quantization, self.notify, losses=dict(losses))
-        require_space(self.target, round(subject.converter.size * (1 + _SHARE[self.quantization])))
+            bos, eos = (special_token(self.base, name) or "" for name in ("bos_token", "eos_token"))
+            ollama.require_place_for(self.config.system, ChatTemplate(model.vocabulary.template, bos, eos))
+        prover = Prover(model, self.quantization, self.notify, losses=dict(losses))
+        require_space(self.target, round(model.converter.size * (1 + _SHARE[self.quantization])))
         with folders.new_file(self.target) as draft:
-            self._write(subject.converter, words, prover, draft)
+            self._write(model, prover, draft)
             parity = self._accepted(prover, draft)
             digest, size = folders.digest(draft), draft.stat().st_size
-        done = self._deliver(parity, digest, size)
-        origin = ollama.Origin(subject.contract, self.base)
-        gguf = GgufFile(done.path)
-        setup = ollama.setup_of(gguf, origin).changed(self.config)
-        return replace(done, modelfile=ollama.write_modelfile(gguf, setup, done.path)), origin
+        report = _write_report(self.target, parity, digest, size)
+        origin = ollama.Origin(model.contract, self.base)
+        gguf = GgufFile(self.target)
+        settings = ollama.settings_for(gguf, origin).changed(self.config)
+        modelfile = ollama.write_modelfile(gguf, settings, self.target)
+        return Export(self.target, "gguf", size, self.quantization, digest, parity, report, modelfile), origin
 
-    def _write(self, converter: Converter, words: vocabulary.Vocabulary, prover: Prover, draft: Path) -> None:
-        """Write the final file to `draft`, checked on the way. What fails does not end it: the file may be wanted."""
+    def _write(self, model: TrainedModel, prover: Prover, draft: Path) -> None:
+        """Write the final file to `draft` and check it. A failed check does not stop: the file may be wanted anyway."""
         with folders.writing(self.target), tempfile.TemporaryDirectory(dir=draft.parent, prefix=".export-") as folder:
             plain = draft if self.quantization == "f16" else Path(folder, "f16.gguf")
-            converter.write(plain, words, self.name, self.notify)
+            model.converter.write(plain, model.vocabulary, self.name, self.notify)
             prover.check_float(plain)
             if self.quantization == "f16":
                 return
             try:
-                self._quantise(plain, draft, converter, words)
+                self._quantise(plain, draft, model)
                 prover.check_final(draft)
             except LlamaCppFailed as error:
                 if prover.proven:
                     raise
-                told = f"It was not kept, for llama.cpp could not go on with it ({error.message})."
-                raise _not_proven(prover.parity(), told, self.target) from error
+                kept = f"It was not kept, because llama.cpp could not run it ({error.message})."
+                raise _not_proven(prover.parity(), kept, self.target) from error
 
-    def _quantise(self, plain: Path, draft: Path, converter: Converter, words: vocabulary.Vocabulary) -> None:
+    def _quantise(self, plain: Path, draft: Path, model: TrainedModel) -> None:
         if self.quantization in FILE_TYPES:
             quantize(plain, draft, self.quantization, notify=self.notify)
         else:
-            Converter(converter.source, self.base, self.quantization).write(draft, words, self.name, self.notify)
+            converter = Converter(model.converter.source, self.base, self.quantization)
+            converter.write(draft, model.vocabulary, self.name, self.notify)
 
     def _accepted(self, prover: Prover, draft: Path) -> Parity:
-        """The proof of a file to deliver. Raises NotProven, after putting the file where its name says so."""
+        """The proof of the file. If it fails, keep the file as NAME.unproven.gguf and raise NotProven."""
         parity = prover.parity()
         if parity.proven:
             return parity
         if self.config.accept_unproven:
             return replace(parity, accepted=True)
-        kept = _unproven_place(self.target)
-        size, digest = draft.stat().st_size, folders.digest(draft)
-        with folders.new_file(kept) as place:
-            draft.replace(place)
-        folders.write_json(_report_of(kept), {"file": kept.name, "sha256": digest, "bytes": size, **parity.as_dict()})
+        kept = _unproven_path(self.target)
+        digest, size = folders.digest(draft), draft.stat().st_size
+        with folders.new_file(kept) as path:
+            draft.replace(path)
+        _write_report(kept, parity, digest, size)
         raise _not_proven(parity, f"It is kept as {kept.name}, its proof beside it.", kept)
-
-    def _deliver(self, parity: Parity, digest: str, size: int) -> Export:
-        report = _report_of(self.target)
-        folders.write_json(report, {"file": self.target.name, "sha256": digest, "bytes": size, **parity.as_dict()})
-        return Export(self.target, "gguf", size, self.quantization, digest, parity, report)
 
 
 def _report_of(file: Path) -> Path:
-    """Where the proof of a file lies."""
     return file.with_suffix(".parity.json")
 
 
-def _unproven_place(target: Path) -> Path:
-    """Where a file that is not proven is kept: beside its target, under a name that nothing has.
+def _write_report(file: Path, parity: Parity, digest: str, size: int) -> Path:
+    """Write the proof of `file` beside it. Returns its path."""
+    report = _report_of(file)
+    folders.write_json(report, {"file": file.name, "sha256": digest, "bytes": size, **parity.as_dict()})
+    return report
 
-    The one of an earlier refusal makes way: its report, beside it, tells that an export made it.
+
+def _unproven_path(target: Path) -> Path:
+    """A free path beside `target` for a file that is not proven.
+
+    An earlier unproven file is replaced if its report beside it shows that an export wrote it.
     """
-    place = target.with_suffix(".unproven.gguf")
-    if not place.exists() or _report_of(place).is_file():
-        return place
-    numbered = (target.with_suffix(f".unproven-{number}.gguf") for number in range(2, 1000))
-    return next(place for place in numbered if not place.exists())
+    path = target.with_suffix(".unproven.gguf")
+    number = 1
+    while path.exists() and not (number == 1 and _report_of(path).is_file()):
+        number += 1
+        path = target.with_suffix(f".unproven-{number}.gguf")
+    return path
 
 
 def _not_proven(parity: Parity, kept: str, file: Path) -> NotProven:
-    """What is told about a file that failed its proof. `kept` says what became of it."""
+    """The error for a file that failed its proof. `kept` says what happened to the file."""
     message = f"the file is not proven to be the model that was trained; {parity.verdict}. {kept}"
     fix = f"{_FINER} {NotProven.fix}" if [check.name for check in parity.failures] == [SURVIVED] else None
     rows = [check.as_row() for check in parity.failures]
@@ -233,13 +237,12 @@ def _export_gguf_lora(
             raise _not_proven(parity, "It was not kept.", target)
         parity = replace(parity, accepted=not parity.proven)
         digest, size = folders.digest(draft), draft.stat().st_size
-    report = _report_of(target)
-    folders.write_json(report, {"file": target.name, "sha256": digest, "bytes": size, **parity.as_dict()})
+    report = _write_report(target, parity, digest, size)
     return Export(target, "gguf-lora", size, None, digest, parity, report)
 
 
 def model_name(base: Path) -> str:
-    """A model's name from its folder; a hub snapshot is called after its repository."""
+    """A model's name from its folder; a snapshot from the hub has the name of its repository."""
     folder = base.resolve()
     if folder.parent.name == "snapshots":
         return folder.parent.parent.name.split("--")[-1]
@@ -267,12 +270,10 @@ def _copy(folder: Path, target: Path, notify: Notify | None) -> None:
     require_space(target, _bytes(folder))
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != folders.MANIFEST]
     with folders.new_folder(target) as draft:
-        for done, path in enumerate(files, 1):
+        for path in tracked(files, "copy", notify):
             copy = draft / path.relative_to(folder)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
-            if notify:
-                notify(Progress("copy", done, len(files)))
 
 
 def _bytes(folder: Path) -> int:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 
-from bp_core.errors import OutOfMemory
+from bp_core import out_of_memory
 
 # MLX raises a plain RuntimeError for these: messages of its allocators, and Metal's for a command that did not fit.
 _MEMORY_WORDS = (
@@ -19,18 +17,9 @@ _MEMORY_WORDS = (
 )
 
 
-@contextmanager
-def translated() -> Iterator[None]:
-    """Raise OutOfMemory for every way in which MLX runs out of memory, and free the arrays of the failed call."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        traceback.clear_frames(error.__traceback__)
-        raise OutOfMemory(str(error).split("\n")[0] or "the machine's memory is exhausted.") from None
-
-
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception from MLX means that memory ran out."""
     return isinstance(error, MemoryError) or any(word in str(error) for word in _MEMORY_WORDS)
+
+
+translated = partial(out_of_memory.translated, is_out_of_memory)

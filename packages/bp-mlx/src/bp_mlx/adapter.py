@@ -22,7 +22,6 @@ from bp_core.recipe import Recipe
 from . import initialization
 from .lora import LoraLinear, shape
 
-Layers = dict[str, nn.Module]
 _PARTS = {"lora_A": "lora_A.weight", "lora_B": "lora_B.weight", "lora_magnitude_vector": "lora_magnitude_vector"}
 _HEADS = ("lm_head", "embed_out", "output")
 
@@ -32,9 +31,9 @@ def new(model: nn.Module, recipe: Recipe) -> AdapterConfig:
     mx.random.seed(recipe.seed)
     settings = AdapterConfig(recipe.rank, recipe.alpha, recipe.rslora, recipe.dora, recipe.dropout)
     pair = initialization.orthogonal if recipe.init == "orthogonal" else initialization.default
-    wanted = {name: layer for name, layer in _linear(model).items() if _wanted(name, recipe.target_modules)}
-    for name, layer in wanted.items():
-        _put(model, name, LoraLinear(layer, *pair(*shape(layer), recipe.rank), settings))
+    for name, layer in _linear(model).items():
+        if _wanted(name, recipe.target_modules):
+            _put(model, name, LoraLinear(layer, *pair(*shape(layer), recipe.rank), settings))
     return settings
 
 
@@ -74,12 +73,12 @@ def switched_off(model: nn.Module) -> Iterator[None]:
 def write(model: nn.Module, settings: AdapterConfig, folder: Path, base_name: str) -> None:
     """Write weights and settings. `base_name` is what they call the base."""
     adapted = layers(model)
-    weights = {
-        f"{PREFIX}{_in_peft(name)}.{key}": np.array(layer[part])
-        for name, layer in adapted.items()
-        for part, key in _PARTS.items()
-        if part in layer
-    }
+    weights = {}
+    for name, layer in adapted.items():
+        module = name.replace("language_model.model.", "model.", 1)  # its name in transformers
+        for part, key in _PARTS.items():
+            if part in layer:
+                weights[f"{PREFIX}{module}.{key}"] = np.array(layer[part])
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
     config = {
         "peft_type": "LORA",
@@ -111,7 +110,7 @@ def _read_layer(layer: nn.Module, settings: AdapterConfig, parts: Mapping[str, n
     return adapted
 
 
-def _linear(model: nn.Module) -> Layers:
+def _linear(model: nn.Module) -> dict[str, nn.Module]:
     kinds = nn.Linear, nn.QuantizedLinear
     return {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
 
@@ -139,8 +138,3 @@ def _tail(name: str) -> str:
     """A layer's name from "layers." on; what comes before differs between frameworks."""
     place = name.find("layers.")
     return name[place:] if place >= 0 else name.removeprefix(PREFIX)
-
-
-def _in_peft(name: str) -> str:
-    """The name in transformers of a layer of mlx-lm's model."""
-    return name.replace("language_model.model.", "model.", 1)

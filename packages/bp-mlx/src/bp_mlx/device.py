@@ -6,9 +6,6 @@ import platform
 import time
 
 import mlx.core as mx
-import psutil
-
-from bp_core.rail import Memory
 
 _TOKENS, _WIDTH = 32, 512  # of the product that is timed
 
@@ -57,9 +54,3 @@ def keep_within(limit: int) -> None:
     if on_metal():
         mx.set_memory_limit(limit)
         mx.set_wired_limit(limit)
-
-
-def memory(limit: int, peak: int) -> Memory:
-    """Bytes of MLX's arrays, now and at most; `peak` is the highest before MLX's counter was last reset."""
-    total = limit or psutil.virtual_memory().total
-    return Memory(mx.get_active_memory(), max(peak, mx.get_peak_memory()), total)

@@ -42,7 +42,7 @@ class LoraLinear(nn.Module):
         self._on = on
 
     def chance(self) -> mx.array:
-        """The random key of dropout."""
+        """The random key of dropout, uint32 [2]."""
         return self._chance
 
     def draw(self, key: mx.array | None = None) -> None:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-import numpy as np
 
-from bp_core.examples import Batch
+from bp_core.out_of_memory import PIECES, RECOMPUTE
 
 from .lora import LoraLinear
-
-RECOMPUTE = "activation checkpointing"
-PIECES = "a quarter of the trained tokens at a time"
 
 
 def ways(layers: list[nn.Module], *, of_tokens: bool) -> list[str]:
@@ -28,18 +24,6 @@ def recompute_layers(layers: list[nn.Module]) -> None:
     for layer in layers:
         kind = type(layer)
         layer.__class__ = type(kind.__name__, (kind,), {"__call__": _recomputed(kind.__call__)})
-
-
-def pieces(batch: Batch, ways: Collection[str]) -> Iterator[Batch]:
-    """The batch, or with PIECES four with the same tokens and each a quarter of the trained ones: fewer logits each."""
-    if PIECES not in ways:
-        yield batch
-        return
-    for share in np.array_split(np.flatnonzero(batch.trained), 4):
-        if len(share):
-            trained = np.zeros(len(batch.tokens), dtype=np.bool_)
-            trained[share] = True
-            yield Batch(batch.tokens, trained, batch.lengths)
 
 
 def _recomputed(call: Callable[..., Any]) -> Callable[..., Any]:

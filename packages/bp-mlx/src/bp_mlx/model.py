@@ -58,7 +58,10 @@ def load_base(folder: Path, dtype: mx.Dtype, mode: Mode) -> Base:
 
 @dataclass(frozen=True)
 class Positions:
-    """Positions in a grid of tokens, for which logits are computed: int32 [positions] each."""
+    """Positions in a grid of tokens, for which logits are computed: int32 [positions] each.
+
+    Not a tuple: a module of MLX would take that for its parameters.
+    """
 
     rows: mx.array
     columns: mx.array

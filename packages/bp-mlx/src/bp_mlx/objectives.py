@@ -30,7 +30,7 @@ def _log_sum(logits: mx.array) -> mx.array:
 
 
 def log_odds(log_p: mx.array) -> mx.array:
-    """log(p / (1 − p)), accurate also for p near 1, where log(1 − p) loses digits."""
+    """log(p / (1 − p)) of log p [n], accurate also for p near 1, where log(1 − p) loses digits."""
     log_p = mx.minimum(log_p, -mx.finfo(log_p.dtype).eps)
     small = mx.log(-mx.expm1(mx.maximum(log_p, -math.log(2))))
     return log_p - mx.where(log_p > -math.log(2), small, mx.log1p(-mx.exp(log_p)))

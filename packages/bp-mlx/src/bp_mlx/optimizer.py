@@ -11,7 +11,6 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from bp_core.errors import CheckpointUnusable
-from bp_core.recipe import Recipe
 
 from .stochastic_rounding import round_stochastically
 
@@ -44,13 +43,8 @@ class AdamW:
         return updated
 
 
-def build(parameters: Arrays, recipe: Recipe) -> AdamW:
-    """The optimizer of a recipe."""
-    return AdamW(parameters, recipe.weight_decay)
-
-
 def clip(gradients: Arrays, limit: float) -> tuple[Arrays, float]:
-    """The gradients, float32, clipped to a joint L2 norm of `limit`, and their norm before."""
+    """The gradients of any shapes, float32, clipped to a joint L2 norm of `limit`, and their norm before."""
     # By rows first: MLX's CPU build adds numbers one by one, which loses digits over a whole matrix.
     squares = [mx.sum(mx.square(value.astype(mx.float32)), axis=-1).sum() for value in gradients.values()]
     norm = math.sqrt(float(mx.sum(mx.stack(squares)).item()))
@@ -82,7 +76,11 @@ def restore(folder: Path, weights: Arrays, optimizer: AdamW) -> Arrays:
         raise CheckpointUnusable(f"it does not fit this model ({error}).", where=str(folder)) from error
     optimizer.steps, optimizer.first, optimizer.second = steps, first, second
     mx.random.seed(high << 32 | low)  # the state is the key that this seed makes
-    return {name: _loaded(saved[name], value.dtype) for name, value in weights.items()}
+    restored = {}
+    for name, value in weights.items():
+        array = mx.array(saved[name])
+        restored[name] = array.view(mx.bfloat16) if value.dtype == mx.bfloat16 else array
+    return restored
 
 
 def _mixed(old: mx.array, new: mx.array, beta: float) -> mx.array:
@@ -92,8 +90,3 @@ def _mixed(old: mx.array, new: mx.array, beta: float) -> mx.array:
 def _stored(value: mx.array) -> np.ndarray:
     """As numpy, which has no bfloat16: those are stored as uint16 bits."""
     return np.array(value.view(mx.uint16) if value.dtype == mx.bfloat16 else value)
-
-
-def _loaded(value: np.ndarray, dtype: mx.Dtype) -> mx.array:
-    array = mx.array(value)
-    return array.view(dtype) if dtype == mx.bfloat16 else array

@@ -29,7 +29,7 @@ class Grid:
 
 
 def grids(batch: Batch) -> Iterator[Grid]:
-    """Cut a batch into grids, longest rows first; grids without a trained token are left out."""
+    """Cut a batch of tokens [total] into grids, longest rows first; grids without a trained token are left out."""
     lengths = np.asarray(batch.lengths)
     order = np.argsort(-lengths, kind="stable")
     begin = 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
@@ -20,8 +19,9 @@ from bp_core.config import TrainConfig
 from bp_core.errors import OutOfMemory
 from bp_core.examples import Batch
 from bp_core.objectives import Losses, Objective, Scores
+from bp_core.out_of_memory import RECOMPUTE, pieces
 from bp_core.process_group import ProcessGroup, SingleProcess
-from bp_core.rail import EvalSums, Job, Memory, ModelInfo, Probe
+from bp_core.rail import EvalSums, Job, Memory, ModelInfo, OnToken, Probe, TokenIds
 from bp_core.recipe import Recipe
 
 from . import adapter as adapters
@@ -45,7 +45,7 @@ class MlxRail:
         self.savings: list[str] = []
         self.objective = Objective(objectives.FUNCTIONS)
         self.limit = device.working_set()  # bytes
-        self.peak = 0
+        self.peak = 0  # bytes, before MLX's counter was last reset
 
     def join(self) -> ProcessGroup:
         return SingleProcess()
@@ -58,7 +58,7 @@ class MlxRail:
         free = min(machine.available, total)
         return Probe(True, device.name(), total=total, free=free, dtype=dtype, processor=maker)
 
-    def check(self, settings: TrainConfig | Recipe) -> None:
+    def check(self, settings: TrainConfig) -> None:
         requirements.check(settings)
 
     def slowdown(self, dtype: DType) -> float | None:
@@ -103,18 +103,18 @@ class MlxRail:
         base.model.train()
         self.parameters = dict(tree_flatten(base.model.trainable_parameters()))
         mx.eval(self.parameters)
-        self.optimizer = optimizers.build(self.parameters, recipe)
+        self.optimizer = optimizers.AdamW(self.parameters, recipe.weight_decay)
         self.max_grad_norm = recipe.max_grad_norm
         if recipe.activation_checkpointing:
-            self._enable_saving(memory_saving.RECOMPUTE)
+            self._enable_saving(RECOMPUTE)
 
     def accumulate(self, batch: Batch, weight: float) -> float:
         with translated():
             self._note_peak()
             total = 0.0
-            for part in self._parts(batch, self.savings):
-                fixed = self._fixed(part)
-                loss, gradients = mx.value_and_grad(self._weighted)(self.parameters, part, weight, fixed)
+            for part in pieces(batch, self.savings):
+                base = self._base_scores(part) if self.objective.needs_base else None
+                loss, gradients = mx.value_and_grad(self._weighted)(self.parameters, part, weight, base)
                 self._put(self.parameters)
                 summed = {name: self.gradients.get(name, 0.0) + value for name, value in gradients.items()}
                 mx.eval(loss, summed)
@@ -148,8 +148,7 @@ class MlxRail:
 
     def evaluate(self, batch: Batch) -> EvalSums:
         with translated(), self._reading(adapter=True):
-            parts = [self._losses(part, self._fixed(part)) for part in self._parts(batch, ())]
-            losses, margins = map(mx.concatenate, zip(*parts, strict=True))
+            losses, margins = self._losses(batch, self._base_scores(batch) if self.objective.needs_base else None)
             return EvalSums(float(losses.sum().item()), len(losses), int((margins > 0).sum().item()))
 
     def kl_reference(self, batch: Batch) -> float:
@@ -158,19 +157,13 @@ class MlxRail:
                 now = self._scores(batch).sums
             return float((now - self._base_scores(batch).sums).sum().item())
 
-    def logits(self, tokens: Sequence[int], *, adapter: bool = True) -> np.ndarray:
+    def logits(self, tokens: TokenIds, *, adapter: bool = True) -> np.ndarray:
         with translated(), self._reading(adapter):
             models.check_length(self._base(), len(tokens))
             return np.array(self._base().model(mx.array(np.asarray(tokens, np.int32)[None]))[0].astype(mx.float32))
 
     def generate(
-        self,
-        prompt: Sequence[int],
-        *,
-        limit: int,
-        stop: Sequence[int],
-        adapter: bool = True,
-        on_token: Callable[[int], None] | None = None,
+        self, prompt: TokenIds, *, limit: int, stop: TokenIds, adapter: bool = True, on_token: OnToken = None
     ) -> list[int]:
         generated: list[int] = []
         with translated(), self._reading(adapter):
@@ -207,7 +200,8 @@ class MlxRail:
         models.write(self._base(), folder, self.source)
 
     def memory(self) -> Memory:
-        return device.memory(self.limit, self.peak)
+        total = self.limit or psutil.virtual_memory().total
+        return Memory(mx.get_active_memory(), max(self.peak, mx.get_peak_memory()), total)
 
     def close(self) -> None:
         self.base = self.optimizer = self.settings = None
@@ -223,26 +217,25 @@ class MlxRail:
     def _put(self, parameters: optimizers.Arrays) -> None:
         self._base().model.update(tree_unflatten(list(parameters.items())))
 
-    def _weighted(self, parameters: optimizers.Arrays, batch: Batch, weight: float, fixed: mx.array | None) -> mx.array:
+    def _weighted(self, parameters: optimizers.Arrays, batch: Batch, weight: float, base: Scores | None) -> mx.array:
         self._put(parameters)
-        return self._losses(batch, fixed)[0].sum() * weight
+        return self._losses(batch, base)[0].sum() * weight
 
-    def _losses(self, batch: Batch, fixed: Scores | None) -> Losses:
-        """Of the tokens, pairs or rated examples. `fixed`: what the base alone makes of them, if that counts."""
+    def _losses(self, batch: Batch, base: Scores | None) -> Losses:
+        """The losses and margins of the tokens, pairs or rated examples, float32 [their number] each.
+
+        `base`: the scores of the base alone, for methods that need them.
+        """
         if self.objective.method == "sft":
             losses = mx.concatenate([mx.zeros(0), *(self._token_losses(grid) for grid in padding.grids(batch))])
             return losses, losses[:0]
-        if fixed is None:
+        if base is None:
             return self.objective.of_pairs(self._scores(batch))
-        return self.objective.of_rated(
-            self._scores(batch), fixed, mx.array(np.asarray(batch.desirable)), batch.kl_reference
-        )
-
-    def _fixed(self, batch: Batch) -> Scores | None:
-        return self._base_scores(batch) if self.objective.needs_base else None
+        desirable = mx.array(np.asarray(batch.desirable))
+        return self.objective.of_rated(self._scores(batch), base, desirable, batch.kl_reference)
 
     def _scores(self, batch: Batch) -> Scores:
-        """How likely the trained tokens of each example are."""
+        """Of each example the log-probability of its trained tokens and their number, float32 [examples] each."""
         sums = mx.zeros(len(batch.lengths))
         counts = np.zeros(len(batch.lengths), np.float32)
         for grid in padding.grids(batch):
@@ -265,16 +258,9 @@ class MlxRail:
         return objectives.cross_entropy(logits, mx.array(grid.targets))
 
     def _enable_saving(self, way: str) -> None:
-        if way == memory_saving.RECOMPUTE:
+        if way == RECOMPUTE:
             memory_saving.recompute_layers(self._base().layers)
         self.savings.append(way)
-
-    def _parts(self, batch: Batch, savings: Collection[str]) -> Iterator[Batch]:
-        """The parts to compute one after another; preference losses need the whole batch at once."""
-        if self.objective.method != "sft":
-            yield batch
-            return
-        yield from memory_saving.pieces(batch, savings)
 
     def _reading(self, adapter: bool) -> AbstractContextManager[ExitStack]:
         """Inside, the model is in evaluation mode, with or without its adapter."""

@@ -7,18 +7,15 @@ from collections.abc import Iterator
 from bp_core.choices import STARTS_IN_BASE
 from bp_core.config import TrainConfig
 from bp_core.errors import BadValue
-from bp_core.recipe import Recipe
-
-Settings = TrainConfig | Recipe
 
 
-def check(settings: Settings) -> None:
+def check(settings: TrainConfig) -> None:
     """Raise BadValue with all settings that cannot run here."""
     if problems := list(_impossible(settings)):
         raise BadValue("; ".join(problems) + ".", fix="Change what is named above, or use another --backend.")
 
 
-def _impossible(settings: Settings) -> Iterator[str]:
+def _impossible(settings: TrainConfig) -> Iterator[str]:
     if settings.fp8:
         yield "fp8 multiplies in float8 on NVIDIA cards, by torchao; backend mlx has no float8 products for training"
     if settings.optimizer not in (None, "adamw"):

@@ -12,7 +12,7 @@ _LOW = 1 << 16  # the lower 16 bits of a float32, which bfloat16 lacks
 
 
 def round_stochastically(value: mx.array) -> mx.array:
-    """`value` (float32) as bfloat16, rounded up or down at random."""
+    """`value`, float32 of any shape, as bfloat16, rounded up or down at random."""
     noise = mx.random.randint(0, _LOW, value.shape, dtype=mx.uint32)
     bits = (value.view(mx.uint32) + noise) & mx.array(0xFFFF0000, dtype=mx.uint32)
     return bits.view(mx.float32).astype(mx.bfloat16)

@@ -49,7 +49,10 @@ def read_adapter(folder: Path) -> Adapter:
         check(factors)
     except MergeRefused as error:
         raise AdapterUnusable(error.message, where=str(path)) from error
-    _check_ranks(factors, config, path)
+    for name, pair in factors.items():
+        if pair.rank != config.rank_of(name):
+            message = f"{name} has rank {pair.rank}, the settings say {config.rank_of(name)}."
+            raise AdapterUnusable(message, where=str(path))
     stored = set(file.dtypes.values())
     dtype = next((name for name, code in _DTYPES.items() if stored == {code}), "float32")
     return Adapter(config, factors, dtype)
@@ -84,11 +87,3 @@ def _pairs(arrays: Mapping[str, np.ndarray], path: Path) -> dict[str, Pair]:
         if len(pair) < 2:
             raise AdapterUnusable(f"{module} has only lora_{next(iter(pair))}.", where=str(path))
     return {module: Pair(halves[module]["A"], halves[module]["B"]) for module in sorted(halves)}
-
-
-def _check_ranks(factors: Factors, config: AdapterConfig, path: Path) -> None:
-    for name, pair in factors.items():
-        if pair.rank != config.rank_of(name):
-            raise AdapterUnusable(
-                f"{name} has rank {pair.rank}, the settings say {config.rank_of(name)}.", where=str(path)
-            )

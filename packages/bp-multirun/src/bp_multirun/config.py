@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from bp_core.settings import Clash, Panel, Range, Trait, check
+from bp_core.settings import Panel, Range, Trait, check, only_where
 
 Merge = Literal["slao", "sequential", "linear", "ties", "dare"]
 Schedule = Literal["inverse-sqrt", "inverse", "constant"]
@@ -69,20 +69,7 @@ class MultiRunConfig:
 
 
 _CLASHES = [
-    *(
-        Clash(("merge",), lambda merge: merge != "slao", f"{name} is a setting of merge slao", changed=name)
-        for name in ("init_a", "init_b", "schedule")
-    ),
-    Clash(
-        ("schedule",),
-        lambda schedule: schedule != "constant",
-        "weight is set, but schedule is not constant",
-        changed="weight",
-    ),
-    Clash(
-        ("merge",),
-        lambda merge: merge not in ("ties", "dare"),
-        "density is a setting of merge ties and dare",
-        changed="density",
-    ),
+    *only_where("merge", ("slao",), "{} is a setting of merge slao", "init_a", "init_b", "schedule"),
+    *only_where("schedule", ("constant",), "{} is set, but schedule is not constant", "weight"),
+    *only_where("merge", ("ties", "dare"), "{} is a setting of merge ties and dare", "density"),
 ]

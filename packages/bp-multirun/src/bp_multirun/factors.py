@@ -31,7 +31,7 @@ Factors = Mapping[str, Pair]  # by module path, as in PEFT's key between "base_m
 
 
 def check(factors: Factors) -> None:
-    """Check that every pair is two float matrices of one rank, no larger than the input. Raises MergeRefused."""
+    """Check that every pair is floats, a [rank, in] and b [out, rank], with rank <= in. Raises MergeRefused."""
     if not factors:
         raise MergeRefused("there are no factors.")
     for name, pair in factors.items():
@@ -43,7 +43,7 @@ def check(factors: Factors) -> None:
 
 
 def check_wide(a: np.ndarray, name: str) -> None:
-    """Check that A can have orthonormal rows: two dimensions, floats, rows <= columns. Raises MergeRefused."""
+    """Check that A can have orthonormal rows: floats [rank, in] with rank <= in. Raises MergeRefused."""
     if a.ndim != 2 or a.shape[0] > a.shape[1] or not a.size:
         raise MergeRefused(f"{name}: A is {_shape(a)}; it needs rank × inputs, and a rank no larger than the inputs.")
     if a.dtype not in FLOATS:
@@ -62,7 +62,7 @@ def check_alike(old: Factors, new: Factors) -> None:
 
 
 def check_finite(array: np.ndarray, name: str) -> np.ndarray:
-    """Return the contiguous array if all of it is finite. Raises MergeRefused."""
+    """Return a contiguous array of any shape if all of it is finite. Raises MergeRefused."""
     if not vector_ops.finite(array):
         raise MergeRefused(f"{name} has values that are no finite numbers.")
     return array

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import cast
 
 import numpy as np
 
@@ -14,30 +14,6 @@ from . import slao, state_folder, task_vectors
 from .adapter_folder import Adapter, read_adapter
 from .config import TASK_VECTORS, MultiRunConfig, Schedule
 from .factors import Factors
-
-
-class Merger(Protocol):
-    """The merged adapter so far, and the rule for merging more. Immutable: `added` returns a new one."""
-
-    def start(self) -> Factors | None:
-        """The factors with which the next stage starts; None for a new adapter."""
-        ...
-
-    def added(self, new: Adapter, folder: Path) -> Merger:
-        """Merge a stage's adapter, which is kept in `folder`. Raises MergeRefused."""
-        ...
-
-    def deployed(self) -> Factors:
-        """The merged factors."""
-        ...
-
-    def drift(self, new: Adapter) -> dict[str, float]:
-        """Measures of how far `new` is from the merged adapter, by name."""
-        ...
-
-    def save(self, folder: Path) -> None:
-        """Save the state into a folder."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -48,6 +24,7 @@ class Chain:
     state: slao.State | None = None
 
     def start(self) -> Factors | None:
+        """The factors with which the next stage starts; None for a new adapter."""
         if self.state is None:
             return None
         if self.config.merge == "sequential":
@@ -55,13 +32,16 @@ class Chain:
         return slao.start(self.state, self.config.init_a, self.config.init_b)
 
     def added(self, new: Adapter, folder: Path) -> Chain:
+        """With a stage's adapter merged, which is kept in `folder`. Raises MergeRefused."""
         return dataclasses.replace(self, state=slao.fold(self.state, new.factors, *self._weights))
 
     def deployed(self) -> Factors:
+        """The merged factors."""
         assert self.state, "nothing was merged yet"
         return slao.deploy(self.state)
 
     def drift(self, new: Adapter) -> dict[str, float]:
+        """Measures of how far `new` is from the merged adapter, by name."""
         measures = {"gram_error": max(slao.gram_error(pair.a) for pair in new.factors.values())}
         if self.state:
             measures["weight"] = slao.coefficient(self.state.index + 1, *self._weights)
@@ -103,6 +83,9 @@ class TaskVectors:
 
     def save(self, folder: Path) -> None:
         """Nothing to save: the adapters stay in their folders."""
+
+
+Merger = Chain | TaskVectors  # the merged adapter so far, and the rule for merging more
 
 
 def _bs(adapter: Adapter) -> dict[str, np.ndarray]:

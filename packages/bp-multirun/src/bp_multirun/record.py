@@ -47,12 +47,10 @@ Scores = Mapping[str, Score]  # by set of rows: "1", "2", … of the stages, and
 
 
 @dataclass(frozen=True)
-class Entry:
+class Entry(Stage):
     """A finished stage. Scores of the base model, of its adapter before merging, and of the merged one, even if that
     was refused. `rise`: by how much merging raised the mean loss of the earlier stages. `drift`: `Merger.drift`."""
 
-    name: str
-    digest: str
     accepted: bool
     rise: float | None
     base: Scores
@@ -76,9 +74,6 @@ class Record:
     def standing(self) -> Scores:
         """The scores of the current merged adapter; empty before the first stage."""
         return next((entry.merged for entry in reversed(self.entries) if entry.accepted), {})
-
-    def with_(self, entry: Entry) -> Record:
-        return dataclasses.replace(self, entries=(*self.entries, entry))
 
     def write(self, folder: Path) -> None:
         write_json(folder / RECORD_FILE, {"version": _VERSION, **dataclasses.asdict(self)})

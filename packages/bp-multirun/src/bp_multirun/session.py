@@ -56,8 +56,9 @@ class Session:
     ) -> None:
         self.folder, self.config, self.callbacks = folder, config, callbacks
         self._state = next(iter(states(folder)), None)
-        self.record = Record.read(self._state) if self._state else Record(plain(facts))
-        _require_same(self.record, plain(facts), folder)
+        facts = json.loads(json.dumps(facts))  # as they come back from a file
+        self.record = Record.read(self._state) if self._state else Record(facts)
+        _require_same(self.record, facts, folder)
 
     def run(self, stages: Sequence[Stage]) -> Record:
         """Run those of `stages` that are not done yet. Raises what `train` and `measure` raise.
@@ -148,7 +149,7 @@ class Session:
 
     def _commit(self, entry: Entry, kept: Merger) -> None:
         """Save the state; the stage is finished then."""
-        record = self.record.with_(entry)
+        record = dataclasses.replace(self.record, entries=(*self.record.entries, entry))
         number = len(record.entries)
         with new_folder(state_place(self.folder, number)) as draft:
             record.write(draft)
@@ -182,12 +183,6 @@ class Session:
     def _trained(self, number: int) -> Path:
         place = self.stage_folder(number)
         return place / str(json.loads((place / _TRAINED).read_text(encoding="utf-8")))
-
-
-def plain(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts as they are after a round trip through JSON."""
-    value: dict[str, Any] = json.loads(json.dumps(facts))
-    return value
 
 
 def _require_same(record: Record, facts: Mapping[str, Any], folder: Path) -> None:

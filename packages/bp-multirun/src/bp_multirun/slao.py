@@ -94,7 +94,7 @@ class State:
 
 
 def start(state: State, init_a: InitA = "qr", init_b: InitB = "finetuned") -> dict[str, Pair]:
-    """The factors with which the next stage starts; they may be changed."""
+    """The factors with which the next stage starts, a [rank, in] and b [out, rank] by layer; they may be changed."""
     b = {"finetuned": state.b_finetuned, "merged": state.b_merged}[init_b]
     last = {name: Pair(state.a[name], b[name]) for name in state.a}
     a = rows_of(last) if init_a == "qr" else {name: array.copy() for name, array in state.a.items()}
@@ -119,7 +119,7 @@ def fold(state: State | None, new: Factors, schedule: Schedule = "inverse-sqrt",
 
 
 def deploy(state: State) -> dict[str, Pair]:
-    """The merged factors, read-only; their scaling is that of training."""
+    """The merged factors, a [rank, in] and b [out, rank] by layer, read-only; their scaling is that of training."""
     return {name: Pair(state.a[name], state.b_merged[name]) for name in state.a}
 
 
@@ -136,12 +136,6 @@ def cosine(new: Arrays, merged: Arrays) -> float:
     product = sum(vector_ops.dot(new[name], merged[name]) for name in merged)
     lengths = _length(new) * _length(merged)
     return product / lengths if lengths else 0.0
-
-
-def norm_ratio(state: State) -> float:
-    """L2 norm of the merged B / that of the last trained B; 1 if the latter is 0."""
-    last = _length(state.b_finetuned)
-    return _length(state.b_merged) / last if last else 1.0
 
 
 def _orthonormal(stack: np.ndarray, name: str) -> np.ndarray:

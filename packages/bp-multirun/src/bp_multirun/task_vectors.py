@@ -23,12 +23,7 @@ ITERATIONS = 6
 
 
 def merge(
-    rule: Rule,
-    adapters: Sequence[Factors],
-    scalings: Mapping[str, float],
-    *,
-    density: float = 0.5,
-    seed: int = 0,
+    rule: Rule, adapters: Sequence[Factors], scalings: Mapping[str, float], *, density: float = 0.5, seed: int = 0
 ) -> dict[str, Pair]:
     """Merge adapters with the same layers and scalings (by layer), one layer at a time. Raises MergeRefused.
 
@@ -56,7 +51,10 @@ def trimmed(change: np.ndarray, density: float) -> np.ndarray:
 
 
 def truncated(matrix: np.ndarray, rank: int, rng: np.random.Generator) -> Products:
-    """The `rank` largest singular triples; of a large matrix by subspace iteration (Halko et al., arXiv:0909.4061)."""
+    """The `rank` largest singular triples of matrix [out, in].
+
+    Of a large one by subspace iteration (Halko et al., arXiv:0909.4061).
+    """
     if min(matrix.shape) <= max(EXACT, 4 * rank):
         u, s, vt = np.linalg.svd(matrix, full_matrices=False)
         return u[:, :rank], s[:rank], vt[:rank]

@@ -48,7 +48,7 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], dtype: str, metadata: Ma
 
 
 def narrowed(array: np.ndarray, dtype: str) -> np.ndarray:
-    """float32 converted to `dtype`, rounded to nearest, ties to even; bfloat16 as its bits, uint16."""
+    """float32 of any shape converted to `dtype`, rounded to nearest, ties to even; bfloat16 as its bits, uint16."""
     array = np.ascontiguousarray(array, "<f4")
     if dtype == "F32":
         return array

@@ -8,7 +8,7 @@ BLOCK = 1 << 15  # elements: three streams of float32 fit a second-level cache o
 
 
 def blend(old: np.ndarray, new: np.ndarray, weight: float, out: np.ndarray) -> bool:
-    """Write old + weight (new - old) to `out`; return whether all of it is finite. Contiguous float32, one shape."""
+    """Write old + weight (new - old) to `out`; return whether it is finite. Contiguous float32, all of one shape."""
     old, new, out = old.reshape(-1), new.reshape(-1), out.reshape(-1)
     bits, share, good = np.empty(min(BLOCK, out.size), np.bool_), np.float32(weight), True
     with np.errstate(over="ignore", invalid="ignore"):  # the result tells

@@ -1,4 +1,4 @@
-"""What a run will need: settings → recipe with reasons, micro-batch, memory, disk, time; and presets."""
+"""What a run will need: a recipe with reasons, micro-batch size, memory, disk and time; and model presets."""
 
 from .architecture import Architecture
 from .defaults import MachineSettings, for_machine
@@ -8,20 +8,20 @@ from .plan import Plan
 from .preflight import Preflight
 from .presets import PRESETS
 from .recipe import resolve
-from .rows import Room, Rows, alike
+from .rows import DeviceInfo, RowSizes, full_rows
 
 __all__ = [
     "PRESETS",
     "Architecture",
+    "DeviceInfo",
     "Estimate",
     "MachineSettings",
     "Plan",
     "Preflight",
-    "Room",
-    "Rows",
+    "RowSizes",
     "StepPlan",
-    "alike",
     "estimate",
     "for_machine",
+    "full_rows",
     "resolve",
 ]

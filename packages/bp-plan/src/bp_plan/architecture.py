@@ -1,4 +1,4 @@
-"""The shape of a model, from its config.json: what parameters and memory follow from."""
+"""A model's architecture, read from its config.json. Parameter counts and memory follow from it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 from bp_core.config import ALL_LINEAR
 
-# Families whose layers are built as `Architecture` describes; benchmarks/memory_grid.py holds it against each.
+# Families whose layers are built as `Architecture` describes; benchmarks/memory_grid.py tests each.
 KNOWN = frozenset({"llama", "mistral", "qwen2", "qwen3", "phi3", "smollm3"})
 
 
 @dataclass(frozen=True)
 class Linear:
-    """One weight of a layer. Linears with the same `source` are given the same input."""
+    """One linear layer, a weight [outputs, inputs]. Those with the same `source` share their input."""
 
     name: str
     source: str
@@ -24,7 +24,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A decoder of equal layers: attention (`queries` and `keys` wide), then a gated MLP (`inner` wide)."""
+    """A decoder of equal layers. Widths: `hidden`; all `queries` and `keys` of attention; `inner` of the gated MLP."""
 
     family: str
     hidden: int
@@ -43,12 +43,12 @@ class Architecture:
 
     @property
     def fused(self) -> bool:
-        """Whether queries, keys and values come out of one product, and both halves of the gate out of another."""
+        """Whether one linear makes queries, keys and values, and another both gate and up projection."""
         return self.family == "phi3"
 
     @property
     def normed_heads(self) -> bool:
-        """Whether each head's query and key is normalised."""
+        """Whether queries and keys are normalised per head."""
         return self.family == "qwen3"
 
     @property
@@ -65,7 +65,7 @@ class Architecture:
         )
 
     def adapted(self, targets: str) -> tuple[Linear, ...]:
-        """The linears of one layer that get an adapter; `targets` as in the setting target_modules."""
+        """The linears of one layer that get an adapter; `targets` is the setting target_modules."""
         names = {name.strip().rpartition(".")[2] for name in targets.split(",")}
         return tuple(linear for linear in self.linears if targets == ALL_LINEAR or linear.name in names)
 
@@ -83,7 +83,7 @@ class Architecture:
 
     @property
     def embedding(self) -> int:
-        """Parameters of the embedding, which are those of the head too if tied."""
+        """Parameters of the embedding; a tied head shares them."""
         return self.vocabulary * self.hidden
 
     def adapter(self, rank: int, targets: str = ALL_LINEAR) -> int:
@@ -92,7 +92,7 @@ class Architecture:
 
 
 def architecture(config: Mapping[str, Any]) -> Architecture | None:
-    """The shape that a config.json describes; None if it does not say enough."""
+    """The architecture that a config.json describes; None if it says too little."""
     text = config | config.get("text_config", {})
     try:
         hidden, heads = text["hidden_size"], text["num_attention_heads"]

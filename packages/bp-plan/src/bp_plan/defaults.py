@@ -1,4 +1,4 @@
-"""What a setting becomes that the user left open, one rule each, with the reason."""
+"""Defaults for settings that the user left open: one rule each, with its reason."""
 
 from __future__ import annotations
 
@@ -13,44 +13,44 @@ from bp_core.choices import PAIRED, Optimizer
 from bp_core.config import BATCH_SIZE, BETAS, EPOCHS, EVALUATIONS, GAMMA, RATES, TrainConfig
 from bp_core.process_group import launch_env
 
-from .rows import Room, Rows
+from .rows import DeviceInfo, RowSizes
 
 
 @dataclass(frozen=True)
 class MachineSettings:
-    """Settings in which nothing is open any more that the machine alone decides; `why` says how it did."""
+    """Settings in which everything that depends only on the machine is decided; `why` has the reasons."""
 
     config: TrainConfig
-    room: Room
+    device: DeviceInfo
     why: Mapping[str, str]
 
 
-def for_machine(config: TrainConfig, room: Room) -> MachineSettings:
-    """Decide backend, shard and optimizer. Raises BadValue for what does not go with them."""
+def for_machine(config: TrainConfig, device: DeviceInfo) -> MachineSettings:
+    """Decide backend, shard and optimizer. Raises BadValue for settings that clash with them."""
     why = {}
     if config.backend == "auto":
         why["backend"] = f"auto: the first of {', '.join(backends.PREFERRED)} that runs here"
     if config.dtype != "auto":
-        room = replace(room, dtype=config.dtype)
-    settled = replace(config, backend=room.device)
+        device = replace(device, dtype=config.dtype)
+    settled = replace(config, backend=device.backend)
     if config.shard is None:
-        shard, why["shard"] = sharing()
+        shard, why["shard"] = sharding()
         settled = replace(settled, shard=shard)
     if config.optimizer is None:
         name, why["optimizer"] = optimizer(settled)
         settled = replace(settled, optimizer=name)
-    return MachineSettings(settled, room, why)
+    return MachineSettings(settled, device, why)
 
 
-def sharing() -> tuple[bool, str]:
-    """Whether processes share the weights out, and why: accelerate's launcher can ask for it."""
+def sharding() -> tuple[bool, str]:
+    """Whether weights are sharded over processes, and why: accelerate's launcher can ask for it."""
     if os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true") and launch_env().size > 1:
         return True, "accelerate was launched with --use_fsdp"
     return False, "the default"
 
 
 def optimizer(config: TrainConfig) -> tuple[Optimizer, str]:
-    """What holds AdamW's moments, and why: those of an adapter are small, those of all weights are not."""
+    """The optimizer, and why. Moments of an adapter are small; those of all weights are not."""
     if config.full_ft_offload:
         return "adamw", "full_ft_offload keeps the moments on the host"
     if config.mode == "full" and config.shard:
@@ -60,15 +60,15 @@ def optimizer(config: TrainConfig) -> tuple[Optimizer, str]:
     return "adamw", "the default"
 
 
-def dtype(config: TrainConfig, room: Room) -> tuple[str, str]:
-    """The number format that auto means, and why."""
+def dtype(config: TrainConfig, device: DeviceInfo) -> tuple[str, str]:
+    """The dtype that "auto" stands for, and why."""
     if config.mode == "full":
         return "auto", "auto: trained weights in float32 on the host, in bfloat16 on a card"
-    return room.dtype, "the default" if room.dtype == "auto" else "auto: what this device multiplies fast"
+    return device.dtype, "the default" if device.dtype == "auto" else "auto: what this device multiplies fast"
 
 
 def alpha(config: TrainConfig) -> tuple[float, str]:
-    """A good alpha, and why. Strength 2, the common choice; with rsLoRA (arXiv:2312.03732) that of rank 16."""
+    """LoRA's alpha, and why: scale 2, the common choice; with rsLoRA (arXiv:2312.03732) scale 2 at rank 16."""
     if config.mode == "full":
         return 0.0, "mode full has no adapter"
     if config.rslora:
@@ -76,11 +76,11 @@ def alpha(config: TrainConfig) -> tuple[float, str]:
     return 2.0 * config.lora_rank, "2 × rank"
 
 
-def preference(config: TrainConfig, rows: Rows) -> dict[str, tuple[float, str]]:
-    """The constants of a preference method, and why; 0 for those that it has not.
+def preference(config: TrainConfig, rows: RowSizes) -> dict[str, tuple[float, str]]:
+    """The constants of a preference method, and why; 0 where the method has none.
 
-    KTO's weights bring desirable × their number to 1 to 4/3 of undesirable × theirs (arXiv:2402.01306, section 4.2),
-    the smaller group being the one that is raised.
+    KTO wants desirable_weight × good answers between 1 and 4/3 of undesirable_weight × bad answers (arXiv:2402.01306,
+    section 4.2). The weight of the smaller group is raised until that holds.
     """
     method = config.method
     beta = (BETAS[method], f"default for {method}") if method in BETAS else (0.0, f"{method} has none")
@@ -98,25 +98,24 @@ def preference(config: TrainConfig, rows: Rows) -> dict[str, tuple[float, str]]:
 
 
 def learning_rate(model: Mapping[str, Any], config: TrainConfig) -> tuple[float, str]:
-    """A good peak rate for LoRA with alpha / rank = 2, and why: narrow models want a higher one.
+    """The peak learning rate, and why.
 
-    All weights want a tenth of it, and preference methods what their papers found.
-
-    5e-4 × (2000 / hidden size) ^ p, p fitted per family by Thinking Machines Lab over 14 models ("LoRA Without Regret",
-    2025; exponents in tinker-cookbook's hyperparam_utils).
+    LoRA with alpha / rank = 2: 5e-4 × (2000 / hidden size) ^ p, with p fitted per family over 14 models by Thinking
+    Machines Lab ("LoRA Without Regret", 2025; exponents in tinker-cookbook's hyperparam_utils). Full fine-tuning takes
+    a tenth of that, preference methods the rate of their papers.
     """
     if config.method in RATES:
         return RATES[config.method], f"default for {config.method}"
     width = model.get("hidden_size") or model.get("text_config", {}).get("hidden_size")
     share, what = (0.1, ", a tenth of LoRA's") if config.mode == "full" else (1.0, "")
     if not width:
-        return 2e-4 * share, f"a common value{what}; the model does not tell its width"
+        return 2e-4 * share, f"a common value{what}; the model's config.json does not say its hidden size"
     exponent = 0.0775 if str(model.get("model_type", "")).startswith("qwen") else 0.781
     return float(f"{5e-4 * share * (2000 / width) ** exponent:.2g}"), f"for a model {width} wide{what}"
 
 
 def duration(config: TrainConfig, rows: int) -> tuple[int, int, dict[str, str]]:
-    """Rows a step, the number of steps, and why."""
+    """Rows per step, the number of steps, and why."""
     why = {}
     kind = "packed rows" if config.packing else "pairs" if config.method in PAIRED else "examples"
     batch_size = config.batch_size or min(BATCH_SIZE, rows)
@@ -131,7 +130,7 @@ def duration(config: TrainConfig, rows: int) -> tuple[int, int, dict[str, str]]:
 
 
 def evaluation(config: TrainConfig, steps: int) -> dict[str, tuple[Any, str]]:
-    """On what to evaluate, and when."""
+    """What to evaluate on, and how often, with reasons."""
     every = (max(1, steps // EVALUATIONS), f"steps ÷ {EVALUATIONS}")
     if config.eval_data is None and config.held_out is None:
         every = (0, "there is nothing to evaluate on")

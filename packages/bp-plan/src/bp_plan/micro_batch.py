@@ -1,4 +1,4 @@
-"""Cutting a step so that it fits: how many examples at once, and whether layers are computed twice."""
+"""Choose micro-batch size and activation checkpointing so that a step fits into memory."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from bp_core.config import TrainConfig
 from bp_core.recipe import Recipe
 
 from .architecture import Architecture
-from .memory import GIB, Device, Estimate, Setup, estimate
-from .rows import Room, Rows
+from .memory import GIB, Device, Estimate, MemorySetup, estimate
+from .rows import DeviceInfo, RowSizes
 
-# Families of which examples may not share a row; the rail computes them one by one.
+# Families whose examples cannot share a padded row; the rail computes them one at a time.
 _ONE_BY_ONE = frozenset({"qwen3_5_text", "qwen3_5", "gpt_oss", "bloom"})
 _NOT_NEEDED = "not needed, as far as is known"
 
 
 @dataclass(frozen=True)
 class StepPlan:
-    """A step as it will be computed, and the model's shape. `fits` is None where memory or shape are not known."""
+    """How a step will be computed. `fits` is None where free memory or the model's shape is unknown."""
 
     micro_batch: int
     activation_checkpointing: bool
     model: Architecture | None
-    setup: Setup
+    setup: MemorySetup
     estimate: Estimate | None
     free: int | None
     fits: bool | None
@@ -32,43 +32,37 @@ class StepPlan:
 
 
 def plan_step(
-    recipe: Recipe, may_change: Mapping[str, bool], model: Architecture | None, rows: Rows, room: Room
+    recipe: Recipe, may_change: Mapping[str, bool], model: Architecture | None, rows: RowSizes, device: DeviceInfo
 ) -> StepPlan:
-    """The fastest way that fits; where none does, the smallest there is.
+    """The fastest plan that fits, or the smallest if none fits.
 
-    It begins with micro_batch and activation_checkpointing of the recipe, and goes on with those that may change.
-    Smaller micro-batches cost less time than computing layers twice, so they are tried first.
+    Starts from the recipe and varies only what `may_change`. Smaller micro-batches are tried before activation
+    checkpointing, because they cost less time.
     """
-    if model is None or _other_kernels(recipe) or room.device not in ("cuda", "cpu"):
-        return _unmeasured(recipe, may_change, model, rows, room)
-    setup = setup_of(recipe, room)
+    unknown_kernels = recipe.shared_out or recipe.fp8 or recipe.liger or recipe.unsloth
+    if model is None or unknown_kernels or device.backend not in ("cuda", "cpu"):
+        return _without_estimate(recipe, may_change, model, rows, device)
+    setup = memory_setup(recipe, device)
     tried: list[StepPlan] = []
-    for recompute, micro in _ways(recipe, may_change):
+    for recompute, micro in _candidates(recipe, may_change):
         setup = replace(setup, recompute=recompute, accumulating=micro < recipe.batch_size)
         needed = estimate(model, setup, rows.largest(1 if model.family in _ONE_BY_ONE else micro))
-        fits = None if room.free is None else needed.total <= room.free
-        tried.append(StepPlan(micro, recompute, model, setup, needed, room.free, fits, {}))
+        fits = None if device.free is None else needed.total <= device.free
+        tried.append(StepPlan(micro, recompute, model, setup, needed, device.free, fits, {}))
         if fits is not False:
             break
     return replace(tried[-1], why=_why(recipe, tried))
 
 
-def _other_kernels(recipe: Recipe) -> bool:
-    """Whether something computes of which the formula does not know what it keeps."""
-    return recipe.shared_out or recipe.fp8 or recipe.liger or recipe.unsloth
-
-
-def setup_of(config: TrainConfig, room: Room) -> Setup:
-    """What is trained, and how. All weights, left to auto on the host, are float32, whatever is multiplied.
-
-    `config`: a recipe, or settings for a machine.
-    """
+def memory_setup(config: TrainConfig, device: DeviceInfo) -> MemorySetup:
+    """What the memory formula needs to know of a recipe, or of settings completed by `for_machine`."""
     assert config.optimizer
-    device: Device = "cuda" if room.device == "cuda" else "cpu"
-    cast = config.mode == "full" and config.dtype == "auto" and device == "cpu" and room.dtype == "bfloat16"
-    return Setup(
-        device=device,
-        dtype="auto" if cast else room.dtype,
+    kind: Device = "cuda" if device.backend == "cuda" else "cpu"
+    # Full fine-tuning on CPU with dtype auto keeps float32 weights, even where products are computed in bfloat16.
+    cast = config.mode == "full" and config.dtype == "auto" and kind == "cpu" and device.dtype == "bfloat16"
+    return MemorySetup(
+        device=kind,
+        dtype="auto" if cast else device.dtype,
         rank=config.lora_rank,
         dropout=config.dropout,
         targets=config.target_modules,
@@ -80,8 +74,8 @@ def setup_of(config: TrainConfig, room: Room) -> Setup:
     )
 
 
-def _ways(recipe: Recipe, may_change: Mapping[str, bool]) -> Iterator[tuple[bool, int]]:
-    """(activation checkpointing, micro-batch), fastest first."""
+def _candidates(recipe: Recipe, may_change: Mapping[str, bool]) -> Iterator[tuple[bool, int]]:
+    """Candidates (activation checkpointing, micro-batch size), fastest first."""
     chosen = recipe.activation_checkpointing
     for recompute in (False, True) if may_change["activation_checkpointing"] else (chosen,):
         micro = recipe.micro_batch
@@ -92,7 +86,7 @@ def _ways(recipe: Recipe, may_change: Mapping[str, bool]) -> Iterator[tuple[bool
 
 
 def _why(recipe: Recipe, tried: list[StepPlan]) -> dict[str, str]:
-    """A reason for each value that may have changed."""
+    """Why these two values were chosen."""
     step = tried[-1]
     free = f"{(step.free or 0) / GIB:.1f} GiB that are free"
     micro = "a packed row is full" if recipe.packing else "the batch size"
@@ -104,19 +98,19 @@ def _why(recipe: Recipe, tried: list[StepPlan]) -> dict[str, str]:
     return {"micro_batch": micro, "activation_checkpointing": recompute}
 
 
-def _unmeasured(
-    recipe: Recipe, may_change: Mapping[str, bool], model: Architecture | None, rows: Rows, room: Room
+def _without_estimate(
+    recipe: Recipe, may_change: Mapping[str, bool], model: Architecture | None, rows: RowSizes, device: DeviceInfo
 ) -> StepPlan:
-    """Rows at once where no formula says what they need.
+    """A plan where there is no memory formula.
 
-    Metal may end the process when memory runs out, so MLX gets no more than a row of the greatest length, which must
-    fit anyway.
+    Metal may end the process when memory runs out, so on MLX a micro-batch has at most max_length tokens: one row of
+    that length must fit anyway.
     """
     micro, reason = recipe.micro_batch, "a packed row is full" if recipe.packing else "the batch size"
     together = sum(tokens <= recipe.max_length for tokens in rows.tokens[: recipe.batch_size])
-    if may_change["micro_batch"] and room.device == "mlx" and together < micro:
+    if may_change["micro_batch"] and device.backend == "mlx" and together < micro:
         micro = max(1, together)
         reason = f"together they hold no more than the {recipe.max_length} tokens of max_length"
     why = {"micro_batch": reason, "activation_checkpointing": _NOT_NEEDED}
-    recompute, setup = recipe.activation_checkpointing, setup_of(recipe, room)
-    return StepPlan(micro, recompute, model, setup, None, room.free, None, why)
+    recompute, setup = recipe.activation_checkpointing, memory_setup(recipe, device)
+    return StepPlan(micro, recompute, model, setup, None, device.free, None, why)

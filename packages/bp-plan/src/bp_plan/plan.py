@@ -1,4 +1,4 @@
-"""A training run that is decided, but not begun."""
+"""What a training run will do, before it starts."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from .preflight import Preflight
 
 @dataclass(frozen=True)
 class Plan:
-    """What a training run would do; nothing is loaded yet. `data` counts rows, tokens and what was cut.
+    """What a training run will do; nothing is loaded yet. `data` counts rows, tokens and truncated rows.
 
-    `remarks` are what a user should know: of the licence, of what is untested, of what may not fit.
+    `remarks` tell the user about the licence, untested models, and what may not fit.
     """
 
     recipe: Recipe

@@ -1,4 +1,4 @@
-"""What a run will need before it begins: memory, disk, time. It warns; it never refuses what might run."""
+"""Memory, disk and time that a run will need. It warns, and never refuses what might run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _Q4_K_M_BITS = 4.9
 
 @dataclass(frozen=True)
 class Disk:
-    """One volume: what will be written there, in bytes by name, and what is free. `path` is a folder on it."""
+    """One volume, by a folder on it: free bytes, and the bytes of each thing to write there."""
 
     path: Path
     free: int
@@ -37,11 +37,10 @@ class Disk:
 
 @dataclass(frozen=True)
 class Preflight:
-    """What a run needs and what there is. `checked`: the memory formula was held against this family of models.
+    """What a run needs, and what the machine has. `checked`: the memory formula was tested on this model family.
 
-    `seconds` is None where nothing was measured on this machine. `later` is what exports would write, in bytes.
-    `slowdown`: how many times slower than in float32 layers are in the number format asked for, which the device
-    emulates; None where it does not.
+    `later`: bytes that exports would write. `seconds`: estimated duration, None if this machine has not run it before.
+    `slowdown`: how many times slower layers are than in float32, if the device emulates the dtype; else None.
     """
 
     memory: Estimate | None
@@ -53,8 +52,8 @@ class Preflight:
     seconds: float | None
     slowdown: float | None = None
 
-    def says(self) -> str:
-        """One line for the person who starts a run."""
+    def message(self) -> str:
+        """Memory and time in one line, for whoever starts the run."""
         if self.memory is None:
             return f"Memory: not known for this kind of model or backend. {self._time()}"
         need, free = self.memory.total / GIB, "" if self.free is None else f" of {self.free / GIB:.1f} GiB free"
@@ -63,23 +62,22 @@ class Preflight:
         return f"Memory: about {need:.1f} GiB{free} ({parts}){guess}. {self._time()}"
 
     def warnings(self) -> list[str]:
-        """What will probably go wrong."""
-        found = []
+        """What will probably go wrong, one sentence each."""
+        messages = []
         if self.fits is False and self.memory:
-            found.append(
-                f"about {self.memory.total / GIB:.1f} GiB of memory are needed and {(self.free or 0) / GIB:.1f} are "
-                "free; a smaller --max-length, --rank or model needs less."
-            )
+            need, free = self.memory.total / GIB, (self.free or 0) / GIB
+            less = "a smaller --max-length, --rank or model needs less"
+            messages.append(f"about {need:.1f} GiB of memory are needed, but only {free:.1f} are free; {less}.")
         if self.slowdown:
-            found.append(
-                f"this processor computes bfloat16 by emulation: its layers take {self.slowdown:.2g} times as long as "
-                "in float32, measured just now; --dtype auto leaves it out here."
+            messages.append(
+                "this processor computes bfloat16 by emulation: layers take "
+                f"{self.slowdown:.2g} times as long as in float32, measured just now; --dtype auto avoids it here."
             )
         for disk in self.disks:
             if disk.short:
                 needs = ", ".join(f"{name} {gigabytes(size)}" for name, size in disk.needs.items())
-                found.append(f"the disk of {disk.path} has {gigabytes(disk.free)} free, and needed are: {needs}.")
-        return found
+                messages.append(f"the disk of {disk.path} has {gigabytes(disk.free)} free; this run needs: {needs}.")
+        return messages
 
     def as_dict(self) -> dict[str, Any]:
         memory = self.memory.as_dict() if self.memory else None
@@ -94,7 +92,7 @@ class Preflight:
 
 
 def preflight(recipe: Recipe, step: StepPlan, download: Path | None) -> Preflight:
-    """What `recipe` needs, with such a step. `download`: where the base will be stored, if it is not here yet."""
+    """What `recipe` needs. `download`: where the base model will be stored, None if it is on this machine already."""
     model = step.model
     written: list[tuple[Path, str, int]] = []
     later: dict[str, int] = {}
@@ -111,11 +109,11 @@ def preflight(recipe: Recipe, step: StepPlan, download: Path | None) -> Prefligh
 
 
 def _volumes(written: list[tuple[Path, str, int]]) -> tuple[Disk, ...]:
-    """What is written, gathered by the volume that it lands on."""
-    found: dict[int, Disk] = {}
+    """Files to write (path, name, bytes), grouped by the volume they land on."""
+    disks: dict[int, Disk] = {}
     for path, name, size in written:
         place = next(folder for folder in (path.resolve(), *path.resolve().parents) if folder.exists())
         device = place.stat().st_dev
-        known = found.get(device) or Disk(place, shutil.disk_usage(place).free, {})
-        found[device] = dataclasses.replace(known, needs={**known.needs, name: size})
-    return tuple(found.values())
+        known = disks.get(device) or Disk(place, shutil.disk_usage(place).free, {})
+        disks[device] = dataclasses.replace(known, needs={**known.needs, name: size})
+    return tuple(disks.values())

@@ -1,4 +1,4 @@
-"""The one place where what the user left open is decided, with the reason for each decision."""
+"""Settings → recipe: the one place where open settings are decided, with the reason for each."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from bp_core.recipe import Recipe
 from .architecture import architecture
 from .defaults import MachineSettings, alpha, dtype, duration, evaluation, learning_rate, preference
 from .micro_batch import StepPlan, plan_step
-from .rows import Rows, alike
+from .rows import RowSizes, full_rows
 
 
-def resolve(machine: MachineSettings, rows: int | Rows, model: Mapping[str, Any]) -> tuple[Recipe, StepPlan]:
-    """A recipe in which every value that the user did not set is explained, and the step that it comes to.
+def resolve(machine: MachineSettings, rows: int | RowSizes, model: Mapping[str, Any]) -> tuple[Recipe, StepPlan]:
+    """The recipe, with a reason for each value that the user did not set, and how its steps are computed.
 
-    `rows`: examples, or packed rows, by number or by size; `model`: the base's config.json.
+    `rows`: the examples, or packed rows, as a number or with their sizes. `model`: the base's config.json.
     """
     config = machine.config
-    sizes = rows if isinstance(rows, Rows) else alike(rows, config.length)
+    sizes = rows if isinstance(rows, RowSizes) else full_rows(rows, config.length)
     batch_size, steps, why = duration(config, len(sizes))
     why |= machine.why
     values = {field.name: getattr(config, field.name) for field in fields(TrainConfig)}
@@ -31,7 +31,7 @@ def resolve(machine: MachineSettings, rows: int | Rows, model: Mapping[str, Any]
         "alpha": alpha(config),
         "learning_rate": learning_rate(model, config),
         "max_length": (config.length, "with reasoning_trace" if config.reasoning_trace else "the default"),
-        "dtype": dtype(config, machine.room),
+        "dtype": dtype(config, machine.device),
         **preference(config, sizes),
         **evaluation(config, steps),
     }
@@ -43,7 +43,7 @@ def resolve(machine: MachineSettings, rows: int | Rows, model: Mapping[str, Any]
     values["micro_batch"] = min(config.micro_batch or (1 if config.packing else batch_size), batch_size)
     values["activation_checkpointing"] = bool(config.activation_checkpointing)
     recipe = Recipe(**values)
-    step = plan_step(recipe, may_change, architecture(model), sizes, machine.room)
+    step = plan_step(recipe, may_change, architecture(model), sizes, machine.device)
     why |= {name: step.why[name] for name in may_change if may_change[name]}
     for field in fields(TrainConfig):
         if field.name not in why and getattr(config, field.name) == field.default:

@@ -1,4 +1,4 @@
-"""How large the rows of a data set are, and the room there is for them."""
+"""The sizes of a data set's rows, and the device that will train on them."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from itertools import accumulate
 
 from bp_core.rail import Probe
 
-from .memory import Load
+from .memory import MicroBatchSize
 
 
 @dataclass(frozen=True)
-class Room:
-    """Where training happens: the kind of device, its free bytes (None: not known), its fast number format."""
+class DeviceInfo:
+    """Where training happens: the backend, free memory in bytes (None: unknown), and its fast number format."""
 
-    device: str
+    backend: str
     free: int | None
     dtype: str
 
     @classmethod
-    def of(cls, backend: str, probe: Probe) -> Room:
-        """The room on a machine that a rail has looked at."""
+    def of(cls, backend: str, probe: Probe) -> DeviceInfo:
+        """What a rail's `probe()` found."""
         return cls(backend, probe.free or None, probe.dtype or "auto")
 
 
 @dataclass(frozen=True)
-class Rows:
-    """How large rows are: `tokens[k]` and `targets[k]` bound any k + 1 rows together.
+class RowSizes:
+    """How long the rows are: `tokens[k]` and `targets[k]` are upper bounds for any k + 1 rows together.
 
-    Where answers are rated, so many are `desirable`.
+    `targets` counts trained tokens. `desirable` is the number of answers rated good, None without ratings.
     """
 
     tokens: tuple[int, ...]
@@ -39,19 +39,23 @@ class Rows:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def largest(self, count: int) -> Load:
-        """The most that `count` rows can be."""
+    def largest(self, count: int) -> MicroBatchSize:
+        """The largest micro-batch of `count` rows."""
         last = min(count, len(self.tokens)) - 1
-        return Load(self.tokens[last], self.targets[last], self.tokens[0])
+        return MicroBatchSize(self.tokens[last], self.targets[last], self.tokens[0])
 
 
-def rows_of(sizes: Iterable[tuple[int, int]], desirable: int | None = None) -> Rows:
-    """`sizes`: tokens and targets of each row."""
-    tokens, targets = (tuple(accumulate(sorted(column, reverse=True))) for column in zip(*sizes, strict=True))
-    return Rows(tokens, targets, desirable)
+def row_sizes(sizes: Iterable[tuple[int, int]], desirable: int | None = None) -> RowSizes:
+    """From (tokens, trained tokens) of each row."""
+    tokens, targets = zip(*sizes, strict=True)
+    return RowSizes(_largest_sums(tokens), _largest_sums(targets), desirable)
 
 
-def alike(count: int, length: int) -> Rows:
-    """Rows of which nothing is known but their greatest length: each full, and every token learned."""
-    sizes = tuple(length * (number + 1) for number in range(count))
-    return Rows(sizes, sizes)
+def full_rows(count: int, length: int) -> RowSizes:
+    """The worst case when only the maximum length is known: every row full, every token trained."""
+    sums = tuple(length * (number + 1) for number in range(count))
+    return RowSizes(sums, sums)
+
+
+def _largest_sums(counts: Iterable[int]) -> tuple[int, ...]:
+    return tuple(accumulate(sorted(counts, reverse=True)))

@@ -1,4 +1,4 @@
-"""How fast this machine trained, kept from run to run so that the next one can be told how long it takes."""
+"""Training speeds measured on this machine, kept so that the next run can estimate its duration."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _KEPT = 200
 
 
 def remember(device: str, base: str, recipe: Recipe, speeds: Sequence[float]) -> None:
-    """Note the tokens a second of a run's steps."""
+    """Record the median of a run's steps, in tokens per second."""
     if speeds:
         known = _read()
         known.pop(_key(device, base, recipe), None)
@@ -23,13 +23,13 @@ def remember(device: str, base: str, recipe: Recipe, speeds: Sequence[float]) ->
 
 
 def seconds(device: str, base: str, recipe: Recipe, tokens: float) -> float | None:
-    """How long so many tokens take; None where no such run was measured here."""
+    """Estimated seconds for so many tokens; None if no such run was measured here."""
     speed = _read().get(_key(device, base, recipe))
     return tokens / speed if speed else None
 
 
 def _key(device: str, base: str, recipe: Recipe) -> str:
-    """What a speed depends on most. The rank does not change it much, and is left out."""
+    """What speed depends on most. Rank changes it little and is left out."""
     twice = " recomputing" if recipe.activation_checkpointing else ""
     by = "".join(f" {name}" for name in ("liger", "unsloth") if getattr(recipe, name))
     by += "" if recipe.attention == "auto" else f" {recipe.attention}"

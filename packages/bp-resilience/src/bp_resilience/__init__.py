@@ -7,13 +7,4 @@ from .schedule import learning_rate
 from .signals import Signals
 from .thermal import nvml
 
-__all__ = [
-    "CheckpointManager",
-    "Clock",
-    "LoopContext",
-    "Signals",
-    "State",
-    "learning_rate",
-    "nvml",
-    "train",
-]
+__all__ = ["CheckpointManager", "Clock", "LoopContext", "Signals", "State", "learning_rate", "nvml", "train"]

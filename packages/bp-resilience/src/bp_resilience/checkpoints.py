@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,16 +129,13 @@ class CheckpointManager:
         rail.restore(folder)
         return True
 
-    def whole(self) -> Iterator[Path]:
-        """The undamaged checkpoints, newest first."""
-        return (folder for folder in self._newest_first() if damage(folder) is None)
-
     def _folder(self, step: int) -> Path:
         return self.folder / f"step-{step:06d}"
 
     def _newest_first(self) -> list[Path]:
-        found = (path for path in self.folder.glob("step-*") if path.name.removeprefix("step-").isdecimal())
-        return sorted(found, key=_step, reverse=True)
+        folders = {path.name.removeprefix("step-"): path for path in self.folder.glob("step-*")}
+        steps = sorted(filter(str.isdecimal, folders), key=int, reverse=True)
+        return [folders[step] for step in steps]
 
     def _read(self, folder: Path) -> State:
         try:
@@ -172,7 +169,3 @@ class CheckpointManager:
             shutil.rmtree(aside, ignore_errors=True)
             rename(folder, aside)
             shutil.rmtree(aside)
-
-
-def _step(folder: Path) -> int:
-    return int(folder.name.removeprefix("step-"))

@@ -9,7 +9,7 @@ from functools import partial
 
 from bp_core.errors import OutOfMemory
 from bp_core.events import Evaluated, EvaluationShrunk, Watch
-from bp_core.examples import Batch, StepBatch
+from bp_core.examples import StepBatch
 from bp_core.process_group import all_agree
 from bp_core.rail import EvalSums, Rail
 from bp_core.recipe import Recipe
@@ -71,13 +71,11 @@ class Evaluation:
         for batch, counts in rounds(examples.split(size, kl_reference), group):
             if stop_requested():
                 return None
-            own = all_agree(group, partial(self._sums, batch if counts or pad else None))
+            evaluate = partial(self._rail.evaluate, batch) if counts or pad else partial(EvalSums, 0.0, 0)
+            own = all_agree(group, evaluate)
             for loss, over, right in group.gather(own if counts else EvalSums(0.0, 0)):
                 sums = EvalSums(sums.loss + loss, sums.over + over, sums.right + right)
         return sums
-
-    def _sums(self, batch: Batch | None) -> EvalSums:
-        return self._rail.evaluate(batch) if batch else EvalSums(0.0, 0)
 
     def _record(self, state: State, examples: StepBatch, sums: EvalSums) -> State:
         loss = sums.loss * examples.weight

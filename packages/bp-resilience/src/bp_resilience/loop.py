@@ -55,25 +55,25 @@ def train(
         return _Loop(rail, batches, recipe, checkpoints, watch, context).run()
 
 
+@dataclass
 class _Loop:
     """One run of `train`; the methods are in the order in which they are called."""
 
-    def __init__(
-        self,
-        rail: Rail,
-        batches: Batches,
-        recipe: Recipe,
-        checkpoints: CheckpointManager,
-        watch: Watch,
-        context: LoopContext,
-    ) -> None:
-        self.rail, self.batches, self.recipe, self.checkpoints, self.watch = rail, batches, recipe, checkpoints, watch
-        self.group, self.signals = rail.join(), context.signals
-        self.clock = rank0_clock(context.clock, self.group)
-        self.pause = Pause(self.clock, watch, self._stop_requested)
-        self.evaluation = Evaluation(context.held_out, recipe, rail, watch)
-        self.thermal = ThermalPause(hottest_card(context.sensor, self.group), recipe.max_temp, recipe.cooldown)
-        self.recovery, self.spill = OomRecovery(rail, watch), UnifiedMemorySpill()
+    rail: Rail
+    batches: Batches
+    recipe: Recipe
+    checkpoints: CheckpointManager
+    watch: Watch
+    context: LoopContext
+
+    def __post_init__(self) -> None:
+        self.group = self.rail.join()
+        self.clock = rank0_clock(self.context.clock, self.group)
+        self.pause = Pause(self.clock, self.watch, self._stop_requested)
+        self.evaluation = Evaluation(self.context.held_out, self.recipe, self.rail, self.watch)
+        sensor = hottest_card(self.context.sensor, self.group)
+        self.thermal = ThermalPause(sensor, self.recipe.max_temp, self.recipe.cooldown)
+        self.recovery, self.spill = OomRecovery(self.rail, self.watch), UnifiedMemorySpill()
         self.loss = math.nan
 
     def run(self) -> State:
@@ -81,7 +81,8 @@ class _Loop:
         while True:
             if self.evaluation.due(state) and not self._stop_requested():
                 state = self.evaluation.run(state, self._stop_requested)
-            if self._due(state) or (self._stop_requested() and not self.checkpoints.has(state)):
+            due = self.group.gather(self.checkpoints.due(state, self.recipe.steps))[0]
+            if due or (self._stop_requested() and not self.checkpoints.has(state)):
                 self._checkpoint(state)
             if self._over(state):
                 return self._end(state)
@@ -165,9 +166,6 @@ class _Loop:
         folder = disk_full.retry_until_space(write, 60 * self.recipe.disk_wait, state.step, self.pause)
         self.watch(Checkpointed(state.step, folder))
 
-    def _due(self, state: State) -> bool:
-        return bool(self.group.gather(self.checkpoints.due(state, self.recipe.steps))[0])
-
     def _over(self, state: State) -> bool:
         """Whether the run is finished, the last evaluation included, which a stop may have cut short."""
         if self.evaluation.due(state):
@@ -185,4 +183,4 @@ class _Loop:
         return state
 
     def _stop_requested(self) -> bool:
-        return any(self.group.gather(self.signals.stop_requested))
+        return any(self.group.gather(self.context.signals.stop_requested))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Callable
-from typing import Any
 
 from bp_core.events import Warned
 
@@ -56,15 +55,13 @@ def nvml(card: str) -> Sensor:
     library = importlib.import_module("pynvml") if importlib.util.find_spec("pynvml") else None
 
     def read() -> float | None:
-        return _read(library, card) if library else None
+        if library is None:
+            return None
+        try:
+            library.nvmlInit()
+            handle = library.nvmlDeviceGetHandleByUUID(card.encode())
+            return float(library.nvmlDeviceGetTemperature(handle, library.NVML_TEMPERATURE_GPU))
+        except library.NVMLError:
+            return None
 
     return read
-
-
-def _read(library: Any, card: str) -> float | None:
-    try:
-        library.nvmlInit()
-        handle = library.nvmlDeviceGetHandleByUUID(card.encode())
-        return float(library.nvmlDeviceGetTemperature(handle, library.NVML_TEMPERATURE_GPU))
-    except library.NVMLError:
-        return None

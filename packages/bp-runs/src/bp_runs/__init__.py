@@ -18,18 +18,7 @@ if TYPE_CHECKING:
     from .run_folder import RunFolder
     from .summary import Summary
 
-__all__ = [
-    "Claim",
-    "Entry",
-    "EventLog",
-    "Ledger",
-    "Lock",
-    "Owner",
-    "Recording",
-    "RunFolder",
-    "Summary",
-    "read_events",
-]
+__all__ = ["Claim", "Entry", "EventLog", "Ledger", "Lock", "Owner", "Recording", "RunFolder", "Summary", "read_events"]
 _HOMES = {
     **dict.fromkeys(("Claim", "Owner"), ".claim"),
     **dict.fromkeys(("EventLog", "read_events"), ".event_log"),

@@ -47,18 +47,25 @@ class EventLog:
 
 def read_events(folder: Path) -> Iterator[dict[str, Any]]:
     """The events of a run, in order. Steps that a resumed run repeated are given once, from the last time."""
-    path = folder / EVENTS_FILE
-    lines = path.read_bytes().split(b"\n") if path.is_file() else []
     kept: list[dict[str, Any]] = []
-    for line in lines[:-1]:  # after the last line end there is nothing, or a torn line
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue
+    for event in json_lines(folder / EVENTS_FILE):
         if event["event"] == "Started":
             kept = [old for old in kept if old["step"] <= event["step"]]
         kept.append(event)
     yield from kept
+
+
+def json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a .jsonl file; broken lines, left by a killed process, are skipped."""
+    if not path.is_file():
+        return
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict):
+            yield value
 
 
 def _cut_torn_line(path: Path) -> int:

@@ -13,7 +13,7 @@ from bp_core.redact import redact_all
 from bp_core.units import gigabytes
 
 from .claim import Owner
-from .event_log import read_events
+from .event_log import json_lines, read_events
 from .ledger import Entry, Ledger
 from .lock_file import Lock
 from .run_folder import RUN_FILE, RunFolder
@@ -101,7 +101,7 @@ def entry(run: RunFolder) -> Entry:
 
 def exports_of(run: RunFolder) -> list[dict[str, Any]]:
     """The files exported from a run, the newest at each path."""
-    return list({export["path"]: export for export in lines(run.path / EXPORTS_FILE)}.values())
+    return list({export["path"]: export for export in json_lines(run.path / EXPORTS_FILE)}.values())
 
 
 def export_line(export: Mapping[str, Any]) -> str:
@@ -116,26 +116,13 @@ def note_export(run: RunFolder, export: Mapping[str, Any]) -> None:
         file.write(json.dumps(redact_all(export)) + "\n")
 
 
-def lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a .jsonl file; broken lines, left by a killed process, are skipped."""
-    if not path.is_file():
-        return
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict):
-            yield value
-
-
 def _caught_up(entry: Entry) -> Entry:
     gone = entry.status_now() != entry.status
     return (gone and _entry_in(RunFolder(Path(entry.folder)))) or entry
 
 
 def _known_entries() -> Iterator[Entry]:
-    outputs = {Path("output").resolve(), *(Path(line["output"]) for line in lines(_index()) if "output" in line)}
+    outputs = {Path("output").resolve(), *(Path(line["output"]) for line in json_lines(_index()) if "output" in line)}
     for output in sorted(outputs):
         for run in _runs_under(output):
             if entry := _entry_in(run):

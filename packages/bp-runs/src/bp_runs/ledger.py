@@ -20,7 +20,7 @@ from bp_core.errors import LedgerUnusable
 from bp_core.renaming import rename
 
 from .claim import Owner
-from .summary import INTERRUPTED, PAUSED, RUNNING
+from .summary import INTERRUPTED, PAUSED, RUNNING, Summary
 
 T = TypeVar("T")
 VERSION = 1
@@ -30,17 +30,15 @@ _MAGIC = b"SQLite format 3\0"
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One run, one row; each field is a column. Times are seconds since 1970, `seconds` is the time in steps.
+@dataclass(kw_only=True)
+class Entry(Summary):
+    """A run's totals, and what else is known of it: one row, each field a column. Times are seconds since 1970.
 
-    Losses are per trained token, `targets` counts trained tokens, `peak_memory` is in bytes. `data` is a path, None for
-    rows given in Python.
+    `data` is a path, None for rows given in Python.
     """
 
     id: str
     folder: str
-    status: str
     model: str
     data: str | None
     data_sha256: str
@@ -51,19 +49,7 @@ class Entry:
     pid_began: float
     started: float
     heartbeat: float
-    step: int
-    steps: int
-    first_loss: float | None
-    last_loss: float | None
-    best_loss: float | None
-    eval_loss: float | None
-    tokens: int
-    targets: int
-    seconds: float
     tokens_per_second: float | None
-    peak_memory: int
-    error_code: str | None
-    error_message: str | None
     exports: tuple[Mapping[str, Any], ...] = ()
 
     def status_now(self) -> str:
@@ -72,7 +58,7 @@ class Entry:
         return INTERRUPTED if gone else self.status
 
     def as_dict(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self), "status": self.status_now()}
+        return {"id": self.id, **dataclasses.asdict(self), "status": self.status_now()}
 
 
 _FIELDS = [field.name for field in dataclasses.fields(Entry)]
@@ -116,7 +102,8 @@ class Ledger:
         except LedgerUnusable:
             if not self.path.is_file():
                 raise
-            with _translated(self.path), closing(_read_only(self.path)) as db:
+            file = f"file:{quote(str(self.path))}?immutable=1"
+            with _translated(self.path), closing(sqlite3.connect(file, uri=True)) as db:
                 return _entries(db)
 
     def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -135,7 +122,8 @@ class Ledger:
             raise ValueError("this is no SQLite file")
         with closing(sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None)) as db:
             db.execute("PRAGMA journal_mode = WAL")
-            with _transaction(db):
+            db.execute("BEGIN IMMEDIATE")  # taking the write lock later may fail
+            with db:
                 self._ensure_table(db)
                 return work(db)
 
@@ -182,23 +170,11 @@ def _is_other(path: Path) -> bool:
 
 
 @contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """A transaction that takes the write lock at once, because taking it later may fail."""
-    db.execute("BEGIN IMMEDIATE")
-    with db:
-        yield
-
-
-@contextmanager
 def _translated(path: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError) as error:
         raise LedgerUnusable(f"it cannot be used ({error}).", where=str(path)) from error
-
-
-def _read_only(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"file:{quote(str(path))}?immutable=1", uri=True)
 
 
 def _put(db: sqlite3.Connection, entry: Entry) -> None:

@@ -38,14 +38,10 @@ class Lock:
     packages: Mapping[str, str | None]
     hardware: Mapping[str, Any]
 
-    @property
-    def seed(self) -> int:
-        return int(self.settings["seed"])
-
     def write(self, folder: Path) -> None:
         """Write run.lock; an existing one is kept, because a resumed run is still the same run."""
         if not (folder / LOCK_FILE).exists():
-            value = {"version": _VERSION, "seed": self.seed, **dataclasses.asdict(self)}
+            value = {"version": _VERSION, "seed": self.settings["seed"], **dataclasses.asdict(self)}
             write_json(folder / LOCK_FILE, redact_all(value))
 
     @classmethod

@@ -40,7 +40,7 @@ class Recording:
         self._resume = resume
         self._watch = watch
         self._trackers = trackers
-        self._tracker_processes: TrackerProcesses | None = None
+        self._tracker_processes = TrackerProcesses((), run.path)
         self._log = EventLog(run.path)
         self._summary, _ = history.summed(run)
         self._written = 0.0
@@ -51,9 +51,8 @@ class Recording:
 
     def begin(self) -> None:
         """Tell the ledger and the trackers. The run has its run.lock by now."""
-        owner = Owner.this()
         known = self.run.read()
-        self.run.write(owner=asdict(owner), started=known.get("started", round(time.time(), 3)))
+        self.run.write(owner=asdict(Owner.this()), started=known.get("started", round(time.time(), 3)))
         self._tracker_processes = TrackerProcesses(self._trackers, self.run.path)
         with suppress(OSError):  # the ledger, in the same folder, will say so
             history.remember_output(self.run.path.parent.parent)
@@ -67,7 +66,7 @@ class Recording:
         if told is not None and not finished:
             with suppress(OSError, BackpropagateError):  # a full disk must not hide what went wrong
                 self._failed(told)
-        for message in self._tracker_processes.close(patient=error is None) if self._tracker_processes else ():
+        for message in self._tracker_processes.close(patient=error is None):
             self._warn(message)
         self._keep(FINISHED if finished else self._summary.status)
         try:
@@ -85,7 +84,7 @@ class Recording:
         else:
             self._summary.add(event.as_dict())
         self._watch(event)
-        for message in self._tracker_processes.failures() if self._tracker_processes else ():
+        for message in self._tracker_processes.failures():
             self._warn(message)
         due = time.monotonic() - self._written > _SECONDS_BETWEEN_HEARTBEATS
         if due or isinstance(event, _KEPT_AT_ONCE):

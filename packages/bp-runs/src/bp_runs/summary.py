@@ -20,7 +20,7 @@ _STATUS = {kind.__name__: status for kind, status in _BEGINS.items()}
 @dataclass
 class Summary:
     """Totals of a run. Losses are per trained token, `eval_loss` is the lowest evaluation; `targets` counts trained
-    tokens, `peak_memory` bytes."""
+    tokens, `seconds` is the time in steps, `peak_memory` is in bytes."""
 
     status: str = RUNNING
     step: int = 0

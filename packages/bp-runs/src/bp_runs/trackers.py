@@ -105,8 +105,8 @@ class _MLflow:
             self._client.log_metric(self._id, name, value, step=step)
 
     def finish(self, status: str) -> None:
-        status_after = {FINISHED: "FINISHED", INTERRUPTED: "KILLED", FAILED: "FAILED"}
-        self._client.set_terminated(self._id, status_after[status])
+        names = {FINISHED: "FINISHED", INTERRUPTED: "KILLED", FAILED: "FAILED"}
+        self._client.set_terminated(self._id, names[status])
 
 
 class _Trackio:

@@ -4,32 +4,12 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
+_OURS = ("core", "data", "plan", "resilience", "runs", "eval", "cuda", "mlx", "multirun", "export")
 _PACKAGES = (
     "backpropagate",
-    "bp-core",
-    "bp-data",
-    "bp-plan",
-    "bp-resilience",
-    "bp-runs",
-    "bp-eval",
-    "bp-cuda",
-    "bp-mlx",
-    "bp-multirun",
-    "bp-export",
-    "torch",
-    "transformers",
-    "peft",
-    "accelerate",
-    "bitsandbytes",
-    "huggingface-hub",
-    "mlx",
-    "mlx-lm",
-    "tokenizers",
-    "safetensors",
-    "gguf",
-    "cyllama",
-    "xllamacpp",
-    "numpy",
+    *(f"bp-{name}" for name in _OURS),
+    *("torch", "transformers", "peft", "accelerate", "bitsandbytes", "huggingface-hub", "mlx", "mlx-lm"),
+    *("tokenizers", "safetensors", "gguf", "cyllama", "xllamacpp", "numpy"),
 )
 
 

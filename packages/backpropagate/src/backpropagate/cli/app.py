@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import logging
+import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
@@ -52,19 +54,20 @@ _FIRST_STEPS = (
 )
 
 
-class Listed(TyperCommand):
+class LazyCommand(TyperCommand):
     """A command that is not loaded: its name, and the module and function that it is."""
 
     def __init__(self, name: str, place: str) -> None:
         super().__init__(name=name)
         self.module, _, self.function = place.partition(".")
 
-    def described(self) -> Listed:
+    def described(self) -> LazyCommand:
         """With its help, which is read from the module's text."""
         self.help = _docstrings(self.module)[self.function]
         return self
 
     def loaded(self) -> Any:
+        _quiet_libraries()
         function = getattr(import_module(f".{self.module}", __package__), self.function)
         app = typer.Typer(add_completion=False)
         app.command(self.name, cls=vars(function).get("parsed_by", Command))(function)
@@ -80,13 +83,13 @@ class Commands(TyperGroup):
     table: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, *, commands: Any = None, **settings: Any) -> None:
-        listed = {name: Listed(name, place) for name, place in self.table.items()}
+        listed = {name: LazyCommand(name, place) for name, place in self.table.items()}
         super().__init__(commands={**listed, **(commands or {})}, **settings)
         self._lists = False
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         command = super().get_command(ctx, cmd_name)
-        if not isinstance(command, Listed):
+        if not isinstance(command, LazyCommand):
             return command
         return command.described() if self._lists else command.loaded()
 
@@ -164,6 +167,14 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
     if version:
         print(f"backprop {__version__}")
         raise typer.Exit
+
+
+def _quiet_libraries() -> None:
+    """Keep the progress bars and notices of other libraries out of ours."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 @cache

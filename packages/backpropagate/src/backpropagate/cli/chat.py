@@ -10,7 +10,6 @@ from rich.console import Console
 
 from ..export.chat import Speaker, Turn, speaker, user
 from .options import NAME
-from .quiet import quiet_libraries
 
 
 def chat(
@@ -20,7 +19,6 @@ def chat(
     max_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.", min=1)] = 512,
 ) -> None:
     """Talk to a trained model: the GGUF through llama.cpp, an adapter through its training backend."""
-    quiet_libraries()
     with speaker(target) as model:
         _converse(model, prompt, system, max_tokens)
 

@@ -16,6 +16,7 @@ from bp_core.config import TrainConfig
 from bp_core.errors import BadValue
 from bp_data import ChatTokenizer, read
 from bp_data import convert as convert_row
+from bp_data.check import KINDS, Report
 from bp_data.check import check as check_rows
 from bp_data.check.config import CheckConfig
 from bp_data.formats.records import demonstrations
@@ -29,9 +30,11 @@ from bp_data.split import split as split_file
 from ..models import locate
 from ..progress import Screen
 from . import tables
-from .data_check_tables import show_check
 from .options import Columns, Json, option, presets, with_options
-from .quiet import quiet_libraries
+
+_PLACES = 3  # of a kind, shown; --json has more
+_BAR = 40
+_COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
 
 
 def show(
@@ -46,7 +49,6 @@ def show(
     json: Json = False,
 ) -> None:
     """Show rows as the model will see them: the rendered text, what is learned of it, and its tokens."""
-    quiet_libraries()
     with Screen() as screen:
         folder = locate.locate(model, screen.notify)
     tokenizer = ChatTokenizer.open(folder)
@@ -70,12 +72,11 @@ def check(
     json: Json = False,
 ) -> None:
     """Find what is wrong in a data file, each fault with its line; exits with 1 if there is an error."""
-    quiet_libraries()
     config = CheckConfig(**settings)
     with Screen() as screen:
         tokenizer = ChatTokenizer.open(locate.locate(config.model, screen.notify)) if config.model else None
         report = check_rows(file, config, tokenizer, columns_in(columns), screen.notify)
-    tables.print_json(report.as_dict()) if json else show_check(report)
+    tables.print_json(report.as_dict()) if json else _show_check(report)
     raise typer.Exit(1 if report.fails(config.fail_on) else 0)
 
 
@@ -119,9 +120,66 @@ def _print_row(row: RowView, console: Console) -> None:
     text = Text()
     for stretch, trained in row.stretches():
         visible = tables.visible(stretch)
-        text.append(f"⟦{visible}⟧" if trained and plain else visible, "bold green" if trained else "dim")
+        if trained and plain:
+            visible = f"⟦{visible}⟧"
+        text.append(visible, "bold green" if trained else "dim")
     counts = ", ".join(f"{part.role} {part.tokens}" for part in row.parts)
     head = f"{row.where} · {row.format} · {len(row.tokens)} tokens ({counts}), {sum(row.trained)} trained"
     console.print(Text(head, "bold"), soft_wrap=True)
     console.print(text, soft_wrap=True)
     console.print()
+
+
+def _show_check(report: Report) -> None:
+    """Print the report."""
+    console = Console(highlight=False)
+    for name in dict.fromkeys(finding.kind for finding in report.findings):
+        console.print(_findings(report, name), soft_wrap=True)
+    console.print(_summary(report), soft_wrap=True)
+    _show_lengths(report, console)
+    if report.repaired:
+        done = report.repaired
+        console.print(f"{done.path}: {done.rows} rows, {done.cleaned} of them cleaned", soft_wrap=True)
+        console.print(f"{done.changes}: {_counted(done.left_out) or 'nothing'} left out", soft_wrap=True)
+
+
+def _findings(report: Report, name: str) -> Text:
+    """Two lines: how many findings of this kind and the first of them; then where others are, and what to do."""
+    first, *others = report.findings.of(name)
+    count = report.findings.counts[name]
+    line = Text(f"{first.severity:8}", _COLOURS[first.severity])
+    line.append(f"{name:20}{count:>7}  {tables.visible(f'{first.place}: {first.message}')}\n", "default")
+    places = ", ".join(dict.fromkeys(finding.place for finding in others[: _PLACES - 1]))
+    more = f" and {count - _PLACES} more" if count > _PLACES else ""
+    line.append(" " * 37 + (f"also {places}{more} " if others else "") + f"→ {first.fix}", "dim")
+    return line
+
+
+def _summary(report: Report) -> Text:
+    by_severity = {severity: 0 for severity in _COLOURS}
+    for name, count in report.findings.counts.items():
+        by_severity[KINDS[name].severity] += count
+    found = ", ".join(f"{count} {severity}{'s' * (count != 1)}" for severity, count in by_severity.items() if count)
+    unread = f", {report.unread} not read" if report.unread else ""
+    return Text(
+        f"{report.rows} row{'s' * (report.rows != 1)} ({_counted(report.formats)}){unread}: {found or 'nothing found'}",
+        "bold",
+    )
+
+
+def _show_lengths(report: Report, console: Console) -> None:
+    tokens = report.tokens
+    lengths, unit = (tokens.lengths, "tokens") if tokens else (report.characters, "characters")
+    bars = lengths.bars()
+    most = max((bar.rows for bar in bars), default=0)
+    for bar in bars:
+        width = -(-bar.rows * _BAR // most)
+        console.print(f"{bar.low:>8} to {bar.high:<8} {unit}  {'█' * width} {bar.rows}", soft_wrap=True)
+    if tokens and tokens.lengths.total:
+        share = tokens.trained / tokens.lengths.total
+        over = f"{tokens.over} rows longer than {tokens.max_length}"
+        console.print(f"{tokens.lengths.total} tokens, {tokens.trained} with loss ({share:.0%}); {over}")
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))

@@ -14,7 +14,6 @@ from ..export.export import verify_file
 from ..progress import Screen
 from . import tables
 from .options import NAME, Json, with_options
-from .quiet import quiet_libraries
 
 _VERIFY_FIX = (
     "Export the model again from its adapter. To report a file that is right, send what `backprop verify --json` and "
@@ -29,7 +28,6 @@ def export(
     json: Json = False,
 ) -> None:
     """Turn what was trained into a file to run, and prove that it behaves the same."""
-    quiet_libraries()
     config = ExportConfig(**settings)
     with Screen() as screen:
         done = write_export(adapter, config, screen.notify)
@@ -51,7 +49,6 @@ def verify(
     json: Json = False,
 ) -> None:
     """Prove that a GGUF is the model that was trained; exits with 2 if it is not."""
-    quiet_libraries()
     with Screen() as screen:
         parity = verify_file(file, adapter, base, screen.notify)
     if not json:

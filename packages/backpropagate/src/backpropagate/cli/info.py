@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from bp_core.backends import find, rails
 from bp_core.folders import home
@@ -41,9 +40,7 @@ def describe() -> dict[str, Any]:
 
 def _show(found: dict[str, Any]) -> None:
     """`describe` for a person."""
-    table = Table(show_header=False, box=None, pad_edge=False)
-    for name in ("python", "platform", "processors", "home"):
-        table.add_row(f"[bold]{name}[/]", str(found[name]))
+    table = tables.facts(*((name, str(found[name])) for name in ("python", "platform", "processors", "home")))
     table.add_row("[bold]disk free[/]", f"{found['disk_free'] / 1e9:.0f} GB here")
     for name, backend in found["backends"].items():
         memory = f", {backend['free'] / 1e9:.1f} of {backend['total'] / 1e9:.1f} GB free" if backend["total"] else ""
@@ -56,10 +53,4 @@ def _show(found: dict[str, Any]) -> None:
 
 def _backend(name: str) -> dict[str, Any]:
     probe = find(name).probe()
-    return {
-        "available": probe.available,
-        "device": probe.device,
-        "reason": probe.reason,
-        "total": probe.total,
-        "free": probe.free,
-    }
+    return {field: getattr(probe, field) for field in ("available", "device", "reason", "total", "free")}

@@ -25,7 +25,6 @@ from ..reports import document
 from ..trainer import Trainer
 from . import tables
 from .options import NAME, DryRun, Json, run_ids, with_options
-from .quiet import quiet_libraries
 
 
 @with_options(TrainConfig, also=(MultiRunConfig,))
@@ -49,7 +48,6 @@ def multi_run(
     json: Json = False,
 ) -> None:
     """Train stage after stage and merge them into one adapter; again with one more --data it goes on from there."""
-    quiet_libraries()
     training, merging = settings_of(settings)
     if resume:
         training, merging, data = resumed(resume, settings, data or [])
@@ -83,17 +81,11 @@ def _show_plans(config: TrainConfig, multi: MultiRunConfig, data: Sequence[str],
 
 def _show(done: MultiRun) -> None:
     console = Console(highlight=False)
-    for block in (
-        report.matrix_table(done.record),
-        report.stages_table(done.record, done.config),
-    ):
-        console.print(_table(block))
-    facts = [*report.summary_lines(done.record)]
-    facts += [("adapter", near(done.adapter)), ("report", near(done.report)), ("next", command("export", done.adapter))]
-    table = Table(show_header=False, box=None, pad_edge=False)
-    for name, value in facts:
-        table.add_row(f"[bold]{name}[/]", escape(value))
-    console.print(table)
+    console.print(_table(report.matrix_table(done.record)))
+    console.print(_table(report.stages_table(done.record, done.config)))
+    lines = report.summary_lines(done.record)
+    lines += [("adapter", near(done.adapter)), ("report", near(done.report)), ("next", command("export", done.adapter))]
+    console.print(tables.facts(*((name, escape(value)) for name, value in lines)))
 
 
 def _table(block: document.Table) -> Table:

@@ -14,7 +14,6 @@ from bp_export.config import PushConfig
 from ..hub.push import Shipment, gather
 from . import tables
 from .options import NAME, Json, with_options
-from .quiet import quiet_libraries
 
 
 @with_options(PushConfig)
@@ -26,7 +25,6 @@ def push(
     json: Json = False,
 ) -> None:
     """Upload what was trained to the Hugging Face hub, with a card. The token: HF_TOKEN, or `hf auth login`."""
-    quiet_libraries()
     shipment = gather(path, repo, PushConfig(**settings))
     if dry_run:
         tables.print_json(shipment.as_dict() | {"card": shipment.card}) if json else _show(shipment)

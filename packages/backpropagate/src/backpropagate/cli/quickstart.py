@@ -17,13 +17,8 @@ from ..models import locate
 from ..progress import Screen
 from ..trainer import Trainer
 from . import tables
-from .quiet import quiet_libraries
 
-QUESTIONS = (
-    "When do you open?",
-    "Where is Northlight Bakery?",
-    "What is your sourdough starter called?",
-)
+QUESTIONS = ("When do you open?", "Where is Northlight Bakery?", "What is your sourdough starter called?")
 _LIMIT = 40  # tokens of an answer
 
 
@@ -33,7 +28,6 @@ def quickstart(
     backend: Annotated[str, typer.Option(help="Where to train.")] = "auto",
 ) -> None:
     """Train, prove, export and ask the embedded small model, from start to finish in a few minutes."""
-    quiet_libraries()
     console = Console(stderr=True)
     console.print(
         f"[bold]Training {locate.DEFAULT} on {EXAMPLE_DATA.name}[/]: a bakery's own assistant. Files go to {output}."
@@ -46,7 +40,7 @@ def quickstart(
     run = trainer.train(EXAMPLE_DATA, steps=steps)
     export = trainer.export("gguf", quantization="q4_k_m", overwrite=True)
     with Screen() as screen, speaker(str(export.path)) as model:
-        after = _ask("ask the exported file", screen, lambda q: model.answer([user(q)], _LIMIT, _unheard))
+        after = _ask("ask the exported file", screen, lambda q: model.answer([user(q)], _LIMIT, lambda text: None))
     tables.show_run(run)
     tables.show_export(export)
     tables.show_answers(zip(QUESTIONS, before, after, strict=True))
@@ -55,10 +49,6 @@ def quickstart(
         f"\nTrain on your own: [bold]{command('train', '--data my_data.jsonl --steps 100')}[/]",
         soft_wrap=True,  # a command must not be broken where it is copied
     )
-
-
-def _unheard(text: str) -> None:
-    return None
 
 
 def _ask(stage: str, screen: Screen, answer: Callable[[str], str]) -> list[str]:

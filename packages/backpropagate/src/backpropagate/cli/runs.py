@@ -7,7 +7,7 @@ import difflib
 import io
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,7 +27,6 @@ from ..replay import parsed
 from ..replay import replay as replay_run
 from . import tables
 from .options import NAME, Json, RunName, run_ids
-from .quiet import quiet_libraries
 
 _COLOURS = {"finished": "green", "failed": "red", "interrupted": "yellow", "running": "cyan", "paused": "cyan"}
 # What tells where and when a run was, not what it is.
@@ -94,7 +93,6 @@ def replay(
 
     On the same processor it ends with the same bytes; where it does not, you are told what else differs.
     """
-    quiet_libraries()
     done = replay_run(run, parsed(set or []), lambda text: print(f"warning: {text}", file=sys.stderr))
     tables.print_json(done.as_dict()) if json else tables.show_run(done)
 
@@ -107,7 +105,8 @@ def export_runs(
     if format not in ("jsonl", "csv"):
         raise BadValue(f"there is no format {format!r}; there are: jsonl, csv.")
     rows = [entry.as_dict() for entry in history.entries()]
-    text = "".join(f"{line}\n" for line in map(json.dumps, rows)) if format == "jsonl" else _csv(rows)
+    lines = [json.dumps(row) + "\n" for row in rows]
+    text = _csv(rows) if format == "csv" else "".join(lines)
     if output is None:
         sys.stdout.write(text)
         return
@@ -157,15 +156,18 @@ def _flat(entry: Entry) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _csv(rows: list[Mapping[str, Any]] | list[dict[str, Any]]) -> str:
+def _csv(rows: list[dict[str, Any]]) -> str:
     """One line a run; what is nested stays JSON in its cell."""
     out = io.StringIO()
     names = list(rows[0]) if rows else list(Entry.__dataclass_fields__)
     writer = csv.DictWriter(out, names, lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow({n: json.dumps(v) if isinstance(v, dict | list | tuple) else v for n, v in row.items()})
+        nested = {name: json.dumps(value) for name, value in row.items() if isinstance(value, dict | list | tuple)}
+        writer.writerow(row | nested)
     return out.getvalue()

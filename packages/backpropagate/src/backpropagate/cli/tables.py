@@ -16,7 +16,7 @@ from bp_core.errors import BackpropagateError
 from bp_core.recipe import Recipe
 from bp_core.units import gigabytes, short
 from bp_export import Export, Parity
-from bp_export.ollama import Registered
+from bp_export.ollama import RegistrationResult
 from bp_plan.plan import Plan
 from bp_plan.preflight import Preflight
 
@@ -97,19 +97,20 @@ def _show_needs(preflight: Preflight, remarks: Iterable[str], console: Console) 
     if preflight.later:
         later = ", ".join(f"{name} {gigabytes(size)}" for name, size in preflight.later.items())
         console.print(f"exports, if made: {later}")
-    console.print(preflight.says(), soft_wrap=True)
+    console.print(preflight.message(), soft_wrap=True)
     for remark in remarks:
         console.print(f"[yellow]Note:[/] {remark}", soft_wrap=True)
 
 
 def show_run(run: Run) -> None:
     """How a training run went and what it left."""
-    table = _facts(
-        ("steps", f"{len(run.losses)}, {run.tokens} tokens ({run.targets} of them trained){_skipped(run)}"),
+    skipped = f"; {run.skipped} updates skipped" if run.skipped else ""
+    table = facts(
+        ("steps", f"{len(run.losses)}, {run.tokens} tokens ({run.targets} of them trained){skipped}"),
         ("loss", f"{run.losses[0]:.3f} → {run.losses[-1]:.3f}  {_curve(run.losses)}"),
         ("time", f"{run.seconds:.0f} s, {run.targets / run.seconds:.0f} trained tokens/s"),
         ("peak memory", gigabytes(run.peak_memory)),
-        *([("evaluation", _evaluation(run))] if run.eval_loss is not None else []),
+        *_evaluation(run),
         ("model" if run.recipe.mode == "full" else "adapter", near(run.adapter)),
         ("records", near(run.folder)),
         ("report", near(run.folder / "report.html")),
@@ -122,22 +123,22 @@ def show_export(export: Export) -> None:
     """What was written, and the proof that it is what was trained."""
     console = Console()
     if export.parity:
-        show_parity(export.parity, console)
+        _show_parity(export.parity, console)
     if export.parity and export.parity.accepted:
         warning = f"Not proven, handed over as you asked; {export.parity.verdict}."
         console.print(f"[red]{warning}[/]", soft_wrap=True)
-    console.print(_facts(("written", near(export.path)), ("size", gigabytes(export.bytes))))
+    console.print(facts(("written", near(export.path)), ("size", gigabytes(export.bytes))))
     if export.modelfile:
-        console.print(_facts(("Modelfile", near(export.modelfile))))
+        console.print(facts(("Modelfile", near(export.modelfile))))
     if export.ollama:
         show_registered(export.ollama)
 
 
-def show_registered(done: Registered) -> None:
+def show_registered(done: RegistrationResult) -> None:
     """What Ollama has now, and what was seen of it there."""
     console, seen = Console(), done.seen
     rendered = {True: "as trained", False: "other than trained", None: "not seen"}[seen.rendered]
-    table = _facts(
+    table = facts(
         ("in Ollama", f"{done.name}, {done.server} (version {done.version})"),
         ("upload", "done" if done.uploaded else "not needed, it was there"),
         ("prompts", rendered),
@@ -159,15 +160,17 @@ _TRUTHS = {
 def show_proof(parity: Parity) -> None:
     """The result of `verify`, and what stood as truth."""
     console = Console()
-    show_parity(parity, console)
+    _show_parity(parity, console)
     console.print(_TRUTHS[parity.compared_with])
 
 
-def show_parity(parity: Parity, console: Console) -> None:
+def _show_parity(parity: Parity, console: Console) -> None:
     """The checks of a proof, and the losses of the model on its way from base to file."""
     table = Table("check", "measured", "allowed", "", title="Proof", title_justify="left")
     for check in parity.checks:
-        mark = "[yellow]![/]" if check.warning else "[green]✓[/]" if check.passed else "[red]✗[/]"
+        mark = "[green]✓[/]" if check.passed else "[red]✗[/]"
+        if check.warning:
+            mark = "[yellow]![/]"
         table.add_row(check.name, short(check.measured), short(check.limit), f"{mark} {check.note}".rstrip())
     console.print(table)
     if parity.losses:
@@ -185,27 +188,28 @@ def show_answers(rows: Iterable[tuple[str, str, str]]) -> None:
     Console().print(table)
 
 
-def _facts(*rows: tuple[str, str]) -> Table:
+def facts(*rows: tuple[str, str]) -> Table:
+    """A name and a value a line, without a frame."""
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in rows:
         table.add_row(f"[bold]{name}[/]", value)
     return table
 
 
-def _skipped(run: Run) -> str:
-    return f"; {run.skipped} updates skipped" if run.skipped else ""
-
-
-def _evaluation(run: Run) -> str:
+def _evaluation(run: Run) -> list[tuple[str, str]]:
+    if run.eval_loss is None:
+        return []
     which = "the last" if run.published_step == run.recipe.steps else "the best"
     perplexity = "" if run.perplexity is None else f", perplexity {run.perplexity:.4g}"
     accuracy = "" if run.accuracy is None else f", accuracy {run.accuracy:.0%}"
-    return f"loss {run.eval_loss:.4f}{perplexity}{accuracy}; published is step {run.published_step}, {which}"
+    text = f"loss {run.eval_loss:.4f}{perplexity}{accuracy}; published is step {run.published_step}, {which}"
+    return [("evaluation", text)]
 
 
 def _curve(losses: tuple[float, ...], width: int = 24) -> str:
     """A sparkline of at most `width` averages."""
     size = max(1, -(-len(losses) // width))
-    means = [sum(part) / len(part) for part in (losses[i : i + size] for i in range(0, len(losses), size))]
+    parts = [losses[start : start + size] for start in range(0, len(losses), size)]
+    means = [sum(part) / len(part) for part in parts]
     low, high = min(means), max(means)
     return "".join("▁▂▃▄▅▆▇█"[round(7 * (mean - low) / ((high - low) or 1))] for mean in means)

@@ -19,7 +19,6 @@ from ..training.run import Run
 from . import tables
 from .command import Command
 from .options import NAME, DryRun, Json, option, run_ids, with_options
-from .quiet import quiet_libraries
 
 _EXTEND = "Extend it to so many steps; from there the learning rate is that of the longer run."
 _ALLOW = "Go on although data, model or settings changed."
@@ -61,7 +60,6 @@ def train(
     json: Json = False,
 ) -> None:
     """Train a LoRA adapter, or with --mode full all weights, on a file of examples."""
-    quiet_libraries()
     trainer = Trainer(**settings)
     if dry_run and _leads():
         plan = trainer.plan(data)
@@ -84,7 +82,6 @@ def resume(
 
     On the processor it was begun on, it ends with the same bytes as without the interruption.
     """
-    quiet_libraries()
     _show(resume_run(run, output, steps=steps, allow_changes=allow_changes), json)
 
 
@@ -103,7 +100,6 @@ def estimate_vram(
     json: Json = False,
 ) -> None:
     """Say what training a model would need in memory, disk and time; nothing but its config.json is loaded."""
-    quiet_libraries()
     found = outlook(TrainConfig(model=model, **settings), memory)
     tables.print_json(found.as_dict()) if json else tables.show_outlook(found)
 

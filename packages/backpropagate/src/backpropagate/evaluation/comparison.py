@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from bp_core.backends import choose_rail
-from bp_core.contract import Contract
 from bp_core.errors import BadValue, OutputUnusable
 from bp_core.events import Notify, Progress
 from bp_core.redact import redact
@@ -18,24 +17,15 @@ from bp_eval.config import CompareConfig
 from bp_eval.questions import Question, answering, ask
 
 from ..export.chat import completed, gguf, user
-from ..models.targets import Artifact, Target
+from ..models.targets import Artifact
 from ..reports import document
 from ..reports.document import Block, Code, Heading, Table
 from .evaluate import opened
-from .rows import Rows, check_data, given, questions_in, to_show
+from .rows import check_data, given, questions_in, to_show
 
 TUNED, BASE, EXPORTED, EXPECTED = "tuned", "base", "exported", "in the data"
 _SHOWN = 1200  # characters of a prompt: its end, where the question is
 _SUFFIXES = (".md", ".html")
-
-
-@dataclass(frozen=True)
-class Questions:
-    """What to ask, where it is from, and the contract that says which tokens end an answer."""
-
-    source: str
-    questions: Sequence[Question]
-    contract: Contract | None
 
 
 @dataclass(frozen=True)
@@ -80,38 +70,33 @@ def compare(
     check_data(data, reading.get("columns", ""))
     if prompts and data:
         raise BadValue("prompts and data are both given: use one of them.")
-    subject = Artifact.find(name).target(config.dtype, notify)
+    source = Artifact.find(name)
+    job = source.reading_job(config.dtype, notify)
     choose_rail(config.backend)
     if config.output:
         _require_free(Path(config.output))
-    subjects = {BASE: subject.before(config.dtype, notify)} | ({TUNED: subject} if subject.artifact.is_trained else {})
-    tokenizer = ChatTokenizer.open(subject.job.model)
+    jobs = {BASE: source.base_job(job, notify)} | ({TUNED: job} if source.is_trained else {})
+    tokenizer = ChatTokenizer.open(job.model)
     if prompts:
-        asked = _asked_directly(prompts, tokenizer, subject.artifact.contract)
+        asked, stop = "asked directly", tokenizer.stop_ids(source.contract)
+        tokens = [tokenizer.prompt([user(text)]) for text in prompts]
+        questions = [Question(ids, tokenizer.decode(ids)) for ids in tokens]
     else:
-        rows = _rows(tokenizer, subject, data, reading, notify)
-        asked = Questions(rows.source, questions_in(rows, config.answers), rows.contract)
-    exported = {EXPORTED: _by_file(Path(config.file), asked, config, notify)} if config.file else {}
-    answers = {
-        name: _by_rail(who, tokenizer, asked, config, notify, f"answers: {name}") for name, who in subjects.items()
-    }
-    known = {EXPECTED: [question.expected for question in asked.questions]}
-    expected = known if any(known[EXPECTED]) else {}
-    return Comparison(subject.name, asked.source, asked.questions, answers | exported | expected)
-
-
-def _asked_directly(texts: Sequence[str], tokenizer: ChatTokenizer, contract: Contract | None) -> Questions:
-    """A user's messages, each a conversation of its own."""
-    tokens = [tokenizer.prompt([user(text)]) for text in texts]
-    return Questions("asked directly", [Question(ids, tokenizer.decode(ids)) for ids in tokens], contract)
-
-
-def _rows(
-    tokenizer: ChatTokenizer, subject: Target, data: Data | None, reading: Mapping[str, Any], notify: Notify
-) -> Rows:
-    if data is None:
-        return to_show(tokenizer, subject, notify)
-    return given(tokenizer, data, replace(subject.artifact.settings, **reading), None, notify)
+        if data is None:
+            rows = to_show(tokenizer, source, notify)
+        else:
+            rows = given(tokenizer, data, replace(source.settings, **reading), None, notify)
+        asked, stop = rows.source, tokenizer.stop_ids(rows.contract)
+        questions = questions_in(rows, config.answers)
+    exported = {EXPORTED: _answers_of_file(Path(config.file), questions, config, notify)} if config.file else {}
+    answers = {}
+    for who, opening in jobs.items():
+        with opened(who, opening, config.backend, notify) as rail:
+            answer = answering(rail, tokenizer.decode, stop, config.max_tokens)
+            answers[who] = ask(answer, questions, f"answers: {who}", notify)
+    known = [question.expected for question in questions]
+    expected = {EXPECTED: known} if any(known) else {}
+    return Comparison(source.name, asked, questions, answers | exported | expected)
 
 
 def _require_free(path: Path) -> None:
@@ -121,21 +106,12 @@ def _require_free(path: Path) -> None:
             raise OutputUnusable("this file exists already.", where=str(taken), fix="Choose another --output.")
 
 
-def _by_rail(
-    who: Target, tokenizer: ChatTokenizer, asked: Questions, config: CompareConfig, notify: Notify, stage: str
-) -> list[str]:
-    with opened(who, config.backend, notify) as rail:
-        answer = answering(rail, tokenizer.decode, tokenizer.stop_ids(asked.contract), config.max_tokens)
-        return ask(answer, asked.questions, stage, notify)
-
-
-def _by_file(file: Path, asked: Questions, config: CompareConfig, notify: Notify) -> list[str]:
+def _answers_of_file(file: Path, questions: Sequence[Question], config: CompareConfig, notify: Notify) -> list[str]:
     """The GGUF gets each prompt as text, and makes tokens of it with its own vocabulary."""
     notify(Progress(f"load {file.name}", 0, 0))
     with gguf(file) as (engine, facts):
-        return ask(
-            lambda question: completed(engine, facts, question.text, config.max_tokens).strip(),
-            asked.questions,
-            f"answers: {EXPORTED}",
-            notify,
-        )
+
+        def answer(question: Question) -> str:
+            return completed(engine, facts, question.text, config.max_tokens).strip()
+
+        return ask(answer, questions, f"answers: {EXPORTED}", notify)

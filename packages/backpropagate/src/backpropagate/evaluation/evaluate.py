@@ -11,7 +11,7 @@ from typing import Any
 from bp_core.backends import choose_rail
 from bp_core.errors import BadValue, NothingToEvaluate
 from bp_core.events import Notify, Progress
-from bp_core.rail import Rail
+from bp_core.rail import Job, Rail
 from bp_data import ChatTokenizer
 from bp_data.reading.files import Data
 from bp_eval.bootstrap import difference, interval
@@ -20,7 +20,7 @@ from bp_eval.gates import OF_ANSWERS, OF_PAIRS, gates_in, judge
 from bp_eval.measures import Baseline, Evaluation, ModelResults, losses, of_answers, of_loss, of_pairs
 from bp_eval.questions import Question, answering, ask
 
-from ..models.targets import BASE, Artifact, Target
+from ..models.targets import BASE, Artifact
 from .rows import Rows, check_data, given, of_run, questions_in
 
 
@@ -31,26 +31,27 @@ def evaluate(name: str | Path, data: Data | None, config: EvalConfig, notify: No
     NothingToEvaluate, BadValue for two models that read text differently, and the errors of reading and of opening.
     """
     check_data(data, reading.get("columns", ""))
-    subject = Artifact.find(name).target(config.dtype, notify)
+    source = Artifact.find(name)
+    job = source.reading_job(config.dtype, notify)
     choose_rail(config.backend)
-    tokenizer = ChatTokenizer.open(subject.job.model)
-    other = _other(subject, tokenizer, config, notify)
+    tokenizer = ChatTokenizer.open(job.model)
+    other = _other(source, job, tokenizer, config, notify)
     if data is None:
-        rows = of_run(tokenizer, subject, config.samples, notify)
+        rows = of_run(tokenizer, source, config.samples, notify)
     else:
-        rows = given(tokenizer, data, replace(subject.artifact.settings, **reading), config.samples, notify)
+        rows = given(tokenizer, data, replace(source.settings, **reading), config.samples, notify)
     _require_pairs(rows, config)
     questions = _questions(rows, config)
-    mine = _read(subject, rows, questions, config, notify)
+    mine = _read(source.name, job, rows, questions, config, notify)
     measures = {name: interval(ratio) for name, ratio in mine.ratios.items()}
     compared = None
     if other:
-        theirs = _read(other, rows, questions, config, notify)
+        theirs = _read(*other, rows, questions, config, notify)
         change = {name: difference(ratio, theirs.ratios[name]) for name, ratio in mine.ratios.items()}
         found = {name: interval(ratio) for name, ratio in theirs.ratios.items()}
-        compared = Baseline(other.name, found, change, theirs.answers)
+        compared = Baseline(other[0], found, change, theirs.answers)
     return Evaluation(
-        target=subject.name,
+        target=source.name,
         source=rows.source,
         rows=len(rows.examples),
         tokens=sum(example.trained_tokens for example in rows.examples),
@@ -64,24 +65,30 @@ def evaluate(name: str | Path, data: Data | None, config: EvalConfig, notify: No
 
 
 @contextmanager
-def opened(subject: Target, backend: str, notify: Notify) -> Iterator[Rail]:
-    """A model, open for reading."""
+def opened(name: str, job: Job, backend: str, notify: Notify) -> Iterator[Rail]:
+    """A model, open for reading. `name` is what the user is told of it."""
     _, rail, _ = choose_rail(backend)
-    notify(Progress(f"load {subject.name}", 0, 0))
-    rail.open(subject.job)
+    notify(Progress(f"load {name}", 0, 0))
+    rail.open(job)
     with closing(rail):
         yield rail
 
 
-def _other(subject: Target, tokenizer: ChatTokenizer, config: EvalConfig, notify: Notify) -> Target | None:
+def _other(
+    source: Artifact, job: Job, tokenizer: ChatTokenizer, config: EvalConfig, notify: Notify
+) -> tuple[str, Job] | None:
+    """Name and job of the model to compare with, if there is one."""
     if config.against is None:
         return None
-    named = None if config.against == BASE else Artifact.find(config.against)
-    other = named.target(config.dtype, notify) if named else subject.before(config.dtype, notify)
-    if ChatTokenizer.open(other.job.model).fingerprint != tokenizer.fingerprint:
-        message = f"{subject.name} and {other.name} have other tokenizers or chat templates: their losses are of other"
-        raise BadValue(f"{message} tokens, and cannot be compared.", fix="Evaluate each alone, or use `compare`.")
-    return other
+    if config.against == BASE:
+        name, other = BASE, source.base_job(job, notify)
+    else:
+        named = Artifact.find(config.against)
+        name, other = named.name, named.reading_job(config.dtype, notify)
+    if ChatTokenizer.open(other.model).fingerprint != tokenizer.fingerprint:
+        message = f"{source.name} and {name} have other tokenizers or chat templates: their losses are of other tokens"
+        raise BadValue(f"{message}, and cannot be compared.", fix="Evaluate each alone, or use `compare`.")
+    return name, other
 
 
 def _require_pairs(rows: Rows, config: EvalConfig) -> None:
@@ -100,13 +107,13 @@ def _questions(rows: Rows, config: EvalConfig) -> list[Question]:
 
 
 def _read(
-    subject: Target, rows: Rows, questions: Sequence[Question], config: EvalConfig, notify: Notify
+    name: str, job: Job, rows: Rows, questions: Sequence[Question], config: EvalConfig, notify: Notify
 ) -> ModelResults:
     limit = config.max_tokens or min(LONGEST_ANSWER, 2 * max((q.length for q in questions), default=0))
-    with opened(subject, config.backend, notify) as rail:
-        chosen = losses(rail, rows.examples, f"loss of {subject.name}", notify)
-        rejected = losses(rail, rows.rejected, f"rejected answers, loss of {subject.name}", notify)
+    with opened(name, job, config.backend, notify) as rail:
+        chosen = losses(rail, rows.examples, f"loss of {name}", notify)
+        rejected = losses(rail, rows.rejected, f"rejected answers, loss of {name}", notify)
         answer = answering(rail, rows.tokenizer.decode, rows.tokenizer.stop_ids(rows.contract), limit)
-        answers = ask(answer, questions, f"answers of {subject.name}", notify)
+        answers = ask(answer, questions, f"answers of {name}", notify)
     ratios = of_loss(chosen) | of_pairs(chosen, rejected) | of_answers(answers, questions, config.regex)
     return ModelResults(ratios, answers)

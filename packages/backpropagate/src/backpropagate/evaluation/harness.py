@@ -18,7 +18,7 @@ from bp_eval.bootstrap import RESAMPLES
 from bp_eval.config import HarnessConfig
 
 from ..models import locate
-from ..models.targets import Artifact, Target
+from ..models.targets import Artifact
 from .evaluate import opened
 
 _LONGEST = 2048  # tokens, for models that do not tell theirs
@@ -45,7 +45,8 @@ def run_tasks(name: str, names: str, config: HarnessConfig, notify: Notify) -> H
 
     Raises PackageMissing, BadValue for an unknown task, HubUnreachable for one whose rows cannot be had.
     """
-    subject = Artifact.find(name).target(config.dtype, notify)
+    source = Artifact.find(name)
+    job = source.reading_job(config.dtype, notify)
     if importlib.util.find_spec("lm_eval") is None:
         raise PackageMissing('lm-eval is not installed; install it: pip install "backpropagate[lm-eval]".')
     lm_eval, manager = (importlib.import_module(name) for name in ("lm_eval", "lm_eval.tasks"))
@@ -54,9 +55,9 @@ def run_tasks(name: str, names: str, config: HarnessConfig, notify: Notify) -> H
     by_name = any(not Path(name).is_file() for name in wanted)  # else the index of all tasks is not needed
     tasks = _tasks(manager.TaskManager(include_defaults=by_name), wanted)
     settings = dict.fromkeys(("random_seed", "numpy_random_seed", "torch_random_seed"))  # ours stay as they are
-    with opened(subject, config.backend, notify) as rail:
+    with opened(source.name, job, config.backend, notify) as rail:
         found = lm_eval.simple_evaluate(
-            model=_model(rail, subject, notify),
+            model=_model(rail, job.model, notify),
             tasks=tasks,
             num_fewshot=config.shots,
             limit=config.samples,
@@ -65,7 +66,7 @@ def run_tasks(name: str, names: str, config: HarnessConfig, notify: Notify) -> H
             bootstrap_iters=RESAMPLES,
             **settings,
         )
-    return HarnessResult(subject.name, importlib.metadata.version("lm-eval"), _numbers(found["results"]))
+    return HarnessResult(source.name, importlib.metadata.version("lm-eval"), _numbers(found["results"]))
 
 
 def _tasks(manager: Any, names: Sequence[str]) -> list[Any]:
@@ -79,8 +80,7 @@ def _tasks(manager: Any, names: Sequence[str]) -> list[Any]:
         raise HubUnreachable(f"the rows of {', '.join(names)} cannot be had: {_first_line(error)}") from error
 
 
-def _model(rail: Rail, subject: Target, notify: Notify) -> Any:
-    folder = subject.job.model
+def _model(rail: Rail, folder: Path, notify: Notify) -> Any:
     tokenizer = ChatTokenizer.open(folder)
     end = tokenizer.token(tokenizer.eos_token) if tokenizer.eos_token else None
     if end is None:

@@ -13,15 +13,14 @@ from bp_core.contract import Contract
 from bp_core.errors import BadValue, NothingToEvaluate
 from bp_core.events import Notify
 from bp_core.examples import Example
-from bp_core.folders import home
 from bp_data import ChatTokenizer, Prepared, convert, prepare, read
 from bp_data.formats.records import Preference, Rated
-from bp_data.masking.reasoning import Limits
 from bp_data.preparing.hold_out import hold_out
 from bp_data.reading.files import Data, columns_in, lasting, require
-from bp_eval.questions import Question, answer_text, last_answer
+from bp_eval.questions import Question, last_answer, question_before
 
-from ..models.targets import Target
+from ..models.targets import Artifact
+from ..training.prepare import reading
 
 
 @dataclass(frozen=True)
@@ -52,16 +51,14 @@ def check_data(data: Data | None, columns: str) -> None:
 def given(tokenizer: ChatTokenizer, data: Data, config: TrainConfig, samples: int | None, notify: Notify) -> Rows:
     """The first `samples` rows of `data`, all by default, cut and masked as `config` would for training."""
     rows = data if isinstance(data, str | Path | Mapping) else list(data)
-    columns = columns_in(config.columns)
-    settings = {"samples": samples, "method": _method(rows, columns), "columns": columns}
-    prepared = _prepared(rows, tokenizer, config, notify, **settings)
+    method = _method(rows, columns_in(config.columns))
+    prepared = _prepared(rows, tokenizer, config, notify, samples=samples, method=method, traces=None)
     return _rows(lasting(rows) or "rows given directly", prepared, prepared.examples, tokenizer)
 
 
-def of_run(tokenizer: ChatTokenizer, target: Target, samples: int | None, notify: Notify) -> Rows:
-    """The rows that the target's run evaluated on, or the first `samples` of them; of a session of many stages those
+def of_run(tokenizer: ChatTokenizer, source: Artifact, samples: int | None, notify: Notify) -> Rows:
+    """The rows that the source's run evaluated on, or the first `samples` of them; of a session of many stages those
     held out of each. Raises NothingToEvaluate."""
-    source = target.artifact
     config = source.settings
     if session := source.session:
         files = sorted(session.glob("data/*/held-out.jsonl"))
@@ -69,30 +66,27 @@ def of_run(tokenizer: ChatTokenizer, target: Target, samples: int | None, notify
         return replace(given(tokenizer, rows, config, samples, notify), source=f"held out of {len(files)} stages")
     if source.run is None or not _holds_out(config):
         why = "the run held no rows out" if source.run else "it is not known which rows it was not trained on"
-        raise NothingToEvaluate(f"no data is given, and {why}.", where=target.name)
+        raise NothingToEvaluate(f"no data is given, and {why}.", where=source.name)
     record = source.record
-    settings: dict[str, Any] = {"method": config.method, "columns": columns_in(config.columns)}
-    settings["traces"] = Limits(config.min_trace, config.max_trace) if config.reasoning_trace else None
     if config.eval_data:
-        prepared = _prepared(config.eval_data, tokenizer, config, notify, **settings)
+        prepared = _prepared(config.eval_data, tokenizer, config, notify)
         _require_same(prepared, record["facts"]["evaluation data"], config.eval_data)
         return _rows(config.eval_data, prepared, prepared.examples, tokenizer, samples)
     data = record.get("data")
     if data is None:
-        raise NothingToEvaluate("the run was given its rows in Python, which are not kept.", where=target.name)
-    prepared = _prepared(data, tokenizer, config, notify, samples=config.samples, **settings)
+        raise NothingToEvaluate("the run was given its rows in Python, which are not kept.", where=source.name)
+    prepared = _prepared(data, tokenizer, config, notify, samples=config.samples)
     _require_same(prepared, record["facts"]["data"], data)
     _, held_out = hold_out(prepared, config.held_out or 0.0, config.seed)
     return _rows(f"held out of {data}", prepared, held_out, tokenizer, samples)
 
 
-def to_show(tokenizer: ChatTokenizer, target: Target, notify: Notify) -> Rows:
+def to_show(tokenizer: ChatTokenizer, source: Artifact, notify: Notify) -> Rows:
     """Rows to ask about: those held out, or where none were, some that were trained on. Raises NothingToEvaluate."""
-    source = target.artifact
     kept = source.run.samples() if source.run and not _holds_out(source.settings) else []
     contract = source.contract
     if not kept or not contract:
-        return of_run(tokenizer, target, None, notify)
+        return of_run(tokenizer, source, None, notify)
     return Rows("rows it was trained on", [Example(row.tokens, row.trained) for row in kept], contract, tokenizer)
 
 
@@ -105,7 +99,9 @@ def _method(data: Data, columns: dict[str, str]) -> Method:
     if isinstance(data, str | Path) and lasting(data) is None:
         return "sft"
     record = convert(next(read(data, columns)))
-    return "orpo" if isinstance(record, Preference) else "kto" if isinstance(record, Rated) else "sft"
+    if isinstance(record, Preference):
+        return "orpo"
+    return "kto" if isinstance(record, Rated) else "sft"
 
 
 def _require_same(prepared: Prepared, sha256: str, data: str) -> None:
@@ -116,29 +112,24 @@ def _require_same(prepared: Prepared, sha256: str, data: str) -> None:
 def _prepared(data: Data, tokenizer: ChatTokenizer, config: TrainConfig, notify: Notify, **settings: Any) -> Prepared:
     """The rows as training reads them."""
     require(data)
-    settings |= {"max_length": config.length, "train_on": config.train_on, "cache": home() / "cache" / "data"}
-    return prepare(data, tokenizer, on_progress=notify, **settings)
+    return prepare(data, tokenizer, **reading(config, notify) | settings)
 
 
 def _rows(
     source: str, prepared: Prepared, found: Sequence[Example], tokenizer: ChatTokenizer, samples: int | None = None
 ) -> Rows:
-    paired = prepared.report.method in PAIRED
-    good = found[::2] if paired else [row for row in found if row.desirable]
-    bad = found[1::2] if paired else []
+    if prepared.report.method in PAIRED:
+        good, bad = found[::2], found[1::2]
+    else:
+        good, bad = [row for row in found if row.desirable], []
     return Rows(source, good[:samples], prepared.contract, tokenizer, prepared.report.truncated, bad[:samples])
 
 
 def questions_in(rows: Rows, count: int) -> list[Question]:
     """Up to `count` questions, spread over the rows. A row asks for its last answer; raw text asks for nothing."""
-    found = [(row, start, end) for row in rows.examples for start, end in [last_answer(row)] if start > 1]
+    decode, stop = rows.tokenizer.decode, rows.tokenizer.stop_ids(rows.contract)
+    spans = ((*last_answer(row), row.tokens) for row in rows.examples)
+    found = [span for span in spans if span[0] > 1]
     count = min(count, len(found))
     chosen = [found[number * len(found) // count] for number in range(count)]
-    return [_question(rows, row, start, end) for row, start, end in chosen]
-
-
-def _question(rows: Rows, row: Example, start: int, end: int) -> Question:
-    prompt, answer = row.tokens[:start], row.tokens[start:end]
-    decode = rows.tokenizer.decode
-    expected = answer_text(answer, decode, rows.tokenizer.stop_ids(rows.contract))
-    return Question([int(token) for token in prompt], decode(prompt), expected, end - start)
+    return [question_before(*span, decode, stop) for span in chosen]

@@ -14,7 +14,7 @@ from bp_core.events import Progress
 from bp_core.rail import Rail
 from bp_data import ChatTokenizer
 from bp_export import Engine, GgufFacts, gguf_facts
-from bp_export.llama_cpp.client import talk
+from bp_export.llama_cpp.client import chat_client
 
 from ..models.targets import Artifact
 from ..progress import Screen
@@ -33,13 +33,17 @@ class Speaker(Protocol):
 def speaker(name: str | Path) -> Iterator[Speaker]:
     """The model behind a name, open to talk to. Raises TargetNotFound, AdapterUnusable."""
     source = Artifact.find(name)
-    if source.gguf:
-        with talk(source.gguf) as server:
+    if file := source.gguf:
+        with chat_client(file) as server:
             yield server
         return
-    opened, rail = _on_rail(source)
+    with Screen() as screen:
+        job = source.job(screen.notify)
+        _, rail, _ = choose_rail("auto")
+        screen.notify(Progress("load the model", 0, 0))
+        rail.open(job)
     with closing(rail):
-        yield opened
+        yield _RailSpeaker(rail, ChatTokenizer.open(job.model), source.contract)
 
 
 def user(text: str) -> Turn:
@@ -57,23 +61,12 @@ def gguf(path: Path) -> Iterator[tuple[Engine, GgufFacts]]:
         yield engine, facts
 
 
-def completed(
-    engine: Engine, facts: GgufFacts, text: str, limit: int, on_text: Callable[[str], None] | None = None
-) -> str:
+def completed(engine: Engine, facts: GgufFacts, text: str, limit: int) -> str:
     """How the model goes on with a rendered text that ends where an answer begins."""
     # A template that writes the first token itself must not get a second one.
     written = bool(facts.bos_token) and text.startswith(facts.bos_token)
     tokens = engine.tokenize(text, add_special=facts.add_bos and not written)
-    return engine.generate(tokens, limit, on_piece=on_text).text
-
-
-def _on_rail(source: Artifact) -> tuple[Speaker, Rail]:
-    with Screen() as screen:
-        job = source.job(screen.notify)
-        _, rail, _ = choose_rail("auto")
-        screen.notify(Progress("load the model", 0, 0))
-        rail.open(job)
-    return _RailSpeaker(rail, ChatTokenizer.open(job.model), source.contract), rail
+    return engine.generate(tokens, limit).text
 
 
 class _RailSpeaker:

@@ -96,28 +96,28 @@ def samples_of(source: Artifact, base: Path) -> list[Sample]:
     if source.run and (kept := source.run.samples()):
         return kept
     tokenizer = ChatTokenizer.open(base)
-    return [_probe(tokenizer, question) for question in _PROBES]
-
-
-def _probe(tokenizer: ChatTokenizer, question: str) -> Sample:
-    turns = [{"role": "user", "content": question}]
-    text, tokens = tokenizer.render(turns, add_generation_prompt=True), tuple(tokenizer.prompt(turns))
-    return Sample(text, tokens, (0,) + (1,) * (len(tokens) - 1), tokens)
+    samples = []
+    for question in _PROBES:
+        turns = [{"role": "user", "content": question}]
+        text, tokens = tokenizer.render(turns, add_generation_prompt=True), tuple(tokenizer.prompt(turns))
+        samples.append(Sample(text, tokens, (0,) + (1,) * (len(tokens) - 1), tokens))
+    return samples
 
 
 def _record(run: RunFolder | None, done: Export) -> None:
     """Note a file made of a run: in its folder, its report and the ledger. A failure to do so is told, not raised."""
     if run is None:
         return
+    parity = done.parity
     export = {
         "time": round(time.time(), 3),
         "path": str(done.path.resolve()),
-        "format": done.format if done.quantization is None else f"{done.format} {done.quantization}",
+        "format": " ".join(filter(None, (done.format, done.quantization))),
         "bytes": done.bytes,
         "sha256": done.sha256,
-        "proven": done.parity.proven if done.parity else None,
-        "accepted_unproven": done.parity.accepted if done.parity else False,
-        "parity": str(done.parity_path) if done.parity_path else None,
+        "proven": parity and parity.proven,
+        "accepted_unproven": bool(parity and parity.accepted),
+        "parity": done.parity_path and str(done.parity_path),
     }
     try:
         history.note_export(run, export)

@@ -54,10 +54,12 @@ def loss_on_quantized(job: Job, samples: Sequence[Sample], backend: str) -> dict
     _, rail, _ = choose_rail(backend)
     kind = rail.open(job).dtype
     try:
-        found = [rail.evaluate(Batch(row.tokens, row.trained, [len(row.tokens)])) for row in rows.choose(samples)]
+        sums = [rail.evaluate(Batch(row.tokens, row.trained, [len(row.tokens)])) for row in rows.choose(samples)]
     finally:
         rail.close()
-    return {kind: sum(part.loss for part in found) / max(1, sum(part.over for part in found))}
+    nats = sum(part.loss for part in sums)
+    tokens = sum(part.over for part in sums)
+    return {kind: nats / max(1, tokens)}
 
 
 def _opened(job: Job, stack: ExitStack) -> Rail | None:

@@ -16,14 +16,12 @@ from bp_core.redact import redact
 from bp_core.settings import Trait, idle, names
 from bp_core.units import gigabytes, short
 from bp_export.hub import Item
-from bp_plan.presets import of_hub_id
 from bp_runs import Summary, history, read_events
 from bp_runs.lock_file import LOCK_FILE, Lock
 
 from ..reports import run_report
 from ..reports.document import Block, Code, Heading, Picture, Table, markdown
 from .files import Base, Gguf, Parcel
-from .usage import how_to_run
 
 CARD = "README.md"
 _WHAT = {
@@ -33,6 +31,16 @@ _WHAT = {
     "gguf-lora": "A LoRA adapter, as GGUF, for",
 }
 _LIBRARY = {"adapter": "peft", "model": "transformers", "gguf": "gguf", "gguf-lora": "gguf"}
+_LOADERS = {"adapter": ("peft", "AutoPeftModelForCausalLM"), "model": ("transformers", "AutoModelForCausalLM")}
+_TRANSFORMERS = """\
+{imports}
+
+model = {loader}.from_pretrained("{repo}")
+tokenizer = AutoTokenizer.from_pretrained("{repo}")
+messages = [{{"role": "user", "content": "Hello!"}}]
+inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+answer = model.generate(**inputs, max_new_tokens=200)[0, inputs["input_ids"].shape[1] :]
+print(tokenizer.decode(answer, skip_special_tokens=True))"""
 _RELATION = {"adapter": "adapter", "model": "finetune", "gguf": "quantized", "gguf-lora": "adapter"}
 
 
@@ -41,7 +49,7 @@ def card(parcel: Parcel, repo: str, *, samples: bool) -> list[Item]:
     blocks = [
         Heading(repo.rpartition("/")[2], 1),
         _summary(parcel),
-        *how_to_run(parcel, repo),
+        *_how_to_run(parcel, repo),
         *_training(parcel, samples),
         *(block for gguf in parcel.ggufs for block in _proof(gguf)),
         *_licence(parcel.base),
@@ -74,6 +82,33 @@ def _summary(parcel: Parcel) -> str:
     return f"{_WHAT[parcel.kind]} {name}{elsewhere}; made with Backpropagate."
 
 
+def _how_to_run(parcel: Parcel, repo: str) -> list[Block]:
+    """One block for each program that can run what is there."""
+    whole = [gguf.path for gguf in parcel.ggufs if not gguf.is_adapter]
+    adapters = [gguf.path for gguf in parcel.ggufs if gguf.is_adapter]
+    blocks: list[Block] = [Heading("Run it")]
+    if parcel.kind in _LOADERS:
+        blocks.append(_with_transformers(parcel.kind, repo))
+    if whole:
+        blocks.append(Code("With llama.cpp:", "\n".join(f"llama-cli -hf {repo} -hff {p.name}" for p in whole), "bash"))
+        blocks.append(Code("With Ollama:", "\n".join(f"ollama run hf.co/{repo}:{p.name}" for p in whole), "bash"))
+    if adapters:
+        lines = "\n".join(f"llama-cli -m BASE.gguf --lora {path.name}" for path in adapters)
+        blocks.append(Code("With llama.cpp, on a GGUF of the base:", lines, "bash"))
+    return blocks
+
+
+def _with_transformers(kind: str, repo: str) -> Block:
+    package, loader = _LOADERS[kind]
+    if package == "peft":
+        label = "With transformers and peft:"
+        imports = f"from peft import {loader}\nfrom transformers import AutoTokenizer"
+    else:
+        label = "With transformers:"
+        imports = f"from transformers import {loader}, AutoTokenizer"
+    return Code(label, _TRANSFORMERS.format(imports=imports, loader=loader, repo=repo), "python")
+
+
 def _training(parcel: Parcel, samples: bool) -> list[Block]:
     run = parcel.source.run
     if run is None or not (run.path / LOCK_FILE).is_file():
@@ -81,7 +116,7 @@ def _training(parcel: Parcel, samples: bool) -> list[Block]:
     lock, record = Lock.read(run.path), parcel.source.record
     blocks: list[Block] = [Heading("Training"), Table(("", ""), _facts(lock, record, history.summed(run)[0]))]
     blocks += run_report.curve(list(read_events(run.path)))
-    blocks += _samples(run_report.answers_of(run)) if samples else []
+    blocks += run_report.before_and_after(run, expected=False) if samples else []
     return [*blocks, Heading("Recipe"), Table(("setting", "value"), recipe_rows(lock.recipe))]
 
 
@@ -108,14 +143,6 @@ def recipe_rows(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(name, str(value)) for name, value in recipe.items() if value and name not in hidden]
 
 
-def _samples(answers: list[dict[str, str]]) -> list[Block]:
-    blocks: list[Block] = [Heading("Before and after")] if answers else []
-    for number, answer in enumerate(answers, 1):
-        blocks.append(Code(f"Prompt {number}, {answer['where']}:", answer["text"][-run_report.SHOWN :]))
-        blocks.append(Table(("before", "after"), [(answer["before"], answer["after"])]))
-    return blocks
-
-
 def _proof(gguf: Gguf) -> list[Block]:
     """What was compared between the file and the model that was trained, in numbers."""
     size, parity = gigabytes(gguf.path.stat().st_size), gguf.parity
@@ -135,11 +162,11 @@ def _proof(gguf: Gguf) -> list[Block]:
 
 
 def _licence(base: Base | None) -> list[Block]:
-    preset = of_hub_id(base.hub_id) if base and base.hub_id else None
+    preset = base.preset if base else None
     if preset is None:
         return []
-    restricts = f", with restrictions: {preset.restricts}" if preset.restricts else ""
-    return [Heading("Licence"), f"That of the base: {preset.licence}{restricts}."]
+    restrictions = f", with restrictions: {preset.restrictions}" if preset.restrictions else ""
+    return [Heading("Licence"), f"That of the base: {preset.licence}{restrictions}."]
 
 
 def _licence_fields(base: Base | None) -> dict[str, str]:
@@ -149,15 +176,15 @@ def _licence_fields(base: Base | None) -> dict[str, str]:
     said = _page(base)
     if said.get("license"):
         return {name: str(said[name]) for name in ("license", "license_name", "license_link") if said.get(name)}
-    preset = of_hub_id(base.hub_id) if base.hub_id else None
-    return _hub_licence(preset.licence) if preset else {}
+    return _hub_licence(base.preset.licence) if base.preset else {}
 
 
 def _page(base: Base) -> dict[str, Any]:
     """The front matter of the base's README.md, where it is on this machine."""
     cached = try_to_load_from_cache(base.hub_id, CARD) if base.hub_id else None
-    places = [base.folder / CARD if base.folder else None, Path(cached) if isinstance(cached, str) else None]
-    path = next((place for place in places if place and place.is_file()), None)
+    path = Path(cached) if isinstance(cached, str) else None
+    if base.folder and (base.folder / CARD).is_file():
+        path = base.folder / CARD
     try:
         return (metadata_load(path) if path else None) or {}
     except (OSError, ValueError, yaml.YAMLError):  # somebody else's page

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +14,7 @@ from bp_core.folders import MANIFEST, damage, digest
 from bp_export.config import PushConfig
 from bp_export.gguf.reader import GgufFile
 from bp_export.hub import Item
+from bp_plan.presets import Preset, of_hub_id
 
 from ..hints import command
 from ..models import locate
@@ -38,6 +38,10 @@ class Base:
     name: str
     hub_id: str | None = None
     folder: Path | None = None
+
+    @property
+    def preset(self) -> Preset | None:
+        return of_hub_id(self.hub_id) if self.hub_id else None
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,8 @@ class Parcel:
     def items(self) -> list[Item]:
         """The files, but for the card."""
         folder = self.source.folder
-        found = [Item(path.name, _clean(path, self.base)) for path in _files(folder)] if folder else []
+        files = _files(folder) if folder else []
+        found = [Item(path.name, _clean(path, self.base)) for path in files]
         for gguf in self.ggufs:
             found.append(Item(gguf.path.name, gguf.path))
             found += [Item(gguf.proof.name, gguf.proof)] if gguf.parity else []
@@ -95,21 +100,18 @@ def parcel(name: str | Path, config: PushConfig) -> Parcel:
     """
     source = Artifact.find(name)
     if source.file:
-        return _of_file(source.file.resolve(), source, config)
+        file = source.file.resolve()
+        if file.suffix != ".gguf":
+            fix = "Name a .gguf file, or the folder of an adapter or a model."
+            raise BadValue("this is no file of a model.", where=str(file), fix=fix)
+        GgufFile(file)  # whole, or it says so
+        return Parcel(source, (Gguf(file),), _base(config, source))
     folder = source.require_folder()
     _require_whole(folder)
     ggufs = tuple(map(Gguf, source.exports)) if config.gguf else ()
     if config.gguf and not ggufs:
         raise FileMissing("no .gguf file was exported of it.", where=str(name), fix=f"Do {command('export', folder)}")
     return Parcel(source, ggufs, _base(config, source))
-
-
-def _of_file(file: Path, source: Artifact, config: PushConfig) -> Parcel:
-    if file.suffix != ".gguf":
-        fix = "Name a .gguf file, or the folder of an adapter or a model."
-        raise BadValue("this is no file of a model.", where=str(file), fix=fix)
-    GgufFile(file)  # whole, or it says so
-    return Parcel(source, (Gguf(file),), _base(config, source))
 
 
 def _require_whole(folder: Path) -> None:
@@ -120,7 +122,8 @@ def _require_whole(folder: Path) -> None:
 
 
 def _files(folder: Path) -> list[Path]:
-    return [p for p in sorted(folder.iterdir()) if p.is_file() and any(fnmatch(p.name, wanted) for wanted in _WANTED)]
+    wanted = {path for pattern in _WANTED for path in folder.glob(pattern)}
+    return sorted(path for path in wanted if path.is_file())
 
 
 def _base(config: PushConfig, source: Artifact) -> Base | None:
@@ -138,8 +141,10 @@ def _clean(path: Path, base: Base | None) -> Path | bytes:
     if not path.name.endswith("config.json"):
         return path
     value = json.loads(path.read_text(encoding="utf-8"))
-    paths = {key: value[key] for key in _NAMES if isinstance(value.get(key), str) and Path(value[key]).is_absolute()}
+    texts = {key: value[key] for key in _NAMES if isinstance(value.get(key), str)}
+    paths = {key: text for key, text in texts.items() if Path(text).is_absolute()}
     if not paths:
         return path
-    names = {key: base.name if base else Path(said).name for key, said in paths.items()}
-    return (json.dumps(value | names, indent=2, ensure_ascii=False) + "\n").encode()
+    for key, said in paths.items():
+        value[key] = base.name if base else Path(said).name
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()

@@ -8,7 +8,7 @@ from typing import Any
 
 from bp_export import hub
 from bp_export.config import PushConfig
-from bp_export.hub import Item, Pushed
+from bp_export.hub import Item, PushResult
 
 from .card import CARD, card
 from .files import parcel
@@ -32,7 +32,7 @@ class Shipment:
         files = {item.name: item.size for item in self.items}
         return {"repo": self.repo, "private": self.private, "files": files, "bytes": sum(files.values())}
 
-    def push(self) -> Pushed:
+    def push(self) -> PushResult:
         """Upload it. Raises what `bp_export.hub.push` raises."""
         return hub.push(self.repo, self.items, private=self.private, message="Upload with backprop push")
 

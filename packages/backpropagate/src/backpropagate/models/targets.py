@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bp_core.choices import QUANTIZED, DType, Mode
+from bp_core.choices import DType, Mode
 from bp_core.config import TrainConfig
 from bp_core.contract import Contract
 from bp_core.errors import (
@@ -85,8 +85,8 @@ class Artifact:
         if (place / RUN_FILE).is_file():
             run = RunFolder(place)
         # A run keeps what it published in its own folder, once a later run took its place.
-        folders = [place / kind for kind in KINDS]
-        folders += [place.parent.parent / kind for kind in KINDS] if run else []
+        places = [place, place.parent.parent] if run else [place]
+        folders = [folder / kind for folder in places for kind in KINDS]
         found = [cls(name, place, folder, run) for folder in folders if _has_weights(folder)]
         if run:
             found = [one for one in found if one.origin.get("run") == run.id]
@@ -135,8 +135,7 @@ class Artifact:
     @property
     def recipe(self) -> Mapping[str, Any]:
         """The recipe of the run; empty where there is none."""
-        recipe: Mapping[str, Any] = self.record.get("recipe", {})
-        return recipe
+        return dict(self.record.get("recipe", {}))
 
     @property
     def settings(self) -> TrainConfig:
@@ -191,8 +190,7 @@ class Artifact:
             return self.folder
         if self.file:
             raise AdapterUnusable("this is a file, not a folder.", where=self.name)
-        if self.place is None:
-            raise _nothing(self.name)
+        self._require_place()
         if self.named_run is None:
             raise AdapterUnusable(f"there is no adapter here ({_ADAPTER_CONFIG} is missing).", where=self.name)
         fix = f"Go on with it: {command('resume', self.named_run.id)}"
@@ -202,8 +200,7 @@ class Artifact:
         """The run that made it. Raises RunNotFound, and TargetNotFound for a mere name."""
         if self.run:
             return self.run
-        if self.place is None:
-            raise _nothing(self.name)
+        self._require_place()
         raise RunNotFound("no run that made this is known.", where=self.name)
 
     @property
@@ -213,20 +210,26 @@ class Artifact:
 
     def require_gguf(self) -> Path:
         """The file to serve: itself, the newest in the folder, or the newest export. Raises FileMissing."""
-        if self.place is None:
-            raise _nothing(self.name)
-        inside = _by_age(self.place) if self.place.is_dir() else []
+        place = self._require_place()
+        inside = _by_age(place) if place.is_dir() else []
         found = self.file or (inside[-1] if inside else self._newest_export())
         if found:
             return found
-        fix = f"Make one: {command('export', self.folder or self.place)}{' --overwrite' if self.exports else ''}"
+        fix = f"Make one: {command('export', self.folder or place)}{' --overwrite' if self.exports else ''}"
         raise FileMissing("no .gguf file was made of it, or it was trained on since.", where=self.name, fix=fix)
+
+    def _require_place(self) -> Path:
+        """Raises TargetNotFound for a mere name."""
+        if self.place is None:
+            raise _nothing(self.name)
+        return self.place
 
     def _newest_export(self) -> Path | None:
         """The newest whole .gguf that is not older than the weights it was made of."""
-        weights = [file.stat().st_mtime for file in self.folder.glob("*.safetensors")] if self.folder else []
+        weights = self.folder.glob("*.safetensors") if self.folder else ()
+        newest = max((file.stat().st_mtime for file in weights), default=0.0)
         whole = [path for path, format in self.exports.items() if format != "gguf-lora"]
-        fresh = [path for path in whole if path.stat().st_mtime >= max(weights, default=0.0)]
+        fresh = [path for path in whole if path.stat().st_mtime >= newest]
         return fresh[-1] if fresh else None
 
     def job(self, notify: Notify, dtype: DType = "auto", base: str | None = None) -> Job:
@@ -250,13 +253,18 @@ class Artifact:
             raise AdapterUnusable(f"{name} is not the model it was trained on.", where=str(folder), fix=_OTHER_BASE)
         return Job(model, adapter=folder, dtype=dtype)
 
-    def target(self, dtype: DType, notify: Notify) -> Target:
-        """It, to be opened for reading. Raises TargetNotFound for a file, and what `job` raises."""
+    def reading_job(self, dtype: DType, notify: Notify) -> Job:
+        """What opens it for reading, in the mode it was trained in. Raises TargetNotFound for a file, and as `job`."""
         if self.file:
             fix = "Name the folder of an adapter or a model; `backprop compare --file` asks a .gguf."
             raise TargetNotFound("this is a file, not a folder.", where=self.name, fix=fix)
-        mode = self.mode if self.mode in QUANTIZED else TrainConfig.mode
-        return Target(self.name, replace(self.job(notify, dtype), mode=mode), self)
+        return replace(self.job(notify, dtype), mode=self.mode)
+
+    def base_job(self, job: Job, notify: Notify) -> Job:
+        """What opens the model that `job`'s was trained from; a model as it came is its own base."""
+        if job.adapter or not self.is_trained:
+            return replace(job, adapter=None)  # an adapter's base is kept in the same bits
+        return Job(locate.locate(str(self.base), notify), dtype=job.dtype)
 
     def before_training(self, notify: Notify) -> Path | None:
         """Where the model is that a whole one was before, if it still is; None for an adapter."""
@@ -284,24 +292,10 @@ class Artifact:
         runs = [RunFolder(file.parent) for file in sorted(path.parent.glob(f"runs/*/{RUN_FILE}"), reverse=True)]
         with suppress(LedgerUnusable):
             runs += [RunFolder(Path(entry.folder)) for entry in history.ledger().entries()]
-        return next((run for run in runs if any(made["path"] == str(path) for made in history.exports_of(run))), None)
-
-
-@dataclass(frozen=True)
-class Target:
-    """A model to open for reading: what results call it, what opens it, and what is known of its training."""
-
-    name: str
-    job: Job
-    artifact: Artifact = Artifact(BASE)
-
-    def before(self, dtype: DType, notify: Notify) -> Target:
-        """What it was trained from; a model as it came is its own. An adapter's base is kept in the same bits."""
-        if not self.artifact.is_trained:
-            return replace(self, name=BASE)
-        if self.job.adapter:
-            return Target(BASE, replace(self.job, adapter=None))
-        return Target(BASE, Job(locate.locate(str(self.artifact.base), notify), dtype=dtype))
+        for run in runs:
+            if str(path) in (made["path"] for made in history.exports_of(run)):
+                return run
+        return None
 
 
 def entry_of(name: str) -> Entry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def numbers(record: Record, config: MultiRunConfig) -> dict[str, Any]:
     found = backward_transfer(record)
     return {
         "merge": config.merge,
-        "stages": [_stage(record, config, number) for number in range(1, len(record.entries) + 1)],
+        "stages": [_stage(record, config, number) for number, _ in enumerate(record.entries, 1)],
         "losses": forgetting.matrix(record),
         "general": forgetting.general(record),
         "average_loss": forgetting.average(record),
@@ -36,7 +37,8 @@ def numbers(record: Record, config: MultiRunConfig) -> dict[str, Any]:
 def backward_transfer(record: Record) -> Interval | None:
     """The mean fall of earlier stages' loss since each was merged, with its interval; None before the second."""
     found = forgetting.retained(record)
-    return mean_difference([(_ratio(stage.then), _ratio(stage.now)) for stage in found]) if found else None
+    pairs = [(_ratio(stage.then), _ratio(stage.now)) for stage in found]
+    return mean_difference(pairs) if pairs else None
 
 
 def write(record: Record, config: MultiRunConfig, folder: Path) -> Path:
@@ -61,12 +63,10 @@ def matrix_table(record: Record) -> Table:
     """A line for each stage's rows, a column for the base and one for the result after each stage."""
     names = [entry.name for entry in record.entries]
     head = ("held out of", "base", *(f"after {name}" for name in names))
-    rows = [
-        (entry.name, number_text(_base(record, number)), *(_cell(loss) for loss in line))
-        for number, (entry, line) in enumerate(zip(record.entries, forgetting.matrix(record), strict=True), 1)
-    ]
-    base, *after = forgetting.general(record) or [None]
-    rows.append(("general questions", number_text(base), *(_cell(loss) for loss in after)))
+    rows = []
+    for name, base, after in _losses(record):
+        cells = ["" if loss is None else number_text(loss) for loss in after]
+        rows.append((name, number_text(base), *cells))
     return Table(head, rows)
 
 
@@ -94,7 +94,9 @@ def summary_lines(record: Record) -> list[tuple[str, str]]:
     """The numbers that say most."""
     lines = [("average loss", number_text(forgetting.average(record)))]
     if found := backward_transfer(record):
-        sense = "not clear" if not found.excludes(0) else "forgotten" if found.estimate < 0 else "got better"
+        sense = "forgotten" if found.estimate < 0 else "got better"
+        if not found.excludes(0):
+            sense = "not clear"
         lines.append(("backward transfer", f"{interval_text(found)}: earlier stages, {sense}"))
     price = forgetting.merge_cost(record)
     if price is not None:
@@ -114,13 +116,13 @@ def _summary(record: Record) -> list[Block]:
 def _pairs(record: Record) -> list[Block]:
     """Where rows are pairs: of how many the better answer is the likelier one."""
     now = record.standing()
-    found = [
-        (record.entries[number - 1].name, _share(record.entries[number - 1].base[own]), _share(now[own]))
-        for number, own in ((number, str(number)) for number in record.accepted)
-        if now[own].right
-    ]
+    rows = []
+    for number in record.accepted:
+        entry, own = record.entries[number - 1], str(number)
+        if now[own].right:
+            rows.append((entry.name, _share(entry.base[own]), _share(now[own])))
     head = ("pairs held out of", "better answer likelier, base", "now")
-    return [Heading("Pairs"), Table(head, found)] if found else []
+    return [Heading("Pairs"), Table(head, rows)] if rows else []
 
 
 def _stage(record: Record, config: MultiRunConfig, number: int) -> dict[str, Any]:
@@ -142,26 +144,25 @@ def _stage(record: Record, config: MultiRunConfig, number: int) -> dict[str, Any
 
 def _picture(record: Record) -> str:
     """Each cell is coloured by how far it is from the base."""
-    changes = [
-        [None if loss is None else loss - _base(record, number) for loss in line]
-        for number, line in enumerate(forgetting.matrix(record), 1)
-    ]
-    base, *after = forgetting.general(record) or [0.0]
-    changes.append([None if loss is None or base is None else loss - base for loss in after])
-    names = [entry.name for entry in record.entries]
-    return heat_map(changes, [*names, "general questions"], names)
+    rows = _losses(record)
+    changes = []
+    for _, base, after in rows:
+        changes.append([None if loss is None or base is None else loss - base for loss in after])
+    return heat_map(changes, [name for name, _, _ in rows], [entry.name for entry in record.entries])
 
 
-def _base(record: Record, number: int) -> float:
-    return record.entries[number - 1].base[str(number)].loss
+def _losses(record: Record) -> list[tuple[str, float | None, Sequence[float | None]]]:
+    """For each set of rows its name, the loss of the base, and that of the result after each stage."""
+    rows: list[tuple[str, float | None, Sequence[float | None]]] = []
+    for number, after in enumerate(forgetting.matrix(record), 1):
+        entry = record.entries[number - 1]
+        rows.append((entry.name, entry.base[str(number)].loss, after))
+    base, *general = forgetting.general(record) or [None]
+    return [*rows, ("general questions", base, general)]
 
 
 def _ratio(score: Score) -> Ratio:
     return Ratio(score.nats, score.over)
-
-
-def _cell(loss: float | None) -> str:
-    return "" if loss is None else number_text(loss)
 
 
 def _share(score: Score) -> str:

@@ -6,15 +6,15 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from bp_core.choices import QUANTIZED, STARTS_IN_BASE
+from bp_core.choices import STARTS_IN_BASE
 from bp_core.config import TrainConfig
 from bp_core.errors import BadValue, GateFailed, Interrupted, NothingToResume, ResumeMismatch
-from bp_core.events import Notify, Watch
+from bp_core.events import Watch
 from bp_core.folders import writable_folder, write_json
 from bp_core.process_group import launch_env
 from bp_core.rail import Job
@@ -33,30 +33,16 @@ from ..evaluation.evaluate import opened
 from ..hints import multi_run_command
 from ..models import locate
 from ..models.published import MULTI_RUN, publish_merged
-from ..models.targets import BASE, Artifact, Target
-from ..progress import Screen
-from ..training.run import Run
+from ..models.targets import BASE, Artifact
+from ..progress import Screen, shown, silent
 from . import report as forgetting_report
 from .stage_data import Source, StageData, anew, as_list, sources
 
+if TYPE_CHECKING:
+    from ..trainer import Trainer
+
 SETTINGS_FILE = "settings.json"
 PROBE = Path(__file__).with_name("general_probe.jsonl")
-
-
-class StageTrainer(Protocol):
-    """What trains one stage: a Trainer."""
-
-    @property
-    def adapter(self) -> Path: ...
-
-    def plan(self, data: Data) -> Plan: ...
-
-    def train(self, data: Data, *, resume: bool | str, start: Path | None, watch: Watch | None) -> Run: ...
-
-    def close(self) -> None: ...
-
-
-Make = Callable[..., StageTrainer]  # from the fields of TrainConfig
 
 
 @dataclass(frozen=True)
@@ -94,9 +80,9 @@ class _Session:
 
     config: TrainConfig
     multi: MultiRunConfig
-    found: Sequence[Source]
+    sources: Sequence[Source]
     plan: Plan
-    make: Make
+    make: type[Trainer]
     watch: Watch | None
 
     @property
@@ -107,13 +93,15 @@ class _Session:
     def data(self) -> StageData:
         return StageData(self.folder / "data")
 
-    def run(self) -> Record:
+    def run(self, began: Callable[[], None]) -> Record:
+        """Do what is not done yet. `began` is called once nothing is refused any more."""
         callbacks = SessionCallbacks(self.train, self.measure, self.done)
         session = Session(self.folder, self.multi, self.facts(), callbacks)
-        stages = [source.stage for source in self.found]
+        stages = [source.stage for source in self.sources]
         session.require(stages)
+        began()
         for number in range(len(session.record.entries) + 1, len(stages) + 1):
-            self.data.keep(number, self.found[number - 1], self.config.held_out, self.config.seed)
+            self.data.keep(number, self.sources[number - 1], self.config.held_out, self.config.seed)
         record = session.run(stages)
         forgetting_report.write(record, self.multi, self.folder)
         return record
@@ -158,19 +146,20 @@ class _Session:
         )
 
     def measure(self, adapter: Path | None, sets: Sequence[str]) -> Scores:
-        mode = self.config.mode if self.config.mode in QUANTIZED else TrainConfig.mode
-        job = Job(self.plan.base, adapter=adapter, dtype=self.plan.recipe.dtype, mode=mode)
-        target = Target(adapter.name if adapter else BASE, job)
+        job = Job(self.plan.base, adapter=adapter, dtype=self.plan.recipe.dtype, mode=self.config.mode)
+        model = adapter.name if adapter else BASE
         tokenizer = ChatTokenizer.open(self.plan.base)
-        with _notifying(self.watch) as notify, opened(target, self.plan.recipe.backend, notify) as rail:
-            scores = {}
+        scores = {}
+        quiet = None if self.watch is None else silent
+        with shown(quiet) as notify, opened(model, job, self.plan.recipe.backend, notify) as rail:
             for name in sets:
                 columns = "" if name == GENERAL else self.config.columns
                 file = PROBE if name == GENERAL else self.data.held_out(int(name))
                 config = replace(self.config, columns=columns, held_out=None)
                 rows = held_out.given(tokenizer, file, config, None, notify)
-                good = losses(rail, rows.examples, f"rows of {_called(name)}, by {target.name}", notify)
-                bad = losses(rail, rows.rejected, f"rejected answers of {_called(name)}, by {target.name}", notify)
+                stage = "no stage" if name == GENERAL else f"stage {name}"
+                good = losses(rail, rows.examples, f"rows of {stage}, by {model}", notify)
+                bad = losses(rail, rows.rejected, f"rejected answers of {stage}, by {model}", notify)
                 scores[name] = _score(good, bad)
         return scores
 
@@ -187,7 +176,7 @@ def multi_run(
     config: TrainConfig,
     multi: MultiRunConfig,
     dataset: Data | Sequence[Data],
-    make: Make,
+    make: type[Trainer],
     watch: Watch | None = None,
 ) -> MultiRun:
     """Train a stage on each data set, or on parts of one, and merge them. What is done already is not done again.
@@ -203,12 +192,15 @@ def multi_run(
     output = writable_folder(Path(config.output).resolve())
     folder = writable_folder(output / MULTI_RUN)
     session = _Session(config, multi, found, plan, make, watch)
-    with Claim(folder), _resumable(folder):
-        Session(folder, multi, session.facts(), _NOBODY).require([source.stage for source in found])
+
+    def began() -> None:
         _remember(folder, config, multi, data)
         for note in notes if watch is None else ():
-            _tell(note)
-        record = session.run()
+            with Screen() as screen:
+                screen.console.print(f"Note: {note}", style="yellow", markup=False, soft_wrap=True)
+
+    with Claim(folder), _resumable(folder):
+        record = session.run(began)
     return MultiRun(output / "lora", folder, folder / "report.html", multi, record, tuple(notes))
 
 
@@ -243,17 +235,11 @@ def _refuse_others(values: Mapping[str, Any], known: Mapping[str, Any], data: Se
     """With --resume everything is as it was begun: an option besides would be one without effect."""
     defaults = {s.name: s.default for kind in (TrainConfig, MultiRunConfig) for s in settings(kind)}
     given = [name for name, value in values.items() if value not in (defaults[name], known[name])]
-    if given or data:
+    if data:
+        given.append("data")
+    if given:
         fix = "Leave it out; or give the whole command again, without --resume, to change something or add data."
-        told = ", ".join([*given, *["data"] * bool(data)])
-        raise BadValue(f"with resume all is as it was begun, but also set: {told}.", fix=fix)
-
-
-def _unused(*_: object) -> Any:
-    raise AssertionError("only looked at, not run")
-
-
-_NOBODY = SessionCallbacks(_unused, _unused, _unused)
+        raise BadValue(f"with resume all is as it was begun, but also set: {', '.join(given)}.", fix=fix)
 
 
 def _refuse(config: TrainConfig) -> None:
@@ -272,7 +258,7 @@ def _refuse(config: TrainConfig) -> None:
         raise BadValue("; ".join(problems) + ".", fix="Leave that out, or train each stage by itself.")
 
 
-def plans(config: TrainConfig, data: Sequence[Data], make: Make) -> list[Plan]:
+def plans(config: TrainConfig, data: Sequence[Data], make: type[Trainer]) -> list[Plan]:
     """What each stage would do. All data is read as training will read it, so a fault is told by its own place."""
     trainer = make(**dataclasses.asdict(replace(config, held_out=None, eval_every=None, patience=None)))
     return [trainer.plan(part) for part in data]
@@ -296,25 +282,11 @@ def _resumable(folder: Path) -> Iterator[None]:
         raise Interrupted(message, fix=f"Go on with: {multi_run_command(folder.parent)}") from None
 
 
-@contextmanager
-def _notifying(watch: Watch | None) -> Iterator[Notify]:
-    """Progress on the screen, unless somebody else watches."""
-    with ExitStack() as stack:
-        yield stack.enter_context(Screen()).notify if watch is None else lambda progress: None
-
-
-def _tell(note: str) -> None:
-    with Screen() as screen:
-        screen.console.print(f"Note: {note}", style="yellow", markup=False, soft_wrap=True)
-
-
-def _called(name: str) -> str:
-    return "no stage" if name == GENERAL else f"stage {name}"
-
-
 def _score(good: Sequence[Any], bad: Sequence[Any]) -> Score:
-    right = [float(g.loss / g.over < b.loss / b.over) for g, b in zip(good, bad, strict=True)] if bad else []
-    return Score([found.loss for found in good], [float(found.over) for found in good], right)
+    nats = [sums.loss for sums in good]
+    over = [float(sums.over) for sums in good]
+    pairs = zip(good, bad, strict=True) if bad else ()
+    return Score(nats, over, [float(chosen.loss / chosen.over < other.loss / other.over) for chosen, other in pairs])
 
 
 def settings_of(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -82,7 +82,7 @@ def _markdown(block: Block) -> str:
             return f"{'#' * level} {_plain(text)}"
         case Table(head, rows):
             lines = [head, ["---"] * len(head), *rows]
-            return "\n".join("| " + " | ".join(_plain(cell) for cell in line) + " |" for line in lines)
+            return "\n".join(f"| {' | '.join(map(_plain, line))} |" for line in lines)
         case Code(label, text, language):
             fence = "`" * max(3, 1 + _longest_run(text))
             return f"{_plain(label)}\n\n{fence}{language}\n{text}\n{fence}"
@@ -97,7 +97,8 @@ def _html(block: Block) -> str:
             return f"<h{level}>{escape(text)}</h{level}>"
         case Table(head, rows):
             cells = ["".join(f"<th>{escape(cell)}</th>" for cell in head)]
-            cells += ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
+            for row in rows:
+                cells.append("".join(f"<td>{escape(cell)}</td>" for cell in row))
             return "<table>" + "".join(f"<tr>{row}</tr>" for row in cells) + "</table>"
         case Code(label, text):
             return f"<p>{escape(label)}</p><pre>{escape(text)}</pre>"

@@ -16,8 +16,9 @@ _MOST = 600  # points of a line; more would not be seen
 def loss_chart(train: Points, evaluation: Points) -> str:
     """Losses by step: each step pale, their running mean bold, evaluations as dots on a line of their own."""
     points = [*train, *evaluation]
-    xs, ys = _span([x for x, _ in points], 1.0), _span([y for _, y in points], 0.05)
-    plane = _Plane(xs, ys)
+    steps = [step for step, _ in points]
+    losses = [loss for _, loss in points]
+    plane = _Plane(_span(steps, 1.0), _span(losses, 0.05))
     font = 'font-family="sans-serif" font-size="12"'
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" {font}>',

@@ -6,7 +6,6 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from bp_core.events import Evaluated, Stepped
 from bp_core.folders import write_json
 from bp_core.redact import redact_all
 from bp_core.units import gigabytes, moment
+from bp_eval.questions import Answerer, Question
 from bp_runs import Summary, history, read_events
 from bp_runs.lock_file import Lock
 from bp_runs.run_folder import RunFolder
@@ -23,42 +23,34 @@ from . import document
 from .document import Block, Code, Heading, Picture, Table
 from .line_chart import loss_chart
 
-Answer = Callable[[Sequence[int], bool], str]  # to a prompt, with or without the adapter
 REPORT = "report"
 LIMIT = 64  # tokens of an answer
 _ANSWERS_FILE = "answers.json"
 _PROMPTS = 3
 _SHARE = 0.05  # of the training's time that answers may take; the first prompt is always answered
-SHOWN = 1200  # characters of a prompt: its end, where the question is
+_SHOWN = 1200  # characters of a prompt: its end, where the question is
 
 
-@dataclass(frozen=True)
-class Question:
-    """A prompt as tokens and text, `where` it is from, and the answer in the data."""
-
-    where: str
-    tokens: Sequence[int]
-    text: str
-    expected: str
-
-
-def ask(run: RunFolder, questions: Sequence[Question], answer: Answer, asked: Callable[[], bool]) -> None:
-    """Keep the answers to a few prompts with and without the adapter, for the report of a run that is finished.
-
-    `asked`: whether the user wants to stop.
-    """
+def ask(
+    run: RunFolder,
+    source: str,
+    questions: Sequence[Question],
+    answers_of: tuple[Answerer, Answerer],
+    stop_requested: Callable[[], bool],
+) -> None:
+    """Keep the answers of the base and of what was trained to a few questions from `source`, for the run's report."""
+    base, tuned = answers_of
     began = time.perf_counter()
     answers: list[dict[str, str]] = []
     for question in questions[:_PROMPTS]:
         over = time.perf_counter() - began > _SHARE * run.read()["seconds"]
-        if asked() or (answers and over):
+        if stop_requested() or (answers and over):
             break
+        texts = {"where": source, "text": question.text, "expected": question.expected}
         try:
-            before, after = (answer(question.tokens, adapter) for adapter in (False, True))
+            answers.append({**texts, "before": base(question), "after": tuned(question)})
         except OutOfMemory:  # the training fitted; these answers are only for the report
             break
-        texts = {"where": question.where, "text": question.text, "expected": question.expected}
-        answers.append({**texts, "before": before, "after": after})
     write_json(run.path / _ANSWERS_FILE, redact_all(answers))
 
 
@@ -71,7 +63,7 @@ def write(run: RunFolder) -> Path:
         *_overview(lock, run.read(), history.summed(run)[0]),
         *curve(events),
         *_notes(events),
-        *_answers(answers_of(run)),
+        *before_and_after(run),
         *_exports(history.exports_of(run)),
         *_recipe(lock),
         *_surroundings(lock),
@@ -84,16 +76,14 @@ def _overview(lock: Lock, record: Mapping[str, Any], summary: Summary) -> list[B
     speed = summary.as_dict()["tokens_per_second"]
     counts = {name: value for name, value in record.get("counts", {}).items() if value and "sha256" not in name}
     data = ", ".join(f"{name} {value}" for name, value in counts.items())
+    error = f" ({summary.error_code}: {summary.error_message})" if summary.error_code else ""
     rows = [
-        (
-            "status",
-            str(record["status"]) + (f" ({summary.error_code}: {summary.error_message})" if summary.error_code else ""),
-        ),
+        ("status", f"{record['status']}{error}"),
         ("began", moment(record.get("started", 0))),
         ("base model", str(lock.settings["model"])),
         ("data", f"{lock.data or 'rows given in Python'}: {data}"),
         ("steps", f"{summary.step} of {summary.steps}"),
-        ("loss", " → ".join(number_text(loss) for loss in (summary.first_loss, summary.last_loss))),
+        ("loss", f"{number_text(summary.first_loss)} → {number_text(summary.last_loss)}"),
         ("time in steps", f"{summary.seconds:.1f} s" + (f", {speed:.0f} tokens/s" if speed else "")),
         ("peak memory", gigabytes(summary.peak_memory)),
         ("device", str(lock.hardware["device"])),
@@ -113,12 +103,14 @@ def curve(events: Sequence[Mapping[str, Any]]) -> list[Block]:
 def _evaluations(events: Sequence[Mapping[str, Any]]) -> Table:
     """Each evaluation, with what such losses have besides: a perplexity, or an accuracy."""
     found = {event["step"]: event for event in events if event["event"] == Evaluated.__name__}
-    told = [name for name in ("perplexity", "accuracy") if any(e.get(name) is not None for e in found.values())]
-    rows = [
-        (str(step), *(number_text(event.get(name)) for name in ("loss", *told)))
-        for step, event in sorted(found.items())
-    ]
-    return Table(("evaluated after step", "loss", *told), rows)
+    measures = ["loss"]
+    for name in ("perplexity", "accuracy"):
+        if any(event.get(name) is not None for event in found.values()):
+            measures.append(name)
+    rows = []
+    for step, event in sorted(found.items()):
+        rows.append([str(step), *(number_text(event.get(name)) for name in measures)])
+    return Table(("evaluated after step", *measures), rows)
 
 
 def _losses(events: Sequence[Mapping[str, Any]], kind: str) -> list[tuple[int, float]]:
@@ -137,19 +129,15 @@ def _notes(events: Sequence[Mapping[str, Any]]) -> list[Block]:
     return [Heading("What happened"), Table(("at", ""), told)] if told else []
 
 
-def answers_of(run: RunFolder) -> list[dict[str, str]]:
-    """What was kept by `ask`."""
+def before_and_after(run: RunFolder, *, expected: bool = True) -> list[Block]:
+    """The answers kept by `ask`, with or without the `expected` ones of the data."""
     path = run.path / _ANSWERS_FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-
-
-def _answers(answers: Sequence[Mapping[str, str]]) -> list[Block]:
+    answers: list[dict[str, str]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    columns = {"before": "before", "after": "after"} | ({"in the data": "expected"} if expected else {})
     blocks: list[Block] = [Heading("Before and after")] if answers else []
     for number, answer in enumerate(answers, 1):
-        blocks.append(Code(f"Prompt {number}, {answer['where']}:", answer["text"][-SHOWN:]))
-        blocks.append(
-            Table(("before", "after", "in the data"), [(answer["before"], answer["after"], answer["expected"])])
-        )
+        blocks.append(Code(f"Prompt {number}, {answer['where']}:", answer["text"][-_SHOWN:]))
+        blocks.append(Table(list(columns), [[answer[key] for key in columns.values()]]))
     return blocks
 
 

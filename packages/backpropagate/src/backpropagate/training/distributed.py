@@ -16,7 +16,7 @@ from bp_runs.versions import versions
 from .run import TrainingJob
 
 
-def joined(rail: Rail, probe: Probe) -> tuple[ProcessGroup, Probe]:
+def join_processes(rail: Rail, probe: Probe) -> tuple[ProcessGroup, Probe]:
     """The team, and its device. Raises PeerLost, BackendUnavailable for a rail that knows no teams."""
     team, wanted = rail.join(), launch_env().size
     if team.size != wanted:
@@ -27,7 +27,7 @@ def joined(rail: Rail, probe: Probe) -> tuple[ProcessGroup, Probe]:
 
 
 @contextmanager
-def leaving(team: ProcessGroup) -> Iterator[None]:
+def leave_on_error(team: ProcessGroup) -> Iterator[None]:
     """On an error let the others know, who may be waiting for this process."""
     try:
         yield
@@ -36,15 +36,15 @@ def leaving(team: ProcessGroup) -> Iterator[None]:
         raise
 
 
-def told(work: TrainingJob) -> dict[str, Any]:
+def announcement(work: TrainingJob) -> dict[str, Any]:
     """What rank 0 tells the others of the run that it is about to begin."""
     same = work.facts | {f"version of {name}": number for name, number in versions().items()}
     return {"recipe": dataclasses.asdict(work.plan.recipe), "same": same}
 
 
-def following(work: TrainingJob, lead: Mapping[str, Any]) -> TrainingJob:
-    """The same work as rank 0's, by its recipe: what depends on free memory may have come out otherwise here."""
-    mine = told(work)["same"]
+def follow_recipe(work: TrainingJob, lead: Mapping[str, Any]) -> TrainingJob:
+    """The job with rank 0's recipe: what depends on free memory may differ here. Raises PeersDiffer."""
+    mine = announcement(work)["same"]
     other = [name for name, value in lead["same"].items() if mine[name] != value]
     if other:
         raise PeersDiffer(f"process {work.rail.join().rank} and process 0 differ in: {', '.join(other)}.")

@@ -23,7 +23,7 @@ from bp_plan.plan import Plan
 from bp_plan.preflight import Preflight, preflight
 from bp_plan.presets import PRESETS
 from bp_plan.recipe import resolve
-from bp_plan.rows import Room, Rows, alike, rows_of
+from bp_plan.rows import DeviceInfo, RowSizes, full_rows, row_sizes
 
 from ..models import locate
 from ..models.compatibility import too_large
@@ -70,14 +70,14 @@ def outlook(config: TrainConfig, memory: float | None) -> Outlook:
     model, name, download = locate.shape(config.model)
     if memory is None:
         backend, rail, probe = choose_rail(config.backend)
-        room, device = Room.of(backend, probe), probe.device
+        room, device = DeviceInfo.of(backend, probe), probe.device
         slowdown = rail.slowdown(config.dtype)
     else:
         slowdown = None
         backend = "cuda" if config.backend == "auto" else config.backend
-        room, device = Room(backend, int(memory * GIB), "bfloat16"), f"{backend} with {memory:g} GiB free"
+        room, device = DeviceInfo(backend, int(memory * GIB), "bfloat16"), f"{backend} with {memory:g} GiB free"
     length = config.length * (2 if config.method in PAIRED else 1)
-    rows = alike(config.batch_size or BATCH_SIZE, length)
+    rows = full_rows(config.batch_size or BATCH_SIZE, length)
     recipe, step = resolve(for_machine(config, room), rows, model)
     expected = dataclasses.replace(preflight(recipe, step, download), slowdown=slowdown)
     refused = too_large(config, step.model.parameters) if step.model else ""
@@ -91,7 +91,7 @@ def _called(wanted: str, name: str) -> str:
     return wanted if wanted in PRESETS else name
 
 
-def _rows(prepared: Prepared) -> Rows:
+def _rows(prepared: Prepared) -> RowSizes:
     """Tokens and targets of each row: an example, several packed ones, or the two of a pair."""
     examples = prepared.examples
     packed = pairs(len(examples)) if prepared.report.method in PAIRED else prepared.packed
@@ -99,5 +99,5 @@ def _rows(prepared: Prepared) -> Rows:
     targets = np.add.reduceat(np.asarray(examples.trained, dtype=np.int64), examples.ends - lengths)
     if packed is None:
         rated = int(examples.desirable.sum()) if prepared.report.method == "kto" else None
-        return rows_of(zip(lengths.tolist(), targets.tolist(), strict=True), rated)
-    return rows_of((int(lengths[row].sum()), int(targets[row].sum())) for row in packed)
+        return row_sizes(zip(lengths.tolist(), targets.tolist(), strict=True), rated)
+    return row_sizes((int(lengths[row].sum()), int(targets[row].sum())) for row in packed)

@@ -20,10 +20,10 @@ from bp_core.rail import Probe, Rail
 from bp_data import ChatTokenizer, prepare
 from bp_data.masking.reasoning import Limits
 from bp_data.preparing.hold_out import hold_out
-from bp_data.reading.files import Data, columns_in, lasting, require
+from bp_data.reading.files import columns_in, lasting, require
 from bp_plan.defaults import MachineSettings, for_machine
 from bp_plan.plan import Plan
-from bp_plan.rows import Room
+from bp_plan.rows import DeviceInfo
 from bp_runs import Claim, lock_file, run_folder, tracker_processes
 from bp_runs.recorder import Recording
 from bp_runs.run_folder import RunFolder
@@ -35,35 +35,23 @@ from ..models.compatibility import refuse_misfits
 from ..models.targets import Artifact
 from ..reports import run_report
 from .planning import planned
-from .run import TrainingJob
-
-Check = Callable[[lock_file.Lock], None]
+from .run import TrainingJob, TrainingRequest
 
 
 @dataclass(frozen=True)
-class TrainingRequest:
-    """What a caller of `Trainer.train` asks for; the fields are its arguments."""
+class TrainingSetup:
+    """What to train and where: the rail, its device, and the settings as this machine decides them."""
 
-    data: Data
-    config: TrainConfig
-    resume: bool | str
-    allow_changes: bool
-    check: Check | None
-    start: str | Path | None
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """Where to train: the rail, its device, and the settings as this machine decides them."""
-
+    request: TrainingRequest
     rail: Rail
     probe: Probe
     machine: MachineSettings
 
 
-def choose(data: Data, config: TrainConfig) -> Chosen:
+def choose(request: TrainingRequest) -> TrainingSetup:
     """Where to train; looked at after what costs nothing to refuse, for it loads a framework."""
-    require(data)
+    config = request.config
+    require(request.data)
     if config.eval_data:
         require(config.eval_data)
     if config.shard and launch_env().size == 1:
@@ -71,24 +59,32 @@ def choose(data: Data, config: TrainConfig) -> Chosen:
         raise BadValue("shard shares weights out over several processes, and this is one by itself.", fix=fix)
     tracker_processes.chosen(config.report_to)
     backend, rail, probe = choose_rail(config.backend)
-    machine = for_machine(config, Room.of(backend, probe))
+    machine = for_machine(config, DeviceInfo.of(backend, probe))
     rail.check(machine.config)
-    return Chosen(rail, probe, machine)
+    return TrainingSetup(request, rail, probe, machine)
 
 
-def prepared_job(data: Data, chosen: Chosen, notify: Notify) -> TrainingJob:
+def reading(config: TrainConfig, notify: Notify) -> dict[str, Any]:
+    """The arguments of `bp_data.prepare` that the settings decide."""
+    return {
+        "max_length": config.length,
+        "columns": columns_in(config.columns),
+        "train_on": config.train_on,
+        "method": config.method,
+        "traces": Limits(config.min_trace, config.max_trace) if config.reasoning_trace else None,
+        "cache": home() / "cache" / "data",
+        "on_progress": notify,
+    }
+
+
+def prepared_job(setup: TrainingSetup, notify: Notify) -> TrainingJob:
     """Read the data, and plan what to do with them."""
-    config = chosen.machine.config
-    trackers = tracker_processes.chosen(config.report_to)
+    config = setup.machine.config
     base = locate.locate(config.model, notify)
     refuse_misfits(config, base)
     tokenizer = ChatTokenizer.open(base)
-    settings: dict[str, Any] = {"max_length": config.length, "train_on": config.train_on, "on_progress": notify}
-    settings |= {"method": config.method}
-    if config.reasoning_trace:
-        settings["traces"] = Limits(config.min_trace, config.max_trace)
-    settings |= {"cache": home() / "cache" / "data", "columns": columns_in(config.columns)}
-    prepared = prepare(data, tokenizer, samples=config.samples, **settings)
+    settings = reading(config, notify)
+    prepared = prepare(setup.request.data, tokenizer, samples=config.samples, **settings)
     held_out: Sequence[Example] = []
     evaluation = {}
     if config.held_out:
@@ -99,18 +95,17 @@ def prepared_job(data: Data, chosen: Chosen, notify: Notify) -> TrainingJob:
     if config.packing:
         prepared = prepared.packing(config.length)
     counts = prepared.report.as_dict() | evaluation | {"evaluation_examples": len(held_out)}
-    slowdown = chosen.rail.slowdown(config.dtype)
-    plan = planned(chosen.machine, prepared, base, chosen.probe.device, counts, slowdown)
-    return TrainingJob(plan, prepared, held_out, chosen.rail, tokenizer, trackers)
+    slowdown = setup.rail.slowdown(config.dtype)
+    plan = planned(setup.machine, prepared, base, setup.probe.device, counts, slowdown)
+    return TrainingJob(setup.request, plan, prepared, held_out, setup.rail, tokenizer)
 
 
-def begin(
-    request: TrainingRequest, chosen: Chosen, notify: Notify, claims: ExitStack
-) -> tuple[TrainingJob, RunFolder | None, list[str]]:
+def begin(setup: TrainingSetup, notify: Notify, claims: ExitStack) -> tuple[TrainingJob, RunFolder | None, list[str]]:
     """What to do; the run to resume, held through `claims`, if one was asked for; and notes on what changed since.
 
     Raises what `Trainer.train` refuses; nothing of a new run is written.
     """
+    request = setup.request
     output = writable_folder(Path(request.config.output).resolve())
     run = to_resume(request.resume, output) if request.resume else None
     if run and run.path.parent.parent != output:
@@ -118,17 +113,17 @@ def begin(
         raise NothingToResume(f"run {run.id} is not of this folder.", where=str(output), fix=fix)
     if run:
         claims.enter_context(Claim(run.path))
-    work = prepared_job(request.data, chosen, notify)
+    work = prepared_job(setup, notify)
     start = request.start or (run.read().get("start") if run else None)
     work = replace(work, start=beginning(start, work.plan))
     if request.check:
-        request.check(lock(work, request.config, request.data))
+        request.check(lock(work))
     if run is None:
         return work, None, []
     recipe, changes = run_folder.continued(run, work.plan.recipe, work.facts, request.allow_changes)
     work = replace(work, plan=replace(work.plan, recipe=recipe))
     notes = [f"going on although {change}." for change in changes]
-    return work, run, notes + lock_file.moved(run.path, lock(work, request.config, request.data))
+    return work, run, notes + lock_file.moved(run.path, lock(work))
 
 
 def to_resume(name: bool | str, output: Path) -> RunFolder:
@@ -156,11 +151,7 @@ def beginning(start: str | Path | None, plan: Plan) -> Path | None:
 
 
 def write_down(
-    request: TrainingRequest,
-    work: TrainingJob,
-    run: RunFolder | None,
-    watching: Callable[[str], Watch],
-    claims: ExitStack,
+    work: TrainingJob, run: RunFolder | None, watching: Callable[[str], Watch], claims: ExitStack
 ) -> Recording:
     """The folder of a run that begins or goes on, with what it will do; held and recorded through `claims`.
 
@@ -169,32 +160,38 @@ def write_down(
     if run:
         run.write(recipe=dataclasses.asdict(work.plan.recipe), facts=work.facts)
     else:
-        output = Path(request.config.output).resolve()
-        run = run_folder.create(output, **record(work, request.config, request.data))
+        run = run_folder.create(Path(work.request.config.output).resolve(), **record(work))
         claims.enter_context(Claim(run.path))
+    trackers = tracker_processes.chosen(work.request.config.report_to)
     resume = resume_command(run.id, run.path.parent.parent)
-    recording = Recording(run, work.trackers, watching(run.id), run_report.write, resume)
+    recording = Recording(run, trackers, watching(run.id), run_report.write, resume)
     claims.enter_context(recording)
-    replace(lock(work, request.config, request.data), run=run.id).write(run.path)
+    lock(work, run.id).write(run.path)
     return recording
 
 
-def record(work: TrainingJob, config: TrainConfig, data: Data) -> dict[str, Any]:
+def record(work: TrainingJob) -> dict[str, Any]:
     """What a run is remembered by: enough to go on with it in another folder, without being told anything again."""
+    config = work.request.config
     settings = dataclasses.asdict(config)
     if config.eval_data:
         settings["eval_data"] = lasting(config.eval_data)
-    recipe, base = dataclasses.asdict(work.plan.recipe), str(work.plan.base)
-    record = {"recipe": recipe, "facts": work.facts, "settings": settings, "data": lasting(data), "base": base}
+    record = {
+        "recipe": dataclasses.asdict(work.plan.recipe),
+        "facts": work.facts,
+        "settings": settings,
+        "data": lasting(work.request.data),
+        "base": str(work.plan.base),
+    }
     return record | ({"start": str(work.start)} if work.start else {})
 
 
-def lock(work: TrainingJob, config: TrainConfig, data: Data) -> lock_file.Lock:
-    """The run.lock of a run that has no id yet."""
+def lock(work: TrainingJob, run: str = "") -> lock_file.Lock:
+    """The run.lock of a run; its id is "" as long as it has none."""
     return lock_file.Lock(
-        run="",
-        data=lasting(data),
-        settings=lock_file.pinned(config, work.plan.recipe),
+        run=run,
+        data=lasting(work.request.data),
+        settings=lock_file.pinned(work.request.config, work.plan.recipe),
         recipe=dataclasses.asdict(work.plan.recipe),
         hashes=work.facts | {"tokenizer": lock_file.tokenizer_digest(work.plan.base)},
         packages=versions(),

@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from bp_core.choices import PAIRED
-from bp_core.events import Event, Planned, Warned, Watch
+from bp_core.config import TrainConfig
+from bp_core.errors import BackpropagateError
+from bp_core.events import Event, Planned, Stepped, Warned, Watch
 from bp_core.examples import Example
 from bp_core.folders import digest, sweep
 from bp_core.process_group import all_agree, no_op
 from bp_core.rail import Job, ModelInfo, Rail
 from bp_core.recipe import Recipe
 from bp_data import Batches, ChatTokenizer, Prepared
-from bp_eval.questions import answer_text, last_answer
+from bp_data.reading.files import Data
+from bp_eval.questions import answering, last_answer, question_before
+from bp_plan import speed
 from bp_plan.plan import Plan
 from bp_resilience import CheckpointManager, LoopContext, Signals, State, nvml
 from bp_resilience import train as run_loop
-from bp_runs import read_events
+from bp_runs import lock_file, read_events
 from bp_runs.recorder import Recording
 from bp_runs.run_folder import RunFolder
 
 from ..models import locate
 from ..models.published import WEIGHTS, publish, weights_in
+from ..progress import silent
 from ..reports import run_report
-from .measure import Measuring
+
+_WARM_UP = 1  # steps that are slower than the rest
 
 
 @dataclass(frozen=True)
@@ -64,18 +72,30 @@ class Run:
 
 
 @dataclass(frozen=True)
-class TrainingJob:
-    """What there is to do, and what with."""
+class TrainingRequest:
+    """The arguments of `Trainer.train`, and its settings."""
 
+    data: Data
+    config: TrainConfig
+    resume: bool | str = False
+    allow_changes: bool = False
+    check: Callable[[lock_file.Lock], None] | None = None
+    start: str | Path | None = None
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """What to train, on which rows, and with what."""
+
+    request: TrainingRequest
     plan: Plan
     prepared: Prepared
     held_out: Sequence[Example]
     rail: Rail
     tokenizer: ChatTokenizer
-    trackers: Sequence[str]
     start: Path | None = None  # the adapter to go on from, in place of a fresh one
 
-    @property
+    @cached_property
     def facts(self) -> dict[str, Any]:
         """What must be the same for a run to be continued, besides its recipe."""
         began = {"adapter that it began with": digest(self.start / WEIGHTS)} if self.start else {}
@@ -91,19 +111,17 @@ def carry_out(work: TrainingJob, recording: Recording, notes: Sequence[str], sig
     """Train, publish, and record the result. `notes` are told once training has begun. Raises what the loop raises."""
     run = recording.run
     recording.begin()
-    record = Measuring(run, work.plan, recording.watch)
+    record = Measurements(run, work.plan, recording.watch)
     for name in ("run.json", "samples.json", "lora", "model"):
         sweep(run.path, name)
     run.write_samples(work.prepared.samples)
     run.write(preflight=work.plan.preflight.as_dict())
-    record(Planned(0, work.plan.preflight.says()))
+    record(Planned(0, work.plan.preflight.message()))
     opened, team = _open(work), work.rail.join()
     run.write(status="running", error=None, opened=dataclasses.asdict(opened), counts=work.plan.data)
     for note in (*work.plan.remarks, *notes):
         record(Warned(0, note))
-    signals.at_once = False  # from here on there is something to finish
-    state, checkpoints = _train(work, run, record, signals, opened.card)
-    step = _best(state, checkpoints, work.rail, record)
+    state, step = _train(work, run, record, signals, opened.card)
     contract, mode = work.prepared.contract, work.plan.recipe.mode
     if team.size > 1:
         work.rail.collect()
@@ -112,22 +130,14 @@ def carry_out(work: TrainingJob, recording: Recording, notes: Sequence[str], sig
     recording.finished(weights=weights_in(adapter), **_summary(result))
     team.gather(result.as_dict())
     record.remember()
-    run_report.ask(
-        run, _questions(work), lambda prompt, adapter: _answer(work, prompt, adapter), lambda: signals.stop_requested
-    )
+    _ask(work, run, signals)
     return result
 
 
 def carry_along(work: TrainingJob, run: RunFolder, signals: Signals) -> Run:
     """The part of a process that does not lead: it computes, writes nothing, and returns what rank 0 made of it."""
-
-    def silent(event: Event) -> None:
-        return None
-
     opened, team = _open(work), work.rail.join()
-    signals.at_once = False
-    state, checkpoints = _train(work, run, silent, signals, opened.card)
-    _best(state, checkpoints, work.rail, silent)
+    _train(work, run, silent, signals, opened.card)
     work.rail.collect()
     all_agree(team, no_op)  # published
     return Run.from_dict(team.gather(None)[0])
@@ -135,65 +145,53 @@ def carry_along(work: TrainingJob, run: RunFolder, signals: Signals) -> Run:
 
 def _open(work: TrainingJob) -> ModelInfo:
     recipe, name = work.plan.recipe, locate.lasting_name(work.plan.base)
-    job = Job(work.plan.base, work.start, recipe, recipe.dtype, name)
-    return work.rail.open(job)
+    return work.rail.open(Job(work.plan.base, work.start, recipe, recipe.dtype, name))
 
 
-def _train(
-    work: TrainingJob, run: RunFolder, watch: Watch, signals: Signals, card: str
-) -> tuple[State, CheckpointManager]:
+def _train(work: TrainingJob, run: RunFolder, watch: Watch, signals: Signals, card: str) -> tuple[State, int]:
+    """The state after the last step, and the step to publish, which the rail is brought to."""
+    signals.at_once = False  # from here on there is something to finish
     recipe = work.plan.recipe
     minutes = recipe.checkpoint_minutes
     checkpoints = CheckpointManager(run.checkpoints, recipe.checkpoint_every, recipe.keep_checkpoints, minutes=minutes)
-    method = recipe.method
-    held_out = Batches(work.held_out, recipe.seed, method=method).whole() if work.held_out else None
-    batches = Batches(work.prepared.examples, recipe.seed, work.prepared.packed, method)
+    held_out = Batches(work.held_out, recipe.seed, method=recipe.method).whole() if work.held_out else None
+    batches = Batches(work.prepared.examples, recipe.seed, work.prepared.packed, recipe.method)
     context = LoopContext(held_out, nvml(card) if card else None, signals)
-    return run_loop(work.rail, batches, recipe, checkpoints, watch, context), checkpoints
-
-
-def _questions(work: TrainingJob) -> list[run_report.Question]:
-    """Prompts for the report with the answers in the data: held-out ones where there are some.
-
-    None after a full fine-tune: the model as it was before cannot be asked any more; nor where other processes, which
-    would have to take part, have a share of the weights.
-    """
-    recipe = work.plan.recipe
-    if recipe.mode == "full" or recipe.shared_out:
-        return []
-    good = work.held_out[:: 2 if work.plan.recipe.method in PAIRED else 1]
-    rows = [(example.tokens, *last_answer(example)) for example in good if example.desirable]
-    where = "held out" if rows else "from the training rows"
-    rows = rows or [(sample.tokens, len(sample.prompt), len(sample.tokens)) for sample in work.prepared.samples]
-    decode, stop = work.tokenizer.decode, work.tokenizer.stop_ids(work.prepared.contract)
-    return [
-        run_report.Question(where, tokens[:start], decode(tokens[:start]), answer_text(tokens[start:end], decode, stop))
-        for tokens, start, end in rows
-        if start > 1  # less is a text without a question
-    ]
-
-
-def _answer(work: TrainingJob, prompt: Sequence[int], adapter: bool) -> str:
-    stop = work.tokenizer.stop_ids(work.prepared.contract)
-    made = work.rail.generate(prompt, limit=run_report.LIMIT, stop=stop, adapter=adapter)
-    return answer_text(made, work.tokenizer.decode, stop)
-
-
-def _best(state: State, checkpoints: CheckpointManager, rail: Rail, watch: Watch) -> int:
-    """Bring the rail to the step to publish: that of the best evaluation, if there was one."""
+    state = run_loop(work.rail, batches, recipe, checkpoints, watch, context)
     if state.best_step in (-1, state.step):
-        return state.step
-    if checkpoints.restore_step(state.best_step, rail):
-        return state.best_step
+        return state, state.step
+    if checkpoints.restore_step(state.best_step, work.rail):
+        return state, state.best_step
     watch(Warned(state.step, f"the best checkpoint, of step {state.best_step}, is damaged; the last one is published."))
-    return state.step
+    return state, state.step
+
+
+def _ask(work: TrainingJob, run: RunFolder, signals: Signals) -> None:
+    """Keep answers to held-out rows, or to training rows where none are held out, for the report.
+
+    After a full fine-tune the model as it was is gone, and shared weights would need the other processes.
+    """
+    recipe, rail, decode = work.plan.recipe, work.rail, work.tokenizer.decode
+    if recipe.mode == "full" or recipe.shared_out:
+        return
+    stop = work.tokenizer.stop_ids(work.prepared.contract)
+    good = work.held_out[:: 2 if recipe.method in PAIRED else 1]
+    source, spans = "held out", [(*last_answer(row), row.tokens) for row in good if row.desirable]
+    if not spans:
+        source = "from the training rows"
+        spans = [(len(sample.prompt), len(sample.tokens), sample.tokens) for sample in work.prepared.samples]
+    # An answer that begins at 1 has no question before it.
+    questions = [question_before(*span, decode, stop) for span in spans if span[0] > 1]
+    base, tuned = (answering(rail, decode, stop, run_report.LIMIT, adapter=adapter) for adapter in (False, True))
+    run_report.ask(run, source, questions, (base, tuned), lambda: signals.stop_requested)
 
 
 def _result(work: TrainingJob, run: RunFolder, adapter: Path, state: State, step: int) -> Run:
     """The result, with the losses of all the sittings of this run."""
     events = list(read_events(run.path))
     losses = tuple(event["loss"] for event in events if event["event"] == "Stepped")
-    looks = [event for event in events if event["event"] == "Evaluated" and event["step"] == step]
+    evaluations = [event for event in events if event["event"] == "Evaluated" and event["step"] == step]
+    evaluation = evaluations[-1] if evaluations else {}
     return Run(
         id=run.id,
         folder=run.path,
@@ -206,14 +204,40 @@ def _result(work: TrainingJob, run: RunFolder, adapter: Path, state: State, step
         peak_memory=work.rail.memory().peak,
         skipped=state.skipped,
         published_step=step,
-        eval_loss=looks[-1]["loss"] if looks else None,
-        perplexity=looks[-1]["perplexity"] if looks else None,
-        accuracy=looks[-1].get("accuracy") if looks else None,
+        eval_loss=evaluation.get("loss"),
+        perplexity=evaluation.get("perplexity"),
+        accuracy=evaluation.get("accuracy"),
     )
 
 
 def _summary(run: Run) -> dict[str, Any]:
     """What the record keeps of a result."""
-    kept = [*("seconds", "peak_memory", "tokens", "targets", "skipped", "published_step")]
-    kept += ("eval_loss", "perplexity", "accuracy")
-    return {"loss": run.losses[-1] if run.losses else None, **{name: getattr(run, name) for name in kept}}
+    elsewhere = ("id", "folder", "adapter", "recipe", "losses")
+    kept = {name: value for name, value in vars(run).items() if name not in elsewhere}
+    return {"loss": run.losses[-1] if run.losses else None, **kept}
+
+
+class Measurements:
+    """A `watch` that notes the first peak of memory and the speed, then passes on. It never stops the training."""
+
+    def __init__(self, run: RunFolder, plan: Plan, watch: Watch) -> None:
+        self._run, self._plan, self._watch = run, plan, watch
+        self._speeds: list[float] = []
+
+    def __call__(self, event: Event) -> None:
+        self._watch(event)
+        if isinstance(event, Stepped):
+            if not self._speeds:
+                self._note_peak(event.memory.peak)
+            self._speeds.append(event.tokens / event.seconds if event.seconds else 0.0)
+
+    def remember(self) -> None:
+        """Keep the speed of this run for the next one's estimate of time."""
+        speeds = self._speeds[_WARM_UP:]
+        with suppress(OSError, BackpropagateError):
+            speed.remember(self._plan.device, locate.lasting_name(self._plan.base), self._plan.recipe, speeds)
+
+    def _note_peak(self, peak: int) -> None:
+        expected = self._plan.preflight.memory
+        with suppress(OSError, BackpropagateError):
+            self._run.write(first_step={"peak_memory": peak, "expected": expected.total if expected else None})

@@ -1,1 +1,1 @@
-"""GGUF read and written: architectures, tensors, vocabulary and pre-tokenizers."""
+"""Read and write GGUF: architectures, tensors, vocabulary, pre-tokenizers."""

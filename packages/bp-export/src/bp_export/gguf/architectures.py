@@ -1,10 +1,10 @@
-"""The model families we write as GGUF: what each needs beyond the common fields and names."""
+"""The model families that we write as GGUF, and what each needs beyond the common fields."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,35 +13,27 @@ import numpy as np
 from bp_core.errors import UnsupportedArchitecture
 
 from . import rope, tensor_layout
+from .rope import Config
 
-Config = Mapping[str, Any]
 Fields = dict[str, Any]  # by the name of the GGUFWriter method that adds them
-# Buffers that some old files carry; eyes; heads that predict several tokens, which fine-tuning leaves untrained.
+# Buffers in some old files; vision towers; multi-token prediction heads, which fine-tuning does not train.
 _UNUSED = re.compile(
     r".*rotary_emb\.inv_freq|.*attn\.(masked_)?bias|(model\.)?(visual|vision_tower|multi_modal_projector|mtp)\..*"
 )
 
 
-def _none(config: Config) -> Fields:
-    return {}
-
-
-def _anything(config: Config) -> str:
-    return ""
-
-
 @dataclass(frozen=True)
 class Family:
-    """One architecture of llama.cpp, and what is its own.
+    """An architecture of llama.cpp and its peculiarities.
 
-    `arrange` brings a tensor into llama.cpp's layout, `fields` adds to the common fields, `refuse` says what llama.cpp
-    could not compute of a config, and `defaults` is what transformers assumes where config.json is silent.
+    `arrange` changes a tensor to llama.cpp's layout. `fields` adds GGUF fields. `unsupported` names what llama.cpp
+    cannot compute of a config, "" if nothing. `defaults` are what transformers assumes where config.json is silent.
     """
 
     architecture: str
-    arrange: Callable[[str, np.ndarray, Config], np.ndarray] = tensor_layout.as_stored
-    fields: Callable[[Config], Fields] = _none
-    refuse: Callable[[Config], str] = _anything
+    arrange: Callable[[str, np.ndarray, Config], np.ndarray] = lambda name, values, config: values
+    fields: Callable[[Config], Fields] = lambda config: {}
+    unsupported: Callable[[Config], str] = lambda config: ""
     ropes: tuple[str, ...] = ("default", "linear")
     activation: str = "silu"
     defaults: Config = field(default_factory=dict)
@@ -80,50 +72,56 @@ def _qwen35(config: Config) -> Fields:
     }
 
 
-def _windowed(config: Config) -> str:
+def _sliding_window(config: Config) -> str:
     return "sliding-window attention" if config.get("use_sliding_window") else ""
 
 
 def _without_rope(config: Config) -> str:
     layers = range(1, config["num_hidden_layers"] + 1)
     usual = [int(layer % 4 != 0) for layer in layers]
-    return _windowed(config) or ("other layers without rope" if config.get("no_rope_layers", usual) != usual else "")
+    return _sliding_window(config) or (
+        "other layers without rope" if config.get("no_rope_layers", usual) != usual else ""
+    )
 
 
-def _every(period: int, odd: str) -> Callable[[Config], str]:
-    """llama.cpp has it built in that every so many layers use full attention, the others `odd`."""
+def _layer_order(period: int, odd: str) -> Callable[[Config], str]:
+    """llama.cpp assumes that every `period`-th layer uses full attention, the others `odd`."""
 
-    def refuse(config: Config) -> str:
+    def unsupported(config: Config) -> str:
         usual = [odd if layer % period else "full_attention" for layer in range(1, config["num_hidden_layers"] + 1)]
         return "another order of layers" if config.get("layer_types", usual) != usual else ""
 
-    return refuse
+    return unsupported
 
 
-def _scaled(period: int, large: int) -> Callable[[Config], str]:
-    """Gemma: the largest model, known by its number of layers, scales attention in its own way."""
+def _gemma_variants(period: int, large: int) -> Callable[[Config], str]:
+    """Gemma's largest model, with `large` layers, scales attention by hidden size / heads instead of head size."""
 
-    def refuse(config: Config) -> str:
+    def unsupported(config: Config) -> str:
         own = config["hidden_size"] // config["num_attention_heads"]
         usual = own if config["num_hidden_layers"] == large else rope.head_size(config)
         wanted = config.get("query_pre_attn_scalar", usual)
         other = "" if math.isclose(wanted, usual) else f"attention scaled by {wanted}"
-        return other or _every(period, "sliding_attention")(config)
+        return other or _layer_order(period, "sliding_attention")(config)
 
-    return refuse
+    return unsupported
 
 
-_LLAMA = Family("llama", tensor_layout.interleaved, ropes=("default", "linear", "llama3"), refuse=_windowed)
-# Mistral 7B 0.1 has a window of 4096 tokens that llama.cpp leaves out: the same up to there.
+_LLAMA = Family("llama", tensor_layout.interleaved, ropes=("default", "linear", "llama3"), unsupported=_sliding_window)
+# llama.cpp ignores Mistral 7B 0.1's window of 4096 tokens, which changes nothing up to that length.
 _QWEN35 = Family(
-    "qwen35", tensor_layout.hybrid, _qwen35, _every(4, "linear_attention"), defaults={"partial_rotary_factor": 0.25}
+    "qwen35",
+    tensor_layout.hybrid,
+    _qwen35,
+    _layer_order(4, "linear_attention"),
+    defaults={"partial_rotary_factor": 0.25},
 )
 _GEMMA = {"tie_word_embeddings": True, "rms_norm_eps": 1e-6, "head_dim": 256}
 _GEMMA3 = Family(
     "gemma3",
     tensor_layout.shifted_norms,
     _gemma3,
-    _scaled(6, large=62),
+    _gemma_variants(6, large=62),
     activation="gelu_pytorch_tanh",
     defaults=_GEMMA
     | {"max_position_embeddings": 131072, "num_attention_heads": 8, "num_key_value_heads": 4, "rope_theta": 1e6},
@@ -132,9 +130,9 @@ FAMILIES = {
     "LlamaForCausalLM": _LLAMA,
     "MistralForCausalLM": _LLAMA,
     "Mistral3ForConditionalGeneration": Family("mistral3", tensor_layout.interleaved),
-    "SmolLM3ForCausalLM": Family("smollm3", tensor_layout.interleaved, refuse=_without_rope),
-    "Qwen2ForCausalLM": Family("qwen2", refuse=_windowed),
-    "Qwen3ForCausalLM": Family("qwen3", refuse=_windowed),
+    "SmolLM3ForCausalLM": Family("smollm3", tensor_layout.interleaved, unsupported=_without_rope),
+    "Qwen2ForCausalLM": Family("qwen2", unsupported=_sliding_window),
+    "Qwen3ForCausalLM": Family("qwen3", unsupported=_sliding_window),
     "Qwen3_5ForCausalLM": _QWEN35,
     "Qwen3_5ForConditionalGeneration": _QWEN35,
     "Phi3ForCausalLM": Family("phi3", fields=_phi3, ropes=("default", "longrope")),
@@ -142,7 +140,7 @@ FAMILIES = {
         "gemma2",
         tensor_layout.shifted_norms,
         _gemma2,
-        _scaled(2, large=46),
+        _gemma_variants(2, large=46),
         activation="gelu_pytorch_tanh",
         defaults=_GEMMA | {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
     ),
@@ -152,27 +150,27 @@ FAMILIES = {
 
 
 def find(written: Config) -> tuple[Family, Config]:
-    """The family of a model's config.json, and the settings of its text model with what transformers would assume.
+    """The family of a model, and its text settings with transformers' defaults filled in.
 
-    Raises UnsupportedArchitecture before any work is done.
+    `written` is its config.json. Raises UnsupportedArchitecture.
     """
     names = written.get("architectures") or ["(none named)"]
     if names[0] not in FAMILIES:
         raise UnsupportedArchitecture(f"{names[0]} is not supported; supported are: {', '.join(FAMILIES)}.")
     family = FAMILIES[names[0]]
     config = {**family.defaults, **written, **(written.get("text_config") or {})}
-    _refuse_variants(family, config)
+    _check_variant(family, config)
     return family, config
 
 
 def unused(name: str) -> bool:
-    """Whether llama.cpp has no use for a tensor."""
+    """Whether llama.cpp does not need a tensor."""
     return _UNUSED.fullmatch(name) is not None
 
 
-def _refuse_variants(family: Family, config: Config) -> None:
+def _check_variant(family: Family, config: Config) -> None:
     activation = config.get("hidden_activation") or config.get("hidden_act") or family.activation
-    reason = family.refuse(config)
+    reason = family.unsupported(config)
     if rope.kind(config) not in family.ropes:
         reason = f"a rotary embedding of type {rope.kind(config)!r}"
     elif activation != family.activation:

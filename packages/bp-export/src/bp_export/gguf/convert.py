@@ -1,4 +1,4 @@
-"""Hugging Face weights → GGUF, in two passes: first every name and size, then one tensor after another."""
+"""Hugging Face weights → GGUF: first plan every name and size, then write one tensor after another."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from gguf.quants import quant_shape_to_byte_shape, quantize
 from gguf.tensor_mapping import get_tensor_name_map
 
 from bp_core.errors import ModelUnusable, UnsupportedArchitecture
-from bp_core.events import Notify, Progress
+from bp_core.events import Notify
 from bp_core.model_files import read_json
 
+from ..progress import tracked
 from ..weights import model_files
-from ..weights.merge import Merged
+from ..weights.merge import MergedWeights
 from ..weights.safetensors_file import Source
 from . import architectures, rope
-from .architectures import Config, Family
+from .architectures import Family
+from .rope import Config
 from .vocabulary import Vocabulary
 
 _TYPES = {
@@ -37,12 +39,12 @@ _NUMPY = {
     GGMLQuantizationType.F16: np.dtype(np.float16),
     GGMLQuantizationType.BF16: np.dtype(ml_dtypes.bfloat16),
 }
-_AT_ONCE = 1 << 20  # values packed at once: the float32 copies of a large embedding would fill the memory
+_AT_ONCE = 1 << 20  # values converted at once; a float32 copy of a whole embedding would take too much memory
 
 
 @dataclass(frozen=True)
-class Planned:
-    """One tensor of the GGUF: which tensor of the source it comes from, and how it is stored."""
+class PlannedTensor:
+    """A tensor of the GGUF: its name, the source tensor it is made from, and its shape and number format."""
 
     name: str
     source: str
@@ -51,14 +53,14 @@ class Planned:
 
     @property
     def stored(self) -> tuple[tuple[int, ...], np.dtype[Any]]:
-        """Shape and dtype of the stored array: packed formats are rows of bytes."""
+        """Shape and dtype of the stored array; quantised formats are rows of bytes."""
         if self.type in _NUMPY:
             return self.shape, _NUMPY[self.type]
         return tuple(quant_shape_to_byte_shape(self.shape, self.type)), np.dtype(np.uint8)
 
 
 class Converter:
-    """One model on its way to GGUF: the plan is complete, and every refusal made, before the first byte is written."""
+    """Converts a model to GGUF. Unsupported models are refused here, before anything is written."""
 
     def __init__(self, source: Source, folder: Path, type_: str = "f16") -> None:
         try:
@@ -81,26 +83,25 @@ class Converter:
         """Bytes of all tensors."""
         return sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in (planned.stored for planned in self.plan))
 
-    def array(self, planned: Planned) -> np.ndarray:
-        """The values of one planned tensor, in the order llama.cpp expects, not yet in their stored format."""
+    def array(self, planned: PlannedTensor) -> np.ndarray:
+        """The values of a planned tensor in llama.cpp's layout, not yet in their stored format."""
         if planned.name in self._tables:
             return self._tables[planned.name]
         return self._arranged(planned, self.source.array(planned.source))
 
-    def change(self, planned: Planned) -> tuple[np.ndarray, np.ndarray] | None:
-        """A planned tensor before and after the adapter, float32, as `array` gives it; None if it is as it was."""
-        if not isinstance(self.source, Merged) or not self.source.changes(planned.source):
+    def change(self, planned: PlannedTensor) -> tuple[np.ndarray, np.ndarray] | None:
+        """A planned tensor before and after the adapter, float32, in llama.cpp's layout; None if it is unchanged."""
+        if not isinstance(self.source, MergedWeights) or not self.source.changes(planned.source):
             return None
         before = self._arranged(planned, self.source.before(planned.source)).astype(np.float32)
         return before, self.array(planned).astype(np.float32)
 
-    def _arranged(self, planned: Planned, values: np.ndarray) -> np.ndarray:
-        """The values of a weight in the order llama.cpp expects."""
+    def _arranged(self, planned: PlannedTensor, values: np.ndarray) -> np.ndarray:
         name = model_files.text_name(planned.source)
         return self.family.arrange(name, values, self.config).reshape(planned.shape)
 
     def write(self, target: Path, vocabulary: Vocabulary, name: str, notify: Notify | None = None) -> None:
-        """Write the GGUF file. `name` is the model's name in it. Memory: about one tensor."""
+        """Write the GGUF file, with `name` as the model's name. Needs memory for about one tensor."""
         writer = GGUFWriter(target, self.family.architecture)
         try:
             self._add_fields(writer, vocabulary, name)
@@ -110,40 +111,39 @@ class Converter:
             writer.write_header_to_file()
             writer.write_kv_data_to_file()
             writer.write_ti_data_to_file()
-            for done, planned in enumerate(self.plan, 1):
+            for planned in tracked(self.plan, "convert", notify):
                 writer.write_tensor_data(stored(self.array(planned), planned))
-                if notify:
-                    notify(Progress("convert", done, len(self.plan)))
         finally:
             writer.close()
 
-    def _plan(self) -> Iterator[Planned]:
+    def _plan(self) -> Iterator[PlannedTensor]:
         for name, table in self._tables.items():
-            yield Planned(name, "", table.shape, GGMLQuantizationType.F32)
-        names = get_tensor_name_map(_model_arch(self.family), self.config["num_hidden_layers"])
-        wanted, tied = {"token_embd.weight", "output_norm.weight"}, self.config.get("tie_word_embeddings")
+            yield PlannedTensor(name, "", table.shape, GGMLQuantizationType.F32)
+        arch = next(arch for arch, name in MODEL_ARCH_NAMES.items() if name == self.family.architecture)
+        names = get_tensor_name_map(arch, self.config["num_hidden_layers"])
+        missing, tied = {"token_embd.weight", "output_norm.weight"}, self.config.get("tie_word_embeddings")
         for source in self.source.names():
             plain = model_files.text_name(source).replace("dt_bias", "dt_proj.bias")
             if architectures.unused(plain) or (tied and plain == "lm_head.weight"):
                 continue
             name = names.get_name(plain, try_suffixes=(".weight", ".bias"))
             if name is None:
-                raise UnsupportedArchitecture(f"the tensor {source} has no place in a {self.family.architecture} GGUF.")
-            wanted.discard(name)
+                raise UnsupportedArchitecture(f"a {self.family.architecture} GGUF has no tensor for {source}.")
+            missing.discard(name)
             yield self._planned(name, source)
-        if wanted or (tied is False and "lm_head.weight" not in map(model_files.text_name, self.source.names())):
-            raise ModelUnusable(f"the weights lack what GGUF calls {', '.join(wanted) or 'output.weight'}.")
+        if missing or (tied is False and "lm_head.weight" not in map(model_files.text_name, self.source.names())):
+            raise ModelUnusable(f"these weights are missing (names in GGUF): {', '.join(missing) or 'output.weight'}.")
 
-    def _planned(self, name: str, source: str) -> Planned:
+    def _planned(self, name: str, source: str) -> PlannedTensor:
         shape = self.source.shape(source)
-        if len(shape) == 3:  # a convolution over each channel alone
+        if len(shape) == 3:  # a depthwise convolution
             shape = (shape[0], shape[2])
         type_ = _TYPES[self.type][0]
         if len(shape) == 1 or name.endswith("ssm_conv1d.weight"):
             type_ = GGMLQuantizationType.F32
         elif shape[-1] % GGML_QUANT_SIZES[type_][0]:
-            type_ = GGMLQuantizationType.F16  # rows that are not made of whole blocks
-        return Planned(name, source, shape, type_)
+            type_ = GGMLQuantizationType.F16  # rows that are not a multiple of the block size
+        return PlannedTensor(name, source, shape, type_)
 
     def _add_fields(self, writer: GGUFWriter, vocabulary: Vocabulary, name: str) -> None:
         logging.getLogger("gguf").setLevel(logging.ERROR)
@@ -158,12 +158,8 @@ class Converter:
         vocabulary.add_to(writer)
 
 
-def _model_arch(family: Family) -> Any:
-    return next(arch for arch, name in MODEL_ARCH_NAMES.items() if name == family.architecture)
-
-
 def _settings(config: Config, family: Family) -> Mapping[str, Any]:
-    """The fields of this model, by the name of the GGUFWriter method that adds them."""
+    """The GGUF fields of this model, by the name of the GGUFWriter method that adds them."""
     size = rope.head_size(config)
     return {
         "context_length": config["max_position_embeddings"],
@@ -182,8 +178,8 @@ def _settings(config: Config, family: Family) -> Mapping[str, Any]:
     }
 
 
-def stored(values: np.ndarray, planned: Planned) -> np.ndarray:
-    """The values in their stored format. Raises ModelUnusable if that cannot hold them."""
+def stored(values: np.ndarray, planned: PlannedTensor) -> np.ndarray:
+    """The values in their stored format. Raises ModelUnusable for values beyond float16's range."""
     shape, dtype = planned.stored
     assert values.shape == planned.shape, f"{planned.name}: {values.shape} is not {planned.shape}"
     if values.dtype == dtype:
@@ -195,7 +191,7 @@ def stored(values: np.ndarray, planned: Planned) -> np.ndarray:
     return packed
 
 
-def _packed(values: np.ndarray, planned: Planned) -> np.ndarray:
+def _packed(values: np.ndarray, planned: PlannedTensor) -> np.ndarray:
     if planned.type not in _NUMPY:
         packed: np.ndarray = quantize(values.astype(np.float32), planned.type)
         return packed

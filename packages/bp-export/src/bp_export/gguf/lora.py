@@ -1,4 +1,4 @@
-"""A LoRA adapter as a GGUF of its own, for llama.cpp and LM Studio to put on a base model when it is loaded."""
+"""LoRA adapter → GGUF adapter, which llama.cpp and LM Studio apply to a base model when they load it."""
 
 from __future__ import annotations
 
@@ -10,41 +10,42 @@ import numpy as np
 from gguf import GGUFWriter
 
 from bp_core.errors import AdapterUnusable
-from bp_core.events import Notify, Progress
+from bp_core.events import Notify
 
 from ..parity import Check, Parity
+from ..progress import tracked
 from ..weights import adapter as lora
 from ..weights import model_files
-from ..weights.merge import Merged, open_base
-from .convert import Converter, Planned
+from ..weights.merge import MergedWeights, open_base
+from .convert import Converter, PlannedTensor
 from .reader import GgufFile
 
-_ROUNDING = 1e-3  # of a tensor's largest change: two products summed in another order
-_FLOAT32 = 2.0**-23  # of a tensor's largest weight: a sum in float32 and a difference, each to half a unit
+_ROUNDING = 1e-3  # of a tensor's largest change: products summed in another order
+_FLOAT32 = 2.0**-23  # of a tensor's largest weight: a float32 sum and a difference, each rounded
 _WHOLE = "Merge instead: --format gguf, or --format merged."
 
 
 @dataclass(frozen=True)
 class _Pair:
-    """The two factors of one tensor in llama.cpp's layout, a [rank, in] and b [out, rank], both float32."""
+    """LoRA factors of a tensor in llama.cpp's layout: a [rank, in] and b [out, rank], float32."""
 
-    planned: Planned
+    planned: PlannedTensor
     a: np.ndarray
     b: np.ndarray
 
 
 class LoraConverter:
-    """An adapter on its way to GGUF. Raises AdapterUnusable for what such a file cannot say, before any work."""
+    """Converts an adapter to GGUF. Raises AdapterUnusable for what a LoRA GGUF cannot hold."""
 
     def __init__(self, adapter: Path, base: Path) -> None:
         self._deltas = {name: _plain(name, change) for name, change in lora.read(adapter).items()}
-        self._merged = Converter(Merged(base, self._deltas), base)
+        self._merged = Converter(MergedWeights(base, self._deltas), base)
         self._base = Converter(open_base(base), base)
-        # llama.cpp multiplies every tensor by alpha / its rank: one alpha for all, so b carries what differs
+        # llama.cpp scales every tensor by the same alpha / its rank; other scales are folded into b
         self.alpha = max(delta.scale * delta.a.shape[0] for delta in self._deltas.values())
 
     def write(self, target: Path, name: str) -> None:
-        """Write the adapter. `name` is the base model's."""
+        """Write the adapter. `name` is the name of the base model."""
         writer = GGUFWriter(target, self._base.family.architecture)
         try:
             writer.add_type("adapter")
@@ -62,24 +63,22 @@ class LoraConverter:
             writer.close()
 
     def check(self, path: Path, notify: Notify | None = None) -> Parity:
-        """Compare base + what llama.cpp will add with the merged weights, tensor by tensor."""
+        """Compare base + adapter, as llama.cpp will add them, with the merged weights, tensor by tensor."""
         gguf, worst, where = GgufFile(path), 0.0, ""
         alpha = gguf.field("adapter.lora.alpha")
-        touched = [planned for planned in self._base.plan if f"{planned.name}.lora_a" in gguf.tensors]
-        for done, planned in enumerate(touched, 1):
+        changed = [planned for planned in self._base.plan if f"{planned.name}.lora_a" in gguf.tensors]
+        for planned in tracked(changed, "compare tensors", notify):
             a, b = gguf.array(f"{planned.name}.lora_a"), gguf.array(f"{planned.name}.lora_b")
             change = alpha / a.shape[0] * (b @ a)
             before = self._base.array(planned).astype(np.float32)
-            wanted = self._merged.array(planned).astype(np.float32) - before
-            # Both sums are rounded to float32 at the size of the base's weights, which a weak adapter is far below.
-            allowed = _ROUNDING * np.abs(wanted).max() + _FLOAT32 * np.abs(before).max()
-            error = float(np.abs(change - wanted).max() / max(allowed, 1e-30))
+            expected = self._merged.array(planned).astype(np.float32) - before
+            # Both sums are rounded to float32 at the magnitude of the base's weights, far above a weak change.
+            allowed = _ROUNDING * np.abs(expected).max() + _FLOAT32 * np.abs(before).max()
+            error = float(np.abs(change - expected).max() / max(allowed, 1e-30))
             worst, where = max((worst, where), (error, planned.name))
-            if notify:
-                notify(Progress("compare tensors", done, len(touched)))
-        missing = len(self._deltas) - len(touched)
+        missing = len(self._deltas) - len(changed)
         complete = Check("adapter is complete", f"{missing} tensors missing", 0, missing == 0)
-        note = f"the largest error, in units of what rounding may cause, in {where}"
+        note = f"the largest error, as a multiple of what rounding may cause, in {where}"
         same = Check("change of the weights", worst, 1.0, worst <= 1.0, note=note)
         return Parity("f32", "tensors", 0, (complete, same), {}, {"F32": len(gguf.tensors)})
 
@@ -93,7 +92,7 @@ class LoraConverter:
 
     def _arranged(self, name: str, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         arrange, config = self._base.family.arrange, self._base.config
-        if name.endswith(".linear_attn.out_proj.weight"):  # the one tensor whose columns llama.cpp reorders
+        if name.endswith(".linear_attn.out_proj.weight"):  # the only tensor whose columns llama.cpp reorders
             return np.ascontiguousarray(arrange(name, a, config)), b
         return a, np.ascontiguousarray(arrange(name, b, config))
 

@@ -1,4 +1,4 @@
-"""What a GGUF file says about itself, for those who want to run it."""
+"""The metadata of a GGUF file that is needed to run it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from .reader import GgufFile
 
 @dataclass(frozen=True)
 class GgufFacts:
-    """Name, shape and words of a GGUF model. `bos` and `eos` are token ids, their texts stand beside them.
+    """The metadata of a GGUF model. `bos` and `eos` are token ids, `bos_token` and `eos_token` their texts.
 
-    `types` counts the tensors by number format: what the file really holds, whatever its name says. Up to
-    `exact_context` tokens it computes what was trained: with longrope (Phi-4) llama.cpp takes the factors of long texts
-    for short ones too, once its context is longer than the original one.
+    `types` counts tensors by number format. A context of up to `exact_context` tokens computes what was trained: with
+    longrope (Phi-4) and a longer context, llama.cpp uses the factors of long texts for short ones too.
     """
 
     name: str
@@ -35,12 +34,12 @@ class GgufFacts:
 
 
 def gguf_facts(path: Path) -> GgufFacts:
-    """Read the facts of a GGUF file. Raises FileMissing, GgufUnusable."""
+    """Read the metadata of a GGUF file. Raises FileMissing, GgufUnusable."""
     return facts_of(GgufFile(path))
 
 
 def facts_of(gguf: GgufFile) -> GgufFacts:
-    """The facts of an open GGUF file. Raises GgufUnusable if a field that every model has is missing."""
+    """The metadata of an open GGUF file. Raises GgufUnusable if a required field is missing."""
     architecture = gguf.field("general.architecture")
     tokens = gguf.field("tokenizer.ggml.tokens")
     bos, eos = (gguf.fields.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos"))

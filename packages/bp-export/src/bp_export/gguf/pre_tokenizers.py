@@ -1,4 +1,4 @@
-"""How a tokenizer prepares text before it merges, and what llama.cpp calls that. The proof checks that both agree."""
+"""Pre-tokenizers: how text is split before BPE merges, and llama.cpp's names for each way."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]
 
 
 def _by_case(suffix: str, digits: str) -> str:
-    """Words end where a capital follows a small letter."""
+    """Split words where an upper-case letter follows a lower-case one."""
     start = r"[^\r\n\p{L}\p{N}]?"
     words = rf"{start}{_UPPER}*{_LOWER}+{suffix}|{start}{_UPPER}+{_LOWER}*{suffix}"
     return rf"{words}|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_SPACES}"
@@ -29,14 +29,14 @@ PATTERNS = {
     "tekken": _by_case("", r"\p{N}"),
     "gpt-4o": _by_case(f"{_SUFFIXES}?", r"\p{N}{1,3}"),
 }
-# llama.cpp's own version of these patterns knows no combining marks inside words.
+# llama.cpp's own version of these patterns splits words at combining marks.
 SPLIT_AT_MARKS = ("tekken", "gpt-4o")
 _BYTES: dict[tuple[str, ...], str] = {
     ("Digits", "ByteLevel+regex"): "smollm",
     ("ByteLevel+regex",): "gpt-2",
     **{(f"Split:{pattern}", "ByteLevel"): name for name, pattern in PATTERNS.items()},
 }
-# SentencePiece as tokenizers writes it: steps before merging → where a space is put before the text.
+# SentencePiece as `tokenizers` writes it: steps before merging → where a space is added before the text.
 _PIECES: dict[tuple[str, ...], str] = {
     ("Replace", "Split"): "nowhere",
     ("Replace",): "nowhere",
@@ -48,23 +48,27 @@ _PIECES: dict[tuple[str, ...], str] = {
 
 
 def byte_level(tokenizer: Mapping[str, Any]) -> str:
-    """llama.cpp's name for the cut of a byte-level tokenizer. Raises UnsupportedArchitecture."""
+    """llama.cpp's name for the pre-tokenizer of a byte-level BPE. Raises UnsupportedArchitecture."""
     normalizer = tokenizer.get("normalizer") or {}
     if normalizer.get("type", "NFC") != "NFC":
-        raise UnsupportedArchitecture(f"its tokenizer rewrites text with {normalizer['type']}, which is not supported.")
-    cut = tuple(map(_step, _steps(tokenizer.get("pre_tokenizer"), "pretokenizers")))
-    if cut not in _BYTES:
-        raise UnsupportedArchitecture(f"its tokenizer cuts text in an unknown way: {' then '.join(cut)[:200]}")
-    return _BYTES[cut]
+        raise UnsupportedArchitecture(
+            f"its tokenizer normalises text with {normalizer['type']}, which is not supported."
+        )
+    steps = tuple(map(_step, _steps(tokenizer.get("pre_tokenizer"), "pretokenizers")))
+    if steps not in _BYTES:
+        raise UnsupportedArchitecture(f"its pre-tokenizer is not supported: {' then '.join(steps)[:200]}")
+    return _BYTES[steps]
 
 
 def space_prefix(tokenizer: Mapping[str, Any]) -> str:
-    """Where a SentencePiece tokenizer puts a space before a text: "always", "nowhere", or only at its "first" piece."""
+    """Where SentencePiece adds a space: "always" before a text, "nowhere", or only at its "first" piece."""
     normal = [str(step.get("type")) for step in _steps(tokenizer.get("normalizer"), "normalizers")]
     cut = [_step(step) for step in _steps(tokenizer.get("pre_tokenizer"), "pretokenizers")]
     steps = (*normal, *("Split" if step == "Split: " else step for step in cut))
     if steps not in _PIECES:
-        raise UnsupportedArchitecture(f"its tokenizer prepares text in an unknown way: {' then '.join(steps)[:200]}")
+        raise UnsupportedArchitecture(
+            f"its tokenizer prepares text in an unsupported way: {' then '.join(steps)[:200]}"
+        )
     return _PIECES[steps]
 
 

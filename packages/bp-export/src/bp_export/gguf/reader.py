@@ -1,4 +1,4 @@
-"""Read a GGUF file: fields at once, tensors on demand. Faster than gguf.GGUFReader on large vocabularies.
+"""Read a GGUF file: all fields at once, tensors on demand. Much faster than gguf.GGUFReader on large vocabularies.
 
 Layout: the GGUF specification, https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
@@ -25,7 +25,7 @@ _MAX_DIMENSIONS = 4
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor as stored. `shape` is in numpy order (rows first); offset and size are bytes in the file."""
+    """A stored tensor. `shape` is in numpy order (rows first); `offset` and `size` are in bytes."""
 
     name: str
     type: GGMLQuantizationType
@@ -35,7 +35,7 @@ class Tensor:
 
 
 class GgufFile:
-    """Fields and tensors of one file. Raises FileMissing, GgufUnusable. Nothing is copied until asked for."""
+    """The fields and tensors of a memory-mapped GGUF file. Raises FileMissing, GgufUnusable."""
 
     def __init__(self, path: Path) -> None:
         if not path.is_file():
@@ -43,8 +43,8 @@ class GgufFile:
         self.path = path
         self.fields: dict[str, Any] = {}
         self.tensors: dict[str, Tensor] = {}
-        self.spans: dict[str, tuple[int, int]] = {}  # where each field's value lies in the file, without its type
-        self.header = (0, 0)  # where the header ends, and where the tensors' data begins
+        self.spans: dict[str, tuple[int, int]] = {}  # (start, end) of each field's value in the file, without its type
+        self.header = (0, 0)  # where the header ends, and where the tensor data starts
         try:
             with path.open("rb") as file:
                 self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -54,11 +54,11 @@ class GgufFile:
 
     @property
     def alignment(self) -> int:
-        """The tensors' data begins at a multiple of so many bytes."""
+        """Tensor data starts at a multiple of this many bytes."""
         return int(self.fields.get("general.alignment", 32))
 
     def bytes(self, start: int = 0, end: int | None = None) -> memoryview:
-        """A part of the file as it is."""
+        """Raw bytes of the file."""
         return memoryview(self._bytes)[start:end]
 
     def raw(self, name: str) -> np.ndarray:
@@ -73,21 +73,21 @@ class GgufFile:
         values: np.ndarray = dequantize(self.raw(name), tensor.type)
         return values.reshape(tensor.shape)
 
-    def rows(self, name: str, places: np.ndarray) -> np.ndarray:
-        """Some rows of a matrix [rows, columns], dequantised to float32 [places, columns]."""
+    def rows(self, name: str, numbers: np.ndarray) -> np.ndarray:
+        """Rows `numbers` of a matrix [rows, columns], dequantised to float32 [numbers, columns]."""
         tensor = self.tensors[name]
-        values: np.ndarray = dequantize(self.raw(name)[places], tensor.type)
-        return values.reshape(len(places), tensor.shape[-1])
+        values: np.ndarray = dequantize(self.raw(name)[numbers], tensor.type)
+        return values.reshape(len(numbers), tensor.shape[-1])
 
     def field(self, name: str) -> Any:
-        """A field that must be there. Raises GgufUnusable."""
+        """A required field. Raises GgufUnusable if it is missing."""
         if name not in self.fields:
             raise GgufUnusable(f"the field {name} is missing.", where=str(self.path))
         return self.fields[name]
 
     def _read_header(self) -> None:
         if self._bytes[:4] != b"GGUF":
-            raise ValueError("it does not begin with the letters GGUF")
+            raise ValueError("it does not start with the letters GGUF")
         version, tensors, fields = struct.unpack_from("<IQQ", self._bytes, 4)
         if version not in (2, 3):
             raise ValueError(f"version {version} is unknown")
@@ -101,7 +101,7 @@ class GgufFile:
         self._read_tensors(tensors, at)
 
     def _read_tensors(self, count: int, at: int) -> None:
-        found: list[tuple[str, GGMLQuantizationType, tuple[int, ...], int]] = []
+        infos: list[tuple[str, GGMLQuantizationType, tuple[int, ...], int]] = []
         for _ in range(count):
             name, at = self._string(at)
             (dimensions,) = struct.unpack_from("<I", self._bytes, at)
@@ -109,22 +109,20 @@ class GgufFile:
                 raise ValueError(f"{name} has {dimensions} dimensions")
             *reversed_shape, kind, offset = struct.unpack_from(f"<{dimensions}QIQ", self._bytes, at + 4)
             at += 4 + 8 * dimensions + 12
-            found.append((name, GGMLQuantizationType(kind), tuple(reversed_shape[::-1]), offset))
+            infos.append((name, GGMLQuantizationType(kind), tuple(reversed_shape[::-1]), offset))
         start = math.ceil(at / self.alignment) * self.alignment
         self.header = at, start
-        for name, type_, shape, offset in found:
-            self._add(Tensor(name, type_, shape, start + offset, _size(type_, shape)))
-
-    def _add(self, tensor: Tensor) -> None:
-        if tensor.offset + tensor.size > len(self._bytes):
-            raise ValueError(f"it ends before tensor {tensor.name} does")
-        self.tensors[tensor.name] = tensor
+        for name, type_, shape, offset in infos:
+            tensor = Tensor(name, type_, shape, start + offset, _size(type_, shape))
+            if tensor.offset + tensor.size > len(self._bytes):
+                raise ValueError(f"it ends before tensor {name} does")
+            self.tensors[name] = tensor
 
     def _string(self, at: int) -> tuple[str, int]:
         (length,) = struct.unpack_from("<Q", self._bytes, at)
         end = at + 8 + length
         if end > len(self._bytes):
-            raise ValueError("a text runs beyond its end")
+            raise ValueError("a string ends after the end of the file")
         return self._bytes[at + 8 : end].decode(), end
 
     def _value(self, kind: int, at: int) -> tuple[Any, int]:

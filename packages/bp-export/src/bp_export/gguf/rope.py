@@ -1,4 +1,4 @@
-"""Rotary embeddings: where a config.json says what, and the tables and fields that llama.cpp wants for it."""
+"""Rotary embeddings: read from config.json, written as llama.cpp's fields and tables."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Config = Mapping[str, Any]
 
 
 def rope(config: Config) -> dict[str, Any]:
-    """The rotary settings, wherever this version of transformers wrote them: always with rope_theta and rope_type.
+    """The rope settings, wherever transformers wrote them, always with rope_theta and rope_type.
 
-    Of a model with two kinds of layers those of full attention.
+    For a model with two kinds of layers: those of its full-attention layers.
     """
     values = _written(config)
     values = dict(values.get("full_attention") or values)
@@ -28,19 +28,19 @@ def rope(config: Config) -> dict[str, Any]:
 
 
 def kind(config: Config) -> str:
-    """The type of the rotary embedding, by its newest name."""
+    """The rope type, by its newest name."""
     name = str(rope(config)["rope_type"])
     return "longrope" if name == "su" else name
 
 
 def local_theta(config: Config) -> float:
-    """The base of the sliding-window layers of Gemma 3."""
+    """rope_theta of Gemma 3's sliding-window layers."""
     written = _written(config).get("sliding_attention") or {}
     return float(written.get("rope_theta") or config.get("rope_local_base_freq") or 10000.0)
 
 
 def rotated(config: Config) -> int:
-    """How many values of a head are rotated."""
+    """How many values of each head are rotated."""
     return int(head_size(config) * rope(config).get("partial_rotary_factor", 1.0))
 
 
@@ -49,7 +49,7 @@ def head_size(config: Config) -> int:
 
 
 def scaling(config: Config) -> dict[str, Any]:
-    """Fields of a linear scaling, by the name of the GGUFWriter method that adds them."""
+    """GGUF fields of linear scaling, by the name of the GGUFWriter method that adds them."""
     values = rope(config)
     if kind(config) != "linear":
         return {}
@@ -64,7 +64,7 @@ def long_attention_factor(config: Config) -> float:
 
 
 def tables(config: Config) -> dict[str, np.ndarray]:
-    """The divisors of the rotary frequencies, float32 [rotated / 2], by their name in GGUF; none for plain rope."""
+    """Divisors of the rotary frequencies, float32 [rotated / 2], by GGUF tensor name; none for plain rope."""
     values = rope(config)
     if kind(config) == "llama3":
         return {"rope_freqs.weight": _llama3(config)}
@@ -75,7 +75,7 @@ def tables(config: Config) -> dict[str, np.ndarray]:
 
 
 def _llama3(config: Config) -> np.ndarray:
-    """Long wavelengths are divided by `factor`, short ones kept, those between blended (Llama 3.1 reference code)."""
+    """Llama 3.1's scaling: divide low frequencies by `factor`, keep high ones, blend between. float32 [rotated / 2]."""
     values, size = rope(config), rotated(config)
     wavelength = 2 * math.pi * values["rope_theta"] ** (np.arange(0, size, 2, dtype=np.float64) / size)
     turns = values["original_max_position_embeddings"] / wavelength

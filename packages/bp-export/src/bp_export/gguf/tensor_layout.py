@@ -1,27 +1,20 @@
-"""How llama.cpp lays out weights, where it differs from Hugging Face. Names are Hugging Face's."""
+"""Rearrange weights where llama.cpp's layout differs from Hugging Face's. Names are Hugging Face's."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
-Config = Mapping[str, Any]
-
-
-def as_stored(name: str, values: np.ndarray, config: Config) -> np.ndarray:
-    return values
+from .rope import Config
 
 
 def interleaved(name: str, values: np.ndarray, config: Config) -> np.ndarray:
-    """q and k with the two halves of each head woven: llama.cpp rotates neighbouring rows, Hugging Face halves."""
+    """Interleave the two halves of each q and k head: llama.cpp rotates neighbouring rows, Hugging Face halves."""
     heads = rotated_heads(name, config)
     return interleave(values, heads) if heads else values
 
 
 def rotated_heads(name: str, config: Config) -> int | None:
-    """How many heads the rows of a q or k projection belong to; None for any other tensor."""
+    """Number of heads of a q or k projection; None for any other tensor."""
     if ".q_proj." in name:
         return int(config["num_attention_heads"])
     if ".k_proj." in name:
@@ -30,14 +23,14 @@ def rotated_heads(name: str, config: Config) -> int | None:
 
 
 def shifted_norms(name: str, values: np.ndarray, config: Config) -> np.ndarray:
-    """Gemma multiplies by 1 + weight; llama.cpp by the weight."""
+    """Gemma multiplies norms by 1 + weight, llama.cpp by the weight."""
     return values.astype(np.float32) + 1 if name.endswith("norm.weight") else values
 
 
 def hybrid(name: str, values: np.ndarray, config: Config) -> np.ndarray:
-    """Qwen 3.5: norms shifted, the decay as it is used, and the value heads of linear attention tiled.
+    """Qwen 3.5: shifted norms, decay as -exp(A_log), and reordered value heads of linear attention.
 
-    Hugging Face keeps the value heads that share a key head side by side; llama.cpp repeats the key heads as a whole.
+    Hugging Face stores the value heads of one key head side by side; llama.cpp repeats the whole row of key heads.
     """
     if ".linear_attn." not in name:
         return shifted_norms(name, values, config)
@@ -66,7 +59,7 @@ def _heads_tiled(rows: np.ndarray, size: int, config: Config) -> np.ndarray:
 
 
 def interleave(rows: np.ndarray, heads: int) -> np.ndarray:
-    """Reorder the rows of q or k (weight or bias) from Hugging Face's half-and-half to llama.cpp's neighbours."""
+    """Rows of q or k, [heads × head size, …], from Hugging Face's order to llama.cpp's."""
     halves = rows.reshape(heads, 2, rows.shape[0] // heads // 2, *rows.shape[1:])
     return halves.swapaxes(1, 2).reshape(rows.shape)
 

@@ -1,4 +1,4 @@
-"""GGUF → an ordinary Hugging Face folder in float16, so that a model shipped as GGUF can be trained."""
+"""Convert a GGUF to a Hugging Face folder in float16, so that it can be trained."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ _BLOCK = {
 _PRE = {"smollm": [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]}
 
 
-class Unpacked:
-    """The tensors of a llama GGUF under their Hugging Face names, dequantised one at a time."""
+class DequantizedWeights:
+    """The tensors of a llama GGUF by Hugging Face name, dequantised to float16 one at a time."""
 
     def __init__(self, gguf: GgufFile) -> None:
         self._gguf = gguf
         self._names = {_hf_name(name, gguf): name for name in gguf.tensors}
-        heads = gguf.field("llama.attention.head_count")
-        self._heads = {"attn_q": heads, "attn_k": gguf.fields.get("llama.attention.head_count_kv", heads)}
+        heads = _heads(gguf)
+        self._heads = {"attn_q": heads["num_attention_heads"], "attn_k": heads["num_key_value_heads"]}
 
     def names(self) -> Iterable[str]:
         return self._names
@@ -66,15 +66,17 @@ class Unpacked:
 
 
 def unpack_gguf(source: Path, folder: Path, notify: Notify | None = None) -> None:
-    """Write `folder` (which must be free) from a GGUF of the llama architecture, quantised or not.
+    """Write the Hugging Face folder `folder`, which must not exist, from a GGUF of the llama architecture.
 
     Raises GgufUnusable, UnsupportedArchitecture, DiskFull, OutputUnusable.
     """
     gguf = GgufFile(source)
     if gguf.field("general.architecture") != "llama":
-        raise UnsupportedArchitecture(f"cannot unpack a {gguf.field('general.architecture')} model.", where=str(source))
+        raise UnsupportedArchitecture(
+            f"cannot convert a {gguf.field('general.architecture')} model.", where=str(source)
+        )
     require_free(folder)
-    tokenizer, tensors = _tokenizer(gguf), Unpacked(gguf)
+    tokenizer, tensors = _tokenizer(gguf), DequantizedWeights(gguf)
     require_space(folder, sum(safetensors_file.size(tensors, name) for name in tensors.names()))
     with folders.new_folder(folder) as draft:
         for name, value in _settings(gguf).items():
@@ -90,7 +92,7 @@ def _hf_name(name: str, gguf: GgufFile) -> str:
         return _TOP[name]
     match = re.fullmatch(r"blk\.(\d+)\.(\w+)\.(weight|bias)", name)
     if not match or match[2] not in _BLOCK:
-        raise UnsupportedArchitecture(f"the tensor {name} cannot be unpacked.", where=str(gguf.path))
+        raise UnsupportedArchitecture(f"the tensor {name} cannot be converted.", where=str(gguf.path))
     return f"model.layers.{match[1]}.{_BLOCK[match[2]]}.{match[3]}"
 
 
@@ -117,7 +119,7 @@ def _settings(gguf: GgufFile) -> dict[str, dict[str, Any]]:
 
 def _config(gguf: GgufFile) -> dict[str, Any]:
     if any(key.startswith("llama.rope.scaling") for key in gguf.fields):
-        raise UnsupportedArchitecture("scaled rotary embeddings cannot be unpacked.", where=str(gguf.path))
+        raise UnsupportedArchitecture("scaled rotary embeddings cannot be converted.", where=str(gguf.path))
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -147,16 +149,16 @@ def _heads(gguf: GgufFile) -> dict[str, int]:
 
 
 def _rounded(value: float) -> float:
-    """A float32 as the decimal it was written from: 9.99999974e-06 is 1e-05."""
+    """A float32 as the decimal that was meant: 9.99999974e-06 is 1e-05."""
     return float(f"{value:.6g}")
 
 
 def _tokenizer(gguf: GgufFile) -> Tokenizer:
     if gguf.field("tokenizer.ggml.model") != "gpt2" or gguf.field("tokenizer.ggml.pre") not in _PRE:
-        raise UnsupportedArchitecture("its tokenizer cannot be unpacked.", where=str(gguf.path))
+        raise UnsupportedArchitecture("its tokenizer cannot be converted.", where=str(gguf.path))
     tokens, types = gguf.field("tokenizer.ggml.tokens"), gguf.field("tokenizer.ggml.token_type")
     vocabulary = {text: number for number, text in enumerate(tokens)}
-    merges = [_pair(text) for text in gguf.field("tokenizer.ggml.merges")]
+    merges = [tuple(text.split(" ", 1)) for text in gguf.field("tokenizer.ggml.merges")]
     for left, right in merges:
         if not {left, right, left + right} <= vocabulary.keys():
             raise GgufUnusable(f"its merge {left!r} + {right!r} is not in the vocabulary.", where=str(gguf.path))
@@ -166,11 +168,6 @@ def _tokenizer(gguf: GgufFile) -> Tokenizer:
     tokenizer.add_special_tokens(_added(tokens, types, TokenType.CONTROL))
     tokenizer.add_tokens(_added(tokens, types, TokenType.USER_DEFINED))
     return tokenizer
-
-
-def _pair(merge: str) -> tuple[str, str]:
-    left, _, right = merge.partition(" ")
-    return left, right
 
 
 def _added(tokens: list[str], types: list[int], kind: TokenType) -> list[AddedToken]:

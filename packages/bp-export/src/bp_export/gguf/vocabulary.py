@@ -1,8 +1,7 @@
-"""tokenizer.json → the vocabulary fields of a GGUF: byte-level BPE and SentencePiece BPE; anything else is refused."""
+"""tokenizer.json → the vocabulary fields of a GGUF: byte-level BPE and SentencePiece BPE; others are refused."""
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,21 +14,23 @@ from bp_core.contract import Contract
 from bp_core.errors import ModelUnusable, UnsupportedArchitecture
 from bp_core.model_files import read_json
 
-from ..weights.model_files import chat_template, special_token, stamp
+from ..weights.model_files import chat_template, special_token
 from . import pre_tokenizers
 
 _FILE = "tokenizer.json"
 _BYTE = re.compile("<0x[0-9A-F]{2}>")
-# Added tokens that are meant as control tokens although not marked so; llama.cpp's own converter sees them like this.
+# Added tokens that are control tokens although not marked as special, as llama.cpp's own converter decides.
 _LOOKS_SPECIAL = re.compile(r"<\|.*\|>|<｜.*｜>|<unused.*>|<pad>|<mask>|<2mass>|\[@BOS@\]", re.S)
 _ID_KEYS = {"bos": "bos_token", "unk": "unk_token", "pad": "pad_token"}
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What a GGUF must know to tokenise. `ids` has the special tokens by GGUF's names (bos, eos, eot, …).
+    """The vocabulary fields of a GGUF.
 
-    A byte-level vocabulary ("gpt2") has merges, one of SentencePiece ("llama") scores: the best one merges first.
+    Byte-level BPE (`model` "gpt2") has merges; SentencePiece ("llama") has scores, and the best score merges first.
+    `ids` has the special tokens by GGUF's names (bos, eos, eot, …). `prefix` must stand before a text so that the
+    tokenizer and llama.cpp tokenize it alike; it is "" for most models.
     """
 
     model: str
@@ -43,6 +44,7 @@ class Vocabulary:
     add_bos: bool
     add_eos: bool
     template: str
+    prefix: str = ""
 
     def add_to(self, writer: GGUFWriter) -> None:
         """Write the fields tokenizer.ggml.* and the chat template."""
@@ -64,81 +66,48 @@ class Vocabulary:
 
 
 def read(folder: Path, size: int, contract: Contract | None = None) -> Vocabulary:
-    """The vocabulary of a model folder, `size` tokens long (the rows of its embedding).
+    """The vocabulary of a model folder, padded to `size` tokens (the rows of its embedding).
 
-    With a contract, its template, turn terminators and BOS policy win over the base's. Raises ModelUnusable,
+    Template, turn terminators and BOS policy of a contract replace the base's. Raises ModelUnusable,
     UnsupportedArchitecture.
     """
-    template = (contract.template if contract else "") or chat_template(folder)
-    try:
-        tokenizer = _tokenizer(folder, stamp(folder, _FILE))
-        tokens, types = _padded(tokenizer.tokens, size)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelUnusable(f"the tokenizer cannot be read ({error}).", where=str(folder / _FILE)) from error
-    add_bos = tokenizer.add_bos
-    if contract and contract.bos != "template":
-        add_bos = contract.bos == "tokenizer"
-    ids = _special_ids(folder, tokens, contract)
-    return Vocabulary(
-        model="llama" if tokenizer.pieces else "gpt2",
-        pre=tokenizer.pre,
-        tokens=tokens,
-        types=types,
-        merges=tokenizer.merges,
-        scores=_scores(tokens, types, tokenizer.merges) if tokenizer.pieces else [],
-        # llama.cpp puts its space after every special token too: after the first one, "first" means nowhere
-        space_prefix=tokenizer.space == "always",
-        ids=ids,
-        add_bos=add_bos and "bos" in ids,
-        add_eos=tokenizer.add_eos and "eos" in ids,
-        template=template,
-    )
-
-
-def lead(folder: Path) -> str:
-    """What must stand before a text so that the tokenizer and llama.cpp see it alike; "" almost always.
-
-    Where only the first piece of a text gets a space before it, that is the token that every prompt begins with.
-    """
-    tokenizer = _tokenizer(folder, stamp(folder, _FILE))
-    first = tokenizer.pieces and tokenizer.space == "first"
-    return (special_token(folder, "bos_token") or "") if first else ""
-
-
-@dataclass(frozen=True)
-class _Tokenizer:
-    """What tokenizer.json says. `tokens` has text and type of each id; `pieces`: SentencePiece, not byte-level BPE."""
-
-    pieces: bool
-    pre: str
-    space: str
-    tokens: Mapping[int, tuple[str, TokenType]]
-    merges: list[str]
-    add_bos: bool
-    add_eos: bool
-
-
-@functools.lru_cache(maxsize=1)  # an export asks several times, and the file may have tens of megabytes
-def _tokenizer(folder: Path, stamp: object) -> _Tokenizer:
     tokenizer = read_json(folder / _FILE)
     model = tokenizer.get("model") or {}
     if model.get("type") != "BPE":
         raise UnsupportedArchitecture(f"its tokenizer is of type {model.get('type')}; only BPE is supported.")
-    pieces = bool(model.get("byte_fallback"))
-    add_bos, add_eos = _added(tokenizer)
-    return _Tokenizer(
-        pieces=pieces,
-        pre="default" if pieces else pre_tokenizers.byte_level(tokenizer),
-        space=pre_tokenizers.space_prefix(tokenizer) if pieces else "nowhere",
-        tokens=dict(_tokens(tokenizer)),
-        merges=[_merge(pair) for pair in model["merges"]],
-        add_bos=add_bos,
-        add_eos=add_eos,
+    sentencepiece = bool(model.get("byte_fallback"))
+    try:
+        pre = "default" if sentencepiece else pre_tokenizers.byte_level(tokenizer)
+        space = pre_tokenizers.space_prefix(tokenizer) if sentencepiece else "nowhere"
+        tokens, types = _padded(dict(_tokens(tokenizer)), size)
+        merges = [_merge(pair) for pair in model["merges"]]
+        add_bos, add_eos = _adds_bos_eos(tokenizer)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelUnusable(f"the tokenizer cannot be read ({error}).", where=str(folder / _FILE)) from error
+    if contract and contract.bos != "template":
+        add_bos = contract.bos == "tokenizer"
+    ids = _special_ids(folder, tokens, contract)
+    # llama.cpp adds its space after every special token too. A tokenizer that adds one only at the "first" piece of a
+    # text adds none after the BOS token, with which every prompt starts.
+    bos = special_token(folder, "bos_token") or ""
+    return Vocabulary(
+        model="llama" if sentencepiece else "gpt2",
+        pre=pre,
+        tokens=tokens,
+        types=types,
+        merges=merges,
+        scores=_scores(tokens, types, merges) if sentencepiece else [],
+        space_prefix=space == "always",
+        ids=ids,
+        add_bos=add_bos and "bos" in ids,
+        add_eos=add_eos and "eos" in ids,
+        template=(contract.template if contract else "") or chat_template(folder),
+        prefix=bos if space == "first" else "",
     )
 
 
 def _scores(tokens: list[str], types: list[int], merges: list[str]) -> list[float]:
-    """SentencePiece's score of a piece: minus its place in the order of merging; pieces that no merge makes follow."""
+    """SentencePiece scores: minus the position in merge order; pieces that no merge makes come last."""
     made = dict.fromkeys("".join(merge.split(" ", 1)) for merge in merges)
     normal = dict.fromkeys(text for text, type_ in zip(tokens, types, strict=True) if type_ == TokenType.NORMAL)
     ordered = dict.fromkeys([*(text for text in made if text in normal), *normal])
@@ -163,7 +132,7 @@ def _tokens(tokenizer: Mapping[str, Any]) -> Iterator[tuple[int, tuple[str, Toke
 
 
 def _padded(known: Mapping[int, tuple[str, TokenType]], size: int) -> tuple[list[str], list[int]]:
-    """Texts and types of `size` tokens; those that the tokenizer does not know are unused."""
+    """Texts and types of `size` tokens; ids that the tokenizer does not have are unused."""
     tokens = [f"[PAD{number}]" for number in range(size)]
     types = [int(TokenType.UNUSED)] * size
     for number, (text, type_) in known.items():
@@ -207,8 +176,8 @@ def _special_ids(folder: Path, tokens: list[str], contract: Contract | None) -> 
     return ids | dict(zip(("eos", "eot", "eom"), ends, strict=False))
 
 
-def _added(tokenizer: Mapping[str, Any]) -> tuple[bool, bool]:
-    """Whether the tokenizer puts a special token before, and after, a text by itself."""
+def _adds_bos_eos(tokenizer: Mapping[str, Any]) -> tuple[bool, bool]:
+    """Whether the tokenizer adds a BOS token before a text, and an EOS token after it."""
     processor = tokenizer.get("post_processor") or {}
     for step in processor.get("processors", [processor]):
         if step.get("type") == "TemplateProcessing":

@@ -1,1 +1,1 @@
-"""llama.cpp in a process of its own: tokens, logits and text, a server, and the quantiser."""
+"""llama.cpp in a child process: engine, server and quantiser."""

@@ -1,7 +1,7 @@
-"""llama.cpp in a process of its own: requests come as JSON lines on stdin, answers go as JSON lines to stdout.
+"""The child process that runs llama.cpp; engine.py starts it as `python -m bp_export.llama_cpp._worker`.
 
-Run by engine.py as `python -m bp_export.llama_cpp._worker`; a crash in here cannot take the caller along. When stdin
-closes, the caller is gone or done, and the process ends at once, whatever it is computing.
+Requests are lines of JSON on stdin, answers lines of JSON on stdout. A crash here cannot end the caller. When stdin
+closes, which it does when the caller ends, this process ends at once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BATCH = 256
 
 
 def byte_table() -> dict[str, int]:
-    """GPT-2's printable stand-ins for bytes: visible Latin-1 characters stand for themselves, the rest from 256 on."""
+    """GPT-2's byte alphabet: visible Latin-1 characters stand for themselves, other bytes become 256 and up."""
     visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
     table = {chr(byte): byte for byte in visible}
     hidden = [byte for byte in range(256) if byte not in visible]
@@ -33,7 +33,7 @@ def byte_table() -> dict[str, int]:
 
 
 class Model(llama_cpp.LlamaModel):  # type: ignore[misc]
-    """LlamaModel with the property that its own get_logits_ith looks for, and a vocabulary that keeps it alive."""
+    """LlamaModel with the property `n_vocab`, which the binding's own get_logits_ith needs."""
 
     @property
     def n_vocab(self) -> int:
@@ -78,7 +78,7 @@ class Session:
         self._decode([token], position, every=False)
 
     def piece(self, token: int) -> bytes:
-        """The bytes a token stands for. llama.cpp's binding hides partial characters; the token's name has them."""
+        """The bytes of a token. The binding hides partial characters, so they are read from the token's name."""
         text = str(self.vocab.token_to_piece(token, 0, False))
         if "\ufffd" not in text:
             return text.encode()
@@ -114,7 +114,7 @@ class Worker:
         self.session: Session | None = None
 
     def listen(self) -> None:
-        """Runs in a thread: queues requests, takes `stop` at once, ends the process with the input."""
+        """In a thread: queue requests, act on `stop` at once, and end the process when stdin closes."""
         for line in sys.stdin.buffer:
             request = json.loads(line)
             if request["do"] == "stop":
@@ -154,22 +154,22 @@ class Worker:
     def do_generate(self, tokens: list[int], limit: int, temperature: float, seed: int) -> dict[str, Any]:
         assert self.session
         session, stopped = self.session, False
-        made: list[int] = []
+        generated: list[int] = []
         self.stop.clear()
         sampler = _sampler(temperature, seed)
         text = codecs.getincrementaldecoder("utf-8")("replace")
         session.prefill(tokens)
         room = min(limit, session.context.n_ctx - len(tokens))
-        while len(made) < room and not stopped and not self.stop.is_set():
+        while len(generated) < room and not stopped and not self.stop.is_set():
             token = sampler.sample(session.context, -1)
-            made.append(token)
+            generated.append(token)
             stopped = session.vocab.is_eog(token)
             if not stopped:
                 self.say({"piece": text.decode(session.piece(token))})
-                if len(made) < room:
-                    session.step(token, len(tokens) + len(made) - 1)
+                if len(generated) < room:
+                    session.step(token, len(tokens) + len(generated) - 1)
         self.say({"piece": text.decode(b"", final=True)})
-        return {"tokens": made, "stopped": stopped}
+        return {"tokens": generated, "stopped": stopped}
 
     def do_quantize(self, source: str, target: str, type: int, threads: int) -> dict[str, Any]:
         settings = llama_cpp.LlamaModelQuantizeParams()
@@ -191,7 +191,7 @@ def _sampler(temperature: float, seed: int) -> Any:
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the caller decides
     out = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever llama.cpp prints is talk, not an answer
+    os.dup2(2, 1)  # what llama.cpp prints is log, not an answer
     llama_cpp.llama_backend_init()
     worker = Worker(out)
     # started last: on Windows, loading a library waits for a read on stdin that is under way

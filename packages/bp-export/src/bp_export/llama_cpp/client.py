@@ -1,4 +1,4 @@
-"""Talking to a GGUF behind llama.cpp's server, which keeps what it has read of a conversation so far."""
+"""Chat with a GGUF through llama.cpp's server, which caches the conversation so far."""
 
 from __future__ import annotations
 
@@ -19,58 +19,58 @@ from ..gguf.metadata import gguf_facts
 from .server import LlamaServer
 
 _SHORTER = "Start over with /new, or serve the file with more: backprop serve FILE --num-ctx 16384"
-_ONE_EACH = httpx.Limits(max_keepalive_connections=0)  # the server hangs up on a user who thinks for seconds
-_LIMITS = httpx.Timeout(None, connect=5.0)  # a large model on a small machine reads a long text for minutes
+_ONE_EACH = httpx.Limits(max_keepalive_connections=0)  # the server closes connections that are idle for seconds
+_LIMITS = httpx.Timeout(None, connect=5.0)  # a large model may take minutes to read a long prompt
 
 
-class Talk:
-    """A client of a server of our own: `answer(turns, limit, on_text)`, `prompt(turns)`."""
+class ChatClient:
+    """A client of our own llama-server."""
 
     def __init__(self, client: httpx.Client) -> None:
         self._client = client
 
     def answer(self, turns: Turns, limit: int, on_text: Callable[[str], None]) -> str:
-        """The most likely answer, told piece by piece. Raises LlamaCppFailed, also for a context that is full."""
-        # Thoughts are part of what was trained: they are told as they are written.
+        """The greedy answer, at most `limit` tokens; `on_text` gets it piece by piece. Raises LlamaCppFailed."""
+        # Reasoning was trained too, so it is shown as the model writes it.
         request = {"messages": turns, "max_tokens": limit, "temperature": 0, "reasoning_format": "none"}
-        told: list[str] = []
+        pieces: list[str] = []
         try:
             with self._client.stream("POST", "/v1/chat/completions", json={**request, "stream": True}) as response:
                 for piece in _pieces(response):
-                    told.append(piece)
+                    pieces.append(piece)
                     on_text(piece)
         except httpx.HTTPError as error:
-            raise _gone(error) from error
-        return "".join(told)
+            raise _disconnected(error) from error
+        return "".join(pieces)
 
     def prompt(self, turns: Turns, tools: Tools = None) -> str:
-        """What llama.cpp writes before the answer, without a first token that it adds. Raises LlamaCppFailed."""
+        """The prompt that llama.cpp's Jinja renders, without the BOS token that it adds. Raises LlamaCppFailed."""
         request = {"messages": turns} | ({"tools": tools} if tools else {})
         try:
             response = self._client.post("/apply-template", json=request)
         except httpx.HTTPError as error:
-            raise _gone(error) from error
-        told = response.json()
+            raise _disconnected(error) from error
+        body = response.json()
         if not response.is_success:
-            raise _refusal(told)
-        return str(told["prompt"])
+            raise _refusal(body)
+        return str(body["prompt"])
 
 
 @contextmanager
-def talk(path: Path, *, gpu: bool = True, context: int | None = None) -> Iterator[Talk]:
-    """Serve a file to ourselves alone. Raises FileMissing, GgufUnusable, LlamaServerMissing, LlamaCppFailed."""
+def chat_client(path: Path, *, gpu: bool = True, context: int | None = None) -> Iterator[ChatClient]:
+    """Start a private server for a file. Raises FileMissing, GgufUnusable, LlamaServerMissing, LlamaCppFailed."""
     if path.is_file() and not gguf_facts(path).template:
-        raise GgufUnusable("the file has no chat template, so it cannot be talked to.", where=str(path))
-    key = secrets.token_urlsafe()  # else whoever else is on this machine could listen in
+        raise GgufUnusable("the file has no chat template, so it cannot chat.", where=str(path))
+    key = secrets.token_urlsafe()  # keeps other users of this machine out
     headers = {"Authorization": f"Bearer {key}"}
     with (
         LlamaServer(path, ServeConfig(port=0, api_key=key, num_ctx=context), gpu=gpu) as server,
-        # A proxy from the environment is for the outside, and would not find this machine's loopback.
+        # A proxy from the environment cannot reach this machine's loopback address.
         httpx.Client(
             base_url=server.url, headers=headers, timeout=_LIMITS, limits=_ONE_EACH, trust_env=False
         ) as client,
     ):
-        yield Talk(client)
+        yield ChatClient(client)
 
 
 def _pieces(response: httpx.Response) -> Iterator[str]:
@@ -84,12 +84,12 @@ def _pieces(response: httpx.Response) -> Iterator[str]:
             yield from (choice["delta"].get("content") or "" for choice in chunk["choices"])
 
 
-def _gone(error: httpx.HTTPError) -> LlamaCppFailed:
-    return LlamaCppFailed(f"llama-server went away: {error}")
+def _disconnected(error: httpx.HTTPError) -> LlamaCppFailed:
+    return LlamaCppFailed(f"the connection to llama-server broke: {error}")
 
 
-def _refusal(told: dict[str, Any]) -> LlamaCppFailed:
-    error = told["error"]
+def _refusal(body: dict[str, Any]) -> LlamaCppFailed:
+    error = body["error"]
     if error.get("type") == "exceed_context_size_error":
-        return LlamaCppFailed(f"the conversation is longer than its context: {error['message']}.", fix=_SHORTER)
+        return LlamaCppFailed(f"the conversation is longer than the context: {error['message']}.", fix=_SHORTER)
     return LlamaCppFailed(f"llama-server: {error['message']}")

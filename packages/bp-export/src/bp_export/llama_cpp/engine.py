@@ -1,4 +1,4 @@
-"""A GGUF model in llama.cpp: tokens, logits and text of it, computed in a process of its own."""
+"""Run a GGUF model with llama.cpp, in a child process: tokenize, logits, generate."""
 
 from __future__ import annotations
 
@@ -7,96 +7,83 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
 from bp_core.errors import FileMissing, LlamaCppFailed, LlamaCppMissing
 
-from .process import END_OF_LOG, GOODBYE_SECONDS, ModuleProcess
+from .process import END_OF_LOG, EXIT_SECONDS, ModuleProcess
 
 
 @dataclass(frozen=True)
 class GeneratedTokens:
-    """What a model wrote: the token ids (with the one that ended it), their text, and whether it ended by itself."""
+    """Generated token ids (including the end token), their text, and whether the model stopped by itself."""
 
     tokens: list[int]
     text: str
     stopped: bool
 
 
-class Worker:
-    """The process, and the talk with it. `on_log` sees each line of llama.cpp's log, from another thread."""
+class Worker(ModuleProcess):
+    """The child process that runs llama.cpp. `on_log` gets each line of llama.cpp's log, in another thread."""
 
     def __init__(self, on_log: Callable[[str], None] | None = None) -> None:
         require_llama_cpp()
-        self._on_log = on_log
-        self._logged = threading.Event()
-        self._process = ModuleProcess("bp_export.llama_cpp._worker", self._hear)
+        self._on_line = on_log
+        self._log_complete = threading.Event()
+        super().__init__("bp_export.llama_cpp._worker", self._read_log)
 
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def send(self, request: dict[str, Any]) -> None:
+    def send(self, request: Mapping[str, Any]) -> None:
         try:
-            self._process.send(json.dumps(request))
+            super().send(request)
         except OSError as error:
             raise self._failure() from error
 
     def answer(self) -> dict[str, Any]:
-        """The next line the worker says. Raises LlamaCppFailed for an error or when it has died."""
-        line = self._process.stdout.readline()
+        """The next answer. Raises LlamaCppFailed if it is an error, or if the process has ended."""
+        line = self.stdout.readline()
         if not line.endswith(b"\n"):
             raise self._failure()
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            self._logged.wait(GOODBYE_SECONDS)
-            self._logged.clear()
-            fix = f"{LlamaCppFailed.fix} Its last words: {self._process.words}"
+            self._log_complete.wait(EXIT_SECONDS)
+            self._log_complete.clear()
+            fix = f"{LlamaCppFailed.fix} Its last log lines: {self.log_tail}"
             raise LlamaCppFailed(f"llama.cpp: {answer['error']}", fix=fix)
         return answer
 
-    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+    def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
         self.send(request)
         return self.answer()
 
     def raw(self, size: int) -> bytes:
-        data = self._process.stdout.read(size)
+        """The next `size` bytes of its output."""
+        data = self.stdout.read(size)
         if len(data) != size:
             raise self._failure()
         return data
 
-    def kill(self) -> None:
-        self._process.kill()
-
-    def close(self, *, now: bool = False) -> None:
-        """End the process: by closing its input, or at once."""
-        if now:
-            self._process.kill()
-        self._process.close()
-
-    def _hear(self, line: str) -> None:
+    def _read_log(self, line: str) -> None:
         if line == END_OF_LOG:
-            self._logged.set()
-        elif self._on_log:
-            self._on_log(line)
+            self._log_complete.set()
+        elif self._on_line:
+            self._on_line(line)
 
     def _failure(self) -> LlamaCppFailed:
-        self._process.kill()  # a worker that closed its output is of no more use
-        code = self._process.wait()
-        message = f"llama.cpp ended without an answer (exit {code}). Its last words: {self._process.words}"
-        return LlamaCppFailed(message)
+        self.kill()  # a worker that closed its output is of no more use
+        code = self.wait()
+        return LlamaCppFailed(f"llama.cpp exited without an answer (code {code}). Its last log lines: {self.log_tail}")
 
 
 class Engine:
-    """A GGUF model in llama.cpp: `with Engine(path, context=512) as engine: engine.logits(tokens)`.
+    """A GGUF model loaded in llama.cpp: `with Engine(path, context=512) as engine: engine.logits(tokens)`.
 
-    `gpu` False computes on the CPU only, for exactness. Raises LlamaCppMissing, LlamaCppFailed, FileMissing.
+    `context` is in tokens. `gpu=False` computes on the CPU only, which is more exact. Raises LlamaCppMissing,
+    LlamaCppFailed, FileMissing.
     """
 
     def __init__(self, path: Path, *, context: int = 4096, gpu: bool = True) -> None:
@@ -116,26 +103,24 @@ class Engine:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         self.close(now=error is not None)
 
     @property
     def pid(self) -> int:
-        """The worker's process id."""
+        """Process id of the worker."""
         return self._worker.pid
 
     def close(self, *, now: bool = False) -> None:
         self._worker.close(now=now)
 
     def tokenize(self, text: str, *, add_special: bool = False, parse_special: bool = True) -> list[int]:
-        """Token ids. `parse_special`: the names of special tokens in `text` become those tokens."""
+        """Token ids. `parse_special`: names of special tokens in `text` become those tokens."""
         request = {"do": "tokenize", "text": text, "add_special": add_special, "parse_special": parse_special}
         return list(self._worker.ask(request)["tokens"])
 
     def logits(self, tokens: Sequence[int]) -> np.ndarray:
-        """float32 [len(tokens), vocabulary], each row predicting the next token."""
+        """float32 [len(tokens), vocabulary]; each row predicts the next token."""
         head = self._worker.ask({"do": "logits", "tokens": list(tokens)})
         rows = np.frombuffer(self._worker.raw(head["bytes"]), np.float32).reshape(head["shape"])
         self._worker.answer()
@@ -150,9 +135,9 @@ class Engine:
         seed: int = 0,
         on_piece: Callable[[str], None] | None = None,
     ) -> GeneratedTokens:
-        """Continue `tokens` until the model ends its turn, `limit` tokens are made, or the context is full.
+        """Continue `tokens` until the model ends its turn, after `limit` tokens, or when the context is full.
 
-        `on_piece` gets the text as it is written, in whole characters. Interrupting it leaves the engine usable.
+        `on_piece` gets the text as it is generated, in whole characters. After an interrupt the engine stays usable.
         """
         request = {"do": "generate", "tokens": list(tokens), "limit": limit, "temperature": temperature, "seed": seed}
         self._worker.send(request)
@@ -182,18 +167,18 @@ class Engine:
 
 
 def require_llama_cpp() -> None:
-    """Raise LlamaCppMissing unless an embedded llama.cpp is installed."""
+    """Raise LlamaCppMissing unless the llama.cpp binding is installed."""
     if importlib.util.find_spec("cyllama") is None:
         raise LlamaCppMissing("the package cyllama is not installed.")
 
 
 def threads() -> int:
-    """How many threads llama.cpp gets: OMP_NUM_THREADS if set, else up to four processors, or half of more.
+    """Threads for llama.cpp: OMP_NUM_THREADS if set, else all cores up to four, or half of them if that is more.
 
-    Its threads wait for each other by spinning: more of them than free cores are many times slower, not faster.
+    llama.cpp's threads wait for each other by spinning, so more threads than free cores are many times slower.
     """
-    wanted = os.environ.get("OMP_NUM_THREADS", "")
-    if wanted.isdecimal() and int(wanted) > 0:
-        return int(wanted)
-    mine = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return max(mine // 2, min(mine, 4))
+    setting = os.environ.get("OMP_NUM_THREADS", "")
+    if setting.isdecimal() and int(setting) > 0:
+        return int(setting)
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return max(cores // 2, min(cores, 4))

@@ -1,23 +1,25 @@
-"""A module of ours in a process of its own, so that a native crash is an error and not the end."""
+"""Run one of our modules as a child process, so that a crash in native code becomes an error."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 END_OF_LOG = "-- end of log --"
-GOODBYE_SECONDS = 10
+EXIT_SECONDS = 10
 _TAIL_LINES = 12
 
 
 class ModuleProcess:
-    """`python -m module`, asked on its stdin and answering on its stdout. It ends when its stdin is closed.
+    """`python -m module`: requests go to its stdin, answers come from its stdout. It ends when its stdin is closed.
 
-    `on_log` sees each line of its stderr, from another thread.
+    `on_log` gets each line of its stderr, in another thread.
     """
 
     def __init__(self, module: str, on_log: Callable[[str], None] | None = None) -> None:
@@ -36,31 +38,34 @@ class ModuleProcess:
         return self._process.pid
 
     @property
-    def words(self) -> str:
-        """The last lines of its log."""
+    def log_tail(self) -> str:
+        """The last lines of its log, in one line."""
         return " | ".join(line for line in self._log if line not in ("", END_OF_LOG)) or "none"
 
-    def send(self, line: str) -> None:
-        """Raises OSError if it is dead."""
-        self.stdin.write(line.encode() + b"\n")
+    def send(self, request: Mapping[str, Any]) -> None:
+        """Send a request as a line of JSON. Raises OSError if the process has ended."""
+        self.stdin.write(json.dumps(request).encode() + b"\n")
         self.stdin.flush()
 
     def kill(self) -> None:
         self._process.kill()
 
     def wait(self) -> int:
-        """Its exit code, once it has ended and its log is complete."""
+        """Wait until it has ended and its log is complete. Returns the exit code."""
         code = self._process.wait()
         self._listener.join()
         return code
 
-    def close(self) -> None:
+    def close(self, *, now: bool = False) -> None:
+        """End the process, by closing its stdin or, with `now`, by killing it."""
+        if now:
+            self.kill()
         with contextlib.suppress(OSError):  # it died with a request still in the pipe
             self.stdin.close()
         try:
-            self._process.wait(GOODBYE_SECONDS)
+            self._process.wait(EXIT_SECONDS)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            self.kill()
         self.wait()
         self.stdout.close()
 

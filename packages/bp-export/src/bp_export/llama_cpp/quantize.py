@@ -1,4 +1,4 @@
-"""GGUF → smaller GGUF by llama.cpp's own quantiser, in a process of its own."""
+"""Quantise a GGUF with llama.cpp's own quantiser, in a child process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .engine import Worker, threads
 
 FILE_TYPES = {"q6_k": 18, "q5_k_m": 17, "q4_k_m": 15}  # llama.cpp's llama_ftype
 _STEP = re.compile(r"\[\s*(\d+)/\s*(\d+)\]")
-_GLANCE_SECONDS = 0.1
+_POLL_SECONDS = 0.1
 
 
 def quantize(source: Path, target: Path, quantization: str, *, notify: Notify | None = None) -> None:
@@ -36,16 +36,16 @@ def quantize(source: Path, target: Path, quantization: str, *, notify: Notify | 
 
 
 def _follow(answer: Future[dict[str, Any]], log: queue.SimpleQueue[str], worker: Worker, notify: Notify | None) -> None:
-    """Report progress from this thread, so that what `notify` raises ends the work."""
+    """Report progress in this thread, so that an exception from `notify` stops the work."""
     done = False
     try:
         while not done:
-            done = bool(wait([answer], _GLANCE_SECONDS).done)
+            done = bool(wait([answer], _POLL_SECONDS).done)
             while not log.empty():
                 match = _STEP.match(log.get())
                 if match and notify:
                     notify(Progress("quantize", int(match[1]), int(match[2])))
         answer.result()
     except BaseException:
-        worker.kill()  # else the waiting thread would hold us until llama.cpp is done
+        worker.kill()  # or we would wait for llama.cpp to finish
         raise

@@ -1,4 +1,4 @@
-"""Serve a GGUF over HTTP as OpenAI does, with llama.cpp's own server: to this machine only, unless told otherwise."""
+"""Serve a GGUF with llama.cpp's OpenAI-compatible HTTP server, by default to this machine only."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import ipaddress
 import json
 import socket
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from bp_core.errors import AddressUnusable, FileMissing, LlamaCppFailed, LlamaServerMissing, OpenToOthers
 
@@ -18,39 +17,37 @@ from ..gguf.metadata import gguf_facts
 from .engine import threads
 from .process import ModuleProcess
 
-_NO_ORIGIN = ""  # so that no web page of somebody else's can read the answers
+_NO_ORIGIN = ""  # so that web pages of other sites cannot read the answers
 _ALL_LAYERS = -1
 
 
 class LlamaServer:
-    """A running server: `with LlamaServer(path, ServeConfig(port=0)) as server: server.url`.
+    """A running llama-server: `with LlamaServer(path, ServeConfig(port=0)) as server: server.url`.
 
-    It has /v1/chat/completions, /v1/completions, /v1/models, /health and what else llama-server has.
+    Its endpoints: /v1/chat/completions, /v1/completions, /v1/models, /health and the others of llama-server.
     Raises FileMissing, GgufUnusable, LlamaServerMissing, OpenToOthers, AddressUnusable, LlamaCppFailed.
     """
 
     def __init__(self, path: Path, config: ServeConfig | None = None, *, gpu: bool = True) -> None:
         config = config or ServeConfig()
-        for file in (path, *([Path(config.lora)] if config.lora else [])):
+        files = [path, Path(config.lora)] if config.lora else [path]
+        for file in files:
             if not file.is_file():
                 raise FileMissing("there is no such file.", where=str(file))
         if not (is_local(config.host) or config.open_to_network):
-            message = f"{config.host} is not only this machine: everybody who reaches it could use the model."
-            raise OpenToOthers(message)
+            raise OpenToOthers(f"anyone who can reach {config.host} could use the model.")
         if importlib.util.find_spec("xllamacpp") is None:
             raise LlamaServerMissing("the package xllamacpp is not installed.")
         self.name = config.name or path.stem
         self._process = ModuleProcess("bp_export.llama_cpp._server")
-        with contextlib.suppress(OSError):  # it died already; its last words tell why
-            self._process.send(_request(path, self.name, config, gpu))  # not an argument: others may see those
+        with contextlib.suppress(OSError):  # it has ended already; its log tells why
+            self._process.send(_request(path, self.name, config, gpu))  # not as an argument, which other users can see
         self.url = self._address(config)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         self.close()
 
     @property
@@ -58,15 +55,15 @@ class LlamaServer:
         return self._process.pid
 
     def wait(self) -> None:
-        """Until it ends by itself, which is a failure. Raises LlamaCppFailed."""
+        """Wait until the server ends by itself, which is a failure. Raises LlamaCppFailed."""
         code = self._process.wait()
-        raise LlamaCppFailed(f"llama-server ended (exit {code}). Its last words: {self._process.words}")
+        raise LlamaCppFailed(f"llama-server exited (code {code}). Its last log lines: {self._process.log_tail}")
 
     def close(self) -> None:
         self._process.close()
 
     def _address(self, config: ServeConfig) -> str:
-        """Where it listens, once the model is loaded."""
+        """The URL of the server, once the model is loaded."""
         try:
             line = self._process.stdout.readline()
         except BaseException:
@@ -75,37 +72,33 @@ class LlamaServer:
         if line:
             return str(json.loads(line)["url"])
         self.close()
-        # llama.cpp says so too, but at times ends before that is written
-        if "couldn't bind" in self._process.words or not _free(config.host, config.port):
-            raise AddressUnusable(f"nothing can listen at {config.host}, port {config.port}.")
-        raise LlamaCppFailed(f"llama-server did not start. Its last words: {self._process.words}")
+        # llama.cpp logs this too, but sometimes exits before it is written
+        if "couldn't bind" in self._process.log_tail or not _can_listen(config.host, config.port):
+            raise AddressUnusable(f"cannot listen on {config.host}, port {config.port}.")
+        raise LlamaCppFailed(f"llama-server did not start. Its last log lines: {self._process.log_tail}")
 
 
 def is_local(host: str) -> bool:
-    """Whether an address is reached from this machine only."""
+    """Whether an address can be reached from this machine only."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host.lower() == "localhost"
 
 
-def _free(host: str, port: int) -> bool:
-    """Whether something could listen there."""
+def _can_listen(host: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        socket.create_server((host.strip("[]"), port), family=_family(host)).close()
+        socket.create_server((host.strip("[]"), port), family=family).close()
     except OSError:
         return False
     return True
 
 
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
-
-
-def _request(path: Path, name: str, config: ServeConfig, gpu: bool) -> str:
+def _request(path: Path, name: str, config: ServeConfig, gpu: bool) -> dict[str, Any]:
     facts = gguf_facts(path)
     context = min(config.num_ctx, facts.context_length) if config.num_ctx else min(NUM_CTX, facts.exact_context)
-    asked = {
+    return {
         "path": str(path),
         "name": name,
         "host": config.host,
@@ -118,4 +111,3 @@ def _request(path: Path, name: str, config: ServeConfig, gpu: bool) -> str:
         "api_key": config.api_key or "",
         "origins": _NO_ORIGIN,
     }
-    return json.dumps(asked)

@@ -1,16 +1,16 @@
-"""A GGUF in Ollama, over its HTTP interface."""
+"""Register a GGUF with Ollama, over its HTTP API."""
 
-from .checks import Seen
+from .checks import OllamaCheck
 from .client import Ollama, address
-from .modelfile import Origin, Setup, place_for, read_modelfile, setup_of, write_modelfile
-from .register import Registered, default_name, register, require_ollama, require_place_for
+from .modelfile import OllamaSettings, Origin, place_for, read_modelfile, settings_for, write_modelfile
+from .register import RegistrationResult, default_name, register, require_ollama, require_place_for
 
 __all__ = [
     "Ollama",
+    "OllamaCheck",
+    "OllamaSettings",
     "Origin",
-    "Registered",
-    "Seen",
-    "Setup",
+    "RegistrationResult",
     "address",
     "default_name",
     "place_for",
@@ -18,6 +18,6 @@ __all__ = [
     "register",
     "require_ollama",
     "require_place_for",
-    "setup_of",
+    "settings_for",
     "write_modelfile",
 ]

@@ -1,4 +1,4 @@
-"""What is uploaded to Ollama: a GGUF as it is, or with a remark in its chat template, made while it is read."""
+"""The bytes to upload to Ollama: a GGUF unchanged, or with a comment added to its chat template."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from ..gguf.reader import GgufFile
 
 TEMPLATE_FIELD = "tokenizer.chat_template"
 _CHUNK = 4 << 20
-# Ollama compares a GGUF's template with those it knows, and puts its own, which is not the same, in the place of one
-# that differs in fewer than 100 letters. A remark of more letters prevents it, and renders to nothing.
-_REMARK = (
-    "This chat template is the one that the model was trained with. The remark keeps Ollama from taking another one "
-    "that merely resembles it, with other blanks, or without the default system message. It writes nothing."
+# Ollama replaces a GGUF's template by one of its own if they differ in fewer than 100 characters, although the two are
+# not the same. A longer comment prevents that, and renders to nothing.
+_COMMENT = (
+    "This chat template is the one that the model was trained with. The comment keeps Ollama from replacing it by a "
+    "similar one, with other white space, or without the default system message. It renders to nothing."
 )
-_SEEN_AS_ANOTHER = 100
+_REPLACED_BELOW = 100
 
 
 class Blob:
-    """The bytes of an upload and their name. `guarded`: with the remark in its template; the file stays as it is."""
+    """The bytes of an upload and their digest. `guarded`: with the comment in its template; the file is unchanged."""
 
     def __init__(self, gguf: GgufFile, *, guarded: bool, notify: Notify | None = None) -> None:
         self._notify = notify
@@ -35,14 +35,14 @@ class Blob:
 
     @cached_property
     def digest(self) -> str:
-        """Ollama's name for these bytes."""
+        """The digest by which Ollama names these bytes."""
         made = hashlib.sha256()
         for chunk in self.chunks("compute the digest"):
             made.update(chunk)
         return f"sha256:{made.hexdigest()}"
 
     def chunks(self, purpose: str) -> Iterator[bytes]:
-        """The bytes one after another, telling how far they are."""
+        """The bytes in chunks, with progress."""
         done = 0
         for part in self._parts:
             for start in range(0, len(part), _CHUNK):
@@ -54,13 +54,13 @@ class Blob:
 
 
 def guard(template: str) -> str:
-    """The template with the remark in front. Jinja drops one line break after a remark, so it gets one to drop."""
-    assert len(_REMARK) > _SEEN_AS_ANOTHER
-    return f"{{# {_REMARK} #}}\n{template}"
+    """The template with the comment in front. Jinja drops a line break after a comment, so there is one to drop."""
+    assert len(_COMMENT) > _REPLACED_BELOW
+    return f"{{# {_COMMENT} #}}\n{template}"
 
 
 def _with_template(gguf: GgufFile, template: str) -> list[memoryview]:
-    """The file in parts, with another chat template; the tensors' places count from their beginning and stay right."""
+    """The file in parts, with another chat template. Tensor offsets are relative, so they stay correct."""
     start, end = gguf.spans[TEMPLATE_FIELD]
     header, data = gguf.header
     text = template.encode()

@@ -1,14 +1,12 @@
-"""Talking to Ollama over HTTP: where it is, what it says, and what its refusals mean."""
+"""A client of Ollama's HTTP API."""
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Any, Self
 
 import httpx
@@ -16,20 +14,21 @@ import httpx
 from bp_core.errors import OllamaModelMissing, OllamaRegistrationFailed, OllamaUnreachable
 from bp_core.events import Notify, Progress
 
+from ..llama_cpp.server import is_local
 from .blob import Blob
 
 Version = tuple[int, ...]
 _PORTS = {"": 11434, "http": 80, "https": 443}  # Ollama's own default only where no scheme is named
-_ANYWHERE = ("0.0.0.0", "::")  # where a server listens, not where a client can go
+_ANYWHERE = ("0.0.0.0", "::")  # addresses to listen on, not to connect to
 _CONNECT_SECONDS = 5.0
-_QUICK_SECONDS = 30.0  # for what only looks something up
+_QUICK_SECONDS = 30.0  # for requests that only look something up
 _ANSWER_SECONDS = 600.0  # loading a large model takes minutes
 _SLOW = ("/api/blobs/", "/api/create", "/api/chat")
-_DEVELOPMENT = (0, 0, 0)  # a server built from source says so; it is as new as its source
+_DEVELOPMENT = (0, 0, 0)  # a server built from source; we take it for the newest
 
 
 def address(host: str) -> str:
-    """The URL meant by OLLAMA_HOST: host, host:port, :port, an IPv6 address, with or without scheme and path."""
+    """The URL for OLLAMA_HOST: host, host:port, :port, an IPv6 address, with or without scheme and path."""
     scheme, found, rest = host.strip().strip("\"'").strip().rpartition("://")
     place, slash, path = rest.partition("/")
     match = re.fullmatch(r"(\[.*\]|[^:]*)(?::(\d*))?", place)
@@ -43,26 +42,24 @@ def address(host: str) -> str:
 
 
 class Ollama:
-    """A running Ollama: the one that OLLAMA_HOST names, or the local one. Use it with `with`.
+    """A running Ollama, at OLLAMA_HOST or on this machine. Use it with `with`.
 
-    Every verb may raise OllamaUnreachable and OllamaRegistrationFailed. `patience` is how long one answer may take.
+    `patience`: seconds to wait for an answer. Every method may raise OllamaUnreachable, OllamaRegistrationFailed.
     """
 
     def __init__(self, host: str | None = None, *, patience: float | None = None) -> None:
         self.url = address(os.environ.get("OLLAMA_HOST", "") if host is None else host)
         self._patience = patience or _ANSWER_SECONDS
         try:
-            # A proxy from the environment is for the outside, and would not find this machine's loopback.
-            self._client = httpx.Client(base_url=self.url, trust_env=not _is_loopback(self.url))
+            # A proxy from the environment cannot reach this machine's loopback address.
+            self._client = httpx.Client(base_url=self.url, trust_env=not is_local(httpx.URL(self.url).host))
         except httpx.InvalidURL as error:
-            raise OllamaUnreachable(f"that is no address ({error}).", where=self.url) from error
+            raise OllamaUnreachable(f"this is not a valid address ({error}).", where=self.url) from error
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         self._client.close()
 
     def version(self) -> Version:
@@ -70,12 +67,12 @@ class Ollama:
         text = str(self._json("GET", "/api/version").get("version"))
         numbers = tuple(map(int, re.findall(r"\d+", text.split("-")[0])))
         if not numbers:
-            message = f"what answers there is not Ollama: its version is {text!r}."
+            message = f"this is not Ollama: its version is {text!r}."
             raise OllamaRegistrationFailed(message, where=self.url)
         return (1 << 16,) if numbers == _DEVELOPMENT else numbers
 
     def models(self) -> list[dict[str, Any]]:
-        """What it has: name, size in bytes, digest, modified_at, …"""
+        """Its models, each with name, size in bytes, digest, modified_at, …"""
         return list(self._json("GET", "/api/tags").get("models") or [])
 
     def has(self, name: str) -> bool:
@@ -95,21 +92,18 @@ class Ollama:
         return self._json("POST", "/api/chat", {"stream": False, **request})
 
     def create(self, request: Mapping[str, Any], notify: Notify | None = None) -> None:
-        """Make a model of uploaded blobs. An error may come after a good beginning, and so may the end."""
+        """Create a model from uploaded blobs. An error may come late in the stream, or the stream may break off."""
         last = ""
         with self._answer("POST", "/api/create", json=dict(request)) as response:
             for line in response.iter_lines():
-                told = _object(line) if line.strip() else {}
-                if "error" in told:
-                    raise OllamaRegistrationFailed(f"Ollama: {told['error']}", where=self.url)
-                last = str(told.get("status", last))
+                last = str(self._object(line).get("status", last))
                 if notify:
                     notify(Progress(f"Ollama: {last}", 0, 0))
         if last != "success":
             raise OllamaRegistrationFailed(f"Ollama broke off after {last!r}.", where=self.url)
 
     def upload(self, blob: Blob) -> bool:
-        """Bring a blob there, unless it is there already; False then. It is read as it is sent."""
+        """Upload a blob. Returns False if Ollama has it already."""
         path = f"/api/blobs/{blob.digest}"
         with self._answer("HEAD", path, missing_is_fine=True) as response:
             if response.status_code == httpx.codes.OK:
@@ -120,11 +114,19 @@ class Ollama:
 
     def _json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         with self._answer(method, path, json=body) as response:
-            text = response.read().decode("utf-8", "replace")
-        told = _object(text) if text.strip() else {}
-        if "error" in told:
-            raise OllamaRegistrationFailed(f"Ollama: {told['error']}", where=self.url)
-        return told
+            return self._object(response.read().decode("utf-8", "replace"))
+
+    def _object(self, text: str) -> dict[str, Any]:
+        """A JSON object from Ollama; empty text is an empty one. Raises OllamaRegistrationFailed."""
+        try:
+            answer = json.loads(text) if text.strip() else {}
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise OllamaRegistrationFailed(f"this is not Ollama: it answered {text[:80]!r}.", where=self.url)
+        if "error" in answer:
+            raise OllamaRegistrationFailed(f"Ollama: {answer['error']}", where=self.url)
+        return answer
 
     @contextmanager
     def _answer(
@@ -134,16 +136,17 @@ class Ollama:
         limits = httpx.Timeout(patience, connect=min(_CONNECT_SECONDS, patience))
         try:
             with self._client.stream(method, path, timeout=limits, **request) as response:
-                if not response.is_success and not (missing_is_fine and response.status_code == httpx.codes.NOT_FOUND):
+                missing = response.status_code == httpx.codes.NOT_FOUND
+                if not response.is_success and not (missing_is_fine and missing):
                     raise _refusal(response, self.url)
                 yield response
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol) as error:
-            raise OllamaUnreachable(f"no Ollama answers there ({error}).", where=self.url) from error
+            raise OllamaUnreachable(f"Ollama does not answer ({error}).", where=self.url) from error
         except httpx.TimeoutException as error:
             message = f"Ollama did not answer {path} within {patience:g} s."
             raise OllamaUnreachable(message, where=self.url) from error
         except httpx.HTTPError as error:
-            raise OllamaRegistrationFailed(f"Ollama broke off the connection ({error}).", where=self.url) from error
+            raise OllamaRegistrationFailed(f"the connection to Ollama broke ({error}).", where=self.url) from error
 
 
 def _refusal(response: httpx.Response, url: str) -> OllamaModelMissing | OllamaRegistrationFailed:
@@ -157,24 +160,6 @@ def _refusal(response: httpx.Response, url: str) -> OllamaModelMissing | OllamaR
     return OllamaRegistrationFailed(f"Ollama refused: {reason} (HTTP {response.status_code})", where=url)
 
 
-def _object(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise OllamaRegistrationFailed(f"what answers is not Ollama: it said {text[:80]!r}.") from error
-    if not isinstance(value, dict):
-        raise OllamaRegistrationFailed(f"what answers is not Ollama: it said {text[:80]!r}.")
-    return value
-
-
 def _full(name: str) -> str:
-    """A name with its tag, which is `latest` when none is given."""
+    """A name with its tag, by default `latest`."""
     return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
-
-
-def _is_loopback(url: str) -> bool:
-    host = httpx.URL(url).host
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

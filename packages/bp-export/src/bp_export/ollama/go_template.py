@@ -1,7 +1,7 @@
-"""Jinja → the Go template that Ollama before 0.30 needs: taken apart with marked turns, and checked.
+"""Jinja → the Go template that Ollama before 0.30 needs.
 
-A Go template cannot be had by translating Jinja, but most chat templates write each turn between fixed texts. Those
-texts are read off what the template renders; a template that does anything else is refused, never approximated.
+Jinja cannot be translated to Go in general, but most chat templates write each turn between fixed texts. These are
+found by rendering marked turns. A template that does anything else is refused, never approximated.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Literal
 
 from bp_core.errors import TemplateUnusable
 
-from ..chat_template import Chat, Turns
+from ..chat_template import ChatTemplate, Turns, common_prefix
 from ..gguf.metadata import GgufFacts
 
-# Private characters: no template looks for them, none strips them.
+# Private-use characters, which no template treats specially.
 _SYSTEM, _ASKED, _ANSWERED, _ASKED_AGAIN = (f"\ue000{number}\ue001" for number in range(4))
 _DAYS = (datetime(2031, 1, 2), datetime(2032, 11, 30))
 _CONTENTS = (
@@ -30,11 +30,11 @@ Place = Literal["own", "first", "last"]  # a system message: a turn of its own, 
 
 
 @dataclass(frozen=True)
-class Pieces:
-    """The fixed texts of a chat template, without a first token that is added anyway.
+class TemplateParts:
+    """The fixed texts of a chat template, without a BOS token that the tokenizer adds.
 
-    `opening` begins a conversation without a system message; `system` stands around one, `user` and `assistant` around
-    their turns, `answer` opens the turn to write.
+    `opening` starts a conversation without a system message. `system`, `user` and `assistant` are the texts before and
+    after such a turn; `answer` opens the turn to generate.
     """
 
     opening: str
@@ -45,7 +45,7 @@ class Pieces:
     answer: str
 
     def render(self, turns: Turns) -> str:
-        """What the Go template writes: the same steps, in Python."""
+        """What the Go template renders, step by step, in Python."""
         system = "\n\n".join(turn["content"] for turn in turns if turn["role"] == "system")
         head = system and self.place in ("own", "first")
         text = f"{self.system[0]}{system}{self.system[1]}" if head else self.opening
@@ -61,7 +61,7 @@ class Pieces:
         return text + self.answer
 
     def as_go(self) -> str:
-        """The Go template. It has no spare white space, since what stands in it is what is written."""
+        """The Go template, without extra white space, which would be rendered."""
         system = f"{_literal(self.system[0])}{{{{ $.System }}}}{_literal(self.system[1])}"
         head, asked = _literal(self.opening), _literal(self.user[0])
         if self.place in ("own", "first"):
@@ -80,22 +80,22 @@ class Pieces:
 
 
 def go_template(facts: GgufFacts) -> str:
-    """The exact Go template of a GGUF's chat template. Raises TemplateUnusable if there is none."""
-    chat, later = (Chat.of(facts, today) for today in _DAYS)
+    """The exact Go form of a GGUF's chat template. Raises TemplateUnusable if there is none."""
+    chat, later = (ChatTemplate.of(facts, today) for today in _DAYS)
     pieces = _take_apart(chat)
     for turns in conversations():
-        wanted = _tried(chat, turns)
-        if wanted is None:
+        expected = _prompt_or_none(chat, turns)
+        if expected is None:
             continue  # a conversation that the template refuses
-        if wanted != later.prompt(turns):
-            raise TemplateUnusable("the chat template writes today's date, which a Go template cannot.")
-        if pieces.render(turns) != wanted:
+        if expected != later.prompt(turns):
+            raise TemplateUnusable("the chat template renders today's date, which a Go template cannot.")
+        if pieces.render(turns) != expected:
             raise TemplateUnusable("the chat template does more than write turns between fixed texts.")
     return pieces.as_go()
 
 
 def conversations() -> list[Turns]:
-    """What a template is checked on: one to three questions, with and without a system message."""
+    """Conversations to check a template on: one to three questions, with and without a system message."""
     roles = ["user", "assistant"] * 3
     talks: list[Turns] = []
     for count in (1, 3, 5):
@@ -106,18 +106,18 @@ def conversations() -> list[Turns]:
     return talks
 
 
-def _take_apart(chat: Chat) -> Pieces:
-    """Read the fixed texts off conversations of marked turns."""
+def _take_apart(chat: ChatTemplate) -> TemplateParts:
+    """Find the fixed texts by rendering conversations with marked turns."""
     user, assistant = {"role": "user", "content": _ASKED}, {"role": "assistant", "content": _ANSWERED}
     again, system = {"role": "user", "content": _ASKED_AGAIN}, {"role": "system", "content": _SYSTEM}
     head, to_answer, to_user, tail = _between(chat.prompt([user, assistant, again]), _ASKED, _ANSWERED, _ASKED_AGAIN)
     closed = _between(chat.render([user], answer=False), _ASKED)[1]
     ended = _between(chat.render([user, assistant], answer=False), _ANSWERED)[1]
-    after_user, after_answer = _common(closed, to_answer, tail), _common(ended, to_user)
+    after_user, after_answer = common_prefix(closed, to_answer, tail), common_prefix(ended, to_user)
     before_user = to_user.removeprefix(after_answer)
     if not head.endswith(before_user):
         raise TemplateUnusable("the chat template begins its first turn unlike the others.")
-    pieces = Pieces(
+    pieces = TemplateParts(
         head.removesuffix(before_user),
         ("", ""),
         None,
@@ -125,11 +125,11 @@ def _take_apart(chat: Chat) -> Pieces:
         (to_answer.removeprefix(after_user), after_answer),
         tail.removeprefix(after_user),
     )
-    written = _tried(chat, [system, user, assistant, again])
+    written = _prompt_or_none(chat, [system, user, assistant, again])
     return pieces if written is None else _with_system(pieces, written)
 
 
-def _with_system(pieces: Pieces, written: str) -> Pieces:
+def _with_system(pieces: TemplateParts, written: str) -> TemplateParts:
     """Find where a system message stands."""
     if written.find(_SYSTEM) > written.find(_ASKED):
         _, _, before, after, _ = _between(written, _ASKED, _ANSWERED, _SYSTEM, _ASKED_AGAIN)
@@ -142,7 +142,7 @@ def _with_system(pieces: Pieces, written: str) -> Pieces:
 
 
 def _between(text: str, *marks: str) -> Sequence[str]:
-    """The texts around the marks, which must stand in that order, each once."""
+    """The texts between the marks, which must occur once each, in this order."""
     parts = []
     for mark in marks:
         if text.count(mark) != 1:
@@ -152,14 +152,8 @@ def _between(text: str, *marks: str) -> Sequence[str]:
     return [*parts, text]
 
 
-def _common(*texts: str) -> str:
-    """What all begin with."""
-    length = next((place for place, same in enumerate(zip(*texts, strict=False)) if len(set(same)) > 1), None)
-    return min(texts, key=len)[:length]
-
-
-def _tried(chat: Chat, turns: Turns) -> str | None:
-    """The prompt that a template writes; None if it refuses the conversation."""
+def _prompt_or_none(chat: ChatTemplate, turns: Turns) -> str | None:
+    """The prompt; None if the template refuses the conversation."""
     try:
         return chat.prompt(turns)
     except TemplateUnusable:
@@ -167,5 +161,5 @@ def _tried(chat: Chat, turns: Turns) -> str | None:
 
 
 def _literal(text: str) -> str:
-    """Fixed text in a Go template: as it is, or quoted where it could be read as an action."""
+    """Fixed text for a Go template, quoted if Go could read it as an action."""
     return f"{{{{ {json.dumps(text, ensure_ascii=False)} }}}}" if "{" in text else text

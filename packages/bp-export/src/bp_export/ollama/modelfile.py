@@ -1,11 +1,11 @@
-"""How a model is to run in Ollama, and the Modelfile that says so to those who register it by hand."""
+"""Ollama's settings for a model, and the Modelfile that holds them."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,46 +37,49 @@ _INSTRUCTION = re.compile(
 
 
 @dataclass(frozen=True)
-class Setup:
-    """What Ollama must be told besides the file. `parameters` has Ollama's names; a list is said once for each item."""
+class OllamaSettings:
+    """Settings of a model in Ollama. `parameters` has Ollama's names; a list is one PARAMETER line per item."""
 
     parameters: Mapping[str, Any]
     system: str = ""
     licence: str = ""
 
-    def changed(self, config: ExportConfig) -> Setup:
-        """With what the user wants otherwise."""
-        wanted = {"num_ctx": config.num_ctx} if config.num_ctx else {}
-        return Setup(
-            {**self.parameters, **wanted}, self.system if config.system is None else config.system, self.licence
-        )
+    def changed(self, config: ExportConfig) -> OllamaSettings:
+        """With the user's own context length and system message."""
+        parameters = dict(self.parameters)
+        if config.num_ctx:
+            parameters["num_ctx"] = config.num_ctx
+        system = self.system if config.system is None else config.system
+        return OllamaSettings(parameters, system, self.licence)
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a GGUF came from, as far as it is known."""
+    """The contract and base model of a GGUF, if they are known."""
 
     contract: Contract | None = None
-    base: Path | None = field(default=None)
+    base: Path | None = None
 
 
-def setup_of(gguf: GgufFile, origin: Origin) -> Setup:
-    """What a file and its origin say."""
+def settings_for(gguf: GgufFile, origin: Origin) -> OllamaSettings:
+    """The settings for a file, from its metadata and its origin."""
     facts = facts_of(gguf)
     sampling = read_json(origin.base / "generation_config.json", optional=True) if origin.base else {}
     parameters: dict[str, Any] = {"num_ctx": min(facts.exact_context, NUM_CTX)}
-    # Ollama's own default punishes repetition, which changes what a model says; nobody trained it so.
+    # Ollama's own default penalises repetition, which changes the answers of a model that was not trained for it.
     parameters["repeat_penalty"] = 1.0
-    parameters |= {
-        _SAMPLING[name]: value for name, value in sampling.items() if name in _SAMPLING and value is not None
-    }
+    for name, ollama_name in _SAMPLING.items():
+        if sampling.get(name) is not None:
+            parameters[ollama_name] = sampling[name]
     stop = origin.contract.stop if origin.contract else _ends(gguf)
+    if stop:
+        parameters["stop"] = list(stop)
     licence = _licence_in(origin.base) or str(gguf.fields.get("general.license", ""))
-    return Setup(parameters | ({"stop": list(stop)} if stop else {}), licence=licence)
+    return OllamaSettings(parameters, licence=licence)
 
 
 def go_or_none(gguf: GgufFile) -> str | None:
-    """The template in Go, as exact as the file's own; None if it has no such form."""
+    """The chat template as an exact Go template; None if there is none."""
     facts = facts_of(gguf)
     if not facts.template:
         return RAW
@@ -87,46 +90,46 @@ def go_or_none(gguf: GgufFile) -> str | None:
 
 
 def place_for(model: Path) -> Path:
-    """Where the Modelfile of a GGUF lies."""
+    """The path of a GGUF's Modelfile."""
     return model.with_suffix(".Modelfile")
 
 
-def write_modelfile(gguf: GgufFile, setup: Setup, model: Path) -> Path:
-    """Write the Modelfile for `model`, whose bytes `gguf` has. One changed by hand stays, and gets a brother."""
+def write_modelfile(gguf: GgufFile, settings: OllamaSettings, model: Path) -> Path:
+    """Write the Modelfile of `model`. One edited by hand is kept; ours is written beside it as *.new.Modelfile."""
     place = place_for(model)
     if place.exists() and not _is_ours(place.read_text(encoding="utf-8", errors="replace")):
         place = model.with_suffix(".new.Modelfile")
-    body = _text(model.name, setup, go_or_none(gguf))
+    body = _text(model.name, settings, go_or_none(gguf))
     with new_file(place) as draft:
-        draft.write_text(f"{_OURS}{_sum(body)}\n{body}", encoding="utf-8", newline="\n")
+        draft.write_text(f"{_OURS}{_digest(body)}\n{body}", encoding="utf-8", newline="\n")
     return place
 
 
-def read_modelfile(place: Path) -> Setup:
-    """The parameters, system message and licence of a Modelfile, ours or the user's."""
-    found: dict[str, Any] = {}
+def read_modelfile(place: Path) -> OllamaSettings:
+    """The parameters, system message and licence of a Modelfile."""
+    parameters: dict[str, Any] = {}
     texts = {"SYSTEM": "", "LICENSE": ""}
     for name, kind, *forms in _INSTRUCTION.findall(place.read_text(encoding="utf-8")):
         value = next((form for form in forms if form), "")
         if kind:
             texts[kind.upper()] = value
         elif name == "stop":
-            found.setdefault("stop", []).append(value)
+            parameters.setdefault("stop", []).append(value)
         else:
-            found[name] = _number(value)
-    return Setup(found, texts["SYSTEM"], texts["LICENSE"])
+            parameters[name] = _number(value)
+    return OllamaSettings(parameters, texts["SYSTEM"], texts["LICENSE"])
 
 
-def _text(file: str, setup: Setup, template: str | None) -> str:
+def _text(file: str, settings: OllamaSettings, template: str | None) -> str:
     lines = ["# By hand: ollama create NAME -f THIS-FILE", f"FROM ./{file}"]
     if template is None or QUOTES in template:
-        lines.append("# Without TEMPLATE, since this one has no exact form in Go: needs Ollama 0.30 or newer.")
+        lines.append("# Without TEMPLATE, because this chat template has no exact Go form: needs Ollama 0.30 or newer.")
     else:
         lines.append(f"TEMPLATE {QUOTES}{template}{QUOTES}")
-    for name, value in setup.parameters.items():
+    for name, value in settings.parameters.items():
         lines += [f"PARAMETER {name} {_quoted(item)}" for item in (value if isinstance(value, list) else [value])]
-    lines += [f"SYSTEM {QUOTES}{setup.system}{QUOTES}"] if setup.system else []
-    lines += [f"LICENSE {QUOTES}{setup.licence}{QUOTES}"] if setup.licence else []
+    lines += [f"SYSTEM {QUOTES}{settings.system}{QUOTES}"] if settings.system else []
+    lines += [f"LICENSE {QUOTES}{settings.licence}{QUOTES}"] if settings.licence else []
     return "\n".join(lines) + "\n"
 
 
@@ -146,7 +149,7 @@ def _number(text: str) -> int | float | str:
 
 
 def _ends(gguf: GgufFile) -> list[str]:
-    """The texts that end an answer, of the tokens that the file names for it."""
+    """The texts of the file's end tokens."""
     tokens = gguf.field("tokenizer.ggml.tokens")
     numbers = [gguf.fields.get(f"tokenizer.ggml.{name}_token_id") for name in _ENDS]
     return list(dict.fromkeys(tokens[number] for number in numbers if number is not None and number < len(tokens)))
@@ -159,8 +162,8 @@ def _licence_in(base: Path | None) -> str:
 
 def _is_ours(text: str) -> bool:
     head, _, body = text.partition("\n")
-    return head == _OURS + _sum(body)
+    return head == _OURS + _digest(body)
 
 
-def _sum(body: str) -> str:
+def _digest(body: str) -> str:
     return hashlib.sha256(body.encode()).hexdigest()

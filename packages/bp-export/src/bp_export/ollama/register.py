@@ -1,4 +1,4 @@
-"""A GGUF becomes a model in Ollama: uploaded, created, looked at, and named once it behaves as in its file."""
+"""Register a GGUF with Ollama: upload, create, check, and give it its name only if all checks pass."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from bp_core.errors import (
 )
 from bp_core.events import Notify
 
-from ..chat_template import Chat
+from ..chat_template import ChatTemplate
 from ..config import ExportConfig
 from ..gguf.metadata import GgufFacts, facts_of
 from ..gguf.reader import GgufFile
 from .blob import Blob
-from .checks import QUESTION, Checks, Seen
+from .checks import QUESTION, Checks, OllamaCheck
 from .client import Ollama, Version
-from .modelfile import QUOTES, RAW, Origin, Setup, go_or_none, place_for, read_modelfile, setup_of
+from .modelfile import QUOTES, RAW, OllamaSettings, Origin, go_or_none, place_for, read_modelfile, settings_for
 
 OLDEST: Version = (0, 5, 5)  # /api/create takes uploaded files
 RUNS_JINJA: Version = (0, 30, 0)  # every GGUF runs in llama-server, which renders the template in the file
@@ -37,8 +37,8 @@ _NAME = re.compile(
 
 
 @dataclass(frozen=True)
-class Registered:
-    """A model in Ollama. `template` says who writes its prompt: the file's own "jinja", a "go" template, or "none"."""
+class RegistrationResult:
+    """A model in Ollama. `template` is what renders its prompts: the file's "jinja", a "go" template, or "none"."""
 
     name: str
     server: str
@@ -46,14 +46,14 @@ class Registered:
     digest: str
     uploaded: bool
     template: str
-    seen: Seen
+    seen: OllamaCheck
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def require_ollama(config: ExportConfig, file: Path) -> None:
-    """Before long work: raise unless an Ollama is there that will take the result. Knows nothing of the file yet."""
+    """Raise early, before the export, unless Ollama is running and will accept the model's name."""
     name = config.ollama_name or default_name(file)
     with _next_step(file, name), Ollama() as server:
         _admit(server, name, config)
@@ -61,35 +61,35 @@ def require_ollama(config: ExportConfig, file: Path) -> None:
 
 def register(
     file: Path, config: ExportConfig, *, origin: Origin | None = None, notify: Notify | None = None
-) -> Registered:
-    """Give Ollama a GGUF, under `config.ollama_name`, and see that it behaves there as in its file.
+) -> RegistrationResult:
+    """Register a GGUF as `config.ollama_name`, and check that it behaves in Ollama as in its file.
 
-    How it is to run: from `origin`, or as the Modelfile beside it says, or from the file; then what `config` sets.
-    Raises what the checks find, and leaves nothing under the name then.
+    Its settings come from `origin`, else from the Modelfile beside it, else from the file; `config` overrides them. If
+    a check fails, it raises and leaves nothing under that name.
     """
     gguf = GgufFile(file)
     _refuse_adapter(gguf)
     name = config.ollama_name or default_name(file)
     beside = place_for(file)
-    setup = read_modelfile(beside) if origin is None and beside.is_file() else setup_of(gguf, origin or Origin())
-    setup = setup.changed(config)
+    settings = read_modelfile(beside) if origin is None and beside.is_file() else settings_for(gguf, origin or Origin())
+    settings = settings.changed(config)
     facts = facts_of(gguf)
-    if setup.system:
-        require_place_for(setup.system, Chat.of(facts))
+    if settings.system:
+        require_place_for(settings.system, ChatTemplate.of(facts))
     with _next_step(file, name), Ollama() as server:
         version = _admit(server, name, config)
-        return _Registration(file, gguf, facts, setup, server, version, notify).run(name)
+        return _Registration(file, gguf, facts, settings, server, version, notify).run(name)
 
 
 def default_name(file: Path) -> str:
-    """A name for a file's model that Ollama accepts."""
+    """A name that Ollama accepts, made from the file's name."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", file.stem).strip("-._") or "model"
 
 
-def require_place_for(system: str, chat: Chat) -> None:
-    """Raise BadValue unless the chat template writes this system message, and a Modelfile can hold it."""
+def require_place_for(system: str, chat: ChatTemplate) -> None:
+    """Raise BadValue unless the chat template renders this system message, and a Modelfile can hold it."""
     if QUOTES in system:
-        raise BadValue(f"a Modelfile cannot hold a text with {QUOTES} in it.", fix="Write it with other quotes.")
+        raise BadValue(f"a Modelfile cannot contain {QUOTES}.", fix="Use other quotes in --system.")
     try:
         placed = system.strip() in chat.prompt([{"role": "system", "content": system}, QUESTION])
     except TemplateUnusable:
@@ -101,58 +101,60 @@ def require_place_for(system: str, chat: Chat) -> None:
 
 @dataclass(frozen=True)
 class _Registration:
-    """One registration, under a name of its own until it is checked."""
+    """One registration, under a temporary name until it is checked."""
 
     file: Path
     gguf: GgufFile
     facts: GgufFacts
-    setup: Setup
+    settings: OllamaSettings
     server: Ollama
     version: Version
     notify: Notify | None
 
-    def run(self, name: str) -> Registered:
+    def run(self, name: str) -> RegistrationResult:
         template = self._template()
         blob = Blob(self.gguf, guarded=template is None, notify=self.notify)
         uploaded = self.server.upload(blob)
         draft = f"{name if ':' in name.rpartition('/')[2] else name + ':latest'}-unchecked"
         try:
             self.server.create(self._request(draft, blob, template), self.notify)
-            seen = Checks(self.file, self.facts, self.setup, self.server, draft).run(self.notify)
+            seen = Checks(self.file, self.facts, self.settings, self.server, draft).run(self.notify)
             self.server.copy(draft, name)
         finally:
-            with contextlib.suppress(BackpropagateError):  # it may not exist, and the first error is the one to tell
+            with contextlib.suppress(BackpropagateError):  # it may not exist, and the first error matters
                 self.server.remove(draft)
         kind = "jinja" if template is None else "none" if template == RAW else "go"
         version = ".".join(map(str, self.version))
-        return Registered(name, self.server.url, version, blob.digest, uploaded, kind, seen)
+        return RegistrationResult(name, self.server.url, version, blob.digest, uploaded, kind, seen)
 
     def _template(self) -> str | None:
-        """What Ollama is told to render with; None: the file's own Jinja."""
+        """The Go template for Ollama; None if it uses the file's own Jinja."""
         if not self.facts.template:
             return RAW
         if self.version >= RUNS_JINJA:
             return None
         template = go_or_none(self.gguf)
         if template is None:
-            message = "this chat template has no exact form in Go, which Ollama before 0.30 needs."
+            message = "this chat template cannot be written exactly in Go, which Ollama before 0.30 needs."
             raise OllamaTooOld(f"{message} It is {'.'.join(map(str, self.version))}.", where=self.server.url)
         return template
 
     def _request(self, name: str, blob: Blob, template: str | None) -> dict[str, Any]:
         request: dict[str, Any] = {"model": name, "files": {self.file.name.replace(":", "-"): blob.digest}}
-        request["parameters"] = dict(self.setup.parameters)
-        given = {"template": template, "system": self.setup.system, "license": self.setup.licence}
+        request["parameters"] = dict(self.settings.parameters)
+        given = {"template": template, "system": self.settings.system, "license": self.settings.licence}
         return request | {key: value for key, value in given.items() if value}
 
 
 def _admit(server: Ollama, name: str, config: ExportConfig) -> Version:
-    """The server's version, if it can take a model of this name."""
+    """The server's version. Raises if it cannot accept a model of this name."""
     if not _NAME.fullmatch(name):
-        raise BadValue(f"{name!r} is no name for Ollama.", fix="Use letters, digits, - _ . and at most one :tag.")
+        raise BadValue(
+            f"{name!r} is not a valid model name in Ollama.", fix="Use letters, digits, - _ . and at most one :tag."
+        )
     version = server.version()
     if version < OLDEST:
-        raise OllamaTooOld(f"it is {'.'.join(map(str, version))}, and takes no files.", where=server.url)
+        raise OllamaTooOld(f"Ollama {'.'.join(map(str, version))} cannot import GGUF files.", where=server.url)
     if not config.ollama_overwrite and server.has(name):
         raise OllamaNameTaken(f"there is a model {name!r} already.", where=server.url)
     return version
@@ -166,7 +168,7 @@ def _refuse_adapter(gguf: GgufFile) -> None:
 
 @contextlib.contextmanager
 def _next_step(file: Path, name: str) -> Any:
-    """Tell who has no running Ollama how to go on."""
+    """Add the command to run next to errors about Ollama itself."""
     try:
         yield
     except (OllamaUnreachable, OllamaTooOld) as error:

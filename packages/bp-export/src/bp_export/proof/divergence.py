@@ -1,4 +1,4 @@
-"""How far two models are apart on the same tokens, in float64."""
+"""How far two models differ on the same tokens, computed in float64."""
 
 from __future__ import annotations
 
@@ -8,38 +8,38 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-NOISE = 2e-5  # nats per token that float16 alone may cost; an adapter that moves less cannot be told from it
-# Below this many nats per token an adapter's changes are of the size of a float16's last bit, and rounding the merged
-# weights takes a part of them for good: 16 % of an adapter that moved SmolLM2 by 0.005, nothing at 2.
+NOISE = 2e-5  # nats per token that float16 alone may cost; a smaller change by an adapter cannot be measured
+# Below this many nats per token an adapter's changes are about as small as float16's last bit, and rounding the merged
+# weights loses a part of them: 16 % of an adapter that moved SmolLM2 by 0.005, nothing at 2.
 WEAK = 0.02
-STRICT = 0.1  # how far from 1 the strength of any other adapter may be in a float16 file
+STRICT = 0.1  # allowed distance from 1 of any other adapter's strength in a float16 file
 
 _ROWS = 32  # a chunk of 32 rows × 150 000 tokens × 8 bytes is 38 MB
 _TIE = 0.01  # log-probabilities this close are the same choice
-# A choice turned round by rounding: the gap between two tokens changes by the difference of their two errors, whose
-# standard deviation is √2 × the noise. 8 × the noise is 5.7 of those: one place in 10^8, were the errors normal.
+# Rounding changes the gap between two tokens by the difference of their errors, whose standard deviation is √2 × the
+# noise. 8 × the noise is 5.7 of those: one position in 10^8 if errors are normally distributed.
 TURNED = 8.0
-USUAL = 4.0  # noise above so many times the median over all places is more than rounding, and is not allowed for
+USUAL = 4.0  # noise is capped at this many times its median over all positions; more is not rounding
 
 
-def distinct_places(rows: Iterable[Sequence[int]]) -> list[np.ndarray]:
-    """Of each row of tokens the places to judge: those whose context, the tokens up to there, no earlier place has.
+def distinct_positions(rows: Iterable[Sequence[int]]) -> list[np.ndarray]:
+    """For each row of tokens the positions whose context (all tokens up to there) is new; int64 [positions].
 
-    Rows that begin alike, with a system message say, give the same logits at the same places; they are one observation.
-    int64 [places] for each row.
+    Rows that start alike, for example with the same system message, give the same logits there: one observation.
     """
     seen: set[tuple[int, ...]] = set()
-    found = []
+    positions = []
     for row in rows:
-        contexts = [tuple(row[: place + 1]) for place in range(len(row))]
-        found.append(np.array([place for place, context in enumerate(contexts) if context not in seen], np.int64))
+        contexts = [tuple(row[: position + 1]) for position in range(len(row))]
+        new = [position for position, context in enumerate(contexts) if context not in seen]
+        positions.append(np.array(new, np.int64))
         seen.update(contexts)
-    return found
+    return positions
 
 
 @dataclass
 class Divergence:
-    """Sums over rows of logits [n, vocabulary] of a reference and of another model."""
+    """Divergence of a model from a reference; `add` takes logits of both, [rows, vocabulary]."""
 
     rows: int = 0
     total: float = 0.0
@@ -59,25 +59,24 @@ class Divergence:
 
     @property
     def top1(self) -> float:
-        """Share of rows where the other model's first choice is the reference's too; ties count as the same."""
+        """Share of rows where both models prefer the same token; ties count as the same."""
         return self.same / max(self.rows, 1)
 
 
 @dataclass
 class FirstChoices:
-    """Where another model prefers another next token than a reference, and whether rounding explains it.
+    """Where a model prefers another next token than the reference, and whether rounding explains it.
 
-    At each place the noise is measured: the standard deviation, over the vocabulary, of the difference between the two
-    models' logits (one constant added to all of them changes nothing). A choice counts as turned round where the
-    reference's own gap, from its first choice to the other model's, is more than `TURNED` times the noise there. Of
-    noise that is more than `USUAL` times the median over all places only so much is allowed for.
+    The noise at a position is the standard deviation, over the vocabulary, of the difference between the two models'
+    logits. A choice counts as changed if the reference's gap between its own choice and the other model's is more than
+    `TURNED` times the noise. Noise is capped at `USUAL` times its median over all positions.
     """
 
-    gaps: list[float] = field(default_factory=list)  # of each place, in nats; 0 where the choice is the same
-    noises: list[float] = field(default_factory=list)  # of each place, in logits
+    gaps: list[float] = field(default_factory=list)  # per position, in nats; 0 where the choice is the same
+    noises: list[float] = field(default_factory=list)  # per position, in logits
 
     def add(self, reference: np.ndarray, other: np.ndarray) -> None:
-        """Take the logits [places, vocabulary] of both models."""
+        """Logits of both models, [positions, vocabulary]."""
         for truth, guess in zip(_split(reference), _split(other), strict=True):
             wide = truth.astype(np.float64)
             chosen = np.take_along_axis(wide, guess.argmax(1)[:, None], 1)[:, 0]
@@ -86,7 +85,7 @@ class FirstChoices:
 
     @property
     def ratios(self) -> np.ndarray:
-        """Of each place the gap in units of the noise that is allowed for there; 0 where the choice is the same."""
+        """Per position, gap / allowed noise; 0 where the choice is the same."""
         noises = np.array(self.noises)
         allowed = np.minimum(noises, USUAL * np.median(noises)) if len(noises) else noises
         ratios: np.ndarray = np.array(self.gaps) / np.maximum(allowed, 1e-12)
@@ -94,7 +93,7 @@ class FirstChoices:
 
     @property
     def turned(self) -> int:
-        """How many places choose another token although rounding does not explain it."""
+        """How many positions prefer another token without rounding explaining it."""
         return int((self.ratios > TURNED).sum())
 
 
@@ -102,8 +101,8 @@ class FirstChoices:
 class Strength:
     """How much of an adapter is in a model: 1 all of it, 0 none, 2 twice.
 
-    The step from base to adapter is the unit: the model's own step is projected on it, in log-probabilities under the
-    adapter's distribution. To second order a model is nearer to the base than to the adapter exactly below 1/2.
+    The change from base to model is projected on the change from base to adapter, in log-probabilities weighted by the
+    adapter's distribution. To second order, a model with less than 1/2 is nearer to the base than to the adapter.
     """
 
     along: float = 0.0
@@ -111,6 +110,7 @@ class Strength:
     moved: Divergence = field(default_factory=Divergence)
 
     def add(self, base: np.ndarray, adapter: np.ndarray, model: np.ndarray) -> None:
+        """Logits of all three, [positions, vocabulary]."""
         self.moved.add(adapter, base)
         for start, other, there in _chunks(base, adapter, model):
             weight = np.exp(other)
@@ -125,15 +125,15 @@ class Strength:
 
     @property
     def weak(self) -> bool:
-        """Whether float16 may take a part of the adapter."""
+        """Whether rounding to float16 may lose a part of the adapter."""
         return self.moved.mean < WEAK
 
     def limit(self, noise: float | None = None) -> float:
-        """How far from 1 a strength may be; from 1 on, a dropped adapter could not be told from a good one.
+        """Allowed distance of the strength from 1. At 1 or more, a missing adapter could not be noticed.
 
-        `noise` is what quantisation cost, in nats per token; without, there is only float16's rounding. Noise shifts
-        the strength by cos × √(noise / moved), cos being how far it points where the adapter does: anything up to 1
-        for rounding, and up to 1/4 for quantisation, whose noise mostly points elsewhere (0.12 measured).
+        `noise` is the divergence caused by quantisation, in nats per token; None for float16's rounding alone. Noise
+        shifts the strength by cos × √(noise / moved), where cos is its alignment with the adapter: up to 1 for
+        rounding, at most 1/4 for quantisation (0.12 measured).
         """
         if noise is None:
             return max(0.5 if self.weak else STRICT, math.sqrt(NOISE / max(self.moved.mean, NOISE)))
@@ -148,10 +148,11 @@ class Loss:
     count: int = 0
 
     def add(self, logits: np.ndarray, tokens: Sequence[int], trained: Sequence[int]) -> None:
-        places = np.flatnonzero(np.asarray(trained)[1:])
-        for (part,), wanted in zip(_chunks(logits[places]), _split(np.asarray(tokens)[places + 1]), strict=True):
-            self.total -= float(np.take_along_axis(part, wanted[:, None], 1).sum())
-        self.count += len(places)
+        """Logits [tokens, vocabulary] of a row; `trained` is 1 for each trained token, else 0."""
+        positions = np.flatnonzero(np.asarray(trained)[1:])
+        for (part,), targets in zip(_chunks(logits[positions]), _split(np.asarray(tokens)[positions + 1]), strict=True):
+            self.total -= float(np.take_along_axis(part, targets[:, None], 1).sum())
+        self.count += len(positions)
 
     @property
     def mean(self) -> float:
@@ -159,7 +160,7 @@ class Loss:
 
 
 def _chunks(*logits: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
-    """Log-probabilities of several models on the same rows, a few rows at a time."""
+    """Log-probabilities [rows, vocabulary] of several models on the same rows, a few rows at a time."""
     for parts in zip(*map(_split, logits), strict=True):
         yield tuple(_log_softmax(part) for part in parts)
 

@@ -1,4 +1,4 @@
-"""Prompts: those that llama.cpp's own Jinja makes of a file, against those that the model was trained on."""
+"""Compare the prompts that llama.cpp's own Jinja renders with those that the model was trained on."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pathlib import Path
 from bp_core.contract import Contract
 from bp_core.errors import LlamaCppFailed, TemplateUnusable
 
-from ..chat_template import Chat, Tools, Turns
+from ..chat_template import ChatTemplate, Tools, Turns, common_prefix
 from ..gguf.metadata import GgufFacts
-from ..llama_cpp.client import talk
+from ..llama_cpp.client import chat_client
 from ..parity import Check
 from ..weights.model_files import special_token
 
 NAME = "rendered prompts"
-_CONTEXT = 256  # nothing is computed
-_SHOWN = 60  # characters of a difference
+_CONTEXT = 256  # tokens; nothing is generated
+_SHOWN = 60  # characters to show of a difference
 _NO_SERVER = 'not compared with llama.cpp\'s own rendering: pip install "bp-export[serve]"'
 _DATE = "llama.cpp writes today's date where training had a fixed one"
 _SYSTEM = {"role": "system", "content": "Answer briefly."}
@@ -48,60 +48,58 @@ CONVERSATIONS: Mapping[str, tuple[Turns, Tools]] = {
 
 
 def check(path: Path, facts: GgufFacts, base: Path, contract: Contract | None) -> list[Check]:
-    """One check, if the file can be talked to: every conversation that the template takes, rendered by both.
+    """Render each conversation in llama.cpp and with the training template. No check without a chat template.
 
-    What rendered in training is the contract's template, else the file's, with the special tokens of the base's
-    tokenizer. A tool that differs is a warning only, and so is a date: to Llama 3's templates llama.cpp gives today's,
-    where transformers leaves it to them. Without a llama-server nothing is compared: a warning too.
+    The training template is the contract's, else the file's, with the special tokens of the base's tokenizer. These
+    differences are only warnings: in a tool's definition; in a date, because llama.cpp gives Llama 3's templates
+    today's and transformers does not; and if llama-server is not installed, so nothing was compared.
     """
     template = contract.template if contract else facts.template
     if not (facts.template and template):
         return []
     if importlib.util.find_spec("xllamacpp") is None:
-        return [Check(NAME, "not seen", 0, passed=True, warning=True, note=_NO_SERVER)]
+        return [Check(NAME, "not compared", 0, passed=True, warning=True, note=_NO_SERVER)]
     bos, eos = (special_token(base, name) or "" for name in ("bos_token", "eos_token"))
     try:
         added = facts.bos_token if facts.add_bos else ""
-        plain, dated = (Chat(template, bos, eos, added=added, variables=given) for given in ({}, _today()))
-        with talk(path, gpu=False, context=_CONTEXT) as server:
-            made = {name: server.prompt(*CONVERSATIONS[name]) for name in _wanted(plain)}
-        return [_judged(_wanted(plain), _wanted(dated), made)]
+        today = {"date_string": datetime.now().strftime("%d %b %Y")}
+        plain = ChatTemplate(template, bos, eos, added=added)
+        dated = ChatTemplate(template, bos, eos, added=added, variables=today)
+        expected = _rendered(plain)
+        with chat_client(path, gpu=False, context=_CONTEXT) as server:
+            rendered = {name: server.prompt(*CONVERSATIONS[name]) for name in expected}
+        return [_compare(expected, _rendered(dated), rendered)]
     except (LlamaCppFailed, TemplateUnusable) as error:
         return [Check(NAME, "cannot be rendered", 0, passed=False, note=error.message)]
 
 
-def _wanted(chat: Chat) -> dict[str, str]:
-    """By conversation; without those that the template refuses, or in which it leaves out the tool."""
-    found = {}
+def _rendered(chat: ChatTemplate) -> dict[str, str]:
+    """Prompts by conversation, without those that the template refuses or that omit the tool."""
+    prompts = {}
     for name, (turns, tools) in CONVERSATIONS.items():
         try:
             text = chat.prompt(turns, tools)
         except TemplateUnusable:
             continue
         if not tools or text != chat.prompt(turns):
-            found[name] = text
-    return found
+            prompts[name] = text
+    return prompts
 
 
-def _judged(wanted: Mapping[str, str], dated: Mapping[str, str], made: Mapping[str, str]) -> Check:
-    different = [name for name, text in made.items() if text != wanted[name]]
-    wrong = [name for name in different if made[name] != dated[name]]
+def _compare(expected: Mapping[str, str], dated: Mapping[str, str], rendered: Mapping[str, str]) -> Check:
+    different = [name for name, text in rendered.items() if text != expected[name]]
+    wrong = [name for name in different if rendered[name] != dated[name]]
     passed = all(CONVERSATIONS[name][1] for name in wrong)
-    measured = f"{len(different)} of {len(made)} differ"
+    measured = f"{len(different)} of {len(rendered)} differ"
     if not different:
-        return Check(NAME, measured, 0, passed=True, note=", ".join(made))
+        return Check(NAME, measured, 0, passed=True, note=", ".join(rendered))
     shown = (wrong or different)[0]
     why = "" if wrong else f"{_DATE}; "
-    note = f"{why}{shown}: {_difference(wanted[shown], made[shown])}"
+    note = f"{why}{shown}: {_difference(expected[shown], rendered[shown])}"
     return Check(NAME, measured, 0, passed=passed, warning=passed, note=note)
 
 
-def _today() -> dict[str, str]:
-    return {"date_string": datetime.now().strftime("%d %b %Y")}
-
-
-def _difference(wanted: str, found: str) -> str:
-    place = next((at for at, pair in enumerate(zip(wanted, found, strict=False)) if pair[0] != pair[1]), 0)
-    place = place or min(len(wanted), len(found))
-    ours, theirs = (text[max(place - _SHOWN // 2, 0) :][:_SHOWN] for text in (wanted, found))
+def _difference(expected: str, rendered: str) -> str:
+    start = max(len(common_prefix(expected, rendered)) - _SHOWN // 2, 0)
+    ours, theirs = (text[start : start + _SHOWN] for text in (expected, rendered))
     return f"trained on …{ours!r}, llama.cpp writes …{theirs!r}"

@@ -1,4 +1,4 @@
-"""The proof of an export: the file is compared with the model that was trained, not trusted."""
+"""The proof of an export: run the file in llama.cpp and compare it with the trained model."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,40 +22,40 @@ from ..gguf import pre_tokenizers, vocabulary
 from ..gguf.convert import Converter
 from ..gguf.metadata import GgufFacts, facts_of
 from ..gguf.reader import GgufFile
+from ..gguf.vocabulary import Vocabulary
 from ..llama_cpp.engine import Engine
 from ..parity import Check, Parity
+from ..progress import tracked
 from ..weights.merge import trained_weights
 from . import prompts, tensor_check
 from . import samples as rows
 from .corpus import TEXTS
-from .divergence import STRICT, TURNED, Divergence, FirstChoices, Loss, Strength, distinct_places
+from .divergence import STRICT, TURNED, Divergence, FirstChoices, Loss, Strength, distinct_positions
 from .vocabulary_check import check_vocabulary
 
-FLOAT_KL = 1e-4  # nats a place; float16 costs SmolLM2-135M a tenth of it
+FLOAT_KL = 1e-4  # nats per token; float16 costs SmolLM2-135M a tenth of it
 GATES = {"bf16": 1e-3, "q8_0": 0.01, "q6_k": 0.02, "q5_k_m": 0.05, "q4_k_m": 0.12}
-COARSEST = 0.3  # of formats that we do not write
+COARSEST = 0.3  # for formats that we do not write
 CEILING = 4  # times the gate
-SMALL_MODEL = 1_000_000_000  # parameters; below, quantisation hurts more than it says about the file
+SMALL_MODEL = 1_000_000_000  # parameters; smaller models lose more by quantisation, which is not the file's fault
 GENERATIONS, GENERATED = 3, 128
 SURVIVED = "training survived in the final file"
-_MARKS = (
-    "llama.cpp cuts words of this vocabulary at combining marks, so Hindi or Thai is tokenised otherwise than trained"
-)
+_MARKS = "llama.cpp splits words of this vocabulary at combining marks, so it tokenises Hindi or Thai differently"
 
 
 class Reference(Protocol):
-    """The trained model in float32, as a rail runs it. `logits` are float32 [tokens, vocabulary]."""
+    """The trained model in float32, run by a rail. `logits` are float32 [tokens, vocabulary]."""
 
     def logits(self, tokens: Sequence[int], *, adapter: bool = True) -> Any:
-        """With `adapter=False` those of the model before training; None if that is not known."""
+        """With `adapter=False` those of the model before training; None if they are not known."""
         ...
 
     def generate(self, prompt: Sequence[int], *, limit: int, stop: Sequence[int]) -> list[int]: ...
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What a file must behave like: the trained model (`reference`), its weights, its contract."""
+class TrainedModel:
+    """The trained model that a file must match: its weights, its contract, and the model itself (`reference`)."""
 
     base: Path
     converter: Converter
@@ -65,33 +66,37 @@ class Subject:
     @classmethod
     def open(
         cls, adapter: Path | None, base: Path, *, reference: Reference | None = None, samples: Sequence[Sample] = ()
-    ) -> Subject:
-        """From the folders; without an adapter `base` itself is what was trained.
+    ) -> TrainedModel:
+        """From the folders of adapter and base; without an adapter, `base` was trained in full.
 
-        `reference` is a rail opened on both. Raises what reading and planning them may raise.
+        `reference` is a rail that has opened both. Raises the errors of reading them.
         """
         converter = Converter(trained_weights(adapter, base), base)
         return cls(base, converter, Contract.read(adapter or base), reference, samples)
 
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """What a GGUF of this model must have as its vocabulary."""
+        return vocabulary.read(self.base, self.converter.vocabulary_size, self.contract)
+
 
 @dataclass
 class Prover:
-    """Collects checks: first the float GGUF against the trained model, then the final file against both.
+    """Collects checks: first of the float GGUF against the trained model, then of the final file against both.
 
-    The limits of the float file, whose weights are rounded to float16 once and computed by another program:
+    Limits for the float file, whose weights are rounded to float16 and computed by another program:
 
-    * Places are judged, not repetitions: a place counts once however many rows begin alike (`distinct_places`).
-    * The mean Kullback–Leibler divergence is at most FLOAT_KL, and what rounding took of a weak adapter.
+    * A context counts once, however many rows start with it (`distinct_positions`).
+    * The mean Kullback–Leibler divergence is at most FLOAT_KL, plus what rounding takes of a weak adapter.
     * The mean loss on trained tokens differs by at most √(2 × that limit). For small errors e of log-probabilities the
-      divergence is half the mean of e², so their mean is at most √(2 × divergence), were all to point the same way.
-    * No place chooses another token, except where rounding explains it (`FirstChoices`).
-    * The adapter has its strength (`Strength.limit`).
+      divergence is half the mean of e², so the mean of e is at most √(2 × divergence).
+    * No position prefers another next token, unless rounding explains it (`FirstChoices`).
+    * The adapter has its full strength (`Strength.limit`).
 
-    `exact`: the float file is one that was written here from the very weights of `subject`, so each stored value must
-    be the nearest to its weight.
+    `exact`: the float file was written here from the weights of `model`, so each value must be the nearest float16.
     """
 
-    subject: Subject
+    model: TrainedModel
     quantization: str
     notify: Notify | None = None
     exact: bool = True
@@ -100,15 +105,13 @@ class Prover:
     types: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._tokenizer = Tokenizer.from_file(str(self.subject.base / "tokenizer.json"))
+        self._tokenizer = Tokenizer.from_file(str(self.model.base / "tokenizer.json"))
         self._splits_at_marks = False
         corpus = [rows.as_sample(text, self._tokenizer) for text in TEXTS]
-        self._rows = rows.choose(self.subject.samples) or rows.choose(corpus, rows.TOKENS // 2)
-        self._places = distinct_places(row.tokens for row in self._rows)
-        size = self.subject.converter.vocabulary_size
-        self._words = vocabulary.read(self.subject.base, size, self.subject.contract)
-        self._truth: list[tuple[np.ndarray, np.ndarray]] = []  # reference logits of each row: before, after training
-        self._float: list[np.ndarray] = []
+        self._rows = rows.choose(self.model.samples) or rows.choose(corpus, rows.TOKENS // 2)
+        self._positions = distinct_positions(row.tokens for row in self._rows)
+        self._truth: list[tuple[np.ndarray, np.ndarray]] = []  # reference logits before and after training
+        self._float: list[np.ndarray] = []  # logits of the float file
         self._divergence_limit = FLOAT_KL
 
     @property
@@ -116,24 +119,23 @@ class Prover:
         return all(check.passed for check in self.checks)
 
     def parity(self) -> Parity:
-        with_model = "model" if self.subject.reference else "tensors"
+        with_model = "model" if self.model.reference else "tensors"
         tokens = sum(len(row.tokens) for row in self._rows)
         return Parity(self.quantization, with_model, tokens, tuple(self.checks), self.losses, self.types)
 
     def check_float(self, path: Path) -> None:
-        """Check the f16 GGUF strictly. If it is the final file, its behaviour is checked too."""
+        """Check the f16 GGUF strictly. If it is the final file, check prompts and endings too."""
         facts = self._structure("f16", path)
         if facts is None:
             return
-        context = rows.context([row.tokens for row in self._rows])
-        with Engine(path, context=context, gpu=False) as engine:
+        with self._engine(path) as engine:
             self._check_tokens(engine)
-            if self.subject.reference:
-                self._check_logits(engine, self.subject.reference)
+            if self.model.reference:
+                self._check_logits(engine, self.model.reference)
             else:
                 self._float = [engine.logits(row.tokens) for row in self._rows]
         if self.exact:
-            self.checks.append(tensor_check.check_rounding(GgufFile(path), self.subject.converter, self.notify))
+            self.checks.append(tensor_check.check_rounding(GgufFile(path), self.model.converter, self.notify))
         self._record_loss("merged", self._float)
         self._judge_loss()
         if self.quantization in ("f16", "f32"):
@@ -141,21 +143,21 @@ class Prover:
             self._check_talk(path, facts)
 
     def check_final(self, path: Path) -> None:
-        """Check the file to deliver against the f16 one and, for the adapter's strength, the trained model."""
+        """Check the final file against the f16 file, and its adapter's strength against the trained model."""
         facts = self._structure("final", path)
         if facts is None:
             return
-        self.checks += tensor_check.check_adapter(GgufFile(path), self.subject.converter, self.notify)
+        self.checks += tensor_check.check_adapter(GgufFile(path), self.model.converter, self.notify)
         if len(self._float) < len(self._rows):
             return  # the float file could not be compared, and has failed
         divergence, strength, logits = Divergence(), Strength(), []
-        with Engine(path, context=rows.context([row.tokens for row in self._rows]), gpu=False) as engine:
-            for number, (row, places) in enumerate(zip(self._rows, self._places, strict=True)):
+        with self._engine(path) as engine:
+            for number, (row, positions) in enumerate(zip(self._rows, self._positions, strict=True)):
                 logits.append(engine.logits(row.tokens))
-                divergence.add(self._float[number][places], logits[-1][places])
+                divergence.add(self._float[number][positions], logits[-1][positions])
                 if self._truth:
                     before, after = self._truth[number]
-                    strength.add(before[places], after[places], logits[-1][places])
+                    strength.add(before[positions], after[positions], logits[-1][positions])
                 self._progress("prove final", number + 1)
         self._record_loss("final", logits)
         self._judge_quantisation(divergence, facts.parameters)
@@ -163,8 +165,11 @@ class Prover:
             self._judge_strength(SURVIVED, strength, divergence.mean)
         self._check_talk(path, facts)
 
+    def _engine(self, path: Path) -> Engine:
+        return Engine(path, context=max(len(row.tokens) for row in self._rows), gpu=False)
+
     def _structure(self, label: str, path: Path) -> GgufFacts | None:
-        """Complete, and true to the contract. None if there is nothing to go on with."""
+        """Check that the file is complete and follows the contract. None if it cannot be checked further."""
         try:
             gguf = GgufFile(path)
             facts = facts_of(gguf)
@@ -173,12 +178,12 @@ class Prover:
             return None
         self.types = facts.types
         self._splits_at_marks = gguf.fields.get("tokenizer.ggml.pre") in pre_tokenizers.SPLIT_AT_MARKS
-        missing = [planned.name for planned in self.subject.converter.plan if planned.name not in gguf.tensors]
+        missing = [planned.name for planned in self.model.converter.plan if planned.name not in gguf.tensors]
         self._add(f"{label} file is complete", f"{len(missing)} tensors missing", 0, passed=not missing)
         if self.exact:
-            self.checks.append(check_vocabulary(gguf, self._words, self._tokenizer, self.subject.contract))
-        if self.subject.contract:
-            self._check_contract(label, facts, self.subject.contract)
+            self.checks.append(check_vocabulary(gguf, self.model.vocabulary, self._tokenizer, self.model.contract))
+        if self.model.contract:
+            self._check_contract(label, facts, self.model.contract)
         return facts if not missing else None
 
     def _check_contract(self, label: str, facts: GgufFacts, contract: Contract) -> None:
@@ -193,8 +198,8 @@ class Prover:
             self._add(f"{label} adds a first token", facts.add_bos, wanted, passed=facts.add_bos == wanted)
 
     def _check_tokens(self, engine: Engine) -> None:
-        lead = vocabulary.lead(self.subject.base)
-        texts = [lead + text for text in (*TEXTS, *self._special_texts(), *(s.text for s in self.subject.samples))]
+        prefix = self.model.vocabulary.prefix
+        texts = [prefix + text for text in (*TEXTS, *self._special_texts(), *(s.text for s in self.model.samples))]
         different = [text for text in map(self._normal, texts) if self._ids(text) != engine.tokenize(text)]
         strict = [text for text in different if not self._splits_at_marks or not rows.has_marks(text)]
         note = f"for example {(strict or different)[0][:80]!r}" if different else f"{len(texts)} texts"
@@ -202,16 +207,18 @@ class Prover:
             self._warn("token ids", f"{len(different)} texts differ", 0, f"{note}: {_MARKS}")
         else:
             self._add("token ids", f"{len(strict)} texts differ", 0, passed=not strict, note=note)
-        add = bool(self.subject.contract and self.subject.contract.bos == "tokenizer")
-        again = [(engine.tokenize(s.text, add_special=add), s.tokens) for s in self.subject.samples]
-        strange = [theirs for theirs, ours in again if not rows.begins(theirs, ours)]
-        if strange:
-            note = "the training data was tokenised otherwise; the model may see prompts it was not trained on"
-            self._warn("training tokens", f"{len(strange)} samples differ", 0, note)
+        add = bool(self.model.contract and self.model.contract.bos == "tokenizer")
+        differing = 0
+        for sample in self.model.samples:
+            tokens = engine.tokenize(sample.text, add_special=add)
+            differing += tokens[: len(sample.tokens)] != list(sample.tokens)
+        if differing:
+            note = "the training data was tokenised differently; the model may see prompts it was not trained on"
+            self._warn("training tokens", f"{differing} samples differ", 0, note)
 
     def _check_logits(self, engine: Engine, reference: Reference) -> None:
         divergence, choices, strength, trained = Divergence(), FirstChoices(), Strength(), []
-        for number, (row, places) in enumerate(zip(self._rows, self._places, strict=True)):
+        for number, (row, positions) in enumerate(zip(self._rows, self._positions, strict=True)):
             before, after = reference.logits(row.tokens, adapter=False), np.asarray(reference.logits(row.tokens))
             logits = engine.logits(row.tokens)
             if after.shape != logits.shape:
@@ -219,11 +226,11 @@ class Prover:
                 return
             trained.append(after)
             self._float.append(logits)
-            divergence.add(after[places], logits[places])
-            choices.add(after[places], logits[places])
+            divergence.add(after[positions], logits[positions])
+            choices.add(after[positions], logits[positions])
             if before is not None:
                 self._truth.append((np.asarray(before), after))
-                strength.add(np.asarray(before)[places], after[places], logits[places])
+                strength.add(np.asarray(before)[positions], after[positions], logits[positions])
             self._progress("prove f16", number + 1)
         self._judge_float(divergence, choices, strength)
         if self._truth:
@@ -231,35 +238,37 @@ class Prover:
         self._record_loss("adapter", trained)
 
     def _judge_float(self, divergence: Divergence, choices: FirstChoices, strength: Strength) -> None:
-        # What rounding took of a weak adapter is part of the distance: its share, squared, of the adapter's own step.
+        # Rounding may take a share of a weak adapter: that share, squared, of the divergence that the adapter made.
         weak = bool(self._truth) and strength.weak
         self._divergence_limit = FLOAT_KL + (strength.limit() ** 2 * strength.moved.mean if weak else 0.0)
         passed = divergence.mean <= self._divergence_limit
         self._add("f16 divergence", divergence.mean, self._divergence_limit, passed=passed)
         largest = float(choices.ratios.max(initial=0.0))
-        note = f"of {divergence.rows} places; a change of choice is at most {largest:.2g} × the noise there"
-        turned = f"{choices.turned} turned round by more than {TURNED:g} × the noise"
+        note = f"of {divergence.rows} positions; a changed choice is at most {largest:.2g} × the noise there"
+        turned = f"{choices.turned} changed by more than {TURNED:g} × the noise"
         self._add("f16 first choices", turned, 0, passed=not choices.turned, note=note)
         if self._truth:
             self._judge_strength("training survived in the f16 file", strength, None)
 
     def _judge_loss(self) -> None:
-        """The loss on trained tokens, of the float file and of the trained model."""
+        """Compare the losses on trained tokens of the float file and the trained model."""
         if "adapter" in self.losses and "merged" in self.losses:
             change, limit = abs(self.losses["merged"] - self.losses["adapter"]), math.sqrt(2 * self._divergence_limit)
-            self._add("f16 loss", change, limit, passed=change <= limit, note="difference to the trained model's")
+            self._add(
+                "f16 loss", change, limit, passed=change <= limit, note="difference from the trained model's loss"
+            )
 
     def _judge_strength(self, name: str, strength: Strength, noise: float | None) -> None:
-        """`noise`: what quantisation cost, in nats; None for the f16 file, where rounding is all there is."""
+        """`noise`: divergence caused by quantisation, in nats per token; None for the f16 file."""
         moved, value = strength.moved.mean, strength.value
         limit = strength.limit(noise)
         measured = {"strength": value, "training moved the model by": moved}
         if limit >= 1:
-            note = "training changed the model too little to be measured here"
+            note = "training changed the model too little to measure this"
             self._warn(name, measured, None, note if noise is None else f"{note}; q8_0 has less noise")
         else:
             survived = abs(value - 1) < limit
-            note = "" if survived else "what was trained did not survive"
+            note = "" if survived else "the training is not in the file"
             if survived and noise is None and abs(value - 1) > STRICT:
                 note = f"a weak change: float16 keeps {value:.0%} of it; train longer or with a higher rate"
             self._add(name, measured, [1 - limit, 1 + limit], passed=survived, note=note)
@@ -276,22 +285,20 @@ class Prover:
             self._add(name, measured, gate, passed=False)
 
     def _check_talk(self, path: Path, facts: GgufFacts) -> None:
-        """How it is asked, and whether it ends its answers."""
+        """Check the prompts, and whether answers end."""
         if self.notify:
             self.notify(Progress("render prompts", 0, 0))
-        self.checks += prompts.check(path, facts, self.subject.base, self.subject.contract)
+        self.checks += prompts.check(path, facts, self.model.base, self.model.contract)
         self._check_endings(path, facts)
 
     def _check_endings(self, path: Path, facts: GgufFacts) -> None:
-        asked = sorted((sample.prompt for sample in self.subject.samples if sample.prompt), key=len)[:GENERATIONS]
+        asked = sorted((sample.prompt for sample in self.model.samples if sample.prompt), key=len)[:GENERATIONS]
         if not asked:
             return
-        with Engine(path, context=rows.context(asked) + GENERATED, gpu=False) as engine:
-            ended = 0
-            for done, prompt in enumerate(asked, 1):
+        ended = 0
+        with Engine(path, context=len(asked[-1]) + GENERATED, gpu=False) as engine:
+            for prompt in tracked(asked, "generate", self.notify):
                 ended += engine.generate(prompt, GENERATED).stopped
-                if self.notify:
-                    self.notify(Progress("generate", done, len(asked)))
         note = f"of {len(asked)} answers within {GENERATED} tokens"
         if ended:
             self._add("answers end", ended, 1, passed=True, note=note)
@@ -299,8 +306,8 @@ class Prover:
             self._judge_endless(asked, facts, note)
 
     def _judge_endless(self, asked: Sequence[Sequence[int]], facts: GgufFacts, note: str) -> None:
-        """No answer ended. That is the file's fault only if the trained model does better."""
-        contract, reference = self.subject.contract, self.subject.reference
+        """No answer ended, which fails only if those of the trained model do."""
+        contract, reference = self.model.contract, self.model.reference
         stop = contract.terminators if contract and contract.terminators else (-1 if facts.eos is None else facts.eos,)
         theirs = [reference.generate(prompt, limit=GENERATED, stop=stop) for prompt in asked] if reference else []
         ends = sum(bool(tokens) and tokens[-1] in stop for tokens in theirs)
@@ -315,7 +322,7 @@ class Prover:
         return [f"{name}user\nHi {name} there{name}\n" for name in names[:16]]
 
     def _normal(self, text: str) -> str:
-        # llama.cpp leaves text as it comes; tokenizers with a normaliser bring it into this form first
+        # llama.cpp does not normalise text; tokenizers with a normaliser use this form
         return unicodedata.normalize("NFC", text) if self._tokenizer.normalizer else text
 
     def _ids(self, text: str) -> list[int]:
@@ -339,12 +346,12 @@ class Prover:
         self.checks.append(Check(name, measured, limit, passed=True, warning=True, note=note))
 
 
-def prove(subject: Subject, float_gguf: Path, final_gguf: Path, quantization: str) -> Parity:
-    """Compare both files, made here, with the trained model. Takes seconds: at most 512 tokens, three answers.
+def prove(model: TrainedModel, float_gguf: Path, final_gguf: Path, quantization: str) -> Parity:
+    """Compare two files that were written here with the trained model, on at most 512 tokens and three answers.
 
-    Raises LlamaCppMissing, LlamaCppFailed; what merely differs is in the report.
+    Differences are in the report. Raises LlamaCppMissing, LlamaCppFailed.
     """
-    prover = Prover(subject, quantization)
+    prover = Prover(model, quantization)
     prover.check_float(float_gguf)
     if prover.proven and quantization != "f16":
         prover.check_final(final_gguf)

@@ -1,4 +1,4 @@
-"""The proof for any GGUF, whoever made it: compared with a file made anew from the same base and adapter."""
+"""The proof of any GGUF: compare it with a new file made from the same base and adapter."""
 
 from __future__ import annotations
 
@@ -16,17 +16,16 @@ from bp_core.errors import GgufUnusable, LlamaCppFailed
 from bp_core.events import Notify
 from bp_core.examples import Sample
 
-from ..gguf import vocabulary
 from ..gguf.metadata import facts_of
 from ..gguf.reader import GgufFile
 from ..llama_cpp.engine import Engine, require_llama_cpp
 from ..output_paths import require_space
 from ..parity import Check, Parity
-from .prover import Prover, Reference, Subject
+from .prover import Prover, Reference, TrainedModel
 from .tensor_check import check_formats
 
 _FLOATS = ("f32", "f16")
-# Fields that say what llama.cpp assumes without them.
+# Fields with values that llama.cpp assumes if they are missing.
 _ASSUMED = ("key_length", "value_length", "rope.dimension_count", "vocab_size", "add_space_prefix", "add_eos_token")
 
 
@@ -39,10 +38,10 @@ def verify(
     samples: Sequence[Sample] = (),
     notify: Notify | None = None,
 ) -> Parity:
-    """Check `file` against `base` with `adapter` merged in, or against `base` alone; without both, only in itself.
+    """Check `file` against `base` with `adapter` merged in, or against `base` alone, or only that it is complete.
 
-    `reference` is a rail opened on them in float32; without it the weights in the file are compared with the merged
-    ones, and the report says "tensors". Raises FileMissing, LlamaCppMissing, and what reading base and adapter may.
+    `reference` is a rail that has opened them in float32; without it, the weights in the file are compared with the
+    merged weights. Raises FileMissing, LlamaCppMissing, and the errors of reading base and adapter.
     """
     require_llama_cpp()
     try:
@@ -52,23 +51,22 @@ def verify(
         return _broken(error.message)
     if base is None:
         return _alone(gguf)
-    subject = Subject.open(adapter, base, reference=reference, samples=samples)
-    return _Verification(gguf, subject, notify).run()
+    model = TrainedModel.open(adapter, base, reference=reference, samples=samples)
+    return _Verification(gguf, model, notify).run()
 
 
 class _Verification:
-    def __init__(self, gguf: GgufFile, subject: Subject, notify: Notify | None) -> None:
-        self.gguf, self.subject, self.notify = gguf, subject, notify
-        self.prover = Prover(subject, _format(gguf), notify, exact=False)  # what others wrote is rounded otherwise
+    def __init__(self, gguf: GgufFile, model: TrainedModel, notify: Notify | None) -> None:
+        self.gguf, self.model, self.notify = gguf, model, notify
+        self.prover = Prover(model, _format(gguf), notify, exact=False)  # other programs round differently
 
     def run(self) -> Parity:
-        converter = self.subject.converter
+        converter = self.model.converter
         place = Path(tempfile.gettempdir())
         require_space(place / "f16.gguf", converter.size)
         with tempfile.TemporaryDirectory(prefix="backprop-verify-") as folder:
             fresh = Path(folder, "f16.gguf")
-            words = vocabulary.read(self.subject.base, converter.vocabulary_size, self.subject.contract)
-            converter.write(fresh, words, "verify", self.notify)
+            converter.write(fresh, self.model.vocabulary, "verify", self.notify)
             self.prover.checks.append(self._fields(GgufFile(fresh)))
             try:
                 self._behaviour(fresh)
@@ -77,7 +75,7 @@ class _Verification:
         return self.prover.parity()
 
     def _behaviour(self, fresh: Path) -> None:
-        self.prover.checks.append(check_formats(self.gguf, self.subject.converter, self.notify))
+        self.prover.checks.append(check_formats(self.gguf, self.model.converter, self.notify))
         if self.prover.quantization in _FLOATS:
             self.prover.check_float(self.gguf.path)
             return
@@ -85,27 +83,28 @@ class _Verification:
         self.prover.check_final(self.gguf.path)
 
     def _fields(self, fresh: GgufFile) -> Check:
-        """What shapes the computation and the vocabulary must be as it would be written today."""
-        wrong = [name for name, value in _telling(fresh).items() if not _same(self.gguf.fields.get(name), value, name)]
-        wrong += [name for name in _telling(self.gguf).keys() - fresh.fields.keys() if "rope" in name]
+        """Compare the fields that define computation and vocabulary with those that we would write."""
+        expected, stored = _model_fields(fresh), _model_fields(self.gguf)
+        wrong = [name for name in expected if not _equal(stored.get(name), expected[name], name)]
+        wrong += [name for name in stored.keys() - expected.keys() if "rope" in name]
         shown = ", ".join(sorted(wrong)[:5])
         return Check("fields of the file", f"{len(wrong)} differ", 0, not wrong, note=shown)
 
 
-def _telling(gguf: GgufFile) -> Mapping[str, Any]:
+def _model_fields(gguf: GgufFile) -> Mapping[str, Any]:
     return {name: value for name, value in gguf.fields.items() if not name.startswith("general.")}
 
 
-def _same(found: Any, wanted: Any, name: str) -> bool:
-    if found is None:
+def _equal(value: Any, expected: Any, name: str) -> bool:
+    if value is None:
         return name.endswith(_ASSUMED)
-    if isinstance(wanted, float):
-        return bool(np.isclose(found, wanted, rtol=1e-6))
-    return bool(found == wanted)
+    if isinstance(expected, float):
+        return bool(np.isclose(value, expected, rtol=1e-6))
+    return bool(value == expected)
 
 
 def _format(gguf: GgufFile) -> str:
-    """What the file says its number format is, by our name for it."""
+    """The number format that the file names, by our name."""
     try:
         name = LlamaFileType(gguf.fields.get("general.file_type", 1)).name
     except ValueError:
@@ -114,12 +113,12 @@ def _format(gguf: GgufFile) -> str:
 
 
 def _alone(gguf: GgufFile) -> Parity:
-    """Without a base: that it is whole, runs, and is the file that was proven, if a report lies beside it."""
+    """Without a base: check that it is complete, runs, and is the file of the parity report beside it, if any."""
     facts = facts_of(gguf)
     checks = [Check("file is complete", f"{len(gguf.tensors)} tensors", "a whole GGUF", passed=True), _runs(gguf.path)]
     checks += list(_proven_before(gguf.path))
     if len(checks) == 2:
-        note = "whether it is the trained model was not checked: give --adapter or --base"
+        note = "not compared with the trained model: give --adapter or --base"
         checks.append(Check("compared with its source", "no", "yes", passed=True, warning=True, note=note))
     return Parity(_format(gguf), "nothing", 0, tuple(checks), {}, facts.types)
 
@@ -135,10 +134,11 @@ def _runs(path: Path) -> Check:
 
 
 def _proven_before(path: Path) -> Iterator[Check]:
+    """Whether the file is the one of the parity report beside it; no check without a report."""
     report = path.with_suffix(".parity.json")
     try:
-        told = json.loads(report.read_text(encoding="utf-8"))
-        proven, digest = told["proven"], told["sha256"]
+        content = json.loads(report.read_text(encoding="utf-8"))
+        proven, digest = content["proven"], content["sha256"]
     except (OSError, ValueError, KeyError, TypeError):
         return
     same = digest == folders.digest(path)

@@ -1,4 +1,4 @@
-"""The vocabulary in a GGUF, entry by entry, against the tokenizer that the model was trained with."""
+"""Compare a GGUF's vocabulary with the tokenizer of training, entry by entry."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _ID_FIELDS = {
 
 
 def check_vocabulary(gguf: GgufFile, words: Vocabulary, tokenizer: Tokenizer, contract: Contract | None) -> Check:
-    """Every token, type, merge or score, and special token of the file is that of the model's tokenizer.
+    """Each token, type, merge or score, and special token in the file equals that of the model's tokenizer.
 
-    `words` is what must be in the file; `tokenizer`, read by another program, must give its tokens the same numbers.
-    What the contract decides (template, ends of turn, first token) is checked with the contract.
+    `words` is the expected vocabulary. `tokenizer`, which the `tokenizers` library reads, must give the same ids. What
+    a contract decides (template, turn terminators, BOS token) is checked with the contract.
     """
     wrong = list(_differences(gguf, words, contract))
     byte_level = words.model == "gpt2"
@@ -43,20 +43,20 @@ def check_vocabulary(gguf: GgufFile, words: Vocabulary, tokenizer: Tokenizer, co
 def _differences(gguf: GgufFile, words: Vocabulary, contract: Contract | None) -> Iterator[str]:
     lists: dict[str, Sequence[object]] = {"tokens": words.tokens, "token_type": words.types}
     lists |= {"scores": words.scores} if words.scores else {"merges": words.merges}
-    for name, wanted in lists.items():
-        found = gguf.fields.get(f"tokenizer.ggml.{name}", [])
-        if len(found) != len(wanted):
-            yield f"{len(found)} {name} in place of {len(wanted)}"
-        for place, pair in enumerate(zip(found, wanted, strict=False)):
+    for name, expected in lists.items():
+        stored = gguf.fields.get(f"tokenizer.ggml.{name}", [])
+        if len(stored) != len(expected):
+            yield f"{len(stored)} {name} instead of {len(expected)}"
+        for place, pair in enumerate(zip(stored, expected, strict=False)):
             if pair[0] != pair[1]:
-                yield f"{name}[{place}]: {pair[0]!r} in place of {pair[1]!r}"
+                yield f"{name}[{place}]: {pair[0]!r} instead of {pair[1]!r}"
     for name, value in _single_fields(words, contract).items():
         if gguf.fields.get(name) != value:
-            yield f"{name}: {gguf.fields.get(name)!r} in place of {value!r}"
+            yield f"{name}: {gguf.fields.get(name)!r} instead of {value!r}"
 
 
 def _single_fields(words: Vocabulary, contract: Contract | None) -> dict[str, object]:
-    """What must be in the file besides lists; without what the contract decides."""
+    """The expected fields that are not lists, without those that a contract decides."""
     fields: dict[str, object] = {"tokenizer.ggml.model": words.model, "tokenizer.ggml.pre": words.pre}
     ends = ("eos", "eot", "eom") if contract and contract.terminators else ()
     for name, number in words.ids.items():

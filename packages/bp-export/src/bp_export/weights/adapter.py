@@ -1,4 +1,4 @@
-"""An adapter (LoRA, rsLoRA, DoRA), read without PEFT. Whatever cannot be merged exactly is refused, never guessed."""
+"""Read an adapter (LoRA, rsLoRA, DoRA) without PEFT. What cannot be merged exactly is refused."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _COMPUTED = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern")
 
 
 class Change(Protocol):
-    """What an adapter does to one weight of the given shape."""
+    """What an adapter changes in one weight of this shape."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -37,7 +37,7 @@ class Change(Protocol):
 class Delta:
     """LoRA: adds scale × b @ a to a weight [out, in]; a is [rank, in], b [out, rank].
 
-    With `magnitude` [out] it is DoRA (arXiv:2402.09353, equation 5): each row of the sum is brought to that length.
+    With `magnitude` [out] it is DoRA (arXiv:2402.09353, equation 5): each row of the sum is scaled to that norm.
     """
 
     a: np.ndarray
@@ -60,7 +60,7 @@ class Delta:
 
 @dataclass(frozen=True)
 class Replacement:
-    """A weight that was trained whole (PEFT's modules_to_save)."""
+    """A fully trained weight (PEFT's modules_to_save)."""
 
     weight: np.ndarray
 
@@ -73,7 +73,7 @@ class Replacement:
 
 
 def read(folder: Path) -> dict[str, Change]:
-    """The changes of an adapter folder by the name of the weight they change. Raises AdapterUnusable."""
+    """The changes of an adapter, by weight name. Raises AdapterUnusable."""
     check_folder(folder)
     config = AdapterConfig.read(folder, _COMPUTED)
     try:
@@ -107,13 +107,13 @@ def _parts(weights: Weights, folder: Path) -> dict[str, dict[str, np.ndarray]]:
             raise AdapterUnusable(f"the tensor {name} is not part of a LoRA adapter.", where=str(folder))
         values = weights.array(name)
         if not np.isfinite(values.astype(np.float32)).all():
-            raise AdapterUnusable(f"{name} has values that are no finite numbers.", where=str(folder))
+            raise AdapterUnusable(f"{name} has values that are not finite (NaN or infinity).", where=str(folder))
         parts.setdefault(match["module"], {})[match["part"]] = values
     return parts
 
 
 def _replacements(module: str, found: Mapping[str, np.ndarray], config: AdapterConfig) -> dict[str, Change]:
-    """The tensors of a module that was trained whole; none if it was not."""
+    """The tensors of a fully trained module; none for any other."""
     saved = any(module.endswith(name) for name in config.modules_to_save)  # as PEFT chooses them
     if not saved or not found.keys() <= {"weight", "bias"}:
         return {}

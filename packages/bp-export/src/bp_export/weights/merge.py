@@ -1,9 +1,9 @@
-"""Base model + adapter → merged weights, one tensor at a time, in float32."""
+"""Base model + adapter → merged weights, computed in float32, one tensor at a time."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +31,15 @@ _COPIED = (
 )
 
 
-class Merged:
-    """A base model with an adapter merged in. Touched weights come as float32, the others as they are stored."""
+class MergedWeights:
+    """A base model with an adapter merged in. Changed weights are float32, the others as stored."""
 
     def __init__(self, base: Path, changes: Mapping[str, lora.Change]) -> None:
         config = read_json(base / "config.json")
         self._base = open_base(base, config)
         self._names = list(self._base.names())
         stored = {text_name(name): name for name in self._names}
-        # an adapter may have been trained on the text part of a model that also sees
+        # the adapter may have been trained on the text part of a vision-language model
         self._changes = {stored.get(text_name(name), name): change for name, change in changes.items()}
         tied = bool(config.get("tie_word_embeddings"))
         for name, change in self._changes.items():
@@ -52,7 +52,7 @@ class Merged:
         return self._base.shape(name)
 
     def dtype(self, name: str) -> np.dtype[Any]:
-        """The base's own number format, in which the merged folder is written."""
+        """The base's number format, in which merged weights are written."""
         return self._base.dtype(name)
 
     def changes(self, name: str) -> bool:
@@ -60,7 +60,7 @@ class Merged:
         return name in self._changes
 
     def before(self, name: str) -> np.ndarray:
-        """The weight as the base has it."""
+        """The base's weight."""
         return self._base.array(name)
 
     def array(self, name: str) -> np.ndarray:
@@ -77,9 +77,10 @@ class Merged:
 
 
 def open_base(base: Path, config: Mapping[str, Any] | None = None) -> Source:
-    """The weights of a base model folder, unpacked if MLX quantised them. `config`: its config.json, if it was read.
+    """The weights of a base model folder, dequantised if MLX quantised them.
 
-    Raises ModelUnusable if they are missing, broken or quantised by others.
+    `config` is its config.json, if it has been read already. Raises ModelUnusable for weights that are missing, broken
+    or quantised in another way.
     """
     if config is None:
         config = read_json(base / "config.json", optional=True)
@@ -96,30 +97,29 @@ def open_base(base: Path, config: Mapping[str, Any] | None = None) -> Source:
 
 def trained_weights(adapter: Path | None, base: Path) -> Source:
     """An adapter merged into its base; without one, the weights of `base`."""
-    return Merged(base, lora.read(adapter)) if adapter else open_base(base)
+    return MergedWeights(base, lora.read(adapter)) if adapter else open_base(base)
 
 
 def write_merged(adapter: Path, base: Path, target: Path, notify: Notify | None = None) -> None:
-    """Write a complete Hugging Face folder to `target`, which must be free. The base's small files stay as they are."""
-    source = Merged(base, lora.read(adapter))
+    """Write a complete Hugging Face folder to `target`, which must not exist. Small files are copied from the base."""
+    source = MergedWeights(base, lora.read(adapter))
     contract = Contract.read(adapter)
     require_free(target)
     require_space(target, sum(safetensors_file.size(source, name) for name in source.names()))
     with folders.new_folder(target) as draft:
-        names = source.names()
         for done, _ in enumerate(_write_shards(source, draft), 1):
             if notify:
-                notify(Progress("merge", done, len(names)))
+                notify(Progress("merge", done, len(source.names())))
         for name in _COPIED:
             if (base / name).is_file():
                 shutil.copyfile(base / name, draft / name)
-        _say_as_written(draft)
+        _drop_quantization_settings(draft)
         if contract:
             _keep_contract(contract, adapter, draft)
 
 
-def _say_as_written(folder: Path) -> None:
-    """The weights are floats now, whatever the base's were."""
+def _drop_quantization_settings(folder: Path) -> None:
+    """Remove MLX's quantisation settings from config.json: the merged weights are floats."""
     config = read_json(folder / "config.json", optional=True)
     if mlx.is_quantized(config):
         kept = {name: value for name, value in config.items() if name not in mlx.SETTINGS}
@@ -138,26 +138,23 @@ def _write_shards(source: Source, folder: Path) -> Iterator[str]:
     if len(shards) == 1:
         yield from safetensors_file.write(folder / safetensors_file.SINGLE, source, shards[0])
         return
-    places: dict[str, str] = {}
+    files: dict[str, str] = {}
     for number, names in enumerate(shards, 1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        places.update(dict.fromkeys(names, file))
+        files.update(dict.fromkeys(names, file))
         yield from safetensors_file.write(folder / file, source, names)
-    total = sum(safetensors_file.size(source, name) for name in places)
-    folders.write_json(folder / safetensors_file.INDEX, {"metadata": {"total_size": total}, "weight_map": places})
+    total = sum(safetensors_file.size(source, name) for name in files)
+    folders.write_json(folder / safetensors_file.INDEX, {"metadata": {"total_size": total}, "weight_map": files})
 
 
 def _shards(source: Source) -> list[list[str]]:
     shards: list[list[str]] = [[]]
     room = SHARD_BYTES
-    for name, size in _sizes(source, source.names()):
+    for name in source.names():
+        size = safetensors_file.size(source, name)
         if size > room and shards[-1]:
             shards.append([])
             room = SHARD_BYTES
         shards[-1].append(name)
         room -= size
     return shards
-
-
-def _sizes(source: Source, names: Iterable[str]) -> list[tuple[str, int]]:
-    return [(name, safetensors_file.size(source, name)) for name in names]

@@ -1,4 +1,4 @@
-"""Weights that MLX quantised, read as the numbers that it computes with: code × scale + offset, in groups along a row.
+"""Dequantise weights that MLX quantised: code × scale + bias, in groups along a row.
 
 Layout: https://ml-explore.github.io/mlx/build/html/python/_autosummary/mlx.core.quantize.html
 """
@@ -17,18 +17,18 @@ from bp_core.model_files import read_json
 from .safetensors_file import Weights
 
 SETTINGS = ("quantization", "quantization_config")  # mlx-lm writes both into config.json, alike
-_WHOLE = (2, 4, 8)  # bits of which a 32-bit word holds a whole number
+_WHOLE = (2, 4, 8)  # bit widths that divide a 32-bit word
 _FIX = "Export onto its 16-bit source: --base with the model that it was quantised from."
 
 
 def is_quantized(config: Mapping[str, Any]) -> bool:
-    """Whether a model's config.json is of weights in MLX's own format."""
+    """Whether a config.json belongs to weights that MLX quantised."""
     settings = config.get(SETTINGS[0])
     return isinstance(settings, Mapping) and "group_size" in settings
 
 
 class MlxWeights:
-    """A quantised model folder as if its weights were floats. Raises ModelUnusable for what cannot be read so."""
+    """The weights of a quantised model folder, dequantised. Raises ModelUnusable for formats that are not read."""
 
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
         self._stored = Weights(folder)
@@ -52,7 +52,7 @@ class MlxWeights:
         return self._stored.dtype(_beside(name, "scales") if name in self._packed else name)
 
     def array(self, name: str) -> np.ndarray:
-        """Packed ones in float32."""
+        """The weight in its shape; float32 if it was quantised."""
         if name not in self._packed:
             return self._stored.array(name)
         rows, columns = self.shape(name)
@@ -66,12 +66,14 @@ class MlxWeights:
         mode = self._of(name).get("mode", "affine")
         if name in self._packed and (mode != "affine" or self._bits(name) not in _WHOLE):
             kind = f"{self._bits(name)}-bit {mode}"
-            raise ModelUnusable(f"{name} is {kind}, which is not read here.", where=str(folder), fix=_FIX)
-        if "conv1d" in name:  # mlx-lm turns these, and adds 1 to the norms beside them
-            raise ModelUnusable("MLX keeps this kind of model otherwise than its source.", where=str(folder), fix=_FIX)
+            raise ModelUnusable(f"{name} is {kind}, which cannot be read.", where=str(folder), fix=_FIX)
+        if "conv1d" in name:  # mlx-lm transposes these, and adds 1 to the norms
+            raise ModelUnusable(
+                "MLX stores this kind of model differently from its source.", where=str(folder), fix=_FIX
+            )
 
     def _of(self, name: str) -> Mapping[str, Any]:
-        """The settings of one layer: its own, or the model's."""
+        """The quantisation settings of a layer: its own, or the model's."""
         own = self._settings.get(name.removesuffix(".weight"))
         return own if isinstance(own, Mapping) else self._settings
 
@@ -83,7 +85,7 @@ class MlxWeights:
 
 
 def comes_from(quantized: Path, source: Path) -> bool:
-    """Whether `source` has the weights that were quantised: all shapes, and one layer number by number."""
+    """Whether `source` has the original weights: equal shapes, and one layer equal within quantisation error."""
     mine, theirs = MlxWeights(quantized, read_json(quantized / "config.json")), Weights(source)
     names = mine.names()
     if not set(names) <= set(theirs.names()) or any(mine.shape(name) != theirs.shape(name) for name in names):

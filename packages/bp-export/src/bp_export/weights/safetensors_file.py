@@ -1,4 +1,4 @@
-"""Safetensors, memory-mapped: read any tensor without loading the rest, write one tensor at a time.
+"""Safetensors files, memory-mapped: read one tensor without loading the rest, write one tensor at a time.
 
 Layout: https://huggingface.co/docs/safetensors/index#format
 """
@@ -40,7 +40,7 @@ _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 class Source(Protocol):
-    """Named tensors that are read one at a time: a base model, or a base with an adapter merged in."""
+    """Named tensors that are read one at a time, such as a base model, or one with an adapter merged in."""
 
     def names(self) -> Iterable[str]: ...
     def shape(self, name: str) -> tuple[int, ...]: ...
@@ -79,7 +79,7 @@ class Weights:
 
 
 def write(path: Path, source: Source, names: Iterable[str]) -> Iterator[str]:
-    """Write the named tensors of `source` to a safetensors file, yielding each name once it is written."""
+    """Write the named tensors of `source` to a safetensors file. Yields each name after it is written."""
     names = list(names)
     tensors = [(name, _NAMES[source.dtype(name)], source.shape(name)) for name in names]
     with path.open("wb") as file:
