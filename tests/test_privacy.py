@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.timeout(1200)  # each starts Python and torch anew, and machines may be busy
+
 ROOT = Path(__file__).parent.parent
 # Python tells an audit hook of every connection and every name that is looked up, whoever asks. It runs in every
 # process that is started below, because sitecustomize is imported by each.
@@ -44,10 +46,11 @@ def guarded(tmp_path):
         variables = {name: value for name, value in os.environ.items() if name not in left_out}
         variables |= {"PYTHONPATH": str(tmp_path / "guard"), "GUARD_LOG": str(log)}
         words = [sys.executable, "-c", code]
-        done = subprocess.run(words, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=280)
+        done = subprocess.run(words, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=900)
         assert done.returncode == 0, done.stderr
         return log.read_text(encoding="utf-8") if log.exists() else ""
 
+    run.log = log
     return run
 
 
@@ -77,12 +80,13 @@ def test_the_command_line_reaches_nothing(guarded, tiny_llama, rows):
 
 
 def test_requests_to_the_hub_do_not_describe_the_machine(guarded):
-    code = """
+    describe = """
 from huggingface_hub.utils import build_hf_headers
-from backpropagate import Trainer
-assert "hf_hub/" in build_hf_headers()["user-agent"] and "python/" in build_hf_headers()["user-agent"]
-assert "torch/" in build_hf_headers()["user-agent"]
-Trainer("smollm2-135m")
-assert "torch/" not in build_hf_headers()["user-agent"], build_hf_headers()
+assert ("torch/" in build_hf_headers()["user-agent"]) == DESCRIBED, build_hf_headers()
 """
-    assert guarded(code) == ""
+    guarded(
+        describe.replace("DESCRIBED", "True")
+    )  # what huggingface_hub does by itself, which also asks the hub for a list
+    (guarded.log).unlink(missing_ok=True)
+    trainer = "from backpropagate import Trainer\nTrainer('smollm2-135m')\n"
+    assert guarded("import huggingface_hub\n" + trainer + describe.replace("DESCRIBED", "False")) == ""

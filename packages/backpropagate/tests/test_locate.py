@@ -1,5 +1,9 @@
 """Models by name: near misses, licences, what is untested."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from backpropagate.models import locate
@@ -28,3 +32,54 @@ def test_other_models_are_called_untested():
     (remark,) = locate.remarks("/a/folder", {"model_type": "mamba"})
     assert "mamba" in remark and "untested" in remark
     assert locate.remarks("/a/folder", PRESETS["llama-3.1-8b"].config) == []
+
+
+FIND = """
+import sys
+from backpropagate.models import locate
+from bp_core.errors import BackpropagateError
+try:
+    name = sys.argv[1]
+    print(locate.locate(name, lambda progress: None).name, locate.hub_id(name), locate.shape(name)[1])
+except BackpropagateError as error:
+    print(error.code, error.fix)
+"""
+
+
+@pytest.fixture
+def find(tmp_path):
+    """Locate a model without a network, with two revisions of owner/name in the hub's cache."""
+    place = tmp_path / "hub" / "models--owner--name"
+    (place / "refs" / "feature").mkdir(parents=True)
+    for commit, refs in (("a" * 40, ["main"]), ("b" * 40, ["v1", "feature/x"])):
+        (place / "snapshots" / commit).mkdir(parents=True)
+        (place / "snapshots" / commit / "config.json").write_text('{"model_type": "llama"}', encoding="utf-8")
+        for ref in refs:
+            (place / "refs" / ref).write_text(commit, encoding="utf-8")
+
+    def run(name):
+        variables = os.environ | {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+        variables |= {"BACKPROPAGATE_HOME": str(tmp_path / "home")}
+        words = [sys.executable, "-c", FIND, name]
+        done = subprocess.run(words, env=variables, cwd=tmp_path, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("name", "commit"),
+    [("owner/name", "a"), ("owner/name@v1", "b"), ("owner/name@feature/x", "b"), (f"owner/name@{'b' * 40}", "b")],
+)
+def test_a_revision_is_named_after_an_at_sign(find, name, commit):
+    assert find(name) == f"{commit * 40} owner/name owner/name"
+
+
+@pytest.mark.parametrize("name", ["owner/name@", "owner/name@a b", "owner/name@/x", "@v1"])
+def test_what_is_no_revision_is_no_model(name):
+    with pytest.raises(ModelNotFound):
+        locate.locate(name, lambda progress: None)
+
+
+def test_a_revision_that_is_not_here_is_told_where_there_is_no_network(find):
+    assert find("owner/name@v2").startswith("DEP_HUB_UNREACHABLE")

