@@ -64,7 +64,7 @@ def test_a_command_is_listed_with_the_help_that_it_has_itself(group):
 
 def test_public_names_are_these():
     assert set(backpropagate.__all__) == {
-        "BackpropagateError", "MultiRun", "Plan", "Run", "Trainer", "__version__",
+        "EXAMPLE_DATA", "BackpropagateError", "MultiRun", "Plan", "Run", "Trainer", "__version__",
     }  # fmt: skip
     assert all(getattr(backpropagate, name) for name in backpropagate.__all__)
     with pytest.raises(AttributeError, match="Trainr"):

@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import tiny_families
@@ -88,3 +91,54 @@ def test_a_model_of_ollama_is_found_by_its_name(gguf, tmp_path, monkeypatch):
 def test_a_gguf_that_is_not_there_is_named(tmp_path):
     with pytest.raises(FileMissing):
         locate.locate(str(tmp_path / "none.gguf"), lambda progress: None)
+
+
+FIND = """
+import sys
+from backpropagate.models import locate
+from bp_core.errors import BackpropagateError
+try:
+    name = sys.argv[1]
+    print(locate.locate(name, lambda progress: None).name, locate.hub_id(name), locate.shape(name)[1])
+except BackpropagateError as error:
+    print(error.code, error.fix)
+"""
+
+
+@pytest.fixture
+def find(tmp_path):
+    """Locate a model without a network, with two revisions of owner/name in the hub's cache."""
+    place = tmp_path / "hub" / "models--owner--name"
+    (place / "refs" / "feature").mkdir(parents=True)
+    for commit, refs in (("a" * 40, ["main"]), ("b" * 40, ["v1", "feature/x"])):
+        (place / "snapshots" / commit).mkdir(parents=True)
+        (place / "snapshots" / commit / "config.json").write_text('{"model_type": "llama"}', encoding="utf-8")
+        for ref in refs:
+            (place / "refs" / ref).write_text(commit, encoding="utf-8")
+
+    def run(name):
+        variables = os.environ | {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+        variables |= {"BACKPROPAGATE_HOME": str(tmp_path / "home")}
+        words = [sys.executable, "-c", FIND, name]
+        done = subprocess.run(words, env=variables, cwd=tmp_path, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("name", "commit"),
+    [("owner/name", "a"), ("owner/name@v1", "b"), ("owner/name@feature/x", "b"), (f"owner/name@{'b' * 40}", "b")],
+)
+def test_a_revision_is_named_after_an_at_sign(find, name, commit):
+    assert find(name) == f"{commit * 40} owner/name owner/name"
+
+
+@pytest.mark.parametrize("name", ["owner/name@", "owner/name@a b", "owner/name@/x", "@v1"])
+def test_what_is_no_revision_is_no_model(name):
+    with pytest.raises(ModelNotFound):
+        locate.locate(name, lambda progress: None)
+
+
+def test_a_revision_that_is_not_here_is_told_where_there_is_no_network(find):
+    assert find("owner/name@v2").startswith("DEP_HUB_UNREACHABLE")

@@ -4,11 +4,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from random_factors import stages
 
 import bp_multirun
-from bp_core.adapter_config import AdapterConfig
-from bp_multirun import Adapter, read_adapter, write_adapter
+from bp_multirun import read_adapter
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -34,13 +32,10 @@ assert not heavy, heavy
 
 
 def test_the_readme_examples_run(tmp_path, monkeypatch, capsys):
-    example, session = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
+    adapters, example, session = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
     assert len(example.splitlines()) <= 10
     monkeypatch.chdir(tmp_path)
-    config = AdapterConfig.of({"peft_type": "LORA", "r": 2, "lora_alpha": 4})
-    for name, factors in zip(("news", "law", "medicine", "merged"), stages(0, 4), strict=True):
-        Path(name).mkdir()
-        write_adapter(Path(name), Adapter(config, factors, "float32"))
+    exec(compile(adapters, "README.md", "exec"), {})
     exec(compile(example, "README.md", "exec"), {})
     assert capsys.readouterr().out == "[0.12, 0.3, 0.58]\n"
     last, merged = (read_adapter(Path(name)).factors["layers.0.q_proj"] for name in ("medicine", "merged"))

@@ -5,6 +5,7 @@ import signal
 import pytest
 
 from bp_resilience import Signals
+from bp_resilience.signals import STOPPING
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows cannot send itself SIGINT")
 
@@ -15,7 +16,12 @@ def press(number=signal.SIGINT):
         pass
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_same_signals_stop_on_every_system_and_ctrl_break_on_windows():
+    windows = {"SIGBREAK"} & set(signal.Signals.__members__)
+    assert {number.name for number in STOPPING} == {"SIGINT", "SIGTERM"} | windows
+
+
+@pytest.mark.parametrize("number", STOPPING)
 def test_once_asks_and_twice_leaves_at_once(number):
     before = signal.getsignal(number)
     with Signals() as signals:

@@ -15,9 +15,9 @@ from bp_runs.tracker_processes import TrackerProcesses, chosen
 from bp_runs.trackers import KINDS, events, numbers, status_after
 
 
-def test_what_is_installed_is_used_and_what_is_not_is_silent(monkeypatch):
+def test_what_keeps_its_files_here_is_used_by_itself_and_the_others_by_name(monkeypatch):
     monkeypatch.setattr(tracker_processes, "_installed", lambda name: name in ("tensorboard", "mlflow"))
-    assert chosen("auto") == ["tensorboard", "mlflow"] and chosen("none") == []
+    assert chosen("auto") == ["tensorboard"] and chosen("none") == []
     assert chosen("mlflow, tensorboard,mlflow") == ["mlflow", "tensorboard"]
     with pytest.raises(TrackerMissing, match="pip install wandb"):
         chosen("wandb")

@@ -17,15 +17,17 @@ if TYPE_CHECKING:
     from bp_core.errors import BackpropagateError
     from bp_plan.plan import Plan
 
+    from .example import EXAMPLE_DATA
     from .multi_run.session import MultiRun
     from .trainer import Trainer
     from .training.run import Run
 
 __version__ = version("backpropagate")
-__all__ = ["BackpropagateError", "MultiRun", "Plan", "Run", "Trainer", "__version__"]
+__all__ = ["EXAMPLE_DATA", "BackpropagateError", "MultiRun", "Plan", "Run", "Trainer", "__version__"]
 
 # Looked up when first used, so that `import backpropagate` costs nothing.
 _HOMES = {
+    "EXAMPLE_DATA": ".example",
     "BackpropagateError": "bp_core.errors",
     "MultiRun": ".multi_run.session",
     "Plan": "bp_plan.plan",

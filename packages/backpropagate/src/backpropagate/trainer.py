@@ -37,6 +37,7 @@ from .hub.push import gather
 from .models.published import place
 from .models.targets import Artifact
 from .multi_run.session import MultiRun, multi_run
+from .privacy import disable_telemetry
 from .progress import Screen, shown, silent
 from .training.distributed import announcement, follow_recipe, join_processes, leave_on_error
 from .training.prepare import TrainingSetup, begin, choose, prepared_job, run_settings, to_resume, write_down
@@ -52,6 +53,7 @@ class Trainer:
     """
 
     def __init__(self, model: str | Path | None = None, **settings: Any) -> None:
+        disable_telemetry()
         known(settings, TrainConfig)
         given = settings if model is None else settings | {"model": model}
         self._given = from_environment("train", TrainConfig) | given

@@ -291,7 +291,8 @@ class TrainConfig(DataConfig):
     ] = "output"
     report_to: Annotated[
         str,
-        "Trackers: auto (those installed), none, or names of tensorboard, wandb, mlflow, trackio, with commas.",
+        "Trackers: auto (tensorboard where installed, whose files stay in the run's folder), none, or names with "
+        "commas of tensorboard, wandb, mlflow, trackio; the last three may send to a server.",
         Trait.FREE | Trait.LOCAL | Trait.NAMES,
     ] = "auto"
 

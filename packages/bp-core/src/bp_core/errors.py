@@ -206,7 +206,7 @@ class LlamaCppFailed(BackpropagateError, code="DEP_LLAMA_CPP_FAILED"):
 class HubUnreachable(BackpropagateError, code="DEP_HUB_UNREACHABLE"):
     """The model hub did not answer, or refused."""
 
-    fix = "Check the network and HF_TOKEN, or use a local folder or the preset smollm2-135m."
+    fix = "Check the network and HF_TOKEN, or use a local folder."
 
 
 class HubTokenMissing(BackpropagateError, code="INPUT_HUB_TOKEN_MISSING"):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import DiskFull, OutputUnusable
+from .renaming import rename, replace
 
 MANIFEST = "manifest.json"
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # what the system says where there is no room
@@ -38,7 +39,7 @@ def new_folder(target: Path) -> Iterator[Path]:
             write_manifest(draft)
             _share(draft)
             sync(draft)
-            draft.rename(target)
+            rename(draft, target)
             _sync_entry(target.parent)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -57,7 +58,7 @@ def new_file(target: Path) -> Iterator[Path]:
             yield draft
             _sync_file(draft)
             draft.chmod(0o666 & ~_umask())
-            draft.replace(target)
+            replace(draft, target)
             _sync_entry(target.parent)
     finally:
         draft.unlink(missing_ok=True)
@@ -82,7 +83,7 @@ def move_if_free(source: Path, target: Path) -> bool:
     """Give a whole folder another place on its disk, durably; False, with nothing changed, if the place is taken."""
     with writing(target):
         try:
-            source.rename(target)
+            rename(source, target)
         except OSError as error:
             if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
                 return False

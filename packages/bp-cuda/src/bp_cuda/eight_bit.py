@@ -9,10 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from bitsandbytes import functional
-from bitsandbytes.optim.adamw import AdamW8bit
 from torch import Tensor
 
+from .lean_bitsandbytes import AdamW8bit, functional
 from .stochastic_rounding import Workspace
 
 

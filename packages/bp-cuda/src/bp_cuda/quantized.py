@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+from importlib import import_module
 
 import torch
 from transformers import BitsAndBytesConfig, PreTrainedModel
@@ -20,7 +20,7 @@ def config(mode: Mode, computed: torch.dtype) -> BitsAndBytesConfig | None:
     if mode not in QUANTIZED:
         return None
     requirements.require(f"mode {mode}", "bitsandbytes", "--mode lora")
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it logs every cast in every layer
+    import_module(".lean_bitsandbytes", __package__)  # before transformers loads it in its own way
     if mode == "lora-8bit":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(

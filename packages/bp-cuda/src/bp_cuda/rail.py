@@ -45,6 +45,7 @@ from . import (
 from . import model as models
 from . import optimizer as optimizers
 from ._errors import translated
+from .key_value_cache import cache_argument
 from .lean_peft import PeftModel
 
 
@@ -204,10 +205,12 @@ class TorchRail:
     ) -> list[int]:
         generated: list[int] = []
         with translated(), self._reading(adapter):
-            cache = DynamicCache(config=self._model().config)
+            model = self._model()
+            cache = DynamicCache(config=model.config)
+            cached = {cache_argument(model): cache}
             ids = torch.tensor([list(prompt)], device=self.device)
             while len(generated) < limit and (not generated or generated[-1] not in stop):
-                logits = self._model()(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+                logits = model(input_ids=ids, use_cache=True, logits_to_keep=1, **cached).logits
                 generated.append(int(logits[0, -1].argmax()))
                 ids = torch.tensor([generated[-1:]], device=self.device)
                 if on_token:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from contextlib import redirect_stdout
@@ -21,6 +22,9 @@ from .lean_peft import PeftModel
 # attends by PyTorch's own kernels.
 sys.modules.setdefault("xformers", None)  # type: ignore[arg-type]  # so that importing it fails, as if it were not there
 
+# Unsloth counts its users by downloads from the hub at every loading.
+os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
+
 with redirect_stdout(sys.stderr), warnings.catch_warnings():  # it prints, and stdout is for data
     warnings.filterwarnings("ignore", "WARNING: Unsloth should be imported before", UserWarning)  # for trl's trainers
     from unsloth import FastLanguageModel
@@ -38,6 +42,7 @@ def load(folder: Path, recipe: Recipe, dtype: torch.dtype, device: torch.device)
                 device_map={"": device},
                 use_exact_model_name=True,  # not Unsloth's own quantised copy
                 trust_remote_code=False,
+                local_files_only=True,
             )
     except (OSError, ValueError, KeyError, NotImplementedError) as error:
         raise ModelUnusable(f"Unsloth: {str(error).splitlines()[0]}", where=str(folder)) from error

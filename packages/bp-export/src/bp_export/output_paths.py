@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bp_core import folders
 from bp_core.errors import DiskFull, OutputUnusable
+from bp_core.renaming import rename
 
 _OVERWRITE = "Replace it with --overwrite, or choose another place with --output."
 
@@ -45,13 +46,13 @@ def replacing(target: Path) -> Iterator[Path]:
 def _exchange(target: Path, new: Path, old: Path) -> None:
     """Put `new` where `target` is, which steps aside to `old`; both stay where they can be found if neither fits."""
     try:
-        target.rename(old)
-        new.rename(target)
+        rename(target, old)
+        rename(new, target)
     except BaseException as error:
         if os.path.lexists(target):
             raise
         try:
-            old.rename(target)
+            rename(old, target)
         except OSError:
             message = f"this could not be replaced ({error}). The old one lies in {old}, the new one in {new}."
             raise OutputUnusable(message, where=str(target), fix=f"Rename one of them to {target}.") from error

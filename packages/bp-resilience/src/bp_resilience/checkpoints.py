@@ -14,6 +14,7 @@ from bp_core.errors import CheckpointUnusable, DiskFull
 from bp_core.folders import damage, new_folder, sweep, writing
 from bp_core.process_group import on_rank0
 from bp_core.rail import Rail
+from bp_core.renaming import rename
 
 from .clock import Clock
 
@@ -166,5 +167,5 @@ class CheckpointManager:
         aside = folder.with_name(f".{folder.name}.dropped")
         with writing(folder):
             shutil.rmtree(aside, ignore_errors=True)
-            folder.rename(aside)
+            rename(folder, aside)
             shutil.rmtree(aside)

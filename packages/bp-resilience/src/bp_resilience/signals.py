@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first requests a stop at the end of the step, the second stops at once."""
+"""Ctrl-C, Ctrl-Break and SIGTERM: the first requests a stop at the end of the step, the second stops at once."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any
 from bp_core.process_group import launch_env
 
 _SECONDS_TO_RELAY = 2.0
+_NAMES = ("SIGINT", "SIGTERM", "SIGBREAK")  # the last is Ctrl-Break, which Windows alone has
+STOPPING = tuple(signal.Signals[name] for name in _NAMES if name in signal.Signals.__members__)
 
 
 class Signals:
@@ -31,7 +33,7 @@ class Signals:
     def __enter__(self) -> Signals:
         self._depth += 1
         if self._depth == 1 and threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in STOPPING:
                 self._previous[number] = signal.signal(number, self._ask)
         return self
 

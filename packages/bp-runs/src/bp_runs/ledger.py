@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from bp_core.errors import LedgerUnusable
+from bp_core.renaming import rename
 
 from .claim import Owner
 from .summary import INTERRUPTED, PAUSED, RUNNING, Summary
@@ -160,7 +161,7 @@ class Ledger:
             for suffix in ("", "-wal", "-shm"):
                 part = self.path.with_name(self.path.name + suffix)
                 if part.exists():
-                    part.rename(self.path.with_name(f"{stem}{self.path.suffix}{suffix}"))
+                    rename(part, self.path.with_name(f"{stem}{self.path.suffix}{suffix}"))
             self._attempt(lambda db: None)
 
     def _whole(self) -> bool:

@@ -13,19 +13,19 @@ from bp_core.errors import TrackerMissing, UnknownTracker
 from bp_core.redact import redact
 
 from .event_log import EVENTS_FILE
-from .trackers import KINDS
+from .trackers import KINDS, LOCAL
 
 AUTO, NONE = "auto", "none"
 _SECONDS_TO_END = {True: 60, False: 5}  # how long to wait for a tracker that is still sending; by `patient`
 
 
 def chosen(report_to: str) -> list[str]:
-    """The trackers for `--report-to`: all that are installed (auto), none, or those named.
+    """The trackers for `--report-to`: those that keep their files here (auto, if installed), none, or those named.
 
     Raises UnknownTracker, TrackerMissing.
     """
     if report_to in (AUTO, NONE):
-        return [name for name in KINDS if report_to == AUTO and _installed(name)]
+        return [name for name in LOCAL if report_to == AUTO and _installed(name)]
     names = list(dict.fromkeys(name.strip() for name in report_to.split(",")))
     for name in names:
         if name not in KINDS:

@@ -127,6 +127,8 @@ KINDS = {
     "mlflow": Kind("mlflow", "mlflow", "MLFLOW_TRACKING_URI", _MLflow),
     "trackio": Kind("trackio", "trackio", "trackio's own folder", _Trackio),
 }
+# These write to the run's own folder and nowhere else; the others may send what they get to a server.
+LOCAL = ("tensorboard",)
 
 
 def follow(kind: Kind, folder: Path, offset: int, closed: threading.Event) -> None:

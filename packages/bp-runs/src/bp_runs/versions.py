@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
-_OURS = ("core", "data", "plan", "resilience", "runs", "eval", "cuda", "mlx", "export")
+_OURS = ("core", "data", "plan", "resilience", "runs", "eval", "cuda", "mlx", "multirun", "export")
 _PACKAGES = (
     "backpropagate",
     *(f"bp-{name}" for name in _OURS),
-    *("torch", "transformers", "peft", "mlx", "mlx-lm", "tokenizers", "safetensors"),
-    *("gguf", "libggml-python", "xllamacpp", "numpy"),
+    *("torch", "transformers", "peft", "accelerate", "bitsandbytes", "huggingface-hub", "mlx", "mlx-lm"),
+    *("tokenizers", "safetensors", "gguf", "libggml-python", "xllamacpp", "numpy"),
 )
 
 

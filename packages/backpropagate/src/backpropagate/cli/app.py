@@ -165,7 +165,9 @@ def main() -> None:
     """The `backprop` command. Exit codes: 0 done, 1 you can fix it, 2 it failed, 130 interrupted."""
     make_printable()
     end_in_the_end()
-    signal.signal(signal.SIGTERM, _end)
+    for name in ("SIGTERM", "SIGBREAK"):  # the second is Ctrl-Break, which Windows alone has
+        if name in signal.Signals.__members__:
+            signal.signal(signal.Signals[name], _end)
     sys.exit(exit_code_of(app, sys.argv[1:]))
 
 

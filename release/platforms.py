@@ -1,0 +1,93 @@
+"""Downloads every dependency of `backpropagate` for systems other than this one, to see that each has a wheel there.
+
+uv decides what a system needs (pip would judge the markers by the machine that it runs on), pip downloads it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class System:
+    """A system as uv calls it, and the platforms of wheels that it takes."""
+
+    uv_platform: str
+    wheels: tuple[str, ...]
+
+
+SYSTEMS = {
+    "win_amd64": System("x86_64-pc-windows-msvc", ("win_amd64",)),
+    "macosx_arm64": System(
+        "aarch64-apple-darwin",
+        (*(f"macosx_{major}_0_arm64" for major in (11, 12, 13, 14)), "macosx_11_0_universal2"),
+    ),
+    "manylinux_aarch64": System(
+        "aarch64-unknown-linux-gnu",
+        (*(f"manylinux_2_{minor}_aarch64" for minor in (17, 24, 26, 27, 28, 31, 34, 35)), "manylinux2014_aarch64"),
+    ),
+    "manylinux_x86_64": System(
+        "x86_64-unknown-linux-gnu",
+        (*(f"manylinux_2_{minor}_x86_64" for minor in (5, 12, 17, 24, 26, 27, 28, 31)), "manylinux2014_x86_64"),
+    ),
+}  # fmt: skip
+
+
+def needed(system: System, python: str, wheels: Path) -> list[str]:
+    """name==version of everything that the system needs besides our own packages."""
+    words = ["uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--python-version", python]
+    words += ["--python-platform", system.uv_platform, "--find-links", str(wheels), "-"]
+    done = subprocess.run(words, input="backpropagate", capture_output=True, text=True, check=True)
+    lines = [line.split(";")[0].strip() for line in done.stdout.splitlines()]
+    return [line for line in lines if "==" in line and not line.startswith(("backpropagate", "bp-"))]
+
+
+def download(system: System, python: str, requirements: list[str], folder: Path) -> list[str]:
+    """The requirements for which there is no wheel."""
+    missing = []
+    for requirement in requirements:
+        words = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        words += ["--only-binary=:all:", "--python-version", python, "--implementation", "cp", "--dest", str(folder)]
+        for platform in system.wheels:
+            words += ["--platform", platform]
+        if subprocess.run([*words, requirement], capture_output=True).returncode != 0:
+            missing.append(requirement)
+    return missing
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("systems", nargs="*", default=list(SYSTEMS), choices=list(SYSTEMS))
+    parser.add_argument("--python", default="3.12")
+    arguments = parser.parse_args()
+    failed = False
+    with tempfile.TemporaryDirectory() as place:
+        wheels = Path(place, "wheels")
+        words = ["uv", "build", "--all-packages", "--wheel", "--quiet", "--out-dir", str(wheels)]
+        subprocess.run(words, cwd=ROOT, check=True)
+        for name in arguments.systems:
+            folder = Path(place, name)
+            requirements = needed(SYSTEMS[name], arguments.python, wheels)
+            missing = download(SYSTEMS[name], arguments.python, requirements, folder)
+            size = sum(path.stat().st_size for path in folder.glob("*")) / 1e9
+            got = len(requirements) - len(missing)
+            print(
+                f"{name}, Python {arguments.python}: {got} of {len(requirements)} packages, {size:.1f} GB", flush=True
+            )
+            for requirement in missing:
+                print(f"  no wheel: {requirement}", flush=True)
+            failed = failed or bool(missing)
+            for path in folder.glob("*"):
+                path.unlink()
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

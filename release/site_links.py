@@ -1,0 +1,26 @@
+"""For mkdocs: links from docs/ to other folders of the repository lead to the repository; pictures come along."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File
+
+_RESULTS = Path("benchmarks", "results")
+_PICTURE = re.compile(r"\]\(\.\./benchmarks/results/([^)]+\.svg)\)")
+_OUTSIDE = re.compile(r"\]\(\.\./")
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """The pictures of what was measured, as files of the site."""
+    root = Path(config["config_file_path"]).parent
+    for picture in sorted((root / _RESULTS).glob("*.svg")):
+        files.append(File.generated(config, f"results/{picture.name}", abs_src_path=str(picture)))
+    return files
+
+
+def on_page_markdown(markdown: str, config: Any, **_: Any) -> str:
+    with_pictures = _PICTURE.sub(r"](results/\1)", markdown)
+    return _OUTSIDE.sub(f"]({config['repo_url']}/blob/main/", with_pictures)

@@ -1,0 +1,77 @@
+"""What a visitor sees first: the README, its translations, and the files that a repository is expected to have."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+LANGUAGES = ("es", "fr", "hi", "it", "ja", "pt", "zh")
+TRANSLATED_UP_TO = "## What fits where"
+
+
+def english():
+    """The part of the README that is translated."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return text[: text.index(TRANSLATED_UP_TO)]
+
+
+def translation(language):
+    return (ROOT / "docs" / "readme" / f"README.{language}.md").read_text(encoding="utf-8")
+
+
+def blocks(text):
+    return re.findall(r"^```\w*\n.*?^```", text, re.M | re.S)
+
+
+def keys(text):
+    """The keys of each row of the table of formats, in order."""
+    table = [line for line in text.splitlines() if line.startswith("| ")][-7:]
+    return [re.findall(r"`([a-z_]+)`", line.split("|")[2]) for line in table]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_translation_has_the_same_blocks_headings_points_and_keys(language):
+    text = translation(language)
+    assert blocks(text) == blocks(english())
+    for mark in ("## ", "* **", "!["):
+        count = english().count(f"\n{mark}")
+        assert text.count(f"\n{mark}") == count, mark
+    for ours, theirs in zip(keys(english()), keys(text), strict=True):
+        assert set(ours) <= set(theirs) | {"question", "answer"}, (ours, theirs)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_readme_and_all_translations_lead_to_each_other(language):
+    assert f"(docs/readme/README.{language}.md)" in english()
+    assert {f"(README.{other}.md)" for other in LANGUAGES if other != language} <= set(
+        re.findall(r"\([^)]+\)", translation(language))
+    )
+
+
+PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs" / "readme").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_to_files_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+        assert link.startswith("https://") or (page.parent / link).exists(), link
+
+
+def test_the_citation_names_the_version_that_is_published():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert citation["version"] == project["version"] and citation["license"] == project["license"]
+    assert citation["repository-code"] == project["urls"]["Repository"]
+
+
+def test_the_forms_for_issues_ask_for_what_info_says():
+    forms = [path for path in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml") if path.name != "config.yml"]
+    assert len(forms) == 2
+    for path in forms:
+        form = yaml.safe_load(path.read_text(encoding="utf-8"))
+        assert {"name", "description", "body"} <= form.keys()
+        fields = {field.get("id"): field for field in form["body"]}
+        assert "backprop info" in fields["info"]["attributes"]["label"]

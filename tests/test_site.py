@@ -1,0 +1,115 @@
+"""The documentation site is built, without a warning, from pages whose commands are run."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.main import get_command
+
+from backpropagate.cli.app import app
+from backpropagate.cli.exit_codes import exit_code_of
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+STEPS = ("--steps", "--checkpoint-every")
+
+
+def blocks(page, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", (DOCS / page).read_text(encoding="utf-8"), re.M | re.S)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    if find_spec("mkdocs") is None or find_spec("mkdocstrings") is None:
+        pytest.skip("uv sync --group docs brings mkdocs")
+    folder = tmp_path_factory.mktemp("site")
+    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    variables = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(words, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_every_link_of_the_site_leads_somewhere_and_it_loads_nothing_of_others(site):
+    assert (site / "index.html").is_file()
+    for page in site.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        loaded = re.findall(r'<(?:script|img|link|iframe)[^>]*(?:src|href)="(https?://[^"]+)"', text)
+        assert [address for address in loaded if "canonical" not in address] == [], page
+
+
+def test_the_api_page_documents_what_is_public(site):
+    text = (site / "api" / "index.html").read_text(encoding="utf-8")
+    for name in ("train", "plan", "export", "generate", "multi_run", "push", "evaluate"):
+        assert f"Trainer.{name}" in text
+
+
+def test_every_page_is_in_the_menu():
+    config = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    named = {page for part in config["nav"] for pages in part.values() for page in _names(pages)}
+    assert named == {path.name for path in DOCS.glob("*.md")}
+
+
+def _names(pages):
+    return [next(iter(page.values())) if isinstance(page, dict) else page for page in pages]
+
+
+def test_the_options_that_the_page_on_migration_names_exist():
+    text = (DOCS / "migration.md").read_text(encoding="utf-8")
+    table = text[text.index("## Options of `train`") : text.index("## In Python")]
+    command = get_command(app)
+    known = _options(command, "train") | _options(command, "multi-run")
+    for line in table.splitlines():
+        if line.startswith("| `--"):
+            new = line.split("|")[2]
+            assert set(re.findall(r"--[a-z-]+", new)) <= known, line
+
+
+def _options(command, name):
+    parameters = command.get_command(None, name).params
+    return {option for parameter in parameters for option in (*parameter.opts, *parameter.secondary_opts)}
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder with the files that the recipes name."""
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    rows = (ROOT / "examples" / "quickstart.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    for number, day in enumerate(("monday", "tuesday")):
+        (tmp_path / f"{day}.jsonl").write_text("".join(rows[number::2]), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("page", ["recipes.md", "first-run.md"])
+def test_the_commands_run_as_they_stand(page, place, tiny_llama, capsys):
+    for number, block in enumerate(blocks(page, "bash")):
+        for line in block.splitlines():
+            words = shlex.split(line, comments=True)
+            if not words or words[0] != "backprop":
+                continue
+            words = [str(tiny_llama) if word == "smollm2-135m" else word for word in words[1:]]
+            words = ["2" if before in STEPS else word for before, word in zip(["", *words], words, strict=False)]
+            if words[0] == "resume":
+                words[-1] = "4"
+            if words[0] == "multi-run":
+                words += ["--output", "stages"]
+            assert exit_code_of(app, words) == 0, (number, line, capsys.readouterr().err)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["recipes.md", "api.md"])
+def test_the_python_runs_as_it_stands(page, place, tiny_llama):
+    (code,) = blocks(page, "python")
+    code = code.replace('"smollm2-135m"', repr(str(tiny_llama))).replace("steps=8", "steps=1")
+    done = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0 and done.stdout, done.stderr
