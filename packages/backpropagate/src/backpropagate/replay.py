@@ -8,8 +8,9 @@ from typing import Any
 
 from bp_core import environment
 from bp_core.config import TrainConfig
-from bp_core.errors import BadValue, NotReplayable, ReplayMismatch
+from bp_core.errors import BadValue, FileMissing, NotReplayable, ReplayMismatch
 from bp_core.settings import known, settings
+from bp_data.reading.files import require
 from bp_runs import run_folder
 from bp_runs.lock_file import LOCK_FILE, Lock, surroundings
 from bp_runs.run_folder import RUN_FILE, RunFolder
@@ -51,8 +52,10 @@ def replay(name: str, changes: Mapping[str, Any], warn: Callable[[str], None]) -
     if lock.data is None:
         raise NotReplayable("its data was given as Python rows or on standard input, not as a file.", where=lock.run)
     for source in [lock.data] if isinstance(lock.data, str) else lock.data:
-        if not Path(source).exists():
-            raise ReplayMismatch(f"the data is gone: {source}.")
+        try:
+            require(source)
+        except FileMissing as error:
+            raise ReplayMismatch(f"the data is gone: {source}.") from error
     no_surprise = {key for name in changes for key in _CHANGED_BY.get(name, ())}
     others: list[str] = []
 

@@ -21,6 +21,7 @@ from bp_core.errors import BadValue
 from .formats.detect import convert
 from .formats.records import AnyRecord, content_of
 from .reading.columns import Columns, as_it_is
+from .reading.context import Tell, unheard
 from .reading.files import Row, read
 from .reading.hub import named
 from .reading.jsonl import line, new_lines, refuse_existing
@@ -50,14 +51,15 @@ def split(
     seed: int = 42,
     folder: str | Path | None = None,
     reading: DataConfig | None = None,
+    tell: Tell = unheard,
 ) -> Split:
     """Write `<stem>.train.jsonl` and `<stem>.held-out.jsonl` beside the file or into `folder`; those of
     a data set of the hub into the current folder.
 
     `held_out` is a share of the distinct conversations. The choice depends on the seed and their contents, not on their
-    position. Rows keep their order and columns, and lines of JSON their bytes. `reading` is the `config` of `read`.
-    Standard input is read once, and its rows are kept in a temporary file until all are known. Raises the errors of
-    reading and converting, BadValue, OutputUnusable.
+    position. Rows keep their order and columns, and lines of JSON their bytes. `reading` is the `config` of `read`,
+    `tell` as there. Standard input is read once, and its rows are kept in a temporary file until all are known. Raises
+    the errors of reading and converting, BadValue, OutputUnusable.
     """
     if not 0 < held_out < 1:
         raise BadValue(f"held_out must be between 0 and 1, not {held_out}.", fix="0.05 holds out one row in twenty.")
@@ -67,7 +69,7 @@ def split(
             keys = _spooled(file, reading or DataConfig(), seed, kept_lines)
             kept_lines.seek(0)
             return _written(keys, kept_lines, held_out, train, held)
-    keys = array("Q", (_key(convert(row), seed) for row in read(file, reading)))
+    keys = array("Q", (_key(convert(row), seed) for row in read(file, reading, tell=tell)))
     return _written(keys, _lines(read(file, as_it_is(reading or DataConfig()))), held_out, train, held)
 
 

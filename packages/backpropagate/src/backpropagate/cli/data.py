@@ -93,7 +93,7 @@ def split(
     json: Json = False,
 ) -> None:
     """Divide a file into rows to train on and rows held out; the same conversation is never in both."""
-    done = split_file(file, held_out, seed=seed, folder=output, reading=DataConfig(**settings))
+    done = split_file(file, held_out, seed=seed, folder=output, reading=DataConfig(**settings), tell=_say)
     if json:
         tables.print_json(done.as_dict())
         return

@@ -107,9 +107,10 @@ def of_run(tokenizer: ChatTokenizer, source: Artifact, samples: int | None, noti
     if data is None:
         raise NothingToEvaluate("the run was given its rows in Python, which are not kept.", where=source.name)
     prepared = _prepared(data, tokenizer, config, notify, samples=config.samples)
-    _require_same(prepared, record["facts"]["data"], data)
+    name = lasting_text(data) or ""
+    _require_same(prepared, record["facts"]["data"], name)
     _, held_out = hold_out(prepared, config.held_out or 0.0, config.seed)
-    return _rows(f"held out of {data}", prepared, held_out, tokenizer, samples)
+    return _rows(f"held out of {name}", prepared, held_out, tokenizer, samples)
 
 
 def to_show(tokenizer: ChatTokenizer, source: Artifact, notify: Notify) -> Rows:

@@ -53,9 +53,10 @@ def sources(data: Sequence[Data], runs: int | None, config: TrainConfig) -> tupl
             fix = "Write it to a file first."
             raise BadValue("data is read more than once here, and standard input can be read only once.", fix=fix)
     if runs is None:
-        found = [_whole(part, number, config) for number, part in enumerate(data, 1)]
+        notes: list[str] = []
+        found = [_whole(part, number, config, notes) for number, part in enumerate(data, 1)]
         asked = config.samples or 0
-        notes = [f"{s.stage.name} has {s.count} of the {asked} rows asked for." for s in found if s.count < asked]
+        notes += [f"{s.stage.name} has {s.count} of the {asked} rows asked for." for s in found if s.count < asked]
         return found, notes
     if len(data) != 1:
         fix = "Give one data set to cut, or leave --runs out: then each data set is a stage."
@@ -63,10 +64,10 @@ def sources(data: Sequence[Data], runs: int | None, config: TrainConfig) -> tupl
     return _cut(data[0], runs, config)
 
 
-def _whole(data: Data, number: int, config: TrainConfig) -> Source:
-    """A data set as a stage, or its first rows; all of it tells it from others."""
+def _whole(data: Data, number: int, config: TrainConfig, notes: list[str]) -> Source:
+    """A data set as a stage, or its first rows; all of it tells it from others. The reader's remarks go to `notes`."""
     reading, samples = as_it_is(config), config.samples
-    digest, count = _read_through(data, reading)
+    digest, count = _read_through(data, reading, notes)
     name = Path(lasting_text(data) or f"rows {number}").name
     return Source(Stage(name, digest), lambda: read(data, reading, first=samples), min(count, samples or count))
 
@@ -74,7 +75,8 @@ def _whole(data: Data, number: int, config: TrainConfig) -> Source:
 def _cut(data: Data, runs: int, config: TrainConfig) -> tuple[list[Source], list[str]]:
     """Parts of one data set drawn at random, none with a row of another."""
     reading = as_it_is(config)
-    digest, count = _read_through(data, reading)
+    notes = [CHUNKED]
+    digest, count = _read_through(data, reading, notes)
     size = config.samples or math.ceil(count / runs)
     order = np.random.default_rng(config.seed).permutation(count)
     parts = [np.sort(order[start : start + size]) for start in range(0, min(count, runs * size), size)]
@@ -89,7 +91,6 @@ def _cut(data: Data, runs: int, config: TrainConfig) -> tuple[list[Source], list
         )
         for number, part in enumerate(parts, 1)
     ]
-    notes = [CHUNKED]
     if count < runs * size:
         notes.append(
             f"{name} has {count} rows, not {runs} × {size}: {len(parts)} stages, the last with {len(parts[-1])} rows."
@@ -102,10 +103,10 @@ def _picked(data: Data, numbers: np.ndarray, reading: DataConfig) -> Callable[[]
     return lambda: (row for number, row in enumerate(read(data, reading)) if number in wanted)
 
 
-def _read_through(data: Data, reading: DataConfig) -> tuple[str, int]:
+def _read_through(data: Data, reading: DataConfig, notes: list[str]) -> tuple[str, int]:
     """SHA-256 of all rows, and how many there are."""
     sha, count = hashlib.sha256(), 0
-    for row in read(data, reading):
+    for row in read(data, reading, tell=lambda remark: notes.append(f"{remark.where}: {remark.message}.")):
         sha.update(line(row.value))
         count += 1
     return sha.hexdigest(), count

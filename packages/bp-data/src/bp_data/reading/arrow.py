@@ -78,12 +78,17 @@ def _rows(batches: Iterator[Any], path: Path, context: Context) -> Rows:
     for batch in batches:
         for start in range(0, batch.num_rows, _BATCH):
             part = batch.slice(start, _BATCH)
-            expanded += part.nbytes
+            expanded += sum(_size(column) for column in part.columns)
             if expanded > context.config.max_expanded * 2**30:
                 _require_size(expanded, path, context)
             for offset, value in enumerate(_values(part, number, path, context), number + 1):
                 yield unpadded(value), f"{path}: row {offset}"
             number += part.num_rows
+
+
+def _size(column: Any) -> int:
+    """The size of a column in bytes; one that refers to a dictionary shares it with all others."""
+    return int(column.indices.nbytes if hasattr(column, "dictionary") else column.nbytes)
 
 
 def _values(batch: Any, before: int, path: Path, context: Context) -> Iterator[dict[str, object]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping
 
 from bp_core.choices import TextUnit
@@ -23,26 +22,32 @@ def prose_rows(lines: Lines, name: str, context: Context) -> Rows:
     unit = context.config.text_unit
     others = " or ".join(other for other in _UNITS if other != unit)
     context.tell(Remark("text-unit", name, f"one row is {_UNITS[unit]}", f"Choose another with --text-unit {others}."))
-    for number, text in _units(lines, unit):
+    for number, text in _units(lines, unit, context.row_bytes):
         where = f"{name}:{number}"
-        if len(text) > context.row_bytes:
+        if text is None:
             context.fault(too_large(where, context))
         else:
             yield {"text": text}, where
 
 
-def _units(lines: Lines, unit: TextUnit) -> Iterator[tuple[int, str]]:
-    """The number of the first line, and the text, of each unit."""
-    if unit == "line":
-        for number, line in lines:
-            if line.strip():
-                yield number, line.rstrip()
-        return
-    for blank, group in itertools.groupby(lines, key=lambda pair: unit == "paragraph" and not pair[1].strip()):
-        if blank:
+def _units(lines: Lines, unit: TextUnit, longest: int) -> Iterator[tuple[int, str | None]]:
+    """The number of the first line, and the text, of each unit; None for one of more than `longest` characters."""
+    parts: list[str] = []
+    start = size = 0
+    for number, line in lines:
+        blank = not line.strip()
+        if parts and (unit == "line" or (unit == "paragraph" and blank)):
+            yield start, _text(parts, size <= longest)
+            parts, size = [], 0
+        if blank and not parts:
             continue
-        written = list(group)
-        text = "".join(line for _, line in written).replace("\r\n", "\n").rstrip()
-        skipped = len(written) - len(list(itertools.dropwhile(lambda pair: not pair[1].strip(), written)))
-        if text:
-            yield written[skipped][0], "".join(text.splitlines(keepends=True)[skipped:]) if skipped else text
+        start = start if parts else number
+        size += len(line)
+        if size <= longest or not parts:
+            parts.append(line)
+    if parts:
+        yield start, _text(parts, size <= longest)
+
+
+def _text(parts: list[str], fits: bool) -> str | None:
+    return "".join(parts).replace("\r\n", "\n").rstrip() if fits else None
