@@ -18,9 +18,9 @@ from bp_core.settings import Clash, Panel, Range, Trait, check, idle, known, nam
 
 
 def test_every_setting_has_help():
-    assert [setting.name for setting in settings(TrainConfig)] == [
+    assert {setting.name for setting in settings(TrainConfig)} == {
         field.name for field in dataclasses.fields(TrainConfig)
-    ]
+    }
     assert all(setting.help.endswith(".") for setting in settings(TrainConfig))
 
 
@@ -152,6 +152,7 @@ def test_what_python_people_give_for_text_and_numbers_is_taken(tmp_path):
     )  # fmt: skip
     assert config.output == str(tmp_path) and config.target_modules == "q_proj,v_proj"
     assert config.report_to == "wandb,mlflow" and config.columns == "prompt=question,completion=reply"
+    assert TrainConfig(columns={"prompt": "name, first"}).columns == 'prompt="name, first"'
     assert (config.steps, config.learning_rate) == (5, 0.5) and type(config.steps) is int
     with pytest.raises(BadValue, match="model"):
         TrainConfig(model=["a", "b"])

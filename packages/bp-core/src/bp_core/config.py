@@ -35,13 +35,15 @@ class DataConfig:
         "Names of the data's columns, ours first: prompt=question,completion=reply. A name with a comma stands in "
         "double quotes.",
         Panel.DATA,
-        Trait.LOCAL | Trait.MERGED,
+        Trait.LOCAL | Trait.MERGED | Trait.NAMES,
     ] = ""
     ignore_columns: Annotated[
-        str, "Columns to read as if they were not there: summary,label.", Trait.LOCAL | Trait.MERGED
+        str, "Columns to read as if they were not there: summary,label.", Trait.LOCAL | Trait.MERGED | Trait.NAMES
     ] = ""
     roles: Annotated[
-        str, "Names of the data's roles, ours first: user=customer,assistant=agent.", Trait.LOCAL | Trait.MERGED
+        str,
+        "Names of the data's roles, ours first: user=customer,assistant=agent.",
+        Trait.LOCAL | Trait.MERGED | Trait.NAMES,
     ] = ""
     text_unit: Annotated[
         TextUnit,

@@ -182,16 +182,21 @@ def meant(name: str, fields: Sequence[str]) -> str | None:
     return next(iter(difflib.get_close_matches(name.lower(), fields, 1)), None)
 
 
+def _quoted(name: str) -> str:
+    """A name as it stands in a list of names: one with a comma in double quotes."""
+    return f'"{name}"' if "," in name else name
+
+
 def _plain(setting: Setting, value: Any) -> Any:
     """What Python people give for text and numbers, as text and Python's numbers; anything else as it is."""
     options = get_args(setting.type) or (setting.type,)
     if isinstance(value, os.PathLike) and str in options:
         return os.fspath(value)
     if Trait.NAMES in setting.traits and isinstance(value, Mapping):
-        return ",".join(f"{name}={column}" for name, column in value.items())
+        return ",".join(f"{name}={_quoted(str(column))}" for name, column in value.items())
     if Trait.NAMES in setting.traits and isinstance(value, list | tuple | set | frozenset):
         names = sorted(value) if isinstance(value, set | frozenset) else value
-        return ",".join(map(str, names))
+        return ",".join(_quoted(str(name)) for name in names)
     if isinstance(value, bool | int | float | str) or value is None:
         return value
     if int in options and hasattr(value, "__index__"):
