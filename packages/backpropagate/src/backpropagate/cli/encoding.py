@@ -7,12 +7,13 @@ import io
 import sys
 
 _HANDLER = "backpropagate"
-_BLOCKS = "▁▂▃▄▅▆▇█"
+_BLOCKS = "▁▂▃▄▅▆▇"
 _PLAIN = {
     "→": "->", "…": "...", "·": "-", "—": "-", "–": "-", "✓": "ok", "✗": "x", "▲": "!", "●": "*", "×": "x", "±": "+-",
     "÷": "/", "≥": ">=", "≤": "<=", "°": " deg ", "√": "sqrt ", "“": '"', "”": '"', "‘": "'", "’": "'",
     "\u00a0": " ", "\u202f": " ",
     **{block: str(height) for height, block in enumerate(_BLOCKS, 1)},
+    "█": "#",  # the highest of a curve, and all of a bar
 }  # fmt: skip
 
 
