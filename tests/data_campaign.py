@@ -35,7 +35,7 @@ from bp_data.preparing.losses import trimmed
 SAMPLES = Path(__file__).parent.parent / "packages" / "bp-data" / "tests" / "samples"
 SEED = 14
 CHUNK = 100  # rows checked at once: of each kind of finding as many are kept with their places
-TOO_LONG = 60  # seconds for a chunk or a file; more is a hang
+TOO_LONG = 60  # seconds of processor for a chunk or a file; more is a hang
 TOKENISED = 20  # of so many chunks one is tokenised and prepared too
 REFUSED = {"broken-row", "bad-encoding", "unknown-format", "no-answer", "empty-answer", "template-refuses"}
 JUNK = [
@@ -124,9 +124,9 @@ class Rows:
     def run(self, count):
         for number in range(count // CHUNK):
             rows = [mutated(self.random.choice(self.seeds), self.random) for _ in range(CHUNK)]
-            signal.alarm(TOO_LONG)
+            signal.setitimer(signal.ITIMER_PROF, TOO_LONG)
             self.chunk(rows, self.tokenizer if number % TOKENISED == 0 else None)
-            signal.alarm(0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
 
     def chunk(self, rows, tokenizer):
         self.counts["rows"] += len(rows)
@@ -248,9 +248,9 @@ class Files:
             ending = list(self.seeds)[number % len(self.seeds)]
             path = self.folder / f"a{ending}"
             path.write_bytes(damaged(self.seeds[ending], self.random))
-            signal.alarm(TOO_LONG)
+            signal.setitimer(signal.ITIMER_PROF, TOO_LONG)
             self.file(path)
-            signal.alarm(0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
 
     def file(self, path):
         self.counts["files"] += 1
@@ -292,7 +292,7 @@ def main():
     parser.add_argument("--files", type=int, default=1_000)
     options = parser.parse_args()
     rows, files = (2_000, 90) if options.small else (options.rows, options.files)
-    signal.signal(signal.SIGALRM, stop)
+    signal.signal(signal.SIGPROF, stop)
     tokenizer = ChatTokenizer.open(locate.locate("smollm2-135m", lambda progress: None))
     with tempfile.TemporaryDirectory(prefix="data-campaign-") as folder:
         for name, part, count in (
