@@ -133,7 +133,7 @@ def test_split_says_what_it_wrote(rows, tmp_path, capsys):
     assert exit_code_of(app, ["data", "split", str(rows), "--held-out", "0.25", "--output", str(tmp_path / "o")]) == 0
     said = capsys.readouterr()
     assert said.out == f"{tmp_path / 'o/rows.train.jsonl'}: 18 rows\n{tmp_path / 'o/rows.held-out.jsonl'}: 6 rows\n"
-    assert said.err.startswith("12 rows repeat another")
+    assert said.err.startswith("12 rows said more than once")
     assert exit_code_of(app, ["data", "split", str(rows), "--held-out", "0.25", "--seed", "7", "--json"]) == 0
     done = json.loads(capsys.readouterr().out)
     assert (done["train_rows"], done["held_out_rows"], done["repeated"]) == (18, 6, 12)

@@ -41,7 +41,7 @@ def test_a_run_tells_what_it_cut_dropped_and_left_out(tiny_llama, tmp_path, caps
     assert exit_code_of(app, [*words(tiny_llama, tmp_path, data), "--max-length", "64", "--json"]) == 0
     said = capsys.readouterr()
     run = json.loads(said.out)
-    assert (run["data"]["truncated"], run["data"]["dropped"], run["data"]["unused"]) == (2, 1, {"hint": 1})
+    assert (run["counts"]["truncated"], run["counts"]["dropped"], run["counts"]["unused"]) == (2, 1, {"hint": 1})
     assert f"{data}:2" in said.err and "'hint'" in said.err and "dropped" in said.err
     folder = Path(run["folder"])
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
@@ -60,7 +60,7 @@ def test_several_files_are_trained_on_resumed_and_replayed(tiny_llama, tmp_path,
     base = words(tiny_llama, tmp_path, *files)
     assert exit_code_of(app, [*base, "--json"]) == 0
     run = json.loads(capsys.readouterr().out)
-    assert run["data"]["rows"] == 2
+    assert run["counts"]["rows"] == 2
     lock = json.loads((Path(run["folder"]) / "run.lock").read_text())
     assert lock["data"] == [str(path) for path in files]
     assert exit_code_of(app, ["replay", run["id"], "--json"]) in (0, 1)

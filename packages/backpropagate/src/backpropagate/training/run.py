@@ -65,7 +65,7 @@ class Run:
     eval_loss: float | None
     perplexity: float | None
     accuracy: float | None  # of preferences, as `Evaluated` has it
-    data: Mapping[str, Any]  # what was read, cut, dropped and left out, as the plan counts it
+    counts: Mapping[str, Any]  # what was read, cut, dropped and left out, as the plan counts it
     base_loss: float | None = None  # of held-out rows before training
     against_base: str | None = None  # what training did to it, in words
 
@@ -264,7 +264,7 @@ def _result(work: TrainingJob, run: RunFolder, adapter: Path, state: State, step
         accuracy=evaluation.get("accuracy"),
         base_loss=gained.before.estimate if gained else None,
         against_base=gained.verdict if gained else None,
-        data=work.plan.data,
+        counts=work.plan.data,
     )
 
 
