@@ -73,4 +73,4 @@ def test_several_files_are_trained_on_resumed_and_replayed(tiny_llama, tmp_path,
 def test_a_table_is_trained_on_as_it_is(tiny_llama, tmp_path):
     table = pandas.DataFrame([{"prompt": f"q{n}", "completion": f"a{n}", "note": None} for n in range(4)])
     trainer = Trainer(str(tiny_llama), backend="null", output=str(tmp_path / "out"))
-    assert trainer.train(table, steps=1).data["rows"] == 4
+    assert trainer.train(table, steps=1).counts["rows"] == 4

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from bp_core.settings import names
 from bp_core.units import gigabytes
 from bp_export.config import ExportConfig
 from bp_export.ollama import Ollama
@@ -18,8 +19,11 @@ from ..progress import Screen
 from . import tables
 from .options import Json, with_options
 
+# What only the making of a file asks for: all but what is said to Ollama.
+_OF_EXPORT = set(names(ExportConfig)) - {"ollama_overwrite", "system", "num_ctx"}
 
-@with_options(ExportConfig, "format", "quantization", "output", "base", "ollama", "ollama_name")
+
+@with_options(ExportConfig, *_OF_EXPORT)
 def register(
     settings: dict[str, Any],
     file: Annotated[str, typer.Argument(help="The .gguf file. A Modelfile beside it says how it is to run.")],
