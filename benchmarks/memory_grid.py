@@ -52,7 +52,9 @@ class Cell:
     def row(self) -> dict[str, Any]:
         model, total = architecture(PRESETS[self.preset].config), sum(self.lengths)
         assert model
-        estimated, traced = estimate(model, self.setup, MicroBatchSize(total, total - len(self.lengths))), self.traced()
+        squares = sum(length**2 for length in self.lengths)
+        batch = MicroBatchSize(total, total - len(self.lengths), max(self.lengths), squares)
+        estimated, traced = estimate(model, self.setup, batch), self.traced()
         false = [card for card in CARDS if estimated.total <= card * GIB < traced + estimated.context]
         return {
             "preset": self.preset,

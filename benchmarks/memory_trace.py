@@ -28,9 +28,10 @@ from torch.utils._pytree import tree_iter
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 
+from bp_core import step_sizes
 from bp_core.examples import Batch
 from bp_core.recipe import Recipe
-from bp_cuda import adapter, attention, memory_saving, quantized
+from bp_cuda import adapter, attention, fused_layers, fusion, memory_saving, quantized
 from bp_cuda import optimizer as optimizers
 from bp_cuda.gradients import Gradients
 from bp_cuda.rail import CpuRail
@@ -83,6 +84,8 @@ def trace(config: PreTrainedConfig, recipe: Recipe, lengths: list[int], *, card:
     with _without_numbers(card, recipe.dtype == "bfloat16"), FakeTensorMode(), ledger:
         _materialise(rail.model)
         rail.separable, rail.computed = True, torch.bfloat16 if recipe.dtype == "auto" else _FORMATS[recipe.dtype]
+        if isinstance(rail.model, PeftModel):
+            rail.head = _fused(rail.model.get_base_model())
         rail.model.train()
         rail.parameters = {name: p for name, p in rail.model.named_parameters() if p.requires_grad}
         rail.optimizer = optimizers.build(rail.parameters, recipe)
@@ -106,6 +109,12 @@ def _model(config: PreTrainedConfig, recipe: Recipe) -> PreTrainedModel | PeftMo
         replace_with_bnb_linear(model, ["lm_head"], quantization)
         model.is_loaded_in_4bit, model.is_loaded_in_8bit = quantization.load_in_4bit, quantization.load_in_8bit
     return model if recipe.mode == "full" else adapter.new(model, recipe)
+
+
+def _fused(base: PreTrainedModel) -> fusion.Head | None:
+    """What the rail does on opening, without the trial, which needs numbers."""
+    fused_layers.fuse(base)
+    return fusion.Head.of(base)
 
 
 def batch_of(lengths: list[int]) -> Batch:
@@ -168,6 +177,9 @@ def _without_numbers(card: bool, half: bool) -> Iterator[None]:
             kernel = _flash if half else _plain
             stack.enter_context(patch.object(attention, "scaled_dot_product_attention", kernel))
             stack.enter_context(patch.object(attention, "_on_the_host", attention._segments))
+            stack.enter_context(patch.object(step_sizes, "SHORT_SEGMENT", 0))
+            for sizes in (step_sizes.LOGITS_CHUNK, step_sizes.LOGITS_PART):
+                stack.enter_context(patch.dict(sizes, cpu=sizes["cuda"]))
         yield
 
 

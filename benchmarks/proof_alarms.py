@@ -35,7 +35,6 @@ from bp_cuda.rail import CpuRail
 from bp_export import quantize
 from bp_export.gguf.convert import Converter
 from bp_export.gguf.vocabulary import read as read_vocabulary
-from bp_export.llama_cpp.quantize import FILE_TYPES
 from bp_export.proof.prover import Prover, TrainedModel
 
 DATA = Path("examples", "quickstart.jsonl")
@@ -72,10 +71,10 @@ def judge(model: Path, adapter: TrainedAdapter, quantization: str, folder: Path)
         plain, final = folder / "f16.gguf", folder / "final.gguf"
         subject.converter.write(plain, words, "model")
         prover.check_float(plain)
-        if quantization in FILE_TYPES:
-            quantize(plain, final, quantization)
-        else:
+        if quantization in ("bf16", "q8_0"):
             Converter(subject.converter.source, model, quantization).write(final, words, "model")
+        else:
+            quantize(plain, final, quantization)
         prover.check_final(final)
     finally:
         rail.close()

@@ -4,13 +4,15 @@ Each side runs in its own process, in turn, `--rounds` times; the first two step
 A trained token is one that carries loss, counted the same way for both. With `--processors native,avx2` all of it is
 done twice: on this processor as it is, and as on one with AVX2 alone. Each has its roofline: the rate of torch's own
 matrix products in the same run, of which our step's products (two forward and two backward FLOP for each weight and
-token; the vocabulary's for trained tokens only) are a share.
+token; the vocabulary's for trained tokens only) are a share. With `--before FOLDER` the packages of another checkout
+of this project are a third side.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -46,6 +48,13 @@ def measure(python: str, side: Path, arguments: dict, environment: dict[str, str
     return {"rate": rate, "peak": found["peak"], "losses": found["losses"], "flops": flop / found["seconds"]}
 
 
+def packages_of(changes: dict) -> dict[str, str]:
+    """The variables with which another checkout's packages are imported, where one is asked for."""
+    if "source" not in changes:
+        return {}
+    return {"PYTHONPATH": os.pathsep.join(str(path) for path in sorted(Path(changes["source"]).glob("packages/*/src")))}
+
+
 def roofline(environment: dict[str, str]) -> dict[str, float]:
     """FLOP a second of torch's matrix products, by number format."""
     command = [sys.executable, str(ROOFLINE)]
@@ -58,6 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, help="Alpaca rows: a JSON array; default: generated rows of their lengths")
     parser.add_argument("--trl-python", default=sys.executable, help="the interpreter of another environment with trl")
+    parser.add_argument("--before", type=Path, help="another checkout of this project, whose packages are compared too")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--samples", type=int, default=200)
@@ -88,6 +98,10 @@ def variants(options: argparse.Namespace) -> dict[str, tuple[str, Path, dict]]:
         "TRL, bfloat16 autocast": (peer, THEIRS, {"dtype": "bfloat16"}),
         "TRL, bfloat16 autocast, padding-free": (peer, THEIRS, {"dtype": "bfloat16", "extra": free}),
     }
+    if options.before:
+        source = {"source": str(options.before.resolve())}
+        for dtype in ("float32", "bfloat16"):
+            found[f"before, {dtype}"] = (sys.executable, OURS, {"dtype": dtype, **source})
     formats = options.formats.split(",")
     return {name: variant for name, variant in found.items() if variant[2]["dtype"] in formats}
 
@@ -112,7 +126,7 @@ def compare(options: argparse.Namespace, data: Path) -> None:
             rooflines.append(roofline(environment))
             for name, (python, side, changes) in variants(options).items():
                 print(f"{setting}, round {turn + 1}, {name}", flush=True)
-                runs[name].append(measure(python, side, common | changes, environment))
+                runs[name].append(measure(python, side, common | changes, environment | packages_of(changes)))
         results["processors"][setting] = report(setting, runs, rooflines)
         if options.out:
             options.out.write_text(json.dumps(results, indent=1) + "\n")

@@ -18,7 +18,9 @@ from typer.main import get_command
 from backpropagate.cli.app import app
 from bp_core.choices import Mode
 from bp_core.config import FULL_LIMIT, TrainConfig
+from bp_core.environment import variable
 from bp_core.errors import ERRORS, PARTLY_DONE
+from bp_core.glossary import GLOSSARY, terms_in
 from bp_core.settings import Setting, settings
 from bp_data.check import KINDS
 from bp_data.check.config import CheckConfig
@@ -38,6 +40,7 @@ MODE_LENGTH = 1024
 CARD = DeviceInfo("cuda", None, "bfloat16")
 CARDS = (6, 8, 12, 16, 24, 32, 48, 80)
 DOCS = Path(__file__).parent
+NO_USE = ("glossary.md", "log.md", "cli.md", "config.md", "errors.md", "models.md")  # written from code, or history
 RESULTS = DOCS.parent / "benchmarks" / "results"
 NOTE = "<!-- Written by docs/generate.py. Change the code, then run `uv run python docs/generate.py`. -->\n\n"
 
@@ -68,7 +71,11 @@ def _command(command: Any, ctx: Any, level: int) -> list[str]:
 
 
 def config() -> str:
-    parts = ["# Settings\n", "Each is a keyword of `Trainer`, an option of `backprop`, and an environment variable.\n"]
+    parts = [
+        "# Settings\n",
+        "Each is a keyword of `Trainer`, an option of `backprop`, and an environment variable, which means the same to",
+        "both. What is given in Python or on the command line wins over the variable.\n",
+    ]
     verbs = {
         "train": TrainConfig,
         "multi-run": MultiRunConfig,
@@ -89,8 +96,7 @@ def config() -> str:
 
 def _setting(verb: str, setting: Setting) -> str:
     default = "computed" if setting.default is None else f"`{setting.default}`"
-    variable = "_".join(["backpropagate", verb, setting.name]).replace(" ", "_").replace("-", "_").upper()
-    return f"| `{setting.name}` | {default} | `{variable}` | {setting.help} |"
+    return f"| `{setting.name}` | {default} | `{variable(verb, setting.name)}` | {setting.help} |"
 
 
 def models() -> str:
@@ -203,6 +209,20 @@ def errors() -> str:
     return "\n".join(parts) + "\n"
 
 
+def glossary() -> str:
+    """Each term with its meaning, and the pages and settings that use it."""
+    pages = {page.name: page.read_text(encoding="utf-8") for page in sorted(DOCS.glob("*.md"))}
+    parts = ["# Words\n", "What output, reports and these pages call things.\n"]
+    parts.append("| word | meaning | met in |\n|---|---|---|")
+    uses = {name: set(terms_in(text)) for name, text in pages.items() if name not in NO_USE}
+    helps = {setting.name: set(terms_in(setting.help)) for setting in settings(TrainConfig)}
+    for term, meaning in GLOSSARY.items():
+        options = [f"`--{name.replace('_', '-')}`" for name, found in helps.items() if term in found]
+        where = [f"[{name.removesuffix('.md')}]({name})" for name, found in uses.items() if term in found]
+        parts.append(f"| **{term}** | {meaning} | {', '.join([*options[:4], *where[:5]])} |")
+    return "\n".join(parts) + "\n"
+
+
 def formats() -> str:
     parts = ["| format | keys |\n|---|---|"]
     for format in FORMATS:
@@ -259,6 +279,7 @@ def with_tables(name: str, **tables: str) -> str:
 def main(check: bool) -> int:
     stale = []
     whole = {"cli.md": cli(), "config.md": config(), "errors.md": errors(), "models.md": models()}
+    whole["glossary.md"] = glossary()
     pages = {name: NOTE + page for name, page in whole.items()}
     pages["data.md"] = with_tables("data.md", formats=formats(), kinds=kinds())
     pages["methods.md"] = with_tables("methods.md", parity=parity())

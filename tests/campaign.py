@@ -10,13 +10,19 @@ import contextlib
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from faults import damage, disk, kills, memory, processes, runs, stops
+sys.path.append(str(Path(__file__).parent.parent / "packages" / "bp-export" / "tests"))  # its servers for tests
+
+import pytest
+from faults import damage, disk, kills, memory, processes, publishing, runs, stops
+from ollama_server import OllamaServer
+from push_hub import connected
 
 from bp_core.backends import find
 
@@ -41,7 +47,7 @@ class Campaign:
         print(f"{fault:58} {count:8}   {outcome}  ({time.monotonic() - began:.0f} s)", flush=True)
 
     def all(self):
-        for part in (self.kills, self.memory, self.disk, self.damage, self.stops, self.processes):
+        for part in (self.kills, self.memory, self.disk, self.damage, self.stops, self.processes, self.publishing):
             part()
 
     def kills(self):
@@ -105,11 +111,41 @@ class Campaign:
             fault(*self.place)
             self.show(name, 1, "the same bytes", began)
 
+    def publishing(self):
+        most = 3 if self.small else 1000
+        self._meet(publishing.publishing(*self.place), most)
+        self._meet(publishing.publishing_merged(*self.place), most)
+        self._meet(publishing.exporting(self.reference, self.folder, "merged", overwrite=True), most)
+        if self.small:
+            return
+        self._meet(publishing.exporting(self.reference, self.folder, "merged", overwrite=False), most)
+        for overwrite in (False, True):
+            self._meet(publishing.exporting(self.reference, self.folder, "lora", overwrite=overwrite), most)
+        file = publishing.exporting(self.reference, self.folder, "gguf", overwrite=True, quantization="f16")
+        self._meet(file, 8)
+        with pytest.MonkeyPatch.context() as patch, connected(patch, self.folder) as hub:
+            self._meet(publishing.pushing(self.reference, self.folder, hub), 8)
+        with pytest.MonkeyPatch.context() as patch, OllamaServer("0.34.1", self._new("blobs")) as server:
+            patch.setenv("OLLAMA_HOST", server.url)
+            self._meet(publishing.registering(file.start / "made.gguf", self.folder, server), 8)
+
+    def _new(self, name):
+        folder = self.folder / name
+        folder.mkdir()
+        return folder
+
+    def _meet(self, case, most):
+        began = time.monotonic()
+        injected = publishing.meet(case, self.folder, most)
+        self.show(f"{case.name}: a fault at each change of the disk", injected.total(), "ends, nothing lost", began)
+        for name, count in injected.items():
+            print(f"  {name:56} {count:8}", flush=True)
+
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--small", action="store_true", help="a few of each fault")
-    parser.add_argument("--only", choices=["kills", "memory", "disk", "damage", "stops", "processes"])
+    parser.add_argument("--only", choices=["kills", "memory", "disk", "damage", "stops", "processes", "publishing"])
     parser.add_argument("--backend", choices=["cpu", "mlx"], default="cpu", help="whose runs meet the faults")
     options = parser.parse_args()
     runs.SETTINGS["backend"] = options.backend

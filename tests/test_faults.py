@@ -9,12 +9,19 @@ from pathlib import Path
 import pytest
 
 CAMPAIGN = Path(__file__).parent / "campaign.py"
+SLOW = ("processes", "memory", "disk", "damage", "stops", "publishing")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the campaign forks")
 @pytest.mark.parametrize(
     "part",
-    ["kills", *(pytest.param(p, marks=pytest.mark.slow) for p in ("processes", "memory", "disk", "damage", "stops"))],
+    [
+        "kills",
+        *(
+            pytest.param(p, marks=pytest.mark.slow)
+            for p in ("processes", "memory", "disk", "damage", "stops", "publishing")
+        ),
+    ],
 )
 def test_faults_are_survived(part, home, smollm2):
     survived("--only", part)

@@ -40,8 +40,13 @@ def error(family, setup, lengths=(300, 200), layers=8, **shape):
         attention=setup.attention,
     )  # fmt: skip
     traced = trace(config, settings, list(lengths), card=setup.device == "cuda", twice=setup.accumulating)
-    load = MicroBatchSize(sum(lengths), sum(lengths) - len(lengths))
+    load = batch_size_of(lengths)
     return estimate(architecture(config.to_dict()), setup, load).tensors / traced - 1
+
+
+def batch_size_of(lengths):
+    squares = sum(length**2 for length in lengths)
+    return MicroBatchSize(sum(lengths), sum(lengths) - len(lengths), max(lengths), squares)
 
 
 @pytest.mark.parametrize("family", sorted(KNOWN))

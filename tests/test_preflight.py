@@ -69,7 +69,7 @@ def test_settings_change_the_estimate(estimated, words):
 def test_a_table_for_people(tiny_llama, capsys):
     assert exit_code_of(app, ["estimate-vram", str(tiny_llama), "--backend", "cpu"]) == 0
     page = capsys.readouterr().out
-    assert "activations" in page and "GiB free" in page and "Time: not known yet" in page
+    assert "activations" in page and "GiB are free" in page and "Time: not known yet" in page
 
 
 def test_a_plan_tells_what_the_run_then_shows_to_be_so(rows, tiny_llama, tmp_path, monkeypatch):

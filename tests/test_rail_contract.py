@@ -126,6 +126,17 @@ def test_logits_have_a_row_a_token_and_generation_stops(rail):
     assert rail.generate([5, 6, 7], limit=9, stop=[made[-1]])[-1] == made[-1]
 
 
+def test_squares_of_inputs_are_summed_by_layer(rail):
+    sums = rail.input_squares([[5, 6, 7], [8, 9]])
+    apart = [rail.input_squares([row]) for row in ([5, 6, 7], [8, 9])]
+    assert all(values.ndim == 1 and (values >= 0).all() for values in sums.values())
+    for name, values in sums.items():
+        assert np.allclose(values, apart[0][name] + apart[1][name], rtol=1e-5), name
+    logits = np.asarray(rail.logits([5, 6, 7]))
+    rail.input_squares([[5, 6, 7]])
+    assert np.array_equal(np.asarray(rail.logits([5, 6, 7])), logits), "measuring changes nothing"
+
+
 def test_an_adapter_is_written_and_memory_counted(rail, tmp_path):
     folder = tmp_path / "adapter"
     folder.mkdir()

@@ -89,7 +89,7 @@ def test_options_are_shown_in_panels_and_those_of_the_command_first(capsys, monk
     assert exit_code_of(app, ["train", "--help"]) == 0
     page = capsys.readouterr().out
     assert re.findall(r"╭─ (.*?) ─", page) == [panel for panel in Panel if panel != Panel.STAGES]
-    for panel, first in (("Model", "--model"), ("Data", "--data"), ("Method", "--steps"), ("Adapter", "--rank")):
+    for panel, first in (("Model", "--model"), ("Data", "--data"), ("Method", "--steps"), ("Adapter", "--start")):
         assert re.search(rf"╭─ {panel} .*\n.*?(--[a-z]+)", page)[1] == first
     output = page[page.index("╭─ Output") :]
     assert all(name in output for name in ("--output", "--dry-run", "--json", "--help"))

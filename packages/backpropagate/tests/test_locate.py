@@ -1,13 +1,22 @@
 """Models by name: near misses, licences, what is untested."""
 
+import hashlib
+import json
 import os
 import subprocess
 import sys
 
 import pytest
+import tiny_families
 
 from backpropagate.models import locate
-from bp_core.errors import ModelNotFound
+from backpropagate.models.targets import Artifact
+from bp_core.errors import FileMissing, ModelNotFound
+from bp_core.model_files import read_json
+from bp_export.gguf.convert import Converter
+from bp_export.gguf.vocabulary import read
+from bp_export.quantization.quantize import quantize
+from bp_export.weights.merge import open_base
 from bp_plan.presets import PRESETS
 
 
@@ -83,3 +92,53 @@ def test_what_is_no_revision_is_no_model(name):
 
 def test_a_revision_that_is_not_here_is_told_where_there_is_no_network(find):
     assert find("owner/name@v2").startswith("DEP_HUB_UNREACHABLE")
+
+
+@pytest.fixture
+def gguf(tmp_path, monkeypatch):
+    """A small file of Gemma 3's kind; what is unpacked goes to a folder of the test."""
+    monkeypatch.setenv("BACKPROPAGATE_HOME", str(tmp_path / "home"))
+    base = tiny_families.save("gemma3", tmp_path / "gemma3")
+    converter = Converter(open_base(base), base)
+    converter.write(tmp_path / "small.gguf", read(base, converter.vocabulary_size), "small")
+    return tmp_path / "small.gguf"
+
+
+def test_a_gguf_is_unpacked_once(gguf, tmp_path):
+    seen = []
+    folder = locate.locate(str(gguf), seen.append)
+    assert folder.parent == tmp_path / "home" / "models" and folder.name.startswith("small-")
+    assert read_json(folder / "config.json")["architectures"] == ["Gemma3ForCausalLM"]
+    assert seen and locate.locate(str(gguf), pytest.fail) == folder
+    config, name, download = locate.shape(str(gguf))
+    assert (config["model_type"], name, download) == ("gemma3_text", str(folder), None)
+    assert not any("dequantised" in remark for remark in locate.remarks(name, config))
+
+
+def test_what_was_quantised_is_called_so(gguf, tmp_path):
+    quantize(gguf, tmp_path / "q.GGUF", "q4_k_m")
+    folder = locate.locate(str(tmp_path / "q.GGUF"), lambda progress: None)
+    assert folder.name.startswith("q-dequantized-")
+    (remark,) = locate.remarks(str(folder), read_json(folder / "config.json"))
+    assert "those of q.GGUF, dequantised from Q4_K, Q6_K" in remark
+
+
+def test_a_model_of_ollama_is_found_by_its_name(gguf, tmp_path, monkeypatch):
+    monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path / "ollama"))
+    digest = hashlib.sha256(gguf.read_bytes()).hexdigest()
+    (tmp_path / "ollama" / "blobs").mkdir(parents=True)
+    gguf.rename(tmp_path / "ollama" / "blobs" / f"sha256-{digest}")
+    manifest = tmp_path / "ollama" / "manifests" / "registry.ollama.ai" / "library" / "small" / "latest"
+    manifest.parent.mkdir(parents=True)
+    layer = {"mediaType": "application/vnd.ollama.image.model", "digest": f"sha256:{digest}"}
+    manifest.write_text(json.dumps({"layers": [layer]}), encoding="utf-8")
+    folder = locate.locate("ollama:small", lambda progress: None)
+    assert folder.name.startswith("small-") and (folder / "tokenizer.json").is_file()
+    assert Artifact.find("ollama:small").gguf == tmp_path / "ollama" / "blobs" / f"sha256-{digest}"
+    with pytest.raises(ModelNotFound, match="did you mean ollama:small:latest"):
+        locate.locate("ollama:smal", lambda progress: None)
+
+
+def test_a_gguf_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileMissing):
+        locate.locate(str(tmp_path / "none.gguf"), lambda progress: None)

@@ -1,4 +1,4 @@
-"""What is shown while something runs: JSON lines where nobody looks, a bar where somebody does; on stderr alone."""
+"""What is shown while something runs: a bar where somebody looks, plain lines in a log, or JSON; on stderr alone."""
 
 import json
 import os
@@ -10,6 +10,7 @@ import pytest
 
 from backpropagate import progress as module
 from backpropagate.progress import Screen
+from bp_core.errors import BadValue
 from bp_core.events import Checkpointed, Progress, Started, Stepped, Warned
 from bp_core.rail import Memory
 
@@ -18,8 +19,33 @@ def stepped(step):
     return Stepped(step, 2.0, 0.1, 1.0, 100, 40, 0.5, Memory(5, 6, 7), 61.0)
 
 
+def test_away_from_a_terminal_people_read_plain_lines(capsys):
+    with Screen() as screen:
+        screen.notify(Progress("tokenise", 0, 2))
+        watch = screen.showing("run-1")
+        for event in (Started(0, 2), stepped(1), stepped(2), Checkpointed(2, "/x"), Warned(2, "look")):
+            watch(event)
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.splitlines() == [
+        "tokenise …",
+        "training: 2 steps",
+        "step 1/2 · loss 2.000 · 200 tokens/s · 0.0 GiB · 61 °C · 0:00 left",
+        "step 2/2 · loss 2.000 · 200 tokens/s · 0.0 GiB · 61 °C · 0:00 left",
+        "checkpoint after step 2",
+        "Warning: look",
+    ]
+
+
+def test_another_log_format_is_refused(monkeypatch):
+    monkeypatch.setenv("BACKPROPAGATE_LOG_FORMAT", "xml")
+    with pytest.raises(BadValue, match="BACKPROPAGATE_LOG_FORMAT is 'xml'"):
+        Screen()
+
+
 @pytest.fixture
-def lines(capsys):
+def lines(capsys, monkeypatch):
+    monkeypatch.setenv("BACKPROPAGATE_LOG_FORMAT", "json")
+
     def read():
         said = capsys.readouterr()
         assert said.out == ""
@@ -28,7 +54,7 @@ def lines(capsys):
     return read
 
 
-def test_away_from_a_terminal_events_are_json_lines_with_the_run(lines):
+def test_as_json_events_are_lines_with_the_run(lines):
     with Screen() as screen:
         screen.notify(Progress("tokenise", 1, 2))
         watch = screen.showing("run-1")

@@ -28,7 +28,7 @@ def test_a_chart_is_a_picture_whatever_the_losses(train, evaluation):
 
 def test_a_long_curve_stays_a_small_picture():
     picture = loss_chart([(step, 2.0 / step) for step in range(1, 200_001)], [])
-    assert len(picture) < 50_000 and 'text-anchor="middle" fill="#333333">100000<' in picture
+    assert len(picture) < 50_000 and 'text-anchor="middle">100000<' in picture
 
 
 class Page(HTMLParser):

@@ -1,6 +1,7 @@
 import dataclasses
 import inspect
 import itertools
+import math
 from typing import Annotated
 
 import pytest
@@ -9,7 +10,9 @@ from hypothesis import strategies as st
 
 from bp_core.clashes import CLASHES
 from bp_core.config import TrainConfig
+from bp_core.environment import from_environment
 from bp_core.errors import BadValue
+from bp_core.other_names import OTHER_NAMES
 from bp_core.recipe import Recipe
 from bp_core.settings import Clash, Panel, Range, Trait, check, idle, known, names, settings
 
@@ -139,3 +142,52 @@ def test_starts_from_the_base_need_it_in_full_precision():
         with pytest.raises(BadValue, match="full precision"):
             TrainConfig(mode=mode, init="olora")
         TrainConfig(mode=mode, init="orthogonal", dora=True)
+
+
+def test_what_python_people_give_for_text_and_numbers_is_taken(tmp_path):
+    np = pytest.importorskip("numpy")
+    config = TrainConfig(
+        output=tmp_path, target_modules=["q_proj", "v_proj"], report_to=("wandb", "mlflow"),
+        columns={"prompt": "question", "completion": "reply"}, steps=np.int64(5), learning_rate=np.float32(0.5),
+    )  # fmt: skip
+    assert config.output == str(tmp_path) and config.target_modules == "q_proj,v_proj"
+    assert config.report_to == "wandb,mlflow" and config.columns == "prompt=question,completion=reply"
+    assert (config.steps, config.learning_rate) == (5, 0.5) and type(config.steps) is int
+    with pytest.raises(BadValue, match="model"):
+        TrainConfig(model=["a", "b"])
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_a_number_that_is_not_finite_is_refused(value):
+    with pytest.raises(BadValue, match=r"epochs is (inf|nan), but must be a finite number"):
+        TrainConfig(epochs=value)
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [("lr", "learning_rate"), ("LR", "learning_rate"), ("lora_alpha", "alpha"), ("output_dir", "output"),
+     ("max_seq_length", "max_length"), ("num_train_epochs", "epochs"), ("r", "rank"), ("Rank", "rank")],
+)  # fmt: skip
+def test_the_names_of_other_trainers_lead_to_ours(name, ours):
+    with pytest.raises(BadValue, match=f"did you mean {ours!r}"):
+        known({name: 1}, TrainConfig)
+
+
+def test_the_names_of_other_trainers_lead_to_settings_that_exist():
+    here = {setting.name for setting in settings(TrainConfig)}
+    assert set(OTHER_NAMES.values()) - here == {"quantization"} and not OTHER_NAMES.keys() & here
+
+
+@pytest.mark.parametrize(("text", "value"), [("5", 5), ("none", None)], ids=["a number", "left open"])
+def test_a_variable_means_what_the_option_means(monkeypatch, text, value):
+    monkeypatch.setenv("BACKPROPAGATE_TRAIN_STEPS", text)
+    monkeypatch.setenv("BACKPROPAGATE_TRAIN_PACKING", "1")
+    monkeypatch.delenv("BACKPROPAGATE_TRAIN_REPORT_TO", raising=False)
+    assert from_environment("train", TrainConfig) == {"steps": value, "packing": True}
+
+
+@pytest.mark.parametrize("text", ["many", "0", "2.5"])
+def test_a_bad_variable_is_named(monkeypatch, text):
+    monkeypatch.setenv("BACKPROPAGATE_TRAIN_STEPS", text)
+    with pytest.raises(BadValue, match="environment variable BACKPROPAGATE_TRAIN_STEPS is"):
+        from_environment("train", TrainConfig)

@@ -7,7 +7,17 @@ import sys
 import pytest
 
 from bp_core.errors import DiskFull, OutputUnusable
-from bp_core.folders import damage, home, move, new_file, new_folder, sweep, writable_folder, write_json
+from bp_core.folders import (
+    damage,
+    home,
+    move,
+    move_if_free,
+    new_file,
+    new_folder,
+    sweep,
+    writable_folder,
+    write_json,
+)
 
 
 def fill(folder):
@@ -123,3 +133,28 @@ def test_moving_a_folder_never_replaces_one(tmp_path):
         move(tmp_path / "a", tmp_path / "b")
     move(tmp_path / "a", tmp_path / "c")
     assert sorted(os.listdir(tmp_path)) == ["b", "c"]
+
+
+def test_a_place_that_is_taken_is_told_from_one_that_cannot_be_written(tmp_path):
+    source, taken = tmp_path / "source", tmp_path / "taken"
+    for folder in (source, taken):
+        folder.mkdir()
+        fill(folder)
+    assert move_if_free(source, taken) is False and source.is_dir()
+    assert move_if_free(source, tmp_path / "free") is True and not source.exists()
+    with pytest.raises(OutputUnusable, match="is gone"):
+        move_if_free(taken, tmp_path / "removed" / "x")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes are of POSIX")
+@pytest.mark.parametrize(("mask", "file_mode", "folder_mode"), [(0o022, 0o644, 0o755), (0o077, 0o600, 0o700)])
+def test_everything_in_a_folder_gets_the_access_that_the_umask_allows(tmp_path, mask, file_mode, folder_mode):
+    before = os.umask(mask)
+    try:
+        with new_folder(tmp_path / "x") as draft:
+            fill(draft)
+            (draft / "a.bin").chmod(0o600)  # as safetensors writes
+    finally:
+        os.umask(before)
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "x").rglob("*") if path.is_file()}
+    assert modes == {file_mode} and (tmp_path / "x" / "deep").stat().st_mode & 0o777 == folder_mode

@@ -155,6 +155,27 @@ class Reference:
         with torch.no_grad(), contextlib.nullcontext() if adapter else self.model.disable_adapter():
             return self.model(torch.tensor([list(tokens)])).logits[0].numpy()
 
+    def input_squares(self, rows):
+        sums = {}
+
+        def add(name):
+            def hook(module, inputs):
+                squares = inputs[0].detach().double().square().flatten(0, -2).sum(0).numpy()
+                sums[name] = sums.get(name, 0) + squares
+
+            return hook
+
+        layers = {name: part for name, part in self.model.named_modules() if isinstance(part, torch.nn.Linear)}
+        plain = {name: name.replace("base_model.model.", "").replace(".base_layer", "") for name in layers}
+        hooks = [
+            part.register_forward_pre_hook(add(plain[name])) for name, part in layers.items() if "lora_" not in name
+        ]
+        for row in rows:
+            self.logits(row)
+        for hook in hooks:
+            hook.remove()
+        return sums
+
     def generate(self, prompt, *, limit, stop, adapter=True, on_token=None):
         made, cache, rows = [], None, torch.tensor([list(prompt)])
         self.generated += 1

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
 from bp_core.errors import UnsupportedArchitecture
-from bp_export import Engine
+from bp_export import Engine, TrainedModel, prove
 from bp_export.gguf import architectures, vocabulary
 from bp_export.gguf.convert import Converter
 from bp_export.gguf.metadata import gguf_facts
@@ -79,6 +79,14 @@ def test_f16_computes_what_transformers_computes(name, made, tmp_path, helpers):
         different = [text for text in TEXTS if engine.tokenize(prefix + text) != ids(tokenizer, prefix + text)]
     with_marks = tiny_families.FAMILIES[name].cut in ("tekken", "gpt-4o")
     assert different == [text for text in TEXTS if "नमस्ते" in text and with_marks]
+
+
+def test_runs_of_blanks_that_are_tokens_are_no_reason_to_refuse(made, tmp_path):
+    folder = made("gemma3")
+    file = convert(folder, "f16", tmp_path / "m.gguf")
+    parity = prove(TrainedModel.open(None, folder), file, file, "f16")
+    assert "token ids" in {check.name for check in parity.checks}
+    assert "token ids" not in {check.name for check in parity.failures}
 
 
 def ids(tokenizer, text):

@@ -20,3 +20,20 @@ def test_what_only_a_gguf_can_have_is_refused_for_other_formats():
         ExportConfig(num_ctx=0)
     with pytest.raises(BadValue, match="between 0 and 65535"):
         ServeConfig(port=70_000)
+
+
+def test_settings_of_choosing_by_size_and_of_the_matrix_must_have_an_effect():
+    assert ExportConfig(quantization="auto", max_size="5GB").max_size == "5GB"
+    with pytest.raises(BadValue, match="only the quantization auto chooses by size"):
+        ExportConfig(max_size="5GB")
+    with pytest.raises(BadValue, match="max_size is no size such as 5GB"):
+        ExportConfig(quantization="auto", max_size="small")
+    for unused in (dict(quantization="f16"), dict(format="merged")):
+        with pytest.raises(BadValue, match="only a gguf below 8 bits has use for it"):
+            ExportConfig(importance=False, **unused)
+
+
+def test_llama_cpps_own_spelling_of_a_quantization_is_understood():
+    assert ExportConfig(quantization="Q4_K_M").quantization == "q4_k_m"
+    with pytest.raises(BadValue, match="must be one of"):
+        ExportConfig(quantization="Q4_K_N")

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bp_core.errors import FileMissing, LlamaCppFailed, LlamaCppMissing, UnknownQuantization
-from bp_export import Engine, quantize
+from bp_core.errors import FileMissing, LlamaCppFailed, LlamaCppMissing
+from bp_export import Engine
 from bp_export.llama_cpp import engine
-from bp_export.llama_cpp._worker import byte_table
 from bp_export.weights.merge import open_base
 
 
@@ -172,17 +171,3 @@ def test_without_llama_cpp(monkeypatch, gguf_source):
     monkeypatch.setattr(engine.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(LlamaCppMissing):
         Engine(gguf_source)
-
-
-def test_quantising_reports_progress_and_refuses_unknown_formats(tmp_path, gguf_source):
-    with pytest.raises(UnknownQuantization, match="q3_k_s"):
-        quantize(gguf_source, tmp_path / "out.gguf", "q3_k_s")
-    (tmp_path / "bad.gguf").write_bytes(b"GGUF")
-    with pytest.raises(LlamaCppFailed):
-        quantize(tmp_path / "bad.gguf", tmp_path / "out.gguf", "q6_k")
-
-
-def test_every_byte_has_one_stand_in():
-    table = byte_table()
-    assert sorted(table.values()) == list(range(256))
-    assert (table["Ġ"], table["Ċ"], table["A"], table["Ã"]) == (32, 10, 65, 0xC3)

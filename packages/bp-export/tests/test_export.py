@@ -7,14 +7,17 @@ import sys
 import textwrap
 from collections import namedtuple
 
+import numpy as np
 import pytest
 
 from bp_core import folders
 from bp_core.errors import AdapterUnusable, BadValue, DiskFull, FileMissing, NotProven, OutputUnusable
-from bp_export import Engine, export, gguf_facts, output_paths
+from bp_export import Engine, export, gguf_facts, output_paths, quantize
 from bp_export.config import ExportConfig
 from bp_export.gguf.reader import GgufFile
 from bp_export.pipeline import model_name
+from bp_export.proof import prover
+from bp_export.quantization.importance import read_importance
 
 SELDOM = [pytest.param(name, marks=pytest.mark.slow) for name in ("f16", "bf16", "q6_k", "q5_k_m")]
 
@@ -52,6 +55,68 @@ def test_every_quantisation_is_exported_proven_and_loads(quantization, home, tin
         told = [(progress.done, progress.total) for progress in seen if progress.stage == stage]
         assert told[-1] == (len(GgufFile(done.path).tensors),) * 2, "a step for each tensor"
     assert {progress.done for progress in seen if progress.stage == "convert"} == set(range(1, told[-1][1] + 1))
+
+
+@pytest.fixture
+def training_rows():
+    random = np.random.default_rng(0)
+    return random.integers(3, 40_000, (8, 64)).tolist()
+
+
+def test_with_training_rows_an_importance_matrix_is_used_and_written(
+    home, tiny_llama, llama_reference, samples, training_rows
+):
+    given = dict(reference=llama_reference, samples=samples, training_rows=training_rows)
+    plain = export(home / "lora", tiny_llama, ExportConfig(importance=False, output=str(home / "plain.gguf")), **given)
+    weighed = export(home / "lora", tiny_llama, ExportConfig(output=str(home / "weighed.gguf")), **given)
+    assert (plain.importance_path, plain.parity.importance_tokens) == (None, 0)
+    assert (weighed.importance_path, weighed.parity.importance_tokens) == (home / "weighed.imatrix", 8 * 64)
+    matrix = read_importance(weighed.importance_path)
+    layers = {name for name in GgufFile(weighed.path).tensors if name.startswith("blk.") and "norm" not in name}
+    assert matrix.columns.keys() == layers and matrix.tokens == 8 * 64
+    assert all((values > 0).all() for values in matrix.columns.values())
+    assert plain.bytes == weighed.bytes and plain.sha256 != weighed.sha256
+    again = home / "again.gguf"
+    f16 = export(home / "lora", tiny_llama, ExportConfig(quantization="f16"), **given).path
+    quantize(f16, again, "q4_k_m", importance=matrix.columns)
+    assert again.read_bytes() == weighed.path.read_bytes(), "the matrix in the file is the one that was used"
+
+
+def test_too_few_rows_make_no_matrix(home, tiny_llama, llama_reference, samples):
+    given = dict(reference=llama_reference, samples=samples, training_rows=[[5, 6, 7]])
+    assert export(home / "lora", tiny_llama, ExportConfig(), **given).importance_path is None
+
+
+def test_auto_takes_the_smallest_that_keeps_what_was_learned(home, tiny_llama, llama_reference, samples):
+    done = export(
+        home / "lora", tiny_llama, ExportConfig(quantization="auto"), reference=llama_reference, samples=samples
+    )
+    *lost, taken = done.parity.trials
+    assert taken.kept and not any(trial.kept for trial in lost)
+    assert (done.quantization, done.parity.quantization, done.bytes) == (taken.quantization,) * 2 + (taken.bytes,)
+    sizes = [trial.bytes for trial in done.parity.trials]
+    assert sizes == sorted(sizes) and done.parity.proven
+    assert done.path.name == "tiny-llama-auto.gguf"
+    report = json.loads(done.parity_path.read_text(encoding="utf-8"))
+    assert [trial["quantization"] for trial in report["trials"]] == [t.quantization for t in done.parity.trials]
+
+
+def test_auto_within_a_size_that_nothing_fits_names_what_does(home, tiny_llama, llama_reference, samples):
+    config = ExportConfig(quantization="auto", max_size="1MB")
+    with pytest.raises(NotProven, match="no format of up to 1MB keeps what was learned") as caught:
+        export(home / "lora", tiny_llama, config, reference=llama_reference, samples=samples)
+    assert caught.value.fix.startswith("Use --quantization q") and caught.value.checks
+    assert names(home) == ["lora"]
+
+
+def test_where_too_much_is_lost_the_error_names_the_smallest_that_keeps_it(
+    home, tiny_llama, llama_reference, samples, monkeypatch
+):
+    monkeypatch.setitem(prover.GATES, "q3_k_m", 1e-9)
+    config = ExportConfig(quantization="q3_k_m")
+    with pytest.raises(NotProven) as caught:
+        export(home / "lora", tiny_llama, config, reference=llama_reference, samples=samples)
+    assert "q3_k_m loses too much of what was learned: --quantization q" in caught.value.fix
 
 
 def test_another_llama_cpp_loads_the_file(home, tiny_llama):

@@ -61,6 +61,22 @@ def test_another_machine_is_believed_as_long_as_it_beats(tmp_path):
         pass
 
 
+def test_the_file_that_says_so_is_named(tmp_path):
+    alive = tmp_path / "alive.json"
+    alive.write_text(json.dumps({"host": "elsewhere", "pid": 7}))
+    with pytest.raises(RunAlive) as caught, Claim(tmp_path):
+        pass
+    assert caught.value.where == str(alive) and "remove this file" in caught.value.fix
+
+
+def test_a_beat_in_the_future_is_nobodys(tmp_path):
+    alive = tmp_path / "alive.json"
+    alive.write_text(json.dumps({"host": "elsewhere", "pid": 7}))
+    os.utime(alive, (2**31, 2**31))
+    with Claim(tmp_path):
+        assert json.loads(alive.read_text())["pid"] == os.getpid()
+
+
 @pytest.mark.parametrize("torn", ["", "{", '{"host": "x"}', "[]"])
 def test_a_file_without_a_name_in_it_holds_nobody_back(tmp_path, torn):
     (tmp_path / "alive.json").write_text(torn)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
-from types import NoneType
-from typing import Any, get_args
+from typing import Any
 
+from bp_core import environment
 from bp_core.config import TrainConfig
 from bp_core.errors import BadValue, NotReplayable, ReplayMismatch
-from bp_core.settings import Setting, known, settings
+from bp_core.settings import known, settings
 from bp_runs import run_folder
 from bp_runs.lock_file import LOCK_FILE, Lock, surroundings
 from bp_runs.run_folder import RUN_FILE, RunFolder
@@ -93,21 +92,7 @@ def parsed(assignments: Sequence[str]) -> dict[str, Any]:
     pairs = [word.partition("=") for word in assignments]
     if missing := [name for name, sign, _ in pairs if not sign]:
         raise BadValue(f"{missing[0]!r} is not of the form name=value.")
-    names = {name.replace("-", "_"): value for name, _, value in pairs}
+    names = {name.replace("-", "_"): text for name, _, text in pairs}
     known(names, TrainConfig)
     kinds = {setting.name: setting for setting in settings(TrainConfig)}
-    return {name: _value(kinds[name], text) for name, text in names.items()}
-
-
-def _value(setting: Setting, text: str) -> Any:
-    """`text` as the setting's type; `none` leaves it open again, where it may be."""
-    kinds = get_args(setting.type) or (setting.type,)
-    if NoneType in kinds and text.lower() == "none":
-        return None
-    if bool in kinds and text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for kind in (int, float):
-        if kind in kinds:
-            with suppress(ValueError):
-                return kind(text)
-    return text  # TrainConfig says what is wrong with it, if it is
+    return {name: environment.parsed(kinds[name], text) for name, text in names.items()}

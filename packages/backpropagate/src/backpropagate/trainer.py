@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from bp_core.backends import choose_rail
 from bp_core.config import TrainConfig
 from bp_core.contract import Contract
+from bp_core.environment import from_environment
 from bp_core.errors import BadValue
 from bp_core.events import Notify, Watch
 from bp_core.process_group import all_agree, launch_env, no_op
@@ -33,26 +34,30 @@ from .evaluation.comparison import Comparison, compare
 from .evaluation.evaluate import evaluate
 from .export.export import export
 from .hub.push import gather
-from .models import locate
 from .models.published import place
 from .models.targets import Artifact
 from .multi_run.session import MultiRun, multi_run
 from .privacy import disable_telemetry
 from .progress import Screen, shown, silent
 from .training.distributed import announcement, follow_recipe, join_processes, leave_on_error
-from .training.prepare import TrainingSetup, begin, choose, prepared_job, write_down
+from .training.prepare import TrainingSetup, begin, choose, prepared_job, run_settings, to_resume, write_down
 from .training.run import Run, TrainingJob, TrainingRequest, carry_along, carry_out
 
 Result = TypeVar("Result")
 
 
 class Trainer:
-    """Fine-tunes one base model. `settings` are the fields of TrainConfig; an unknown one raises BadValue."""
+    """Fine-tunes one base model. `settings` are the fields of TrainConfig; an unknown one raises BadValue.
 
-    def __init__(self, model: str = locate.DEFAULT, **settings: Any) -> None:
+    What is not given comes from the environment (BACKPROPAGATE_TRAIN_…), as for `backprop train`, or is computed.
+    """
+
+    def __init__(self, model: str | Path | None = None, **settings: Any) -> None:
         disable_telemetry()
         known(settings, TrainConfig)
-        self.config = TrainConfig(model=str(model), **settings)
+        given = settings if model is None else settings | {"model": model}
+        self._given = from_environment("train", TrainConfig) | given
+        self.config = TrainConfig(**self._given)
         self._rail: Rail | None = None
         self._tokenizer: ChatTokenizer | None = None
         self._untrained = False
@@ -67,11 +72,12 @@ class Trainer:
         """What was trained, or the model as it came where nothing was trained yet."""
         return self.adapter if self.adapter.is_dir() else self.config.model
 
-    def plan(self, data: Data, **settings: Any) -> Plan:
-        """Resolve the recipe for `data` and say what training would do, without loading the model's weights."""
-        with Screen() as screen:
-            request = TrainingRequest(data, self._with(settings))
-            return prepared_job(choose(request), screen.notify).plan
+    def plan(self, data: Data, *, notify: Notify | None = None, **settings: Any) -> Plan:
+        """Resolve the recipe for `data` and say what training would do. The model's weights are neither fetched nor
+        loaded. `notify` receives the progress, in place of the display."""
+        request = TrainingRequest(data, self._with(settings))
+        with shown(notify) as show:
+            return prepared_job(choose(request), show, weights=False).plan
 
     def train(
         self,
@@ -90,12 +96,14 @@ class Trainer:
         in place of the display.
 
         `resume` goes on with the newest unfinished run, or the one whose id begins so; more steps than before extend
-        it. Other data, model or settings are refused by name, unless `allow_changes`. `check` sees what would be
+        it. Settings that are not given are then the run's; other ones, and other data or another model, are refused by
+        name, unless `allow_changes`. `check` sees what would be
         trained before anything is written, and may refuse by raising. `start` is an adapter of the same settings to go
         on from, in place of a fresh one. Under a launcher every process calls this; rank 0 alone shows and writes
         anything.
         """
-        config = self._with({"steps": steps, "epochs": epochs, "samples": samples})
+        given = {"steps": steps, "epochs": epochs, "samples": samples}
+        config = self._resumed(resume, given) if resume else self._with(given)
         request = TrainingRequest(data, config, resume, allow_changes, check, start)
         quiet = watch is not None or launch_env().rank > 0
         with Signals(at_once=True) as signals, ExitStack() as claims:
@@ -140,13 +148,15 @@ class Trainer:
             raise BadValue("runs is called num_runs here.")
         config = self._with({"steps": steps_per_run, "samples": samples_per_run})
         self.close()
-        return multi_run(config, MultiRunConfig(runs=num_runs, **settings), dataset, Trainer, watch)
+        given = settings if num_runs is None else settings | {"runs": num_runs}
+        merging = MultiRunConfig(**from_environment("multi-run", MultiRunConfig) | given)
+        return multi_run(config, merging, dataset, Trainer, watch)
 
     def export(
         self,
-        format: ExportFormat = "gguf",
-        quantization: Quantization = "q4_k_m",
-        output: str | None = None,
+        format: ExportFormat | None = None,
+        quantization: Quantization | None = None,
+        output: str | Path | None = None,
         notify: Notify | None = None,
         **settings: Any,
     ) -> Export:
@@ -156,7 +166,9 @@ class Trainer:
         receives the progress, in place of the display. Raises NotProven when the file differs.
         """
         known(settings, ExportConfig)
-        config = ExportConfig(format, quantization, output, **settings)
+        named = {"format": format, "quantization": quantization, "output": output}
+        given = {name: value for name, value in named.items() if value is not None}
+        config = ExportConfig(**from_environment("export", ExportConfig) | given | settings)
         return self._shown(lambda notify: export(self.adapter, config, notify), notify)
 
     def push(self, repo: str, **settings: Any) -> PushResult:
@@ -166,7 +178,7 @@ class Trainer:
         huggingface_hub's own file. Raises HubTokenMissing, and what `bp_export.hub.push` raises.
         """
         known(settings, PushConfig)
-        return gather(self.adapter, repo, PushConfig(**settings)).push()
+        return gather(self.adapter, repo, PushConfig(**from_environment("push", PushConfig) | settings)).push()
 
     def generate(self, prompt: str, *, limit: int = 256, adapter: bool = True) -> str:
         """The model's greedy answer to one user message, at most `limit` tokens; with or without what was trained."""
@@ -184,7 +196,7 @@ class Trainer:
         difference. Gates are judged in `.gates`, and never raise. Raises BadValue, and the errors of reading the data.
         """
         known(settings, EvalConfig)
-        config = EvalConfig(**self._computing() | settings)
+        config = EvalConfig(**self._computing() | from_environment("eval", EvalConfig) | settings)
         reading = dataclasses.asdict(self.config)
         return self._shown(lambda notify: evaluate(self._subject, data, config, notify, **reading), notify)
 
@@ -194,7 +206,7 @@ class Trainer:
         `settings` are the fields of CompareConfig; the result writes itself with `.write(path)`.
         """
         known(settings, CompareConfig)
-        config = CompareConfig(**self._computing() | settings)
+        config = CompareConfig(**self._computing() | from_environment("compare", CompareConfig) | settings)
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
         return self._shown(lambda notify: compare(self._subject, texts, None, config, notify), notify)
 
@@ -216,6 +228,12 @@ class Trainer:
     def _with(self, settings: Mapping[str, Any]) -> TrainConfig:
         known(settings, TrainConfig)
         return dataclasses.replace(self.config, **{name: v for name, v in settings.items() if v is not None})
+
+    def _resumed(self, name: bool | str, settings: Mapping[str, Any]) -> TrainConfig:
+        """The settings of the run to go on with, and those that were given besides in their place."""
+        given = self._given | {name: value for name, value in settings.items() if value is not None}
+        run = to_resume(name, Path(self.config.output).resolve())
+        return run_settings(run, given, self.config.output)
 
     def _keep(self, work: TrainingJob, result: Run) -> Run:
         """Leave what was trained open, unless all processes must take part to ask it."""

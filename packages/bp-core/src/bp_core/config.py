@@ -30,11 +30,16 @@ ALL_LINEAR = "all-linear"
 class TrainConfig:
     """What a user may set for a training run. None means: computed from the model, the data and the machine."""
 
-    model: Annotated[str, "Preset, hub id (owner/name) or folder of the base model.", Panel.MODEL, Trait.LOCAL] = (
-        "smollm2-135m"
-    )
+    model: Annotated[
+        str,
+        "Base model: a preset, hub id (owner/name), folder, .gguf file, or ollama:NAME for one that Ollama has here.",
+        Panel.MODEL,
+        Trait.LOCAL,
+    ] = "smollm2-135m"
     backend: Annotated[
-        str, "Where to train: auto, or the name of an installed rail (cuda, mlx, cpu, null).", Trait.NEEDS | Trait.LOCAL
+        str,
+        "Where to train: auto, or the name of an installed backend (cuda, mlx, cpu, null).",
+        Trait.NEEDS | Trait.LOCAL,
     ] = "auto"
     mode: Annotated[
         Mode,
@@ -73,7 +78,9 @@ class TrainConfig:
         Trait.NEEDS,
     ] = False
     columns: Annotated[
-        str, "Names of the data's columns, ours first: prompt=question,completion=reply.", Trait.LOCAL | Trait.MERGED
+        str,
+        "Names of the data's columns, ours first: prompt=question,completion=reply.",
+        Trait.LOCAL | Trait.MERGED | Trait.NAMES,
     ] = ""
     reasoning_trace: Annotated[
         bool,
@@ -128,7 +135,7 @@ class TrainConfig:
     target_modules: Annotated[
         str,
         "Layers that get an adapter: all-linear (all but the head), or names such as q_proj,v_proj.",
-        Trait.NEEDS | Trait.MERGED,
+        Trait.NEEDS | Trait.MERGED | Trait.NAMES,
     ] = ALL_LINEAR
     dropout: Annotated[float, "LoRA dropout, 0 to 1.", Range(0, 0.999), Trait.NEEDS] = 0.0
     rslora: Annotated[
@@ -253,7 +260,7 @@ class TrainConfig:
         str,
         "Trackers: auto (tensorboard where installed, whose files stay in the run's folder), none, or names with "
         "commas of tensorboard, wandb, mlflow, trackio; the last three may send to a server.",
-        Trait.FREE | Trait.LOCAL,
+        Trait.FREE | Trait.LOCAL | Trait.NAMES,
     ] = "auto"
 
     @property

@@ -111,6 +111,12 @@ class ModelNotFound(BackpropagateError, code="INPUT_MODEL_NOT_FOUND"):
     fix = "Name a preset (smollm2-135m), a folder with config.json and *.safetensors, or a hub id like owner/name."
 
 
+class ModelGated(BackpropagateError, code="INPUT_MODEL_GATED"):
+    """A model on the hub is given only to those who accepted its licence, or were let in by its owner."""
+
+    fix = "Accept the licence on the model's page, then `hf auth login` with a token of that account, or set HF_TOKEN."
+
+
 class ModelUnusable(BackpropagateError, code="INPUT_MODEL_UNUSABLE"):
     """A model folder was found but something in it is missing or not supported."""
 
@@ -138,17 +144,17 @@ class OutputUnusable(BackpropagateError, code="INPUT_OUTPUT_UNUSABLE"):
 class BadValue(BackpropagateError, code="CONFIG_VALUE_INVALID"):
     """One or more settings have values outside their range, or do not exist."""
 
-    fix = "Correct what is named above; docs/config.md and `backprop train --help` list every setting."
+    fix = "Correct what is named above; docs/config.md lists every setting."
 
 
 class UnknownQuantization(BackpropagateError, code="CONFIG_QUANTIZATION_UNKNOWN"):
     """A quantisation that we do not write."""
 
-    fix = "Use one of: f16, bf16, q8_0, q6_k, q5_k_m, q4_k_m."
+    fix = "Use q4_k_m, the usual one, or one that `backprop export --help` lists."
 
 
 class UnknownBackend(BackpropagateError, code="CONFIG_BACKEND_UNKNOWN"):
-    """A backend for which no rail is installed."""
+    """A backend that is not installed, or does not exist."""
 
     fix = "Use --backend auto, or install the package that brings this backend."
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from .rail import Memory
+from .units import counted
 
 T = TypeVar("T")
 
@@ -79,7 +80,7 @@ class MemoryShrunk(Event):
     def describe(self) -> str:
         what = "The card's memory spills into the host's" if self.spilled else "Memory ran out"
         return (
-            f"{what} at step {self.step + 1}: now {self.micro_batch} examples at once. "
+            f"{what} at step {self.step + 1}: now {counted(self.micro_batch, 'example')} at once. "
             "The batch size, and so the training, is unchanged."
         )
 
@@ -104,7 +105,9 @@ class EvaluationShrunk(Event):
     examples: int
 
     def describe(self) -> str:
-        return f"Memory ran out while evaluating after step {self.step}: now {self.examples} examples at once."
+        return (
+            f"Memory ran out while evaluating after step {self.step}: now {counted(self.examples, 'example')} at once."
+        )
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,8 @@ class Evaluated(Event):
         mark = ", the best so far" if self.best else ""
         perplexity = "" if self.perplexity is None else f", perplexity {self.perplexity:.4g}"
         accuracy = "" if self.accuracy is None else f", accuracy {self.accuracy:.0%}"
-        return f"Evaluation after step {self.step}: loss {self.loss:.4f}{perplexity}{accuracy}{mark}."
+        when = f"after step {self.step}" if self.step else "before training"
+        return f"Evaluation {when}: loss {self.loss:.4f}{perplexity}{accuracy}{mark}."
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,9 @@ from .errors import DiskFull, OutputUnusable
 from .renaming import rename, replace
 
 MANIFEST = "manifest.json"
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # what the system says where there is no room
+# What the system says where a place cannot be written to, besides what Python has classes for.
+_NOT_WRITABLE = (errno.EROFS, errno.ENAMETOOLONG, errno.ENOTEMPTY, errno.EBUSY, errno.EIO, errno.ESTALE, errno.EXDEV)
 
 
 def home() -> Path:
@@ -34,8 +37,8 @@ def new_folder(target: Path) -> Iterator[Path]:
         with writing(target):
             yield draft
             write_manifest(draft)
+            _share(draft)
             sync(draft)
-            draft.chmod(0o777 & ~_umask())
             rename(draft, target)
             _sync_entry(target.parent)
     finally:
@@ -72,10 +75,22 @@ def sweep(folder: Path, name: str) -> None:
 
 def move(source: Path, target: Path) -> None:
     """Give a whole folder another place on its disk, durably. Raises OutputUnusable if something is there already."""
+    if not move_if_free(source, target):
+        raise OutputUnusable("something is here already.", where=str(target))
+
+
+def move_if_free(source: Path, target: Path) -> bool:
+    """Give a whole folder another place on its disk, durably; False, with nothing changed, if the place is taken."""
     with writing(target):
-        rename(source, target)
+        try:
+            rename(source, target)
+        except OSError as error:
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+                return False
+            raise
         _sync_entry(target.parent)
         _sync_entry(source.parent)
+    return True
 
 
 def write_json(target: Path, value: Any) -> None:
@@ -94,16 +109,18 @@ def damage(folder: Path) -> str | None:
     """What is wrong with a folder that should match its manifest; None if all is well."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        for name, entry in manifest.items():
+            path = folder / name
+            if not path.is_file():
+                return f"{name} is missing"
+            if _entry(path) != entry:
+                return f"{name} was altered"
     except FileNotFoundError:
         return f"{MANIFEST} is missing"
-    except ValueError:
+    except (ValueError, AttributeError):
         return f"{MANIFEST} is not valid JSON"
-    for name, entry in manifest.items():
-        path = folder / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if _entry(path) != entry:
-            return f"{name} was altered"
+    except OSError as error:
+        return f"it cannot be read ({error.strerror})"
     return None
 
 
@@ -125,10 +142,14 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except (PermissionError, NotADirectoryError, FileExistsError) as error:
         raise OutputUnusable(f"cannot write here ({error.strerror}).", where=str(path)) from error
+    except FileNotFoundError as error:
+        if path.parent.is_dir():  # what is missing is something that was to be read
+            raise
+        raise OutputUnusable("this folder is gone; it was moved or removed.", where=str(path.parent)) from error
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in DISK_FULL:
             raise DiskFull("the disk is full.", where=str(path)) from error
-        if error.errno in (errno.EROFS, errno.ENAMETOOLONG, errno.ENOTEMPTY):
+        if error.errno in _NOT_WRITABLE:
             raise OutputUnusable(f"cannot write here ({error.strerror}).", where=str(path)) from error
         raise
 
@@ -153,6 +174,14 @@ def digest(path: Path) -> str:
     """SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _share(folder: Path) -> None:
+    """Give a folder and all in it the access that the umask allows. safetensors writes files for their owner alone."""
+    mask = _umask()
+    folder.chmod(0o777 & ~mask)
+    for path in folder.rglob("*"):
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
 
 
 def _files(folder: Path) -> list[Path]:

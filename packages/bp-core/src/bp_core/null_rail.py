@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,9 @@ class NullRail:
     def logits(self, tokens: TokenIds, *, adapter: bool = True) -> Any:
         size = max(tokens) + 1
         return [[self.weight * adapter if i == token else 0.0 for i in range(size)] for token in tokens]
+
+    def input_squares(self, rows: Sequence[TokenIds]) -> dict[str, Any]:
+        return {}
 
     def generate(
         self, prompt: TokenIds, *, limit: int, stop: TokenIds, adapter: bool = True, on_token: OnToken = None

@@ -150,6 +150,13 @@ class Rail(Protocol):
         `adapter=False` is not possible after a full fine-tune.
         """
 
+    def input_squares(self, rows: Sequence[TokenIds]) -> dict[str, Any]:
+        """Sums over all tokens of `rows` of each linear layer's squared inputs, with the adapter: numpy [columns].
+
+        By the layer's name in the base. An importance matrix for quantising is made of them.
+        """
+        ...
+
     def generate(
         self, prompt: TokenIds, *, limit: int, stop: TokenIds, adapter: bool = True, on_token: OnToken = None
     ) -> list[int]:

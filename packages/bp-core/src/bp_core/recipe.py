@@ -9,6 +9,13 @@ from dataclasses import dataclass
 from .choices import Optimizer
 from .config import TrainConfig
 
+AS_SET = "as set"  # the reason for a value of which a recipe's `why` says nothing
+
+
+def at_default(value: object, reason: str) -> bool:
+    """Whether a value of a recipe is what it is for everybody, so that a short account of the recipe leaves it out."""
+    return reason.endswith("the default") or (not value and reason != AS_SET)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(TrainConfig):

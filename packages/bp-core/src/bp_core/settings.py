@@ -8,12 +8,15 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+import operator
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Flag, StrEnum, auto
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from .errors import BadValue
+from .other_names import OTHER_NAMES
 
 T = TypeVar("T")
 
@@ -43,6 +46,7 @@ class Trait(Flag):
     NEEDS = auto()  # memory, disk or time depend on it: estimate-vram asks for it
     LOCAL = auto()  # it names something of this machine or of the user's own: a model card leaves it out
     MERGED = auto()  # adapters are merged, and their losses compared, only where it is the same
+    NAMES = auto()  # several names with commas between; in Python also a list of them, or a dict of name=name
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,10 @@ class Setting:
     panel: Panel | None
     traits: Trait
 
+    def problem(self, value: object) -> str | None:
+        """What is wrong with a value, in words."""
+        return _wrong_type(self, value) or (self.range.problem(value) if self.range else None)
+
 
 @dataclass(frozen=True)
 class Range:
@@ -67,8 +75,10 @@ class Range:
 
     def problem(self, value: object) -> str | None:
         """What is wrong with a value, in words; None for one within, or that is no number."""
-        if not isinstance(value, int | float) or self.low <= value <= self.high:
+        if not isinstance(value, int | float) or (self.low <= value <= self.high and math.isfinite(value)):
             return None
+        if not math.isfinite(value):
+            return "must be a finite number"
         if math.isinf(self.high):
             return f"must be at least {self.low:g}"
         return f"must be between {self.low:g} and {self.high:g}"
@@ -122,13 +132,17 @@ def idle(values: Mapping[str, Any], clashes: Iterable[Clash]) -> set[str]:
 
 
 def check(config: Any, clashes: Iterable[Clash] = ()) -> None:
-    """Raise BadValue that lists every field of the wrong type or out of range, and what does not go together."""
+    """Raise BadValue that lists every field of the wrong type or out of range, and what does not go together.
+
+    A Path, a list of names and numpy's numbers are first made what the field holds: text and Python's numbers.
+    """
     problems = {}
     defaults = {}
     for setting in settings(type(config)):
         defaults[setting.name] = setting.default
-        value = getattr(config, setting.name)
-        problem = _wrong_type(setting, value) or (setting.range and setting.range.problem(value))
+        value = _plain(setting, getattr(config, setting.name))
+        object.__setattr__(config, setting.name, value)  # it is frozen, and being made
+        problem = setting.problem(value)
         if problem:
             problems[setting.name] = f"{setting.name} is {value!r}, but {problem}"
     for clash in clashes:
@@ -149,10 +163,35 @@ def known(given: Iterable[str], config: type) -> None:
     problems = []
     for name in given:
         if name not in fields:
-            near = difflib.get_close_matches(name, fields, 1)
-            problems.append(f"there is no setting {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+            near = meant(name, fields)
+            problems.append(f"there is no setting {name!r}" + (f"; did you mean {near!r}?" if near else ""))
     if problems:
         raise BadValue("; ".join(problems))
+
+
+def meant(name: str, fields: Sequence[str]) -> str | None:
+    """The setting that an unknown name probably stands for: by what other trainers call it, or the nearest one."""
+    other = OTHER_NAMES.get(name.lower())
+    if other in fields:
+        return other
+    return next(iter(difflib.get_close_matches(name.lower(), fields, 1)), None)
+
+
+def _plain(setting: Setting, value: Any) -> Any:
+    """What Python people give for text and numbers, as text and Python's numbers; anything else as it is."""
+    options = get_args(setting.type) or (setting.type,)
+    if isinstance(value, os.PathLike) and str in options:
+        return os.fspath(value)
+    if Trait.NAMES in setting.traits and isinstance(value, Mapping):
+        return ",".join(f"{name}={column}" for name, column in value.items())
+    if Trait.NAMES in setting.traits and isinstance(value, list | tuple | set | frozenset):
+        names = sorted(value) if isinstance(value, set | frozenset) else value
+        return ",".join(map(str, names))
+    if isinstance(value, bool | int | float | str) or value is None:
+        return value
+    if int in options and hasattr(value, "__index__"):
+        return operator.index(value)
+    return float(value) if float in options and hasattr(value, "__float__") else value
 
 
 def _first(kind: type[T], marks: Iterable[object]) -> T | None:

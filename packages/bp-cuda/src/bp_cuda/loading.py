@@ -19,7 +19,7 @@ from bp_core.rail import Job
 from bp_core.recipe import Recipe
 
 from . import adapter as adapters
-from . import fsdp, quantized
+from . import fsdp, fusion, quantized
 from . import model as models
 from .lean_peft import PeftModel
 
@@ -27,13 +27,15 @@ from .lean_peft import PeftModel
 @dataclass(frozen=True)
 class LoadedModel:
     """`model` is the base, or the base with an adapter. Matrix products are in `computed`; `format` names the base's
-    number format. A `separable` model can compute several examples in one row."""
+    number format. A `separable` model can compute several examples in one row. With a `head`, losses are computed in
+    chunks."""
 
     base: PreTrainedModel
     model: PreTrainedModel | PeftModel
     separable: bool
     computed: torch.dtype
     format: str
+    head: fusion.Head | None = None
 
 
 def load(job: Job, device: torch.device, *, emulate_float8: bool = False) -> LoadedModel:
@@ -53,7 +55,9 @@ def load(job: Job, device: torch.device, *, emulate_float8: bool = False) -> Loa
     float8 = _kernels(base, recipe, emulate_float8)
     model = _trained(base, job)
     number_format = float8 or QUANTIZED.get(mode) or str(dtype).removeprefix("torch.")
-    loaded = LoadedModel(base, model, separable, computed, number_format)
+    fusible = isinstance(model, PeftModel) and recipe is not None and not (shared or recipe.unsloth or recipe.liger)
+    head = fusion.fuse(model, computed) if fusible else None
+    loaded = LoadedModel(base, model, separable, computed, number_format, head)
     if recipe and shared:
         _shard(loaded, recipe, device)
     return loaded

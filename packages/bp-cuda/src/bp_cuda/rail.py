@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,6 @@ import numpy as np
 import psutil
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 from transformers import DynamicCache, PreTrainedModel
 
 from bp_core import processor as host_processor
@@ -32,8 +31,10 @@ from . import adapter as adapters
 from . import (
     attention,
     fsdp,
+    fusion,
     gradients,
     host_memory,
+    input_squares,
     loading,
     memory_saving,
     objectives,
@@ -60,6 +61,7 @@ class TorchRail:
         self.parameters: optimizers.Parameters = {}
         self.max_grad_norm = math.inf
         self.computed = torch.float32
+        self.head: fusion.Head | None = None
         self.base_name = ""
         self.savings: list[str] = []
         self.objective = Objective(objectives.FUNCTIONS)
@@ -106,6 +108,7 @@ class TorchRail:
                 self.join()
             loaded = loading.load(job, self.device, emulate_float8=self.emulates_float8)
             self.model, self.separable, self.computed = loaded.model, loaded.separable, loaded.computed
+            self.head = loaded.head
             self.base_name = job.base_name or str(job.model)
             self.savings, self.objective = [], Objective.of(job.recipe, objectives.FUNCTIONS)
             if job.recipe:
@@ -189,6 +192,14 @@ class TorchRail:
             return logits.float().cpu().numpy()
 
     @torch.inference_mode()
+    def input_squares(self, rows: Sequence[TokenIds]) -> dict[str, np.ndarray]:
+        with translated(), self._reading(adapter=True), input_squares.recorded(self._model()) as sums:
+            for tokens in rows:
+                ids = torch.tensor([list(tokens)], device=self.device)
+                self._model()(input_ids=ids, use_cache=False, logits_to_keep=1)
+        return {name: values.numpy() for name, values in sums.items()}
+
+    @torch.inference_mode()
     def generate(
         self, prompt: TokenIds, *, limit: int, stop: TokenIds, adapter: bool = True, on_token: OnToken = None
     ) -> list[int]:
@@ -244,7 +255,7 @@ class TorchRail:
         return host_memory.memory()
 
     def close(self) -> None:
-        self.model = self.optimizer = None
+        self.model = self.optimizer = self.head = None
         self.parameters = {}
         self.discard()
         if self.device.type == "cuda":
@@ -300,17 +311,14 @@ class TorchRail:
         targets = torch.as_tensor(np.flatnonzero(np.asarray(batch.trained)), device=self.device)
         lengths = np.asarray(batch.lengths)
         positions = np.concatenate([np.arange(length) for length in lengths])
+        row = {
+            "input_ids": tokens[None],
+            "position_ids": torch.as_tensor(positions, device=self.device)[None],
+            "use_cache": False,
+            **attention.borders(self._model().config._attn_implementation, lengths, self.device),
+        }
         with self._autocast():
-            logits = self._model()(
-                input_ids=tokens[None],
-                position_ids=torch.as_tensor(positions, device=self.device)[None],
-                **attention.borders(self._model().config._attn_implementation, lengths, self.device),
-                logits_to_keep=targets - 1,
-                use_cache=False,
-            ).logits[0]
-        if len(logits) != len(targets):  # Unsloth ignores logits_to_keep
-            logits = logits[targets - 1]
-        return cross_entropy(logits.float(), tokens[targets], reduction="none")
+            return fusion.losses(self._model(), self.head, row, targets)
 
     def _enable_saving(self, way: str) -> None:
         if way == RECOMPUTE and way in memory_saving.ways(self._model(), of_tokens=True):

@@ -14,7 +14,7 @@ from bp_core.settings import Clash, Range, check
 from .gates import METRICS, OF_ANSWERS, gates_in
 
 LONGEST_ANSWER = 512
-_Backend = Annotated[str, "Where to compute: auto, or the name of an installed rail."]
+_Backend = Annotated[str, "Where to compute: auto, or the name of an installed backend."]
 _Format = Annotated[DType, "Number format of the weights. auto: bfloat16 where it is fast."]
 
 

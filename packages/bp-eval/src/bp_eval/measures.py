@@ -35,7 +35,8 @@ class Baseline:
 class Evaluation:
     """An evaluation on `rows` rows, `truncated` of them cut, with `tokens` trained tokens.
 
-    `answers` are the model's, one for each of `questions`. `gates` are in the order in which they were set.
+    `answers` are the model's, one for each of `questions`. `gates` are in the order in which they were set. `notes` say
+    what must be known to read the numbers, such as that rows were trained on.
     """
 
     target: str
@@ -48,6 +49,7 @@ class Evaluation:
     answers: Sequence[str]
     against: Baseline | None
     gates: Sequence[GateResult]
+    notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         plain = {name: getattr(self, name) for name in ("target", "source", "rows", "tokens", "truncated")}
@@ -55,6 +57,7 @@ class Evaluation:
         if self.against:
             other = {"name": self.against.name, "measures": _as_dicts(self.against.measures)}
             measures["against"] = other | {"change": _as_dicts(self.against.change)}
+        plain["notes"] = list(self.notes)
         return plain | measures | {"answers": self._answers(), "gates": [gate.as_dict() for gate in self.gates]}
 
     def _answers(self) -> list[dict[str, str]]:

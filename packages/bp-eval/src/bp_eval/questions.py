@@ -12,12 +12,16 @@ from bp_core.rail import Rail
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt as token ids and text; the expected answer and its length in tokens, 0 if the data has none."""
+    """A prompt as token ids and text; the expected answer and its length in tokens, 0 if the data has none.
+
+    `asked` is what the user wrote, without the signs of the chat template; "" where that is not known.
+    """
 
     tokens: Sequence[int]
     text: str
     expected: str = ""
     length: int = 0
+    asked: str = ""
 
 
 Answerer = Callable[[Question], str]
@@ -31,9 +35,16 @@ def last_answer(example: Example) -> tuple[int, int]:
     return trained.rfind(0, 0, end) + 1, end
 
 
-def answer_text(tokens: Sequence[int], decode: Decode, stop: Sequence[int]) -> str:
-    """An answer's tokens as text, without the stop tokens."""
-    return decode([token for token in tokens if token not in stop]).strip()
+def answer_text(tokens: Sequence[int], decode: Decode, stop: Sequence[int], limit: int | None = None) -> str:
+    """An answer's tokens as text, without the stop tokens. One that `limit` cut short says so at its end."""
+    text = decode([token for token in tokens if token not in stop]).strip()
+    ended = bool(len(tokens)) and tokens[-1] in stop
+    return text if limit is None or len(tokens) < limit or ended else cut_at(text, limit)
+
+
+def cut_at(text: str, limit: int) -> str:
+    """An answer that the limit cut short, and says so: else it looks like a fault of the model."""
+    return f"{text.strip()} … (cut at {limit} tokens)"
 
 
 def question_before(start: int, end: int, tokens: Sequence[int], decode: Decode, stop: Sequence[int]) -> Question:
@@ -42,12 +53,17 @@ def question_before(start: int, end: int, tokens: Sequence[int], decode: Decode,
     return Question(prompt, decode(prompt), answer_text(tokens[start:end], decode, stop), end - start)
 
 
-def answering(rail: Rail, decode: Decode, stop: Sequence[int], limit: int, *, adapter: bool = True) -> Answerer:
-    """A function that returns the rail's greedy answer, of at most `limit` tokens or up to one of `stop`."""
+def answering(
+    rail: Rail, decode: Decode, stop: Sequence[int], limit: int, *, adapter: bool = True, to_read: bool = False
+) -> Answerer:
+    """A function that returns the rail's greedy answer, of at most `limit` tokens or up to one of `stop`.
+
+    `to_read`: for a person, who is told where an answer was cut at the limit.
+    """
 
     def answer(question: Question) -> str:
         tokens = rail.generate(question.tokens, limit=limit, stop=stop, adapter=adapter)
-        return answer_text(tokens, decode, stop)
+        return answer_text(tokens, decode, stop, limit if to_read else None)
 
     return answer
 

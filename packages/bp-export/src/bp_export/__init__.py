@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from .gguf.metadata import GgufFacts, gguf_facts
     from .gguf.to_huggingface import unpack_gguf
     from .llama_cpp.engine import Engine, GeneratedTokens
-    from .llama_cpp.quantize import quantize
     from .parity import Parity
     from .pipeline import Export, export
     from .proof.prover import TrainedModel, prove
     from .proof.verify import verify
+    from .quantization.quantize import quantize
     from .weights.merge import write_merged
 
 __all__ = [
@@ -38,7 +38,7 @@ _HOMES = {
     "Parity": ".parity",
     **dict.fromkeys(("Export", "export"), ".pipeline"),
     **dict.fromkeys(("TrainedModel", "prove"), ".proof.prover"),
-    "quantize": ".llama_cpp.quantize",
+    "quantize": ".quantization.quantize",
     "unpack_gguf": ".gguf.to_huggingface",
     "verify": ".proof.verify",
     "write_merged": ".weights.merge",

@@ -6,9 +6,24 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from bp_core.settings import Clash, Range, check
+from bp_core.units import bytes_of
 
 ExportFormat = Literal["lora", "merged", "gguf", "gguf-lora"]
-Quantization = Literal["f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m"]
+Quantization = Literal[
+    "f16",
+    "bf16",
+    "q8_0",
+    "q6_k",
+    "q5_k_m",
+    "q5_k_s",
+    "q4_k_m",
+    "q4_k_s",
+    "q4_0",
+    "iq4_xs",
+    "q3_k_m",
+    "iq3_m",
+    "auto",
+]
 NUM_CTX = 8192
 
 
@@ -21,7 +36,16 @@ class ExportConfig:
         "lora: the adapter alone; merged: a Hugging Face folder; gguf: one file to run; gguf-lora: the adapter alone, "
         "for llama.cpp and LM Studio.",
     ] = "gguf"
-    quantization: Annotated[Quantization, "Number format inside the GGUF."] = "q4_k_m"
+    quantization: Annotated[
+        Quantization,
+        "Number format inside the GGUF. auto: the smallest that keeps what was learned, found by trying.",
+    ] = "q4_k_m"
+    max_size: Annotated[str | None, "What auto may write at most, such as 5GB or 700MB. Default: any size."] = None
+    importance: Annotated[
+        bool,
+        "Below 8 bits, keep most exact what the trained model uses most on your rows: an importance matrix, written "
+        "beside the file.",
+    ] = True
     output: Annotated[str | None, "File or folder to write. Default: beside the adapter."] = None
     overwrite: Annotated[bool, "Replace what an earlier export wrote there."] = False
     base: Annotated[
@@ -52,7 +76,9 @@ class ExportConfig:
         return self.ollama or self.ollama_name is not None
 
     def __post_init__(self) -> None:
-        check(self, [*_NOT_GGUF, _NOTHING_TO_PROVE, _MERGELESS])
+        if isinstance(self.quantization, str):  # llama.cpp writes Q4_K_M
+            object.__setattr__(self, "quantization", self.quantization.lower())
+        check(self, [*_NOT_GGUF, _NOTHING_TO_PROVE, _MERGELESS, _NO_SIZE, _SIZE_UNASKED, _NOTHING_TO_WEIGH])
 
 
 @dataclass(frozen=True)
@@ -111,4 +137,20 @@ _MERGELESS = Clash(
     ("base", "format"),
     lambda base, format: base is not None and format == "lora",
     "base is set, but the format lora merges nothing",
+)
+_NO_SIZE = Clash(
+    ("max_size",),
+    lambda size: size is not None and bytes_of(size) is None,
+    "max_size is no size such as 5GB or 700MB",
+)
+_SIZE_UNASKED = Clash(
+    ("max_size", "quantization"),
+    lambda size, quantization: size is not None and quantization != "auto",
+    "max_size is set, but only the quantization auto chooses by size",
+)
+EXACT = ("f16", "bf16", "q8_0")  # formats of 8 bits and more, written from the weights themselves
+_NOTHING_TO_WEIGH = Clash(
+    ("importance", "format", "quantization"),
+    lambda importance, format, quantization: not importance and (format != "gguf" or quantization in EXACT),
+    "importance is off, but only a gguf below 8 bits has use for it",
 )

@@ -32,16 +32,31 @@ def replacing(target: Path) -> Iterator[Path]:
     if not os.path.lexists(target):
         yield target
         return
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as place:
-        new = Path(place, "new")
-        yield new
-        old = Path(place, "old")
+    with folders.writing(target):
+        place = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        yield place / "new"
+        with folders.writing(target):
+            _exchange(target, place / "new", place / "old")
+    finally:
+        if os.path.lexists(target):
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def _exchange(target: Path, new: Path, old: Path) -> None:
+    """Put `new` where `target` is, which steps aside to `old`; both stay where they can be found if neither fits."""
+    try:
         rename(target, old)
-        try:
-            rename(new, target)
-        except OSError:
-            rename(old, target)
+        rename(new, target)
+    except BaseException as error:
+        if os.path.lexists(target):
             raise
+        try:
+            rename(old, target)
+        except OSError:
+            message = f"this could not be replaced ({error}). The old one lies in {old}, the new one in {new}."
+            raise OutputUnusable(message, where=str(target), fix=f"Rename one of them to {target}.") from error
+        raise
 
 
 def require_free(target: Path) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bp_core.units import gigabytes
+
 
 @dataclass(frozen=True)
 class Check:
@@ -29,6 +31,26 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """A number format that was tried: its file's size, and what the proof's rows say of it.
+
+    `divergence` is nats per token from the f16 file, `loss` nats per trained token, `strength` how much of the training
+    is left (1: all of it); None where it could not be measured. `kept`: both are within their limits.
+    """
+
+    quantization: str
+    bytes: int
+    divergence: float
+    loss: float | None
+    strength: float | None
+    kept: bool
+
+    def as_row(self) -> dict[str, Any]:
+        """For the table of an error."""
+        return {"name": self.quantization, "measured": self.divergence, "allowed": None, "note": gigabytes(self.bytes)}
+
+
+@dataclass(frozen=True)
 class Parity:
     """The report of a proof. Losses are per trained token; `types` counts the file's tensors by number format.
 
@@ -43,6 +65,8 @@ class Parity:
     losses: Mapping[str, float]
     types: Mapping[str, int]
     accepted: bool = False
+    importance_tokens: int = 0
+    trials: tuple[Trial, ...] = ()
 
     @property
     def proven(self) -> bool:

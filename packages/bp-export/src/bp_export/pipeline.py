@@ -10,29 +10,34 @@ from pathlib import Path
 
 from bp_core import folders
 from bp_core.errors import AdapterUnusable, BackpropagateError, FileMissing, LlamaCppFailed, NotProven, OutputUnusable
-from bp_core.events import Notify
+from bp_core.events import Notify, Progress
 from bp_core.examples import Sample
+from bp_core.units import bytes_of, gigabytes
 
 from . import ollama
 from .chat_template import ChatTemplate
-from .config import ExportConfig, ExportFormat, Quantization
+from .config import EXACT, ExportConfig, ExportFormat, Quantization
 from .gguf.convert import Converter
 from .gguf.lora import LoraConverter
 from .gguf.reader import GgufFile
 from .llama_cpp.engine import require_llama_cpp
-from .llama_cpp.quantize import FILE_TYPES, quantize
 from .ollama import RegistrationResult
 from .output_paths import replacing, require_free, require_replaceable, require_space
-from .parity import Parity
+from .parity import Parity, Trial
 from .progress import tracked
-from .proof.prover import SURVIVED, Prover, Reference, TrainedModel
+from .proof.prover import Prover, Reference, TrainedModel
+from .quantization.choice import Choice
+from .quantization.ggml import require_ggml
+from .quantization.importance import FEWEST_TOKENS, ImportanceMatrix, importance_matrix, write_importance
+from .quantization.quantize import quantize
 from .weights import adapter as lora
 from .weights.merge import write_merged
 from .weights.model_files import special_token
 
-# Size of the final file as a share of the f16 file, at most. Both must fit on the disk.
-_SHARE = {"f16": 0.0, "bf16": 1.0, "q8_0": 0.54, "q6_k": 0.54, "q5_k_m": 0.5, "q4_k_m": 0.45}
-_FINER = "Too little was learned for so few bits: use a finer --quantization (q5_k_m, q6_k, q8_0), or train more."
+# Size of the final file as a share of the f16 file, at most: q8_0 has the largest rows. Both must fit on the disk.
+_SHARE = {"f16": 0.0, "bf16": 1.0}
+_PACKED_SHARE = 0.54
+_NONE_KEEPS = "none of up to 8 bits keeps it; use --quantization f16, or train more"
 _NO_ADAPTER = "Use --format merged for the whole model, or gguf."
 
 
@@ -40,18 +45,20 @@ _NO_ADAPTER = "Use --format merged for the whole model, or gguf."
 class Export:
     """The exported file or folder. Fields with a default are for GGUF files only.
 
-    `parity` is the proof, also written to `parity_path`. `modelfile` is for Ollama. `ollama` is set if the model was
+    `parity` is the proof, also written to `parity_path`. `importance_path` is the importance matrix that quantising
+    used. `modelfile` is for Ollama. `ollama` is set if the model was
     registered there.
     """
 
     path: Path
     format: ExportFormat
     bytes: int
-    quantization: Quantization | None = None
+    quantization: str | None = None
     sha256: str | None = None
     parity: Parity | None = None
     parity_path: Path | None = None
     modelfile: Path | None = None
+    importance_path: Path | None = None
     ollama: RegistrationResult | None = None
 
 
@@ -63,6 +70,7 @@ def export(
     name: str | None = None,
     reference: Reference | None = None,
     samples: Sequence[Sample] = (),
+    training_rows: Sequence[Sequence[int]] = (),
     losses: Mapping[str, float] | None = None,
     notify: Notify | None = None,
     written: Callable[[Export], None] | None = None,
@@ -71,6 +79,7 @@ def export(
 
     `name`: the model's name, by default that of its folder. `reference`: a rail that has opened both in float32.
     `samples`: rows to compare on. Without these two a GGUF is proven against its merged weights, on fixed texts.
+    `training_rows`: token ids of rows for the importance matrix, collected by `reference`; without, there is none.
     `losses`: of other forms of the model on the same rows, to report beside those of the proof. `written` is called
     with the finished export, before Ollama gets it. Raises NotProven, which keeps the file as NAME.unproven.gguf, and
     the errors of each step. Other errors leave nothing behind, except that an error of Ollama leaves the file.
@@ -81,7 +90,9 @@ def export(
     target = _target(adapter or base, name, config)
     require_replaceable(target, overwrite=config.overwrite)
     if config.format == "gguf":
-        done, origin = _Gguf(adapter, base, name, config, target, notify).run(reference, samples, losses or {})
+        done, origin = _Gguf(adapter, base, name, config, target, notify, training_rows).run(
+            reference, samples, losses or {}
+        )
     else:
         done, origin = _export_other(adapter, base, name, config, target, notify), None
     if written:
@@ -126,15 +137,23 @@ class _Gguf:
     config: ExportConfig
     target: Path
     notify: Notify | None
+    training_rows: Sequence[Sequence[int]] = ()
 
     @property
     def quantization(self) -> Quantization:
         return self.config.quantization
 
+    @property
+    def importance_path(self) -> Path:
+        """Not named *.gguf, although it is one: it is no model."""
+        return self.target.with_suffix(".imatrix")
+
     def run(
         self, reference: Reference | None, samples: Sequence[Sample], losses: Mapping[str, float]
     ) -> tuple[Export, ollama.Origin]:
         require_llama_cpp()
+        if self.quantization not in EXACT:
+            require_ggml()
         if self.config.registers:
             ollama.require_ollama(self.config, self.target)
         model = TrainedModel.open(self.adapter, self.base, reference=reference, samples=samples)
@@ -142,45 +161,88 @@ class _Gguf:
             bos, eos = (special_token(self.base, name) or "" for name in ("bos_token", "eos_token"))
             ollama.require_place_for(self.config.system, ChatTemplate(model.vocabulary.template, bos, eos))
         prover = Prover(model, self.quantization, self.notify, losses=dict(losses))
-        require_space(self.target, round(model.converter.size * (1 + _SHARE[self.quantization])))
+        require_space(self.target, round(model.converter.size * (1 + _SHARE.get(self.quantization, _PACKED_SHARE))))
         with folders.new_file(self.target) as draft:
-            self._write(model, prover, draft)
-            parity = self._accepted(prover, draft)
+            matrix, trials = self._write(model, prover, draft)
+            parity = replace(prover.parity(), importance_tokens=matrix.tokens if matrix else 0, trials=tuple(trials))
+            parity = self._accepted(parity, draft)
             digest, size = folders.digest(draft), draft.stat().st_size
         report = _write_report(self.target, parity, digest, size)
+        if matrix:
+            with folders.new_file(self.importance_path) as path:
+                write_importance(path, matrix, model.converter.family.architecture, self.training_rows)
         origin = ollama.Origin(model.contract, self.base)
         gguf = GgufFile(self.target)
         settings = ollama.settings_for(gguf, origin).changed(self.config)
         modelfile = ollama.write_modelfile(gguf, settings, self.target)
-        return Export(self.target, "gguf", size, self.quantization, digest, parity, report, modelfile), origin
+        done = Export(self.target, "gguf", size, parity.quantization, digest, parity, report, modelfile)
+        return replace(done, importance_path=self.importance_path if matrix else None), origin
 
-    def _write(self, model: TrainedModel, prover: Prover, draft: Path) -> None:
-        """Write the final file to `draft` and check it. A failed check does not stop: the file may be wanted anyway."""
+    def _write(
+        self, model: TrainedModel, prover: Prover, draft: Path
+    ) -> tuple[ImportanceMatrix | None, Sequence[Trial]]:
+        """Write the final file to `draft` and check it. A failed check does not stop: the file may be wanted anyway.
+
+        Returns the importance matrix that was used, and the formats that were tried.
+        """
         with folders.writing(self.target), tempfile.TemporaryDirectory(dir=draft.parent, prefix=".export-") as folder:
             plain = draft if self.quantization == "f16" else Path(folder, "f16.gguf")
             model.converter.write(plain, model.vocabulary, self.name, self.notify)
             prover.check_float(plain)
             if self.quantization == "f16":
-                return
+                return None, ()
             try:
-                self._quantise(plain, draft, model)
+                matrix = self._importance(model)
+                choice = Choice(plain, prover, matrix.columns if matrix else None, self.notify)
+                if self.quantization == "auto":
+                    prover.quantization = self._choose(choice, draft)
+                else:
+                    self._quantise(choice, draft, model)
                 prover.check_final(draft)
+                if prover.lost and not self.config.accept_unproven:
+                    choice.smallest(choice.by_size(above=prover.quantization), Path(folder, "trial.gguf"))
+                return matrix, choice.trials
             except LlamaCppFailed as error:
                 if prover.proven:
                     raise
                 kept = f"It was not kept, because llama.cpp could not run it ({error.message})."
                 raise _not_proven(prover.parity(), kept, self.target) from error
 
-    def _quantise(self, plain: Path, draft: Path, model: TrainedModel) -> None:
-        if self.quantization in FILE_TYPES:
-            quantize(plain, draft, self.quantization, notify=self.notify)
-        else:
+    def _quantise(self, choice: Choice, draft: Path, model: TrainedModel) -> None:
+        if self.quantization in EXACT:
             converter = Converter(model.converter.source, self.base, self.quantization)
             converter.write(draft, model.vocabulary, self.name, self.notify)
+        else:
+            quantize(choice.plain, draft, self.quantization, importance=choice.importance, notify=self.notify)
 
-    def _accepted(self, prover: Prover, draft: Path) -> Parity:
+    def _importance(self, model: TrainedModel) -> ImportanceMatrix | None:
+        """The importance matrix, where it is wanted and the trained model is there to collect it."""
+        tokens = sum(len(row) for row in self.training_rows)
+        unused = not self.config.importance or self.quantization in EXACT
+        if unused or model.reference is None or tokens < FEWEST_TOKENS:
+            return None
+        if self.notify:
+            self.notify(Progress("collect the importance matrix", 0, 0))
+        sums = model.reference.input_squares(self.training_rows)
+        return importance_matrix(model.converter, sums, tokens)
+
+    def _choose(self, choice: Choice, draft: Path) -> str:
+        """The name of the smallest format within the size asked for that keeps what was learned; its file at `draft`.
+
+        Raises NotProven, naming the smallest that does at any size.
+        """
+        sizes, limit = choice.sizes(), bytes_of(self.config.max_size or "")
+        names = choice.by_size()
+        fitting = [name for name in names if limit is None or sizes[name] <= limit]
+        if chosen := choice.smallest(fitting, draft):
+            return chosen.quantization
+        larger = choice.smallest([name for name in names if name not in fitting], draft)
+        message = f"no format{f' of up to {self.config.max_size}' if limit else ''} keeps what was learned."
+        fix = f"Use --quantization {larger.quantization} ({gigabytes(larger.bytes)})." if larger else _NONE_KEEPS
+        raise NotProven(message, fix=fix, checks=[trial.as_row() for trial in choice.trials])
+
+    def _accepted(self, parity: Parity, draft: Path) -> Parity:
         """The proof of the file. If it fails, keep the file as NAME.unproven.gguf and raise NotProven."""
-        parity = prover.parity()
         if parity.proven:
             return parity
         if self.config.accept_unproven:
@@ -220,7 +282,13 @@ def _unproven_path(target: Path) -> Path:
 def _not_proven(parity: Parity, kept: str, file: Path) -> NotProven:
     """The error for a file that failed its proof. `kept` says what happened to the file."""
     message = f"the file is not proven to be the model that was trained; {parity.verdict}. {kept}"
-    fix = f"{_FINER} {NotProven.fix}" if [check.name for check in parity.failures] == [SURVIVED] else None
+    fix = None
+    if parity.trials:
+        smallest = next((trial for trial in parity.trials if trial.kept), None)
+        finer = _NONE_KEEPS
+        if smallest:
+            finer = f"--quantization {smallest.quantization} ({gigabytes(smallest.bytes)}) keeps it"
+        fix = f"{parity.quantization} loses too much of what was learned: {finer}."
     rows = [check.as_row() for check in parity.failures]
     return NotProven(message, where=str(file), fix=fix, checks=rows)
 

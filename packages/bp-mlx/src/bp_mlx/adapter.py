@@ -75,7 +75,7 @@ def write(model: nn.Module, settings: AdapterConfig, folder: Path, base_name: st
     adapted = layers(model)
     weights = {}
     for name, layer in adapted.items():
-        module = name.replace("language_model.model.", "model.", 1)  # its name in transformers
+        module = name_in_transformers(name)
         for part, key in _PARTS.items():
             if part in layer:
                 weights[f"{PREFIX}{module}.{key}"] = np.array(layer[part])
@@ -138,3 +138,8 @@ def _tail(name: str) -> str:
     """A layer's name from "layers." on; what comes before differs between frameworks."""
     place = name.find("layers.")
     return name[place:] if place >= 0 else name.removeprefix(PREFIX)
+
+
+def name_in_transformers(name: str) -> str:
+    """The name in transformers of a layer of mlx-lm's model."""
+    return name.replace("language_model.model.", "model.", 1)

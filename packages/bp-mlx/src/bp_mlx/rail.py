@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from bp_core.rail import EvalSums, Job, Memory, ModelInfo, OnToken, Probe, Token
 from bp_core.recipe import Recipe
 
 from . import adapter as adapters
-from . import device, memory_saving, objectives, padding, quantized, requirements
+from . import device, input_squares, memory_saving, objectives, padding, quantized, requirements
 from . import model as models
 from . import optimizer as optimizers
 from ._errors import translated
@@ -161,6 +162,15 @@ class MlxRail:
         with translated(), self._reading(adapter):
             models.check_length(self._base(), len(tokens))
             return np.array(self._base().model(mx.array(np.asarray(tokens, np.int32)[None]))[0].astype(mx.float32))
+
+    def input_squares(self, rows: Sequence[TokenIds]) -> dict[str, np.ndarray]:
+        model = self._base().model
+        with translated(), self._reading(adapter=True), input_squares.recorded(model) as sums:
+            for tokens in rows:
+                models.check_length(self._base(), len(tokens))
+                logits = model(mx.array(np.asarray(tokens, np.int32)[None]))
+                mx.eval(logits, sums)
+        return {adapters.name_in_transformers(name): np.array(values) for name, values in sums.items()}
 
     def generate(
         self, prompt: TokenIds, *, limit: int, stop: TokenIds, adapter: bool = True, on_token: OnToken = None

@@ -118,7 +118,9 @@ def duration(config: TrainConfig, rows: int) -> tuple[int, int, dict[str, str]]:
     """Rows per step, the number of steps, and why."""
     why = {}
     kind = "packed rows" if config.packing else "pairs" if config.method in PAIRED else "examples"
-    batch_size = config.batch_size or min(BATCH_SIZE, rows)
+    batch_size = min(config.batch_size or BATCH_SIZE, rows)
+    if config.batch_size is not None and config.batch_size > rows:
+        why["batch_size"] = f"all {rows} {kind}; {config.batch_size} were set"
     if config.batch_size is None:
         why["batch_size"] = f"{BATCH_SIZE}, the default" if rows >= BATCH_SIZE else f"all {rows} {kind}"
     steps = config.steps or max(1, math.ceil(_epochs(config) * rows / batch_size))

@@ -10,9 +10,11 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bp_core.choices import STARTS_IN_BASE, Attention, Init, Mode, Optimizer
+from bp_core.choices import QUANTIZED, STARTS_IN_BASE, Attention, Init, Mode, Optimizer
 from bp_core.config import ALL_LINEAR
+from bp_core.step_sizes import SHORT_SEGMENT
 
+from . import fused_memory
 from .architecture import Architecture
 
 Device = Literal["cuda", "cpu"]
@@ -44,11 +46,13 @@ class MemorySetup:
 
 @dataclass(frozen=True)
 class MicroBatchSize:
-    """One micro-batch: all its tokens, its trained tokens, and the tokens of its longest example (0: all of them)."""
+    """One micro-batch: all its tokens, its trained tokens, the tokens of its longest example (0: all of them), and the
+    sum of the squares of the examples' tokens (0: each as long as the longest)."""
 
     tokens: int
     targets: int
     longest: int = 0
+    squares: int = 0
 
 
 @dataclass(frozen=True)
@@ -95,20 +99,20 @@ def weights(model: Architecture, setup: MemorySetup) -> int:
 
 
 def _adapter_peak(model: Architecture, setup: MemorySetup, batch: MicroBatchSize) -> Estimate:
-    width = _width(setup)
+    width, fused = _width(setup), is_fused(setup)
     trainable = model.adapter(setup.rank, setup.targets)
-    layer = batch.tokens * saved(model, setup) + _scores(model, setup, batch)
-    between = batch.tokens * (width * model.hidden + _kept_despite_checkpointing(model, setup))
-    kept = model.layers * (between if setup.recompute else layer)
+    layer = _fused_layer(model, setup, batch) if fused else batch.tokens * saved(model, setup)
+    layer += _scores(model, setup, batch) + (0 if fused else _short_attention(model, setup, batch))
+    kept_by_8_bit = 0 if fused else _kept_despite_checkpointing(model, setup)
+    kept = model.layers * (batch.tokens * (width * model.hidden + kept_by_8_bit) if setup.recompute else layer)
     running = trainable * (2 if setup.init in STARTS_IN_BASE and setup.init != "loftq" else 1)
-    copies = 2 * running if width == 2 else 0  # autocast's, of the adapters
+    copies = 2 * running if width == 2 and not fused else 0  # autocast's, of the adapters
     again = layer + copies // model.layers if setup.recompute else 0
     held = kept + (0 if setup.recompute else copies)
-    logits = 12 * batch.targets * model.vocabulary  # float32: probabilities, and two gradients
-    inside = max(batch.tokens * _transient(model, width), _score_gradients(model, setup, batch)) + _dora_norms(
-        model, setup
-    )
-    inside += _dequantized(model, setup, batch)
+    logits = fused_memory.losses(model, width, batch.tokens, batch.targets, setup.device)
+    transient = fused_memory.gradients(model, width) if fused else _transient(model, width)
+    inside = max(batch.tokens * transient, _score_gradients(model, setup, batch))
+    inside += _dequantized(model, setup, batch) + (0 if fused else _dora_norms(model, setup))
     gradients = 4 * trainable
     waiting = gradients if setup.accumulating else 0
     moments = [(waiting, held, logits), (waiting, held, again + inside)]
@@ -120,10 +124,30 @@ def _adapter_peak(model: Architecture, setup: MemorySetup, batch: MicroBatchSize
     )
 
 
+def is_fused(setup: MemorySetup) -> bool:
+    """Whether the PyTorch rail computes the layers of a known family in groups: not with dropout, which each linear
+    applies by itself, and not DoRA on quantised weights."""
+    return setup.mode != "full" and not setup.dropout and not (setup.dora and setup.mode in QUANTIZED)
+
+
+def _fused_layer(model: Architecture, setup: MemorySetup, batch: MicroBatchSize) -> int:
+    """Bytes that one fused layer keeps, but for scores that are counted apart."""
+    width, adapted = _width(setup), model.adapted(setup.targets)
+    layer = batch.tokens * fused_memory.layer(model, width, adapted, setup.rank, dora=setup.dora)
+    longest = batch.longest or batch.tokens
+    if _keeps_scores(setup):
+        return layer
+    if setup.device == "cuda":
+        return layer + fused_memory.attention_on_card(model, width, batch.tokens, longest)
+    squares = batch.squares or longest * batch.tokens
+    return layer + fused_memory.attention_on_host(model, width, batch.tokens, longest, squares)
+
+
 def _full_peak(model: Architecture, setup: MemorySetup, batch: MicroBatchSize) -> Estimate:
     """Full fine-tuning. The gradient of a tied embedding has two parts, as have accumulated ones."""
     width = _width(setup)
     layer = batch.tokens * _saved_full_ft(model, setup) + _scores(model, setup, batch)
+    layer += _short_attention(model, setup, batch)
     copies = 2 * (model.parameters - model.embedding * (not model.tied)) if _autocasts(setup) else 0  # autocast's
     between = model.layers * batch.tokens * width * model.hidden
     kept = between if setup.recompute else model.layers * layer + copies
@@ -244,11 +268,11 @@ def _kept_despite_checkpointing(model: Architecture, setup: MemorySetup) -> int:
 
 
 def _dequantized(model: Architecture, setup: MemorySetup, batch: MicroBatchSize) -> int:
-    """The largest quantised weight, dequantised; for 8 bits in float32, together with its input."""
+    """The largest quantised weight, dequantised; in float32 and with its input where 8-bit linears multiply alone."""
     largest = max(linear.inputs * linear.outputs for linear in model.linears)
-    if setup.mode == "lora-8bit":
+    if setup.mode == "lora-8bit" and not is_fused(setup):
         return 4 * largest + 4 * batch.tokens * max(linear.outputs for linear in model.linears)
-    return _width(setup) * largest if setup.mode == "qlora" else 0
+    return _width(setup) * largest if setup.mode in QUANTIZED else 0
 
 
 def _dropout_masks(setup: MemorySetup, sizes: list[int]) -> int:
@@ -263,6 +287,17 @@ def _scores(model: Architecture, setup: MemorySetup, batch: MicroBatchSize) -> i
     longest = batch.longest or batch.tokens
     masks = longest if setup.attention == "eager" else 0
     return batch.tokens * (_score_bytes(setup) * model.heads * longest + masks + 2 * _width(setup) * model.queries)
+
+
+def _short_attention(model: Architecture, setup: MemorySetup, batch: MicroBatchSize) -> int:
+    """What attention over short segments keeps on the processor beyond torch's kernel: its weights, in the format of
+    the products, but neither the result nor float32 copies of it and of queries, keys and values."""
+    longest = batch.longest or batch.tokens
+    if setup.device == "cuda" or _keeps_scores(setup) or longest > SHORT_SEGMENT:
+        return 0
+    width = 2 if _autocasts(setup) else _width(setup)
+    copies = 6 * model.queries + 4 * model.keys if _width(setup) == 2 else width * model.queries
+    return width * model.heads * (batch.squares or longest * batch.tokens) - batch.tokens * copies
 
 
 def _score_gradients(model: Architecture, setup: MemorySetup, batch: MicroBatchSize) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bp_core.recipe import Recipe
-from bp_core.units import duration, gigabytes
+from bp_core.units import gigabytes, in_words
 
 from .memory import GIB, Estimate, checkpoint
 from .micro_batch import StepPlan
@@ -56,10 +56,10 @@ class Preflight:
         """Memory and time in one line, for whoever starts the run."""
         if self.memory is None:
             return f"Memory: not known for this kind of model or backend. {self._time()}"
-        need, free = self.memory.total / GIB, "" if self.free is None else f" of {self.free / GIB:.1f} GiB free"
+        need, free = self.memory.total / GIB, "" if self.free is None else f"; {self.free / GIB:.1f} GiB are free"
         guess = "" if self.checked else ", roughly: its kind of layer is not one that was checked"
         parts = f"weights {self.memory.weights / GIB:.1f}, activations {self._active() / GIB:.1f}"
-        return f"Memory: about {need:.1f} GiB{free} ({parts}){guess}. {self._time()}"
+        return f"Memory: about {need:.1f} GiB ({parts}){free}{guess}. {self._time()}"
 
     def warnings(self) -> list[str]:
         """What will probably go wrong, one sentence each."""
@@ -88,7 +88,7 @@ class Preflight:
         return self.memory.activations + self.memory.work if self.memory else 0
 
     def _time(self) -> str:
-        return "Time: not known yet." if self.seconds is None else f"Time: about {duration(self.seconds)}."
+        return "Time: not known yet." if self.seconds is None else f"Time: about {in_words(max(1, self.seconds))}."
 
 
 def preflight(recipe: Recipe, step: StepPlan, download: Path | None) -> Preflight:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 from bp_core.rail import Probe
 
@@ -41,8 +41,10 @@ class RowSizes:
 
     def largest(self, count: int) -> MicroBatchSize:
         """The largest micro-batch of `count` rows."""
-        last = min(count, len(self.tokens)) - 1
-        return MicroBatchSize(self.tokens[last], self.targets[last], self.tokens[0])
+        sums = self.tokens[: min(count, len(self.tokens))]
+        lengths = [sums[0]] + [total - before for before, total in pairwise(sums)]
+        squares = sum(length**2 for length in lengths)
+        return MicroBatchSize(sums[-1], self.targets[len(sums) - 1], lengths[0], squares)
 
 
 def row_sizes(sizes: Iterable[tuple[int, int]], desirable: int | None = None) -> RowSizes:

@@ -12,6 +12,7 @@ from bp_core.examples import Batches, StepBatch
 from bp_core.process_group import all_agree
 from bp_core.rail import Rail
 from bp_core.recipe import Recipe
+from bp_core.units import counted
 
 from . import disk_full
 from .checkpoints import CheckpointManager, State
@@ -22,6 +23,12 @@ from .oom_recovery import OomRecovery, UnifiedMemorySpill
 from .schedule import learning_rate
 from .signals import Signals
 from .thermal import Sensor, ThermalPause
+
+# Where not one step gave a number, it was not the learning rate: nothing was learned yet.
+_NEVER_FINITE = (
+    "The model gives no numbers even before it learned anything: try --dtype float32, and check that its weights are "
+    "whole (`backprop chat` with the base must answer in words)."
+)
 
 
 @dataclass(frozen=True)
@@ -150,9 +157,10 @@ class _Loop:
         state = replace(state, skipped=state.skipped + 1)
         self.watch(Skipped(state.step, what, state.skipped))
         if state.skipped > self.recipe.max_skipped or state.skipped == self.recipe.steps:
-            raise Diverged(
-                f"the {what} at step {state.step}; {state.skipped} updates were skipped because of such numbers."
+            message = (
+                f"the {what} at step {state.step}; {counted(state.skipped, 'update')} skipped because of such numbers."
             )
+            raise Diverged(message, fix=_NEVER_FINITE if state.skipped == state.step else None)
         return state
 
     def _checkpoint(self, state: State) -> None:

@@ -25,6 +25,7 @@ else:
 ALIVE_FILE = "alive.json"
 _SECONDS_BETWEEN_BEATS = 10.0
 _SECONDS_TILL_DEAD = 60.0
+_CLOCKS_APART = 2.0  # seconds: file systems round times, and a beat may come between two looks
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,12 @@ class Claim:
     def _take(self, file: IO[str]) -> None:
         free, other = _lock(file), _owner(file)
         elsewhere = other is not None and other.host != socket.gethostname()
-        if not free or (elsewhere and _age(self._path) < _SECONDS_TILL_DEAD):
+        # A time in the future is nobody's beat: a clock was wrong, or the file was copied.
+        if not free or (elsewhere and -_CLOCKS_APART <= _age(self._path) < _SECONDS_TILL_DEAD):
             who = f"process {other.pid} on {other.host}" if other else "another process"
-            raise RunAlive(f"run {self._path.parent.name} is being trained by {who}.", where=str(self._path.parent))
+            fix = f"{RunAlive.fix} If {who} is gone, wait {_SECONDS_TILL_DEAD:.0f} s, or remove this file."
+            message = f"run {self._path.parent.name} is being trained by {who}."
+            raise RunAlive(message, where=str(self._path), fix=fix if elsewhere else None)
         file.truncate(0)
         file.write(json.dumps(vars(Owner.this())))
         file.flush()

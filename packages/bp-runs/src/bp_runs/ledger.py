@@ -10,7 +10,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -96,7 +96,13 @@ class Ledger:
         self._do(add)
 
     def entries(self) -> list[Entry]:
-        """All runs, newest first; also when the folder is read-only."""
+        """All runs, newest first; also when the folder is read-only.
+
+        A file that is whole and of this version is read without the write lock, so nobody waits for a reader.
+        """
+        with suppress(sqlite3.Error, ValueError, OSError):
+            if not _is_other(self.path):
+                return self._read()
         try:
             return self._do(_entries)
         except LedgerUnusable:
@@ -105,6 +111,13 @@ class Ledger:
             file = f"file:{quote(str(self.path))}?immutable=1"
             with _translated(self.path), closing(sqlite3.connect(file, uri=True)) as db:
                 return _entries(db)
+
+    def _read(self) -> list[Entry]:
+        """All runs of an existing file. Raises sqlite3.Error or ValueError for one to be made, updated or replaced."""
+        with closing(sqlite3.connect(f"file:{quote(str(self.path))}?mode=ro", uri=True, timeout=_BUSY_SECONDS)) as db:
+            if db.execute("PRAGMA user_version").fetchone()[0] != VERSION:
+                raise ValueError("it is new, or of another version")
+            return _entries(db)
 
     def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:
         with _translated(self.path):

@@ -22,6 +22,7 @@ from bp_core.settings import names
 
 LOCK_FILE = "run.lock"
 _VERSION = 1
+_BRING_BACK = "Bring back the run's folder from a copy, or train anew with `backprop train`."
 _OTHER_BITS = "the result may differ in its last bits from that of a run that was never interrupted"
 
 
@@ -47,6 +48,7 @@ class Lock:
     @classmethod
     def read(cls, path: Path) -> Lock:
         """The lock at `path`, or in the run folder `path`. Raises NotReplayable."""
+        gone = not path.exists() and path.name != LOCK_FILE
         path = path / LOCK_FILE if path.is_dir() else path
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
@@ -54,9 +56,10 @@ class Lock:
                 raise NotReplayable(f"it is of version {value['version']}, not {_VERSION}.", where=str(path))
             return cls(**{field.name: value[field.name] for field in dataclasses.fields(cls)})
         except FileNotFoundError as error:
-            raise NotReplayable("the run has no run.lock.", where=str(path)) from error
+            message = "the run's folder is gone." if gone else "the run has no run.lock."
+            raise NotReplayable(message, where=str(path), fix=_BRING_BACK) from error
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise NotReplayable("run.lock cannot be read.", where=str(path)) from error
+            raise NotReplayable("run.lock cannot be read.", where=str(path), fix=_BRING_BACK) from error
 
 
 def pinned(config: TrainConfig, recipe: Recipe) -> dict[str, Any]:

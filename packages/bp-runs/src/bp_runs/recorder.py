@@ -9,7 +9,15 @@ from dataclasses import asdict
 from types import TracebackType
 from typing import Any
 
-from bp_core.errors import BackpropagateError, Interrupted, LedgerUnusable, NotReplayable
+from bp_core.errors import (
+    BackpropagateError,
+    CheckpointUnusable,
+    DiskFull,
+    Interrupted,
+    LedgerUnusable,
+    NotReplayable,
+    OutputUnusable,
+)
 from bp_core.events import Continued, Event, Failed, Finished, Paused, Started, Warned, Watch
 from bp_core.redact import redact
 
@@ -61,7 +69,7 @@ class Recording:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        finished = self.run.read()["status"] == FINISHED
+        finished = self._is_finished()
         told = self._with_next_step(error, finished)
         if told is not None and not finished:
             with suppress(OSError, BackpropagateError):  # a full disk must not hide what went wrong
@@ -104,7 +112,16 @@ class Recording:
             return Interrupted(f"left at once; run {self.run.id} is as its last checkpoint has it.", fix=fix)
         if isinstance(error, Interrupted) and error.fix == Interrupted.fix:
             return Interrupted(error.message, fix=fix)
+        if isinstance(error, DiskFull | OutputUnusable) and error.fix == type(error).fix and not finished:
+            error.fix = f"{error.fix.rstrip('.')}; then: {self._resume}"
         return error
+
+    def _is_finished(self) -> bool:
+        """Whether the record says so; a folder that was taken away says nothing."""
+        try:
+            return bool(self.run.read()["status"] == FINISHED)
+        except CheckpointUnusable:
+            return False
 
     def _failed(self, error: BaseException) -> None:
         step = self._summary.step
@@ -117,12 +134,13 @@ class Recording:
         record = error.as_dict() if isinstance(error, BackpropagateError) else event.as_dict()
         with suppress(OSError, BackpropagateError):
             self.run.write(status=self._summary.status, error=record)
-        self._log.watch(event)
+        with suppress(OSError, BackpropagateError):
+            self._log.watch(event)
         self._watch(event)
 
     def _warn(self, message: str) -> None:
         event = Warned(self._summary.step, message)
-        with suppress(OSError):
+        with suppress(OSError, BackpropagateError):
             self._log.watch(event)
         self._watch(event)
 
@@ -131,7 +149,7 @@ class Recording:
         self._written = time.monotonic()
         try:
             history.ledger().record(history.entry_of(self.run, self._summary, status, time.time()))
-        except (LedgerUnusable, NotReplayable, OSError) as error:
+        except (LedgerUnusable, NotReplayable, CheckpointUnusable, OSError) as error:
             if not self._unwritable:
                 self._warn(f"this run is not in the ledger: {error} Its folder holds everything.")
             self._unwritable = True

@@ -53,6 +53,16 @@ class RunFolder:
     def write_samples(self, samples: list[Sample]) -> None:
         write_json(self.path / "samples.json", [dataclasses.asdict(sample) for sample in samples])
 
+    def write_training_rows(self, rows: list[list[int]]) -> None:
+        """Token ids of rows that were trained on, for the importance matrix of an export."""
+        write_json(self.path / "training-rows.json", rows)
+
+    def training_rows(self) -> list[list[int]]:
+        """Some rows that were trained on, as token ids; none if the file is missing."""
+        path = self.path / "training-rows.json"
+        rows: list[list[int]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+        return rows
+
     def samples(self) -> list[Sample]:
         """The rows kept to prove an export with; none if the file is missing."""
         path = self.path / "samples.json"
@@ -102,7 +112,8 @@ def continued(
     free = {"why", *names(TrainConfig, Trait.FREE), *(["steps"] if extended else [])}
     changed = _changes(record, recipe, facts, free)
     if changed and not allow_changes:
-        raise ResumeMismatch("; ".join(changed) + ".", where=str(folder.path))
+        fix = f"Go on as it was begun: `backprop resume {folder.id}`. Or in spite of it: with --allow-changes."
+        raise ResumeMismatch("; ".join(changed) + ".", where=str(folder.path), fix=fix)
     return recipe, changed
 
 

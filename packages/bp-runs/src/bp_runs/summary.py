@@ -19,8 +19,8 @@ _STATUS = {kind.__name__: status for kind, status in _BEGINS.items()}
 
 @dataclass
 class Summary:
-    """Totals of a run. Losses are per trained token, `eval_loss` is the lowest evaluation; `targets` counts trained
-    tokens, `seconds` is the time in steps, `peak_memory` is in bytes."""
+    """Totals of a run. Losses are per trained token, `eval_loss` is the lowest evaluation after a step; `targets`
+    counts trained tokens, `seconds` is the time in steps, `peak_memory` is in bytes."""
 
     status: str = RUNNING
     step: int = 0
@@ -45,7 +45,7 @@ class Summary:
             self.steps, self.error_code, self.error_message = event["steps"], None, None
         elif kind == Stepped.__name__:
             self._stepped(event)
-        elif kind == Evaluated.__name__:
+        elif kind == Evaluated.__name__ and event["step"]:  # that of step 0 is of the model before training
             self.eval_loss = _lower(self.eval_loss, event["loss"])
         elif kind == Finished.__name__:
             self.peak_memory = max(self.peak_memory, event["peak_memory"])

@@ -9,7 +9,7 @@ _PACKAGES = (
     "backpropagate",
     *(f"bp-{name}" for name in _OURS),
     *("torch", "transformers", "peft", "accelerate", "bitsandbytes", "huggingface-hub", "mlx", "mlx-lm"),
-    *("tokenizers", "safetensors", "gguf", "cyllama", "xllamacpp", "numpy"),
+    *("tokenizers", "safetensors", "gguf", "libggml-python", "xllamacpp", "numpy"),
 )
 
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any, ClassVar
 
 import typer
@@ -20,7 +21,10 @@ from typer.core import TyperCommand, TyperGroup
 from .. import __version__
 from ..hints import command as command_line
 from .command import Command
+from .encoding import make_printable
 from .exit_codes import exit_code_of
+from .last_resort import end_in_the_end
+from .log_format import with_log_format
 
 # A command's name, then its module and function.
 _COMMANDS = {
@@ -38,13 +42,14 @@ _COMMANDS = {
     "push": "push.push",
     "quickstart": "quickstart.quickstart",
     "info": "info.info",
-    "list-runs": "runs.list_runs",
+    "list-runs": "history.list_runs",
     "show-run": "runs.show_run",
     "diff-runs": "runs.diff_runs",
     "replay": "runs.replay",
-    "export-runs": "runs.export_runs",
-    "errors": "runs.errors",
+    "export-runs": "history.export_runs",
+    "errors": "history.errors",
 }
+_SHOW_PROGRESS = {"train", "multi-run", "resume", "export", "verify", "eval", "compare", "lm-eval", "replay"}
 _DATA = {"show": "data.show", "check": "data.check", "split": "data.split", "convert": "data.convert"}
 _OLLAMA = {"register": "ollama.register", "list": "ollama.list_models", "rm": "ollama.rm"}
 _FIRST_STEPS = (
@@ -69,6 +74,8 @@ class LazyCommand(TyperCommand):
     def loaded(self) -> Any:
         _quiet_libraries()
         function = getattr(import_module(f".{self.module}", __package__), self.function)
+        if self.name in _SHOW_PROGRESS:
+            function = with_log_format(function)
         app = typer.Typer(add_completion=False)
         app.command(self.name, cls=vars(function).get("parsed_by", Command))(function)
         command: Any = typer.main.get_command(app)
@@ -156,10 +163,18 @@ app.add_typer(
 
 def main() -> None:
     """The `backprop` command. Exit codes: 0 done, 1 you can fix it, 2 it failed, 130 interrupted."""
+    make_printable()
+    end_in_the_end()
     for name in ("SIGTERM", "SIGBREAK"):  # the second is Ctrl-Break, which Windows alone has
         if name in signal.Signals.__members__:
-            signal.signal(signal.Signals[name], signal.default_int_handler)
+            signal.signal(signal.Signals[name], _end)
     sys.exit(exit_code_of(app, sys.argv[1:]))
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """The first SIGTERM ends a command as Ctrl-C does. A second one ends the process, whatever it waits for."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    raise KeyboardInterrupt
 
 
 @app.callback(invoke_without_command=True)
@@ -174,6 +189,7 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it warns of each of its tries to reach the hub
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from bp_core.errors import BadValue
+
 from ..export.chat import Speaker, Turn, speaker, user
 from .options import NAME
 
@@ -17,9 +19,14 @@ def chat(
     prompt: Annotated[str | None, typer.Option(help="Ask this once and stop.")] = None,
     system: Annotated[str | None, typer.Option(help="A system message to begin with.")] = None,
     max_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.", min=1)] = 512,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Let a .gguf go on with each text as it is, without a chat template.")
+    ] = False,
 ) -> None:
     """Talk to a trained model: the GGUF through llama.cpp, an adapter through its training backend."""
-    with speaker(target) as model:
+    if raw and system is not None:
+        raise BadValue("system is set, but --raw goes on with the text alone.")
+    with speaker(target, raw=raw) as model:
         _converse(model, prompt, system, max_tokens)
 
 

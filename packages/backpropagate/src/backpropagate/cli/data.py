@@ -14,6 +14,7 @@ from rich.text import Text
 from bp_core.choices import TrainOn
 from bp_core.config import TrainConfig
 from bp_core.errors import BadValue
+from bp_core.units import counted
 from bp_data import ChatTokenizer, read
 from bp_data import convert as convert_row
 from bp_data.check import KINDS, Report
@@ -93,9 +94,12 @@ def split(
     if json:
         tables.print_json(done.as_dict())
         return
-    print(f"{done.train}: {done.train_rows} rows\n{done.held_out}: {done.held_out_rows} rows")
+    print(f"{done.train}: {counted(done.train_rows, 'row')}\n{done.held_out}: {counted(done.held_out_rows, 'row')}")
     if done.repeated:
-        print(f"{done.repeated} rows repeat another; each stands on the side of the first.", file=sys.stderr)
+        print(
+            f"{counted(done.repeated, 'row')} said more than once; each stands on the side of the first.",
+            file=sys.stderr,
+        )
 
 
 def convert(
@@ -139,7 +143,7 @@ def _show_check(report: Report) -> None:
     _show_lengths(report, console)
     if report.repaired:
         done = report.repaired
-        console.print(f"{done.path}: {done.rows} rows, {done.cleaned} of them cleaned", soft_wrap=True)
+        console.print(f"{done.path}: {counted(done.rows, 'row')}, {done.cleaned} of them cleaned", soft_wrap=True)
         console.print(f"{done.changes}: {_counted(done.left_out) or 'nothing'} left out", soft_wrap=True)
 
 
@@ -177,7 +181,7 @@ def _show_lengths(report: Report, console: Console) -> None:
         console.print(f"{bar.low:>8} to {bar.high:<8} {unit}  {'█' * width} {bar.rows}", soft_wrap=True)
     if tokens and tokens.lengths.total:
         share = tokens.trained / tokens.lengths.total
-        over = f"{tokens.over} rows longer than {tokens.max_length}"
+        over = f"{counted(tokens.over, 'row')} longer than {tokens.max_length}"
         console.print(f"{tokens.lengths.total} tokens, {tokens.trained} with loss ({share:.0%}); {over}")
 
 

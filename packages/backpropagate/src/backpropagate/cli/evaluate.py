@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bp_core.config import TrainConfig
+from bp_core.units import counted
 from bp_eval import gates
 from bp_eval.bootstrap import Interval
 from bp_eval.config import CompareConfig, EvalConfig, HarnessConfig
@@ -88,7 +89,10 @@ def _show_evaluation(found: Evaluation) -> None:
     console = Console(highlight=False)
     cut = f", {found.truncated} of the rows read were cut to fit" if found.truncated else ""
     asked = f", answers to {len(found.questions)} of them" if found.questions else ", no answers"
-    console.print(f"{found.rows} rows, {found.tokens} tokens with loss{asked}{cut}: {found.source}", soft_wrap=True)
+    console.print(
+        f"{counted(found.rows, 'row')}, {counted(found.tokens, 'token')} with loss{asked}{cut}: {found.source}",
+        soft_wrap=True,
+    )
     console.print(_measures(found))
     for remark in _remarks(found):
         console.print(f"[yellow]Note:[/] {remark}", soft_wrap=True)
@@ -102,7 +106,8 @@ def _show_comparison(found: Comparison) -> None:
     console = Console(highlight=False)
     console.print(f"questions: {len(found.questions)}, {found.source}", soft_wrap=True)
     for question, *answers in zip(found.questions, *found.answers.values(), strict=True):
-        console.print(f"\n[dim]{escape(tables.visible(question.text[-_PROMPT:].strip()))}[/]")
+        asked = question.asked or question.text[-_PROMPT:]
+        console.print(f"\n[bold]{escape(tables.visible(asked.strip()))}[/]")
         texts = [escape(tables.visible(answer)) for answer in answers]
         console.print(tables.facts(*zip(found.answers, texts, strict=True)))
 
@@ -121,13 +126,21 @@ def _measures(found: Evaluation) -> Table:
     heads = [escape(found.target), *([escape(other.name), "change", ""] if other else [])]
     table = Table("", *heads, title="estimate [95 % interval]", title_justify="left")
     for name, interval in found.measures.items():
-        compared = [_number(other.measures[name]), *_change(name, other)] if other else []
+        few = _rows_of(name, found) < FEW
+        compared = [_number(other.measures[name]), *_change(name, other, few)] if other else []
         table.add_row(name, _number(interval), *compared)
     return table
 
 
-def _change(name: str, other: Baseline) -> tuple[str, str]:
+def _rows_of(name: str, found: Evaluation) -> int:
+    """How many rows, or answers, a measure is over."""
+    return len(found.questions) if name in OF_ANSWERS else found.rows
+
+
+def _change(name: str, other: Baseline, few: bool) -> tuple[str, str]:
     change = other.change[name]
+    if few:
+        return _number(change, sign="+"), "too few rows to say"
     if not change.excludes(0.0):
         return _number(change, sign="+"), "not clear"
     better = (change.estimate < 0) == (name in OF_LOSS)
@@ -137,7 +150,8 @@ def _change(name: str, other: Baseline) -> tuple[str, str]:
 def _remarks(found: Evaluation) -> list[str]:
     answers = len(found.questions)
     counted = dict.fromkeys(OF_PAIRS, (found.rows, "pairs")) | dict.fromkeys(OF_ANSWERS, (answers, "answers"))
-    remarks = [
+    remarks = list(found.notes)
+    remarks += [
         f"intervals from {count} {what} are too narrow; from {FEW} on they can be relied on."
         for what, count in {"rows": found.rows, "answers": answers}.items()
         if 0 < count < FEW

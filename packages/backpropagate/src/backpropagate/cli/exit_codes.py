@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from itertools import takewhile
 from types import MappingProxyType
 from typing import Any
 
 from typer.exceptions import TyperException
 
-from bp_core.errors import PARTLY_DONE, BackpropagateError, BadValue, Interrupted, NotProven
+from bp_core.environment import variable
+from bp_core.errors import PARTLY_DONE, BackpropagateError, BadValue, DiskFull, Interrupted, NotProven
+from bp_core.folders import DISK_FULL
+from bp_core.other_names import OTHER_NAMES
 from bp_core.process_group import launch_env
 from bp_core.redact import redact
 from bp_core.units import short
+
+_BROKEN_PIPE = 141  # as a shell says of a process that this signal ended
 
 
 def exit_code_of(app: Callable[..., Any], arguments: Sequence[str]) -> int:
@@ -28,19 +36,68 @@ def exit_code_of(app: Callable[..., Any], arguments: Sequence[str]) -> int:
     as_json = "--json" in arguments
     try:
         code: int = app(args=list(arguments), prog_name="backprop", standalone_mode=False) or 0
+        sys.stdout.flush()
         return _stopped(as_json) if code == Interrupted.exit_code else code
     except KeyboardInterrupt:  # in the moment before typer would turn it into that exit code, or after
         return _stopped(as_json)
     except TyperException as usage:
-        _say(BadValue(_with_nearest(usage.format_message())), as_json)
+        _say(_usage_error(usage, arguments), as_json)
         return BadValue.exit_code
     except BackpropagateError as error:
         if launch_env().rank == 0 or not isinstance(error, Interrupted):  # which all of them are: one says so
-            _say(error, as_json)
+            _say(_of_command(error, arguments), as_json)
         return PARTLY_DONE if error.kept else error.exit_code
+    except BrokenPipeError:  # who reads the output has enough of it, as `head` has
+        _close_stdout()
+        return _BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 - the border to the user
+        if isinstance(error, OSError) and error.filename is None and error.errno in DISK_FULL:
+            _close_stdout()
+            fix = "Send the output to a file on another disk; what the command did before it printed is done."
+            _say(DiskFull("the result could not be written: no room.", where="standard output", fix=fix), False)
+            return DiskFull.exit_code
         _say_bug(error, as_json)
         return 2
+
+
+def _close_stdout() -> None:
+    """Let what is still buffered go nowhere, so that it does not fail once more at the end of the process."""
+    with suppress(OSError, ValueError):  # it may be no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _usage_error(usage: Any, arguments: Sequence[str]) -> BadValue:
+    """What is wrong with a command line, or with a variable that stands for a part of it."""
+    context, parameter = getattr(usage, "ctx", None), getattr(usage, "param", None)
+    path = context.command_path if context else "backprop"
+    fix = f"`{path} --help` shows what there is."
+    name = variable(path.removeprefix("backprop "), parameter.name) if parameter else ""
+    given = parameter and any(word.partition("=")[0] in parameter.opts for word in arguments)
+    if name and os.environ.get(name) and not given:
+        fix = f"Set the environment variable {name} to another value, or remove it."
+        return BadValue(f"the environment variable {name} is {os.environ[name]!r}: {usage.message}", fix=fix)
+    message = _with_nearest(usage.format_message())
+    unknown = re.search(r"No such option: --([\w-]+)", message)
+    if unknown and context:
+        names = [parameter.name for parameter in context.command.params]
+        other = OTHER_NAMES.get(unknown[1].replace("-", "_"))
+        if other and other in names:
+            message = f"No such option: --{unknown[1]}. Did you mean --{other.replace('_', '-')}?"
+    return BadValue(message, fix=fix)
+
+
+def _of_command(error: BackpropagateError, arguments: Sequence[str]) -> BackpropagateError:
+    """A wrong value told with the help of the command that was given, and with the variable that it came from."""
+    words = list(takewhile(lambda word: not word.startswith("-"), arguments))
+    path = " ".join(words[: 2 if words[:1] in (["data"], ["ollama"]) else 1])
+    if not isinstance(error, BadValue) or error.fix != BadValue.fix or not path:
+        return error
+    names = re.findall(r"(?:^|; )(\w+) is ", error.message)
+    variables = [name for name in (variable(path, setting) for setting in names) if os.environ.get(name)]
+    said = f" ({', '.join(variables)} is set in the environment.)" if variables else ""
+    told = BadValue(error.message + said, where=error.where, fix=f"`backprop {path} --help` lists every setting.")
+    told.run, told.kept, told.result = error.run, error.kept, error.result
+    return told
 
 
 def _with_nearest(message: str) -> str:

@@ -35,7 +35,9 @@ def export(
         parity = done.parity.as_dict() if done.parity else None
         told = {"path": done.path, "format": done.format, "bytes": done.bytes, "parity": parity}
         registered = done.ollama.as_dict() if done.ollama else None
-        tables.print_json(told | {"modelfile": done.modelfile, "ollama": registered})
+        tables.print_json(
+            told | {"importance": done.importance_path, "modelfile": done.modelfile, "ollama": registered}
+        )
     else:
         tables.show_export(done)
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from bp_core.config import TrainConfig
 from bp_core.errors import BadValue
 from bp_core.settings import Panel
+from bp_core.units import counted
 from bp_multirun.config import MultiRunConfig
 
 from ..hints import command, near
@@ -24,10 +25,11 @@ from ..multi_run.stage_data import sources
 from ..reports import document
 from ..trainer import Trainer
 from . import tables
+from .command import Resumable
 from .options import NAME, DryRun, Json, run_ids, with_options
 
 
-@with_options(TrainConfig, also=(MultiRunConfig,))
+@with_options(TrainConfig, also=(MultiRunConfig,), parsed_by=Resumable)
 def multi_run(
     settings: dict[str, Any],
     data: Annotated[
@@ -39,7 +41,7 @@ def multi_run(
     resume: Annotated[
         str,
         typer.Option(
-            help=f"Go on with a session as it was begun. {NAME}",
+            help=f"Go on with a session as it was begun: the one in --output, or that of a name. {NAME}",
             rich_help_panel=Panel.UNATTENDED,
             autocompletion=run_ids,
         ),
@@ -72,7 +74,7 @@ def _show_plans(config: TrainConfig, multi: MultiRunConfig, data: Sequence[str],
         tables.print_json({"stages": stages, "notes": notes, "plans": [plan.as_dict() for plan in made]})
         return
     for source in found:
-        print(f"{source.stage.name}: {source.count} rows")
+        print(f"{source.stage.name}: {counted(source.count, 'row')}")
     for note in notes:
         print(f"Note: {note}", file=sys.stderr)
     for plan in made:
@@ -85,7 +87,7 @@ def _show(done: MultiRun) -> None:
     console.print(_table(report.stages_table(done.record, done.config)))
     lines = report.summary_lines(done.record)
     lines += [("adapter", near(done.adapter)), ("report", near(done.report)), ("next", command("export", done.adapter))]
-    console.print(tables.facts(*((name, escape(value)) for name, value in lines)))
+    tables.print_facts(console, *lines)
 
 
 def _table(block: document.Table) -> Table:

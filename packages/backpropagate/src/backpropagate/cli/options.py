@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, get_args
 
 import typer
@@ -26,6 +26,7 @@ def run_ids() -> list[str]:
     return [entry.id for entry in history.entries()]
 
 
+_GIVEN = ("COMMANDLINE", "ENVIRONMENT")  # where click says that the value of an option is from
 # What the shell offers for a setting that names no choices.
 _OFFERED: dict[str, Callable[[], list[str]]] = {"model": presets, "backend": lambda: list(rails())}
 
@@ -34,7 +35,10 @@ def with_options(
     config: type, *left_out: str, also: tuple[type, ...] = (), parsed_by: type[Command] = Command
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command one option for each field of `config`, and of those in `also`; they arrive together as the
-    argument `settings`. Help shows them by their panel, after the command's own. `parsed_by` reads its words."""
+    argument `settings`. Help shows them by their panel, after the command's own. `parsed_by` reads its words.
+
+    A command with an argument `given` is told the names of those that were not left at their default.
+    """
     fields = [setting for kind in (*also, config) for setting in settings(kind) if setting.name not in left_out]
     options = [
         inspect.Parameter(
@@ -47,22 +51,33 @@ def with_options(
     ]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "settings"]
+        taken = inspect.signature(command, eval_str=True).parameters
+        own = [p for p in taken.values() if p.name not in ("settings", "given")]
 
-        def run(**values: Any) -> None:
+        def run(_context: typer.Context | None = None, **values: Any) -> None:
             chosen = {field.name: values.pop(field.name) for field in fields}
+            if "given" in taken and _context:
+                values["given"] = _given(_context, chosen)
             command(**values, settings=chosen)
 
         run.__doc__ = command.__doc__
         run.__name__ = command.__name__
         parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + options
         parameters.sort(key=_place)
+        context = inspect.Parameter("_context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+        parameters.insert(0, context)
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in parameters}
         run.__dict__["parsed_by"] = parsed_by
         return run
 
     return decorate
+
+
+def _given(context: typer.Context, names: Iterable[str]) -> frozenset[str]:
+    """The options that stand on the command line, or whose variables are set."""
+    sources = {name: context.get_parameter_source(name) for name in names}
+    return frozenset(name for name, source in sources.items() if source is not None and source.name in _GIVEN)
 
 
 def option(config: type, name: str, kind: Callable[..., Any] = typer.Option) -> Any:
@@ -72,7 +87,8 @@ def option(config: type, name: str, kind: Callable[..., Any] = typer.Option) -> 
 
 
 def _declared(setting: Setting, kind: Callable[..., Any], panel: Panel | None) -> Any:
-    return kind(help=setting.help, rich_help_panel=panel, autocompletion=_OFFERED.get(setting.name))
+    offered = _OFFERED.get(setting.name)
+    return kind(help=setting.help, rich_help_panel=panel, autocompletion=offered, case_sensitive=False)
 
 
 def _place(parameter: inspect.Parameter) -> int:

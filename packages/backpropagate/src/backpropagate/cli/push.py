@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bp_core.units import gigabytes
+from bp_core.units import counted, gigabytes
 from bp_export.config import PushConfig
 
 from ..hub.push import Shipment, gather
@@ -33,7 +33,7 @@ def push(
     if json:
         tables.print_json(shipment.as_dict() | {"url": done.url, "commit": done.commit})
     else:
-        print(f"{len(shipment.items)} files: {done.url} (commit {done.commit[:8]})")
+        print(f"{counted(len(shipment.items), 'file')}: {done.url} (commit {done.commit[:8]})")
 
 
 def _show(shipment: Shipment) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -13,32 +12,23 @@ from rich.markup import escape
 from rich.table import Table
 
 from bp_core.errors import BackpropagateError
-from bp_core.recipe import Recipe
-from bp_core.units import gigabytes, short
+from bp_core.recipe import AS_SET, Recipe, at_default
+from bp_core.units import counted, gigabytes, in_words, short
 from bp_export import Export, Parity
 from bp_export.ollama import RegistrationResult
+from bp_export.parity import Trial
 from bp_plan.plan import Plan
 from bp_plan.preflight import Preflight
 
 from ..hints import command, near
+from ..reports.run_report import trained_rows
 from ..training.planning import Outlook
 from ..training.run import Run
+from .output import print_json as print_json
+from .output import visible as visible
 
 # Of the forms of a model; another one is named after what its base is kept in.
 _LABELS = {"base": "base model", "adapter": "trained", "merged": "merged, f16 GGUF", "final": "this file"}
-
-# What would steer the terminal is shown instead: ␛ for an escape.
-_VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {127: "␡"}
-
-
-def visible(text: str) -> str:
-    """Text of unknown origin, safe to print on a terminal."""
-    return text.translate(_VISIBLE)
-
-
-def print_json(value: Mapping[str, Any]) -> None:
-    """One JSON object on stdout, for scripts."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
 @contextmanager
@@ -57,8 +47,7 @@ def show_plan(plan: Plan) -> None:
     """The resolved recipe, each computed value with its reason, and what it will need."""
     console = Console()
     console.print(_recipe(plan.recipe, f"Plan: {plan.base} on {plan.device}"))
-    told = {name: value for name, value in plan.data.items() if name != "sha256" and (value == 0 or value)}
-    console.print("data: " + ", ".join(f"{name} {value}" for name, value in told.items()))
+    console.print(f"Data: {data_in_words(plan.data, plan.recipe)}", soft_wrap=True, highlight=False)
     _show_needs(plan.preflight, plan.remarks, console)
 
 
@@ -77,19 +66,58 @@ def show_outlook(outlook: Outlook) -> None:
 
 
 def _recipe(recipe: Recipe, title: str) -> Table:
-    table = Table("setting", "value", "why", title=title, title_justify="left")
+    table = Table(title=title, title_justify="left")
+    defaults = 0
+    for name in ("setting", "value", "why"):
+        table.add_column(name, overflow="fold")
     for field in dataclasses.fields(recipe):
         value = getattr(recipe, field.name)
-        if field.name != "why" and value is not None:
-            table.add_row(field.name, f"{value}", recipe.why.get(field.name, "as set"))
+        reason = recipe.why.get(field.name, AS_SET)
+        if field.name == "why" or value is None:
+            continue
+        if at_default(value, reason):
+            defaults += 1
+        else:
+            table.add_row(field.name, f"{value}", reason)
+    table.caption = f"{defaults} other settings are at their default; --json shows all."
+    table.caption_justify = "left"
     return table
+
+
+# What parts of the memory estimate are called by those who do not know the estimate.
+_MEMORY = {
+    "weights": "model weights",
+    "work": "work space of a step",
+    "slack": "reserve",
+    "context": "driver and libraries",
+}
+
+
+def data_in_words(counts: Mapping[str, Any], recipe: Recipe) -> str:
+    """What was read, how much of it is learned, and what was lost on the way."""
+    formats = ", ".join(counts.get("formats", {}))
+    held_out = counts.get("evaluation_examples") or 0
+    parts = [f"{counted(counts['rows'], 'row')} ({formats}), {counted(trained_rows(counts, vars(recipe)), 'example')}"]
+    if counts.get("packed"):
+        parts.append(f"sharing {counted(counts['packed'], 'row')}")
+    if held_out:
+        parts.append(f"{held_out} kept out to evaluate on")
+    parts.append(f"{counts['tokens']:,} tokens, {counts['targets']:,} of them trained; the longest row has")
+    parts[-1] += f" {counts['longest']:,}"
+    if counts.get("truncated"):
+        lost = counts.get("terminators_lost", 0)
+        ends = f", of which {lost} lose the end of the answer" if lost else ""
+        parts.append(f"{counts['truncated']} cut at {recipe.max_length} tokens{ends}")
+    if counts.get("dropped"):
+        parts.append(f"{counts['dropped']} left out, with nothing to learn in them (first: {counts['dropped_at'][0]})")
+    return "; ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) < 3 else parts) + "."
 
 
 def _show_needs(preflight: Preflight, remarks: Iterable[str], console: Console) -> None:
     if preflight.memory:
         table = Table("memory", "GiB", title="Needs", title_justify="left")
         for name, size in preflight.memory.as_dict().items():
-            table.add_row(name, f"{size / 2**30:.2f}")
+            table.add_row(_MEMORY.get(name, name), f"{size / 2**30:.2f}")
         console.print(table)
     for disk in preflight.disks:
         needs = ", ".join(f"{name} {gigabytes(size)}" for name, size in disk.needs.items())
@@ -104,11 +132,12 @@ def _show_needs(preflight: Preflight, remarks: Iterable[str], console: Console) 
 
 def show_run(run: Run) -> None:
     """How a training run went and what it left."""
-    skipped = f"; {run.skipped} updates skipped" if run.skipped else ""
-    table = facts(
+    skipped = f"; {counted(run.skipped, 'update')} skipped" if run.skipped else ""
+    print_facts(
+        Console(),
         ("steps", f"{len(run.losses)}, {run.tokens} tokens ({run.targets} of them trained){skipped}"),
         ("loss", f"{run.losses[0]:.3f} → {run.losses[-1]:.3f}  {_curve(run.losses)}"),
-        ("time", f"{run.seconds:.0f} s, {run.targets / run.seconds:.0f} trained tokens/s"),
+        ("time", f"{in_words(run.seconds)}, {run.targets / run.seconds:.0f} trained tokens/s"),
         ("peak memory", gigabytes(run.peak_memory)),
         *_evaluation(run),
         ("model" if run.recipe.mode == "full" else "adapter", near(run.adapter)),
@@ -116,7 +145,6 @@ def show_run(run: Run) -> None:
         ("report", near(run.folder / "report.html")),
         ("next", command("export", run.adapter)),
     )
-    Console().print(table)
 
 
 def show_export(export: Export) -> None:
@@ -124,28 +152,42 @@ def show_export(export: Export) -> None:
     console = Console()
     if export.parity:
         _show_parity(export.parity, console)
+        show_trials(export.parity.trials, console)
     if export.parity and export.parity.accepted:
         warning = f"Not proven, handed over as you asked; {export.parity.verdict}."
         console.print(f"[red]{warning}[/]", soft_wrap=True)
-    console.print(facts(("written", near(export.path)), ("size", gigabytes(export.bytes))))
+    print_facts(console, ("written", near(export.path)), ("size", gigabytes(export.bytes)))
+    if export.importance_path:
+        print_facts(console, ("importance matrix", near(export.importance_path)))
     if export.modelfile:
-        console.print(facts(("Modelfile", near(export.modelfile))))
+        print_facts(console, ("Modelfile", near(export.modelfile)))
     if export.ollama:
         show_registered(export.ollama)
+
+
+def show_trials(trials: Iterable[Trial], console: Console) -> None:
+    """The number formats that were tried, from small to large."""
+    table = Table("format", "size", "divergence", "loss", "strength", "", title="Tried", title_justify="left")
+    for trial in trials:
+        kept = "[green]keeps what was learned[/]" if trial.kept else "loses too much"
+        numbers = [short(value) for value in (trial.divergence, trial.loss, trial.strength)]
+        table.add_row(trial.quantization, gigabytes(trial.bytes), *numbers, kept)
+    if table.row_count:
+        console.print(table)
 
 
 def show_registered(done: RegistrationResult) -> None:
     """What Ollama has now, and what was seen of it there."""
     console, seen = Console(), done.seen
     rendered = {True: "as trained", False: "other than trained", None: "not seen"}[seen.rendered]
-    table = facts(
+    print_facts(
+        console,
         ("in Ollama", f"{done.name}, {done.server} (version {done.version})"),
         ("upload", "done" if done.uploaded else "not needed, it was there"),
         ("prompts", rendered),
-        ("answer", escape(visible(seen.answer)[:200]) + ("" if seen.ended else " … (did not end)")),
+        ("answer", visible(seen.answer)[:200] + ("" if seen.ended else " … (did not end)")),
         ("next", f"ollama run {done.name}"),
     )
-    console.print(table)
     for note in seen.notes:
         console.print(f"[yellow]Note:[/] {note}", soft_wrap=True)
 
@@ -175,7 +217,7 @@ def _show_parity(parity: Parity, console: Console) -> None:
     console.print(table)
     if parity.losses:
         losses = Table("loss on training rows", *(_LABELS.get(name, f"trained, on {name}") for name in parity.losses))
-        losses.add_row("nats per target", *(f"{loss:.3f}" for loss in parity.losses.values()))
+        losses.add_row("per trained token", *(f"{loss:.3f}" for loss in parity.losses.values()))
         console.print(losses)
     console.print(parity.formats)
 
@@ -188,8 +230,15 @@ def show_answers(rows: Iterable[tuple[str, str, str]]) -> None:
     Console().print(table)
 
 
+def print_facts(console: Console, *rows: tuple[str, str]) -> None:
+    """A name and a value a line. Nothing is cut or broken, so that paths and commands can be copied."""
+    width = max(len(name) for name, _ in rows) + 2
+    for name, value in rows:
+        console.print(f"[bold]{name:{width}}[/]{escape(value)}", soft_wrap=True, highlight=False)
+
+
 def facts(*rows: tuple[str, str]) -> Table:
-    """A name and a value a line, without a frame."""
+    """A name and a longer text a line, without a frame."""
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in rows:
         table.add_row(f"[bold]{name}[/]", value)
@@ -199,11 +248,14 @@ def facts(*rows: tuple[str, str]) -> Table:
 def _evaluation(run: Run) -> list[tuple[str, str]]:
     if run.eval_loss is None:
         return []
-    which = "the last" if run.published_step == run.recipe.steps else "the best"
+    which = "the last" if run.published_step == run.recipe.steps else "the best of those evaluated"
     perplexity = "" if run.perplexity is None else f", perplexity {run.perplexity:.4g}"
     accuracy = "" if run.accuracy is None else f", accuracy {run.accuracy:.0%}"
     text = f"loss {run.eval_loss:.4f}{perplexity}{accuracy}; published is step {run.published_step}, {which}"
-    return [("evaluation", text)]
+    lines = [("evaluation", text)]
+    if run.base_loss is not None and run.against_base:
+        lines.append(("before it", f"loss {run.base_loss:.4f} before training: {run.against_base}"))
+    return lines
 
 
 def _curve(losses: tuple[float, ...], width: int = 24) -> str:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from itertools import zip_longest
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from bp_core.config import TrainConfig
+from bp_core.errors import BadValue
 from bp_core.process_group import launch_env
 from bp_core.settings import Panel, Trait, names
-from bp_runs.run_folder import NEWEST
+from bp_runs.run_folder import NEWEST, settings_of
 
 from ..replay import resume as resume_run
 from ..trainer import Trainer
 from ..training.planning import outlook
+from ..training.prepare import to_resume
 from ..training.run import Run
 from . import tables
-from .command import Command
+from .command import Resumable
 from .options import NAME, DryRun, Json, option, run_ids, with_options
 
 _EXTEND = "Extend it to so many steps; from there the learning rate is that of the longer run."
@@ -26,25 +28,25 @@ _ALLOW = "Go on although data, model or settings changed."
 _NOT_ESTIMATED = set(names(TrainConfig)) - set(names(TrainConfig, Trait.NEEDS))
 
 
-class Resumable(Command):
-    """A command whose --resume may stand alone."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        words: list[str] = []
-        for word, after in zip_longest(args, args[1:], fillvalue="--"):
-            words += [word, NEWEST] if word == "--resume" and after.startswith("--") else [word]
-        return super().parse_args(ctx, words)
-
-
 @with_options(TrainConfig, parsed_by=Resumable)
 def train(
     settings: dict[str, Any],
+    given: frozenset[str],
     data: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="The examples: a file, a folder, or owner/name:split on the hub.", rich_help_panel=Panel.DATA
+            help="The examples: a file, a folder, or owner/name:split on the hub. With --resume: default the run's.",
+            rich_help_panel=Panel.DATA,
         ),
-    ],
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Go on from this adapter, in place of a fresh one. {NAME}",
+            rich_help_panel=Panel.ADAPTER,
+            autocompletion=run_ids,
+        ),
+    ] = None,
     resume: Annotated[
         str,
         typer.Option(
@@ -60,12 +62,14 @@ def train(
     json: Json = False,
 ) -> None:
     """Train a LoRA adapter, or with --mode full all weights, on a file of examples."""
-    trainer = Trainer(**settings)
+    trainer = Trainer(**{name: settings[name] for name in given})
+    if data is None:
+        data = _data_of_run(resume, trainer.config)
     if dry_run and _leads():
         plan = trainer.plan(data)
         tables.print_json(plan.as_dict()) if json else tables.show_plan(plan)
     if not dry_run:
-        _show(trainer.train(data, resume=resume or False, allow_changes=allow_changes), json)
+        _show(trainer.train(data, resume=resume or False, allow_changes=allow_changes, start=start), json)
 
 
 def resume(
@@ -102,6 +106,13 @@ def estimate_vram(
     """Say what training a model would need in memory, disk and time; nothing but its config.json is loaded."""
     found = outlook(TrainConfig(model=model, **settings), memory)
     tables.print_json(found.as_dict()) if json else tables.show_outlook(found)
+
+
+def _data_of_run(resume: str, config: TrainConfig) -> str:
+    """What the run to go on with was trained on. Raises BadValue where there is none to go on with."""
+    if not resume:
+        raise BadValue("no data is given (--data).", fix="Name a file of examples: --data my_data.jsonl")
+    return settings_of(to_resume(resume, Path(config.output).resolve()))[1]
 
 
 def _show(run: Run, json: bool) -> None:

@@ -13,18 +13,18 @@ from bp_core.events import Notify, Progress
 from bp_core.redact import redact
 from bp_data import ChatTokenizer
 from bp_data.reading.files import Data
+from bp_data.tokenizer.question import asked as asked_by_user
 from bp_eval.config import CompareConfig
 from bp_eval.questions import Question, answering, ask
 
 from ..export.chat import completed, gguf, user
 from ..models.targets import Artifact
 from ..reports import document
-from ..reports.document import Block, Code, Heading, Table
+from ..reports.document import Answers, Block, Heading
 from .evaluate import opened
 from .rows import check_data, given, questions_in, to_show
 
 TUNED, BASE, EXPORTED, EXPECTED = "tuned", "base", "exported", "in the data"
-_SHOWN = 1200  # characters of a prompt: its end, where the question is
 _SUFFIXES = (".md", ".html")
 
 
@@ -40,7 +40,10 @@ class Comparison:
     def as_dict(self) -> dict[str, Any]:
         rows = zip(*self.answers.values(), strict=True)
         pairs = zip(self.questions, rows, strict=True)
-        asked = [{"prompt": question.text} | dict(zip(self.answers, row, strict=True)) for question, row in pairs]
+        asked = []
+        for question, row in pairs:
+            texts = {"question": question.asked, "prompt": question.text}
+            asked.append(texts | dict(zip(self.answers, row, strict=True)))
         return {"target": self.target, "source": self.source, "questions": asked}
 
     def write(self, path: Path) -> list[Path]:
@@ -55,8 +58,8 @@ class Comparison:
         rows = zip(*self.answers.values(), strict=True)
         for number, (question, row) in enumerate(zip(self.questions, rows, strict=True), 1):
             yield Heading(f"Question {number}")
-            yield Code("As the model sees it:", redact(question.text[-_SHOWN:]))
-            yield Table(list(self.answers), [[redact(answer) for answer in row]])
+            answers = [(who, redact(answer)) for who, answer in zip(self.answers, row, strict=True)]
+            yield Answers(redact(question.asked or question.text), answers, redact(question.text), TUNED)
 
 
 def compare(
@@ -88,11 +91,12 @@ def compare(
             rows = given(tokenizer, data, replace(source.settings, **reading), None, notify)
         asked, stop = rows.source, tokenizer.stop_ids(rows.contract)
         questions = questions_in(rows, config.answers)
+    questions = [replace(one, asked=asked_by_user(tokenizer, one.text)) for one in questions]
     exported = {EXPORTED: _answers_of_file(Path(config.file), questions, config, notify)} if config.file else {}
     answers = {}
     for who, opening in jobs.items():
         with opened(who, opening, config.backend, notify) as rail:
-            answer = answering(rail, tokenizer.decode, stop, config.max_tokens)
+            answer = answering(rail, tokenizer.decode, stop, config.max_tokens, to_read=True)
             answers[who] = ask(answer, questions, f"answers: {who}", notify)
     known = [question.expected for question in questions]
     expected = {EXPECTED: known} if any(known) else {}

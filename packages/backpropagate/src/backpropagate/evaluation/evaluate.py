@@ -21,7 +21,7 @@ from bp_eval.measures import Baseline, Evaluation, ModelResults, losses, of_answ
 from bp_eval.questions import Question, answering, ask
 
 from ..models.targets import BASE, Artifact
-from .rows import Rows, check_data, given, of_run, questions_in
+from .rows import Rows, check_data, given, of_run, questions_in, trained_on
 
 
 def evaluate(name: str | Path, data: Data | None, config: EvalConfig, notify: Notify, **reading: Any) -> Evaluation:
@@ -40,6 +40,7 @@ def evaluate(name: str | Path, data: Data | None, config: EvalConfig, notify: No
         rows = of_run(tokenizer, source, config.samples, notify)
     else:
         rows = given(tokenizer, data, replace(source.settings, **reading), config.samples, notify)
+    notes = [] if data is None else trained_on(source, rows, notify)
     _require_pairs(rows, config)
     questions = _questions(rows, config)
     mine = _read(source.name, job, rows, questions, config, notify)
@@ -61,6 +62,7 @@ def evaluate(name: str | Path, data: Data | None, config: EvalConfig, notify: No
         answers=mine.answers,
         against=compared,
         gates=judge(gates_in(config.gate), measures, compared.change if compared else {}),
+        notes=tuple(notes),
     )
 
 

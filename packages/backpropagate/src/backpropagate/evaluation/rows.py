@@ -16,11 +16,15 @@ from bp_core.examples import Example
 from bp_data import ChatTokenizer, Prepared, convert, prepare, read
 from bp_data.formats.records import Preference, Rated
 from bp_data.preparing.hold_out import hold_out
+from bp_data.preparing.overlap import overlap
 from bp_data.reading.files import Data, columns_in, lasting, require
 from bp_eval.questions import Question, last_answer, question_before
 
 from ..models.targets import Artifact
 from ..training.prepare import reading
+from ..training.remarks import FLATTERED
+
+_MOST_COMPARED = 20_000  # training rows that given ones are looked for in
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,28 @@ def given(tokenizer: ChatTokenizer, data: Data, config: TrainConfig, samples: in
     method = _method(rows, columns_in(config.columns))
     prepared = _prepared(rows, tokenizer, config, notify, samples=samples, method=method, traces=None)
     return _rows(lasting(rows) or "rows given directly", prepared, prepared.examples, tokenizer)
+
+
+def trained_on(source: Artifact, rows: Rows, notify: Notify) -> list[str]:
+    """What to say where given rows are among those that the model was trained on, as far as its data is still there."""
+    record, config = source.record, source.settings
+    data = record.get("data")
+    count = record.get("counts", {}).get("rows", 0)
+    if data is None or not Path(data).exists() or count > _MOST_COMPARED:
+        return []
+    prepared = _prepared(data, rows.tokenizer, config, notify, samples=config.samples)
+    if prepared.report.sha256 != record.get("facts", {}).get("data"):
+        return []
+    learned = hold_out(prepared, config.held_out, config.seed)[0] if config.held_out else prepared
+    found = overlap(learned.examples, rows.examples, rows.tokenizer.decode)
+    if found.equal == found.rows:
+        return [f"it was trained on all of these rows ({found.rows}): the numbers tell what it remembers, not more."]
+    notes = []
+    if found.equal:
+        notes.append(f"it was trained on {found.equal} of these {found.rows} rows; {FLATTERED}")
+    if found.near:
+        notes.append(f"of these {found.rows} rows, {found.near} nearly equal one that it was trained on; {FLATTERED}")
+    return notes
 
 
 def of_run(tokenizer: ChatTokenizer, source: Artifact, samples: int | None, notify: Notify) -> Rows:

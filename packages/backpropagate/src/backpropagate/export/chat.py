@@ -13,6 +13,7 @@ from bp_core.errors import FileMissing
 from bp_core.events import Progress
 from bp_core.rail import Rail
 from bp_data import ChatTokenizer
+from bp_eval.questions import cut_at
 from bp_export import Engine, GgufFacts, gguf_facts
 from bp_export.llama_cpp.client import chat_client
 
@@ -30,9 +31,16 @@ class Speaker(Protocol):
 
 
 @contextmanager
-def speaker(name: str | Path) -> Iterator[Speaker]:
-    """The model behind a name, open to talk to. Raises TargetNotFound, AdapterUnusable."""
+def speaker(name: str | Path, *, raw: bool = False) -> Iterator[Speaker]:
+    """The model behind a name, open to talk to. `raw`: the file behind it goes on with each message as it is.
+
+    Raises TargetNotFound, AdapterUnusable, and FileMissing for a `raw` that no .gguf is there for.
+    """
     source = Artifact.find(name)
+    if raw:
+        with gguf(source.require_gguf()) as (engine, facts):
+            yield _Completion(engine, facts)
+        return
     if file := source.gguf:
         with chat_client(file) as server:
             yield server
@@ -61,12 +69,25 @@ def gguf(path: Path) -> Iterator[tuple[Engine, GgufFacts]]:
         yield engine, facts
 
 
-def completed(engine: Engine, facts: GgufFacts, text: str, limit: int) -> str:
-    """How the model goes on with a rendered text that ends where an answer begins."""
+def completed(
+    engine: Engine, facts: GgufFacts, text: str, limit: int, on_text: Callable[[str], None] | None = None
+) -> str:
+    """How the model goes on with a rendered text that ends where an answer begins; for a person to read."""
     # A template that writes the first token itself must not get a second one.
     written = bool(facts.bos_token) and text.startswith(facts.bos_token)
     tokens = engine.tokenize(text, add_special=facts.add_bos and not written)
-    return engine.generate(tokens, limit).text
+    made = engine.generate(tokens, limit, on_piece=on_text)
+    return made.text if made.stopped else cut_at(made.text, limit)
+
+
+class _Completion:
+    """Goes on with the text of the last message, without a chat template."""
+
+    def __init__(self, engine: Engine, facts: GgufFacts) -> None:
+        self.engine, self.facts = engine, facts
+
+    def answer(self, turns: list[Turn], limit: int, on_text: Callable[[str], None]) -> str:
+        return completed(self.engine, self.facts, turns[-1]["content"], limit, on_text)
 
 
 class _RailSpeaker:

@@ -60,6 +60,7 @@ def export(name: str | Path, config: ExportConfig, notify: Notify) -> Export:
     with ExitStack() as stack:
         settings["reference"] = reference(job, source.before_training(notify), stack)
         settings["samples"] = samples
+        settings["training_rows"] = source.run.training_rows() if source.run else [row.tokens for row in samples]
         try:
             return write_export(job.adapter, job.model, config, **settings)
         except NotProven as error:

@@ -31,6 +31,9 @@ class WholeModel:
             return self._after.logits(tokens)
         return self._before.logits(tokens) if self._before else None
 
+    def input_squares(self, rows: Sequence[Sequence[int]]) -> dict[str, Any]:
+        return self._after.input_squares(rows)
+
     def generate(self, prompt: Sequence[int], *, limit: int, stop: Sequence[int]) -> list[int]:
         return self._after.generate(prompt, limit=limit, stop=stop)
 

@@ -14,7 +14,7 @@ from bp_core.clashes import CLASHES
 from bp_core.config import TrainConfig
 from bp_core.redact import redact
 from bp_core.settings import Trait, idle, names
-from bp_core.units import gigabytes, short
+from bp_core.units import counted, gigabytes, short
 from bp_export.hub import Item
 from bp_runs import Summary, history, read_events
 from bp_runs.lock_file import LOCK_FILE, Lock
@@ -115,14 +115,14 @@ def _training(parcel: Parcel, samples: bool) -> list[Block]:
         return []
     lock, record = Lock.read(run.path), parcel.source.record
     blocks: list[Block] = [Heading("Training"), Table(("", ""), _facts(lock, record, history.summed(run)[0]))]
-    blocks += run_report.curve(list(read_events(run.path)))
+    blocks += run_report.curve(list(read_events(run.path)), details=False)
     blocks += run_report.before_and_after(run, expected=False) if samples else []
     return [*blocks, Heading("Recipe"), Table(("setting", "value"), recipe_rows(lock.recipe))]
 
 
 def _facts(lock: Lock, record: Mapping[str, Any], summary: Summary) -> list[tuple[str, str]]:
     counts, held_out = record.get("counts", {}), record.get("eval_loss")
-    formats = ", ".join(f"{name} ({rows} rows)" for name, rows in counts.get("formats", {}).items())
+    formats = ", ".join(f"{name} ({counted(rows, 'row')})" for name, rows in counts.get("formats", {}).items())
     versions = ", ".join(f"{name} {lock.packages[name]}" for name in ("backpropagate", "torch") if lock.packages[name])
     rows = [
         ("data, SHA-256", lock.hashes["data"]),

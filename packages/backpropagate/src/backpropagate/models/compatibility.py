@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from bp_core.backends import find
 from bp_core.choices import STARTS_IN_BASE
 from bp_core.config import ALL_LINEAR, FULL_LIMIT, OFFLOAD_LIMIT, TrainConfig
 from bp_core.errors import BadValue, ModelTooLarge, ModelUnusable
+from bp_data import ChatTokenizer
 from bp_export.weights.merge import open_base
 from bp_export.weights.mlx import is_quantized
 from bp_plan.architecture import architecture
@@ -25,18 +27,45 @@ _HEADS = ("lm_head", "embed_out", "output")
 _EMBEDDINGS = ("embed", "wte", "wpe")
 
 
-def refuse_misfits(config: TrainConfig, base: Path) -> None:
+def refuse_misfits(config: TrainConfig, base: Path, *, weights: bool = True) -> None:
     """Raise BadValue that lists every setting that this base cannot be trained with.
 
-    Raises ModelUnusable for weights that are quantised already, ModelTooLarge for mode full.
+    Raises ModelUnusable for weights that are quantised already, ModelTooLarge for mode full. Without `weights` they
+    need not be here; what only they tell is then not looked at.
     """
     _refuse_quantised(config, base)
+    if not weights and not any(base.glob("*.safetensors")):
+        return
     refused = too_large(config, parameters(base)) if config.mode == "full" else ""
     if refused:
         raise ModelTooLarge(f"{refused}{_ceiling(config)}.", where=str(base), fix=_smaller())
     problems = list(_misfits(config, base))
     if problems:
         raise BadValue("; ".join(problems) + ".")
+
+
+def refuse_by_size(config: TrainConfig) -> None:
+    """Raise ModelTooLarge for mode full by what a preset or config.json says, before gigabytes are fetched."""
+    if config.mode != "full":
+        return
+    shape = architecture(locate.shape(config.model)[0])
+    if shape and (told := too_large(config, shape.parameters)):
+        raise ModelTooLarge(f"{told}{_ceiling(config)}.", where=config.model, fix=_smaller())
+
+
+def refuse_unknown_tokens(base: Path, tokenizer: ChatTokenizer, tokens: Any) -> None:
+    """Raise ModelUnusable if the tokenizer writes tokens, int32 [total], that the model has no embeddings for."""
+    model = locate.description(base)
+    size = model.get("vocab_size") or (model.get("text_config") or {}).get("vocab_size")
+    largest = int(tokens.max(initial=0))
+    if not isinstance(size, int) or largest < size:
+        return
+    token = tokenizer.decode([largest])
+    raise ModelUnusable(
+        f"its tokenizer writes token {largest} ({token!r}), but it has embeddings for {size} only.",
+        where=str(base),
+        fix="Use the tokenizer that belongs to these weights: tokenizer.json and chat template of the same model.",
+    )
 
 
 def parameters(base: Path) -> int:

@@ -2,52 +2,74 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib.util
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import hf_hub_download, snapshot_download
-from huggingface_hub.constants import HF_HUB_CACHE
+from huggingface_hub.constants import ENDPOINT, HF_HUB_CACHE
 from huggingface_hub.errors import (
+    GatedRepoError,
     HfHubHTTPError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
 
-from bp_core.errors import HubUnreachable, ModelNotFound, OutputUnusable
+from bp_core.errors import BackpropagateError, DiskFull, HubUnreachable, ModelGated, ModelNotFound, OutputUnusable
 from bp_core.events import Notify, Progress
-from bp_core.folders import damage, home
+from bp_core.folders import DISK_FULL, damage
 from bp_core.model_files import read_json
 from bp_export import unpack_gguf
+from bp_export.gguf.reader import GgufFile
+from bp_export.gguf.unpacked_config import unpacked_config
 from bp_plan.architecture import KNOWN, architecture
 from bp_plan.presets import PRESETS, Preset, of_hub_id, suggestion
+
+from .gguf_source import gguf_source, loss_by_quantization, model_store, samples, unpacked
 
 DEFAULT = "smollm2-135m"
 # Weights once, as safetensors; whatever else a tokenizer or a converter may want; the page that names the licence.
 _WANTED = ["README.md", "*.json", "*.safetensors", "*.model", "*.jinja", "*.txt", "*.tiktoken"]
-_SAMPLES, _SAMPLE = 64, 1 << 16
+# Of the same weights in other forms, which some repositories have beside them.
+_UNWANTED = ["consolidated*", "original/*", "metal/*", "onnx/*", "openvino/*", "coreml/*"]
+_WEIGHTS = "*.safetensors"
+_CACHE = "Set HF_HOME to a folder that you may write to."
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _REVISION = re.compile(r"[\w.-]+(?:/[\w.-]+)*")  # a branch, a tag or a commit
 
 
-def locate(name: str, notify: Notify) -> Path:
-    """The folder of a model named by preset, folder or hub id. Raises ModelNotFound, HubUnreachable."""
+def locate(name: str, notify: Notify, *, weights: bool = True) -> Path:
+    """The folder of a model named by preset, folder, hub id, .gguf file or ollama:NAME, unpacked if need be.
+
+    Without `weights` only what a plan needs is fetched. Raises ModelNotFound, ModelGated, HubUnreachable, DiskFull, and
+    what unpacking a GGUF raises.
+    """
+    if source := gguf_source(name):
+        return unpacked(source, notify)
     folder = Path(name).expanduser()
     if (folder / "config.json").is_file():
         return folder.resolve()
     if folder.is_dir():
         raise ModelNotFound(f"the folder {name} has no config.json.")
-    preset = PRESETS.get(name) or PRESETS.get(folder.name if folder.parent == _store() else "")
+    preset = PRESETS.get(name) or PRESETS.get(folder.name if folder.parent == model_store() else "")
     if preset:
-        return _embedded(preset, name if name in PRESETS else folder.name, notify) or _download(preset.hub_id, notify)
+        known = name if name in PRESETS else folder.name
+        return _embedded(preset, known, notify) or _download(preset.hub_id, notify, weights)
     repository, revision = _on_hub(name)
-    if repository:
-        return _download(repository, notify, revision)
-    raise ModelNotFound(f"there is no model {name!r}; {suggestion(name)}")
+    if not repository:
+        raise ModelNotFound(f"there is no model {name!r}; {suggestion(name)}")
+    try:
+        return _download(repository, notify, weights, revision)
+    except HubUnreachable:
+        here = None if revision else _embedded_hub_model(repository, notify)
+        if here is None:
+            raise
+        return here
 
 
 def _on_hub(name: str) -> tuple[str, str | None]:
@@ -58,13 +80,15 @@ def _on_hub(name: str) -> tuple[str, str | None]:
     return repository, revision or None
 
 
-def _store() -> Path:
-    return home() / "models"
+def _embedded_hub_model(hub_id: str, notify: Notify) -> Path | None:
+    """The model of this hub id out of its carrier package, where the hub does not answer; None if it has none."""
+    names = [name for name, preset in PRESETS.items() if preset.hub_id == hub_id]
+    return _embedded(PRESETS[names[0]], names[0], notify) if names else None
 
 
 def _embedded(preset: Preset, name: str, notify: Notify) -> Path | None:
     """The model out of the Python package that carries it, unpacked once; None if that package is not installed."""
-    folder = _store() / name
+    folder = model_store() / name
     if folder.is_dir() and damage(folder) is None:
         return folder
     spec = importlib.util.find_spec(preset.package) if preset.package else None
@@ -79,25 +103,65 @@ def _embedded(preset: Preset, name: str, notify: Notify) -> Path | None:
     return folder
 
 
-def _download(hub_id: str, notify: Notify, revision: str | None = None) -> Path:
+def _download(hub_id: str, notify: Notify, weights: bool = True, revision: str | None = None) -> Path:
     """A snapshot of a hub model, by default the newest; what is cached already when the hub does not answer."""
     notify(Progress(f"download {hub_id}", 0, 0))
-    return _fetched(hub_id, lambda: snapshot_download(hub_id, revision=revision, allow_patterns=_WANTED))
+    unwanted = _UNWANTED + ([] if weights else [_WEIGHTS])
+
+    def fetch() -> str:
+        return snapshot_download(hub_id, revision=revision, allow_patterns=_WANTED, ignore_patterns=unwanted)
+
+    return _fetched(hub_id, fetch)
 
 
 def _fetched(hub_id: str, fetch: Callable[[], str]) -> Path:
     """What `fetch` brings from the hub, its errors as ours."""
     try:
         return Path(fetch())
-    except RepositoryNotFoundError as error:
-        raise ModelNotFound(f"the hub has no model {hub_id!r}, or it is private.") from error
-    except RevisionNotFoundError as error:
-        raise ModelNotFound(f"{hub_id} has no such revision on the hub: {str(error).splitlines()[0]}") from error
-    except LocalEntryNotFoundError as error:
-        message = f"{hub_id} is not on this machine, and the hub could not be reached."
-        raise HubUnreachable(message, fix=_without_hub(hub_id)) from error
-    except (HfHubHTTPError, OSError) as error:
-        raise HubUnreachable(f"downloading {hub_id} failed: {str(error).splitlines()[0]}") from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise _ours(hub_id, error) from error
+
+
+def _ours(hub_id: str, error: Exception) -> BackpropagateError:
+    """What a failed download means; huggingface_hub may wrap the error that says so."""
+    causes = list(_causes(error))
+    statuses = [cause.response.status_code for cause in causes if isinstance(cause, HfHubHTTPError)]
+    if any(isinstance(cause, GatedRepoError) for cause in causes) or 403 in statuses:
+        page = f"{ENDPOINT}/{hub_id}"
+        fix = f"Accept the licence at {page}, then `hf auth login` with a token of that account, or set HF_TOKEN."
+        return ModelGated(f"{hub_id} is given only to those who accepted its licence.", where=page, fix=fix)
+    if any(isinstance(cause, RevisionNotFoundError) for cause in causes):
+        return ModelNotFound(f"{hub_id} has no such revision on the hub: {str(error).splitlines()[0]}")
+    if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
+        return ModelNotFound(f"the hub has no model {hub_id!r}, or it is private{_no_folder(hub_id)}.")
+    if full := [cause for cause in causes if isinstance(cause, OSError) and cause.errno in DISK_FULL]:
+        return DiskFull(f"the disk is full; {hub_id} was not fetched whole.", where=full[0].filename or HF_HUB_CACHE)
+    if denied := [cause for cause in causes if isinstance(cause, PermissionError)]:
+        return OutputUnusable("downloads cannot be kept here.", where=denied[0].filename or HF_HUB_CACHE, fix=_CACHE)
+    if isinstance(error, LocalEntryNotFoundError):
+        message = f"{hub_id} is not on this machine, and the hub could not be reached{_no_folder(hub_id)}."
+        return HubUnreachable(message, fix=_without_hub(hub_id))
+    return HubUnreachable(f"downloading {hub_id} failed: {str(error).splitlines()[0]}{_no_folder(hub_id)}")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, and those that led to it."""
+    known: set[int] = set()
+    following: BaseException | None = error
+    while following is not None and id(following) not in known:
+        known.add(id(following))
+        yield following
+        following = following.__cause__ or following.__context__
+
+
+def _no_folder(name: str) -> str:
+    """That a name with a slash, which may be meant as a folder, is none; and which folder may be meant."""
+    parent = Path(name).parent
+    if not parent.is_dir():
+        return f"; and there is no folder {name} here"
+    beside = [folder.name for folder in parent.iterdir() if folder.is_dir()]
+    near = difflib.get_close_matches(Path(name).name, beside, 1)
+    return f"; and there is no folder {name} here" + (f" (did you mean {parent / near[0]}?)" if near else "")
 
 
 def _without_hub(hub_id: str) -> str | None:
@@ -115,10 +179,12 @@ def shape(name: str) -> tuple[dict[str, Any], str, Path | None]:
 
     No weights are loaded, and of a preset nothing at all. Raises ModelNotFound, HubUnreachable, ModelUnusable.
     """
+    if source := gguf_source(name):
+        return unpacked_config(GgufFile(source.file)), str(source.folder), None
     folder = Path(name).expanduser()
     if (folder / "config.json").is_file():
         return description(folder), lasting_name(folder.resolve()), None
-    if preset := PRESETS.get(name):
+    if preset := PRESETS.get(name) or of_hub_id(name):
         return dict(preset.config), preset.hub_id, None if _is_here(preset) else Path(HF_HUB_CACHE)
     repository, revision = _on_hub(name)
     if folder.is_dir() or not repository:
@@ -132,6 +198,8 @@ def remarks(name: str, config: Mapping[str, Any]) -> list[str]:
     preset = PRESETS.get(name) or of_hub_id(name)
     if preset and preset.restrictions:
         return [f"the licence of {preset.hub_id} ({preset.licence}) restricts its use: {preset.restrictions}."]
+    if quantized := loss_by_quantization(Path(name)):
+        return [quantized]
     found = architecture(config)
     if found is None or found.family not in KNOWN:
         return [f"models of the kind {config.get('model_type', '?')} are untested here, {name} among them."]
@@ -144,6 +212,11 @@ def _is_here(preset: Preset) -> bool:
     return carried or any((Path(HF_HUB_CACHE) / f"models--{preset.hub_id.replace('/', '--')}").glob("snapshots/*/*"))
 
 
+def downloads() -> Path:
+    """Where what is fetched from the hub is kept."""
+    return Path(HF_HUB_CACHE)
+
+
 def description(folder: Path) -> dict[str, Any]:
     """A model's config.json. Raises ModelUnusable."""
     return read_json(folder / "config.json")
@@ -152,16 +225,13 @@ def description(folder: Path) -> dict[str, Any]:
 def fingerprint(folder: Path) -> str:
     """What tells one base from another, in hex: config and tokenizer in full, of the weights samples all over.
 
-    Weights of another training differ everywhere, so 64 places of 64 KiB a file tell them apart in milliseconds.
+    Weights of another training differ everywhere, so samples of them are enough.
     """
     found = hashlib.sha256()
     for path in sorted(folder.glob("*.safetensors")):
-        size = path.stat().st_size
-        found.update(f"{path.name} {size}".encode())
-        with path.open("rb") as file:
-            for place in range(_SAMPLES):
-                file.seek(max(0, size - _SAMPLE) * place // (_SAMPLES - 1))
-                found.update(file.read(_SAMPLE))
+        found.update(f"{path.name} {path.stat().st_size}".encode())
+        for part in samples(path):
+            found.update(part)
     for name in ("config.json", "tokenizer.json"):
         found.update((folder / name).read_bytes() if (folder / name).is_file() else b"")
     return found.hexdigest()
@@ -170,7 +240,7 @@ def fingerprint(folder: Path) -> str:
 def hub_id(name: str) -> str | None:
     """What the hub calls a model that is named by preset, folder or hub id; None for one that only this machine has."""
     folder = Path(name).expanduser()
-    if preset := PRESETS.get(folder.name if folder.parent == _store() else name):
+    if preset := PRESETS.get(folder.name if folder.parent == model_store() else name):
         return preset.hub_id
     lasting = lasting_name(folder.resolve()) if folder.is_absolute() else name
     repository, _ = _on_hub(lasting)

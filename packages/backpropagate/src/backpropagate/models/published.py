@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from bp_core.choices import Mode
 from bp_core.contract import CONTRACT_FILE, Contract
-from bp_core.errors import OutputUnusable
-from bp_core.folders import MANIFEST, damage, digest, move, new_folder, write_json
+from bp_core.errors import DiskFull, OutputUnusable
+from bp_core.folders import MANIFEST, damage, digest, move, move_if_free, new_folder, write_json
 from bp_core.rail import Rail
 from bp_runs.run_folder import RunFolder
 
+from ..hints import multi_run_command, near, resume_command
 from . import locate
 
 _ORIGIN = "run.json"
@@ -23,6 +26,7 @@ WEIGHTS = "adapter_model.safetensors"
 FINGERPRINT = "base_fingerprint"
 KINDS = _ADAPTER, _MODEL = "lora", "model"  # under the output folder
 MULTI_RUN = "multi-run"  # beside them: the stages of a session, in whose adapter's origin this is a key
+_TRIES = 20  # to publish while other runs do so at the same place
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -43,31 +47,36 @@ def place(output: Path, mode: Mode) -> Path:
 def publish(rail: Rail, run: RunFolder, base: Path, contract: Contract, step: int, mode: Mode = "lora") -> Path:
     """Write what was trained to `step` to its place. What is there already is moved, never removed.
 
-    Done again after a crash, it ends as if there had been none.
+    Done again after a crash, it ends as if there had been none. Raises OutputUnusable and DiskFull, which say where
+    what was trained lies, and how to go on.
     """
-    target = place(run.path.parent.parent, mode)
+    output = run.path.parent.parent
+    target = place(output, mode)
     origin = {"run": run.id, "base": locate.lasting_name(base), "step": step, "mode": mode}
     origin[FINGERPRINT] = locate.fingerprint(base)
     if damage(target) is None and origin_of(target) == origin:
         return target
     ready = run.path / f"{target.name}.ready"  # whole, and about to get its place
-    shutil.rmtree(ready, ignore_errors=True)
-    with new_folder(ready) as draft:
-        (rail.write_model if mode == "full" else rail.write_adapter)(draft)
-        for name in TOKENIZER_FILES:
-            if (base / name).is_file():
-                shutil.copyfile(base / name, draft / name)
-        write_json(draft / CONTRACT_FILE, contract.as_dict())
-        write_json(draft / _ORIGIN, origin)
-    _retire(run.path / target.name, run.id)  # of this run, before it was extended
-    _put_in_place(ready, target, run.id)
+    with _told_where(target, ready, run.checkpoints, resume_command(run.id, output)):
+        if damage(ready) is not None or origin_of(ready) != origin:
+            shutil.rmtree(ready, ignore_errors=True)
+            with new_folder(ready) as draft:
+                (rail.write_model if mode == "full" else rail.write_adapter)(draft)
+                for name in TOKENIZER_FILES:
+                    if (base / name).is_file():
+                        shutil.copyfile(base / name, draft / name)
+                write_json(draft / CONTRACT_FILE, contract.as_dict())
+                write_json(draft / _ORIGIN, origin)
+        _retire(run.path / target.name, run.id)  # of this run, before it was extended
+        _give_place(ready, target, run.id)
     return target
 
 
 def publish_merged(merged: Path, output: Path) -> None:
     """Give the adapter that a session of many stages merged its place. One merged earlier makes way; others are moved.
 
-    Done again after a crash, it ends as if there had been none.
+    Done again after a crash, it ends as if there had been none. Raises OutputUnusable and DiskFull, which say where
+    the adapter lies, and how to go on.
     """
     target, session = output / _ADAPTER, output / MULTI_RUN
     origin = origin_of(merged) | {MULTI_RUN: {"merged": digest(merged / WEIGHTS)}}
@@ -75,24 +84,45 @@ def publish_merged(merged: Path, output: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
     if damage(target) is None and origin_of(target) == origin:
         return
-    shutil.rmtree(ready, ignore_errors=True)
-    with new_folder(ready) as draft:
-        for path in merged.iterdir():
-            if path.name != MANIFEST:
-                shutil.copyfile(path, draft / path.name)
-        write_json(draft / _ORIGIN, origin)
-    if MULTI_RUN in origin_of(target) and damage(target) is None:
-        move(target, old)
-    _put_in_place(ready, target, str(origin.get("run")))
+    with _told_where(target, ready, merged, multi_run_command(output)):
+        shutil.rmtree(ready, ignore_errors=True)
+        with new_folder(ready) as draft:
+            for path in merged.iterdir():
+                if path.name != MANIFEST:
+                    shutil.copyfile(path, draft / path.name)
+            write_json(draft / _ORIGIN, origin)
+        if MULTI_RUN in origin_of(target) and damage(target) is None:
+            move(target, old)
+        try:
+            _give_place(ready, target, str(origin.get("run")))
+        except (OutputUnusable, DiskFull):
+            with contextlib.suppress(OutputUnusable, DiskFull):  # then it stays where it is, and is not lost
+                move(old, target)
+            raise
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _put_in_place(ready: Path, target: Path, successor: str) -> None:
-    """Move a folder to `target`, and what is there out of the way."""
-    while ready.exists():
+def _give_place(ready: Path, target: Path, successor: str) -> None:
+    """Move a whole folder to the place where what was trained is looked for. What is there makes room."""
+    for _ in range(_TRIES):
         _retire(target, successor)
-        with contextlib.suppress(OutputUnusable):  # another run published in this very moment: make room again
-            move(ready, target)
+        if move_if_free(ready, target):
+            return
+    raise OutputUnusable("other runs keep putting their adapters here.", where=str(target))
+
+
+@contextlib.contextmanager
+def _told_where(target: Path, ready: Path, source: Path, command_to_go_on: str) -> Iterator[None]:
+    """Let an error of writing say where what was trained lies: in `ready`, or if that is not whole in `source`."""
+    try:
+        yield
+    except (OutputUnusable, DiskFull) as error:
+        kept = ready if damage(ready) is None else source
+        known = os.path.isdir(kept)  # which says no, and does not raise, where nothing may be read any more
+        where = f"What was trained lies whole in {kept}." if known else f"What was trained was to lie in {kept}."
+        needed = "Free some space" if isinstance(error, DiskFull) else f"Make {near(target.parent)} writable"
+        fix = f"{needed}; then: {command_to_go_on}"
+        raise type(error)(f"{error.message} {where}", where=error.where, fix=fix) from error
 
 
 def weights_in(folder: Path) -> dict[str, str]:
@@ -120,7 +150,10 @@ def _place_for_old(adapter: Path, successor: str) -> Path:
     places[:0] = [run / kind] if places and run.name != successor else []
     dated = output / time.strftime(f"{kind}-until-%Y%m%d-%H%M%S")
     places += [dated, *(dated.with_name(f"{dated.name}-{number}") for number in range(2, 1000))]
-    return next(place for place in places if not place.exists())
+    free = next((place for place in places if not place.exists()), None)
+    if free is None:
+        raise OutputUnusable("there is no name left for the adapter that is here.", where=str(adapter))
+    return free
 
 
 def origin_of(adapter: Path) -> dict[str, Any]:

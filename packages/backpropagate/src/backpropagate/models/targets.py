@@ -26,6 +26,7 @@ from bp_core.errors import (
 from bp_core.events import Notify
 from bp_core.rail import Job
 from bp_core.settings import settings
+from bp_export.ollama.local_models import PREFIX, model_file
 from bp_export.weights.mlx import comes_from, is_quantized
 from bp_plan.presets import PRESETS
 from bp_runs import Entry, history
@@ -61,6 +62,8 @@ class Artifact:
         downloaded. Raises TargetNotFound, also where several runs begin so.
         """
         name, path = str(name), Path(name).expanduser()
+        if name.startswith(PREFIX):
+            return cls._at(name, model_file(name.removeprefix(PREFIX)))
         if name and path.exists():
             return cls._at(name, path)
         if name in PRESETS:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bp_eval.bootstrap import Interval, Ratio, difference, mean_difference
+from bp_eval.measures import FEW
 from bp_multirun import forgetting
 from bp_multirun.config import MultiRunConfig
 from bp_multirun.mergers import weights
@@ -47,7 +48,7 @@ def write(record: Record, config: MultiRunConfig, folder: Path) -> Path:
         Heading("What was learned, and what was forgotten", 1),
         *_summary(record),
         Heading("Losses"),
-        "Nats a token on rows held out of each stage, by the adapter that was the result after each stage. "
+        "Loss a token on rows held out of each stage, by the adapter that was the result after each stage. "
         "Below the loss of the base something was learned; a number that grows to the right is forgotten.",
         matrix_table(record),
         Picture(PICTURE, "Loss of each stage's rows after each stage, less the base's", _picture(record)),
@@ -72,7 +73,7 @@ def matrix_table(record: Record) -> Table:
 
 def stages_table(record: Record, config: MultiRunConfig) -> Table:
     """How each stage was merged."""
-    head = ("stage", "merged", "share of B", "cosine to B before", "its loss alone", "its loss merged", "change")
+    head = ("stage", "merged", "weight", "likeness to before", "its loss alone", "its loss merged", "change")
     lines = []
     for number, entry in enumerate(record.entries, 1):
         told, own = _stage(record, config, number), str(number)
@@ -94,20 +95,29 @@ def summary_lines(record: Record) -> list[tuple[str, str]]:
     """The numbers that say most."""
     lines = [("average loss", number_text(forgetting.average(record)))]
     if found := backward_transfer(record):
-        sense = "forgotten" if found.estimate < 0 else "got better"
-        if not found.excludes(0):
-            sense = "not clear"
-        lines.append(("backward transfer", f"{interval_text(found)}: earlier stages, {sense}"))
-    price = forgetting.merge_cost(record)
-    if price is not None:
-        lines.append(("price of merging", f"{price:+.4f} on the newest stage"))
+        lines.append(("backward transfer", _sense(record, found)))
+    cost = forgetting.merge_cost(record)
+    if cost is not None:
+        lines.append(("cost of merging", f"{cost:+.4f} on the newest stage"))
     return lines
+
+
+def _sense(record: Record, found: Interval) -> str:
+    """What the change of earlier stages' losses means; from a few rows it means nothing."""
+    rows = min(len(stage.now.nats) for stage in forgetting.retained(record))
+    if rows < FEW:
+        count = "1 row is" if rows == 1 else f"{rows} rows are"
+        return f"{found.estimate:+.4f} for earlier stages; {count} held out of one, too few to tell forgetting"
+    sense = "forgotten" if found.estimate < 0 else "got better"
+    if not found.excludes(0):
+        sense = "not clear"
+    return f"{interval_text(found)}: earlier stages, {sense}"
 
 
 def _summary(record: Record) -> list[Block]:
     note = (
         "Backward transfer is the mean fall of an earlier stage's loss since it was merged, with a 95 % interval over "
-        "the rows held out; below 0 it was forgotten. The price of merging is by how much the newest stage's loss is "
+        "the rows held out; below 0 it was forgotten. The cost of merging is by how much the newest stage's loss is "
         "higher in the result than in its own adapter."
     )
     return [Table(("", ""), summary_lines(record)), note]

@@ -13,8 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from bp_core.choices import STARTS_IN_BASE
 from bp_core.config import TrainConfig
-from bp_core.errors import BadValue, GateFailed, Interrupted, NothingToResume, ResumeMismatch
-from bp_core.events import Watch
+from bp_core.errors import (
+    BadValue,
+    DiskFull,
+    GateFailed,
+    Interrupted,
+    NothingToResume,
+    OutputUnusable,
+    ResumeMismatch,
+)
+from bp_core.events import Notify, Watch
 from bp_core.folders import writable_folder, write_json
 from bp_core.process_group import launch_env
 from bp_core.rail import Job
@@ -42,6 +50,7 @@ if TYPE_CHECKING:
     from ..trainer import Trainer
 
 SETTINGS_FILE = "settings.json"
+_THEN = "; then: "
 PROBE = Path(__file__).with_name("general_probe.jsonl")
 
 
@@ -188,7 +197,7 @@ def multi_run(
     data = as_list(dataset)
     found, notes = sources(data, multi.runs, config)
     reading = replace(config, samples=None) if multi.runs else config
-    plan = plans(reading, data, make)[0]
+    plan = plans(reading, data, make, None if watch is None else silent)[0]
     output = writable_folder(Path(config.output).resolve())
     folder = writable_folder(output / MULTI_RUN)
     session = _Session(config, multi, found, plan, make, watch)
@@ -211,15 +220,18 @@ def resumed(
 
     `values` and `data` were given besides: raises BadValue where they would change it. Raises NothingToResume.
     """
+    if name == run_folder.NEWEST:
+        name = str(values.get("output", TrainConfig.output))
     path = _settings_file(Artifact.find(name))
     if path is None:
-        raise NothingToResume("there is no session of many stages.", where=name, fix="Begin one with --data.")
+        fix = "Begin one with --data, or name its folder with --output."
+        raise NothingToResume("there is no session of many stages here.", where=name, fix=fix)
     begun = json.loads(path.read_text(encoding="utf-8"))
     if None in begun["data"]:
         message = "the session was given its rows in Python, which are not kept."
         raise NothingToResume(message, where=name, fix="Give them again: Trainer(…).multi_run([rows, …]).")
     begun["settings"]["output"] = str(path.parent.parent)
-    _refuse_others(values, begun["settings"] | begun["multi_run"], data)
+    _refuse_others(values, begun["settings"] | begun["multi_run"], data, begun["data"])
     return begun["settings"], begun["multi_run"], begun["data"]
 
 
@@ -231,11 +243,13 @@ def _settings_file(source: Artifact) -> Path | None:
     return next((place / SETTINGS_FILE for place in places if (place / SETTINGS_FILE).is_file()), None)
 
 
-def _refuse_others(values: Mapping[str, Any], known: Mapping[str, Any], data: Sequence[str]) -> None:
+def _refuse_others(
+    values: Mapping[str, Any], known: Mapping[str, Any], data: Sequence[str], begun_data: Sequence[str]
+) -> None:
     """With --resume everything is as it was begun: an option besides would be one without effect."""
     defaults = {s.name: s.default for kind in (TrainConfig, MultiRunConfig) for s in settings(kind)}
-    given = [name for name, value in values.items() if value not in (defaults[name], known[name])]
-    if data:
+    given = [name for name, value in values.items() if name != "output" and value not in (defaults[name], known[name])]
+    if data and [lasting(part) for part in data] != begun_data:
         given.append("data")
     if given:
         fix = "Leave it out; or give the whole command again, without --resume, to change something or add data."
@@ -258,10 +272,10 @@ def _refuse(config: TrainConfig) -> None:
         raise BadValue("; ".join(problems) + ".", fix="Leave that out, or train each stage by itself.")
 
 
-def plans(config: TrainConfig, data: Sequence[Data], make: type[Trainer]) -> list[Plan]:
+def plans(config: TrainConfig, data: Sequence[Data], make: type[Trainer], notify: Notify | None = None) -> list[Plan]:
     """What each stage would do. All data is read as training will read it, so a fault is told by its own place."""
     trainer = make(**dataclasses.asdict(replace(config, held_out=None, eval_every=None, patience=None)))
-    return [trainer.plan(part) for part in data]
+    return [trainer.plan(part, notify=notify) for part in data]
 
 
 def _remember(folder: Path, config: TrainConfig, multi: MultiRunConfig, data: Sequence[Data]) -> None:
@@ -280,6 +294,9 @@ def _resumable(folder: Path) -> Iterator[None]:
     except (KeyboardInterrupt, Interrupted) as error:
         message = error.message if isinstance(error, Interrupted) else "stopped between two stages."
         raise Interrupted(message, fix=f"Go on with: {multi_run_command(folder.parent)}") from None
+    except (DiskFull, OutputUnusable) as error:  # a stage says how to go on with itself, not with the session
+        error.fix = f"{error.fix.partition(_THEN)[0]}{_THEN}{multi_run_command(folder.parent)}"
+        raise
 
 
 def _score(good: Sequence[Any], bad: Sequence[Any]) -> Score:

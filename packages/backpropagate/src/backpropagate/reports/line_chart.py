@@ -4,78 +4,116 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from itertools import accumulate
 
+from .look import picture_style
+
 Points = Sequence[tuple[float, float]]
-WIDTH, HEIGHT = 720, 320
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 16, 44
+WIDE, NARROW = (960, 320), (340, 260)  # width and height, in the pixels of a page of that width
+_LEFT, _RIGHT, _BOTTOM = 56, 12, 40
 _MOST = 600  # points of a line; more would not be seen
 
 
-def loss_chart(train: Points, evaluation: Points) -> str:
+def loss_chart(train: Points, evaluation: Points, size: tuple[int, int] = WIDE) -> str:
     """Losses by step: each step pale, their running mean bold, evaluations as dots on a line of their own."""
-    points = [*train, *evaluation]
-    steps = [step for step, _ in points]
-    losses = [loss for _, loss in points]
-    plane = _Plane(_span(steps, 1.0), _span(losses, 0.05))
-    font = 'font-family="sans-serif" font-size="12"'
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" {font}>',
-        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
-        *plane.axes("optimizer step", "loss per target token"),
-        plane.line(_thinned(train), "#9ec5e8", 1),
-        plane.line(_thinned(_smoothed(train)), "#1f6fb2", 2.5),
-    ]
-    if evaluation:
-        parts += [plane.line(evaluation, "#c2571a", 1.5), *plane.dots(evaluation, "#c2571a")]
-    legend = [("each step", "#9ec5e8"), ("running mean", "#1f6fb2")] + [("evaluation", "#c2571a")] * bool(evaluation)
-    return "\n".join([*parts, *_legend(legend), "</svg>"]) + "\n"
+    curves = [Curve("running mean", _smoothed(train), "bp-a", 2.5)]
+    return chart("loss per token", [Curve("each step", train, "bp-a", 1, pale=True), *curves], evaluation, size)
 
 
+def value_chart(name: str, points: Points, size: tuple[int, int] = WIDE) -> str:
+    """One value by step."""
+    return chart(name, [Curve(name, points, "bp-a", 2)], (), size)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line through points; `style` is a class of the style sheet."""
+
+    name: str
+    points: Points
+    style: str
+    width: float
+    pale: bool = False
+
+
+def chart(beside: str, curves: Sequence[Curve], dots: Points, size: tuple[int, int]) -> str:
+    """Curves over the optimizer steps, and dots of evaluations, as SVG with a style sheet of its own."""
+    points = [point for curve in curves for point in curve.points] + list(dots)
+    xs, ys = _span([x for x, _ in points], 1.0), _span([y for _, y in points], 0.05)
+    plane = _Plane(xs, ys, *size)
+    lines = [plane.line(_thinned(curve.points), curve) for curve in curves]
+    entries = [(curve.name, curve.style, curve.pale) for curve in curves]
+    if dots:
+        evaluated = Curve("evaluation", dots, "bp-b", 2)
+        lines += [plane.line(dots, evaluated), *plane.dots(dots)]
+        entries.append((evaluated.name, evaluated.style, False))
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size[0]} {size[1]}" role="img"'
+    head += f' aria-label="{escape(beside)} by step"><style>{picture_style()}</style>'
+    legend = _legend(entries, *((0, 30) if plane.is_narrow else (104, 14)))
+    return "\n".join([head, *plane.axes("step", beside), *lines, *legend, "</svg>"]) + "\n"
+
+
+@dataclass(frozen=True)
 class _Plane:
-    """From numbers to places in the picture."""
+    """From numbers to places in a picture of `width` × `height` pixels."""
 
-    def __init__(self, xs: tuple[float, float], ys: tuple[float, float]) -> None:
-        self.xs, self.ys = xs, ys
+    xs: tuple[float, float]
+    ys: tuple[float, float]
+    width: int
+    height: int
+
+    @property
+    def is_narrow(self) -> bool:
+        return self.width < WIDE[0]
+
+    @property
+    def top(self) -> int:
+        return 44 if self.is_narrow else 28
 
     def x(self, value: float) -> float:
-        return _LEFT + (value - self.xs[0]) / (self.xs[1] - self.xs[0]) * (WIDTH - _LEFT - _RIGHT)
+        return _LEFT + (value - self.xs[0]) / (self.xs[1] - self.xs[0]) * (self.width - _LEFT - _RIGHT)
 
     def y(self, value: float) -> float:
-        return HEIGHT - _BOTTOM - (value - self.ys[0]) / (self.ys[1] - self.ys[0]) * (HEIGHT - _TOP - _BOTTOM)
+        share = (value - self.ys[0]) / (self.ys[1] - self.ys[0])
+        return self.height - _BOTTOM - share * (self.height - self.top - _BOTTOM)
 
-    def line(self, points: Points, colour: str, width: float) -> str:
+    def line(self, points: Points, curve: Curve) -> str:
         places = " ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y in points)
-        return f'<polyline points="{places}" fill="none" stroke="{colour}" stroke-width="{width}"/>'
+        pale = ' opacity="0.35"' if curve.pale else ""
+        return f'<polyline class="{curve.style}" points="{places}" stroke-width="{curve.width}"{pale}/>'
 
-    def dots(self, points: Points, colour: str) -> list[str]:
-        return [f'<circle cx="{self.x(x):.1f}" cy="{self.y(y):.1f}" r="3" fill="{colour}"/>' for x, y in points]
+    def dots(self, points: Points) -> list[str]:
+        return [f'<circle class="bp-d" cx="{self.x(x):.1f}" cy="{self.y(y):.1f}" r="3.5"/>' for x, y in points]
 
     def axes(self, below: str, beside: str) -> list[str]:
-        floor, middle = HEIGHT - _BOTTOM, (HEIGHT - _BOTTOM + _TOP) / 2
-        parts = []
+        floor, right = self.height - _BOTTOM, self.width - _RIGHT
+        parts = [_text(0, 14, beside, "start")]
         for value in _ticks(*self.ys):
             y = self.y(value)
-            parts += [f'<path d="M{_LEFT} {y:.1f}H{WIDTH - _RIGHT}" stroke="#dddddd"/>']
-            parts += [_text(_LEFT - 6, y + 4, f"{value:g}", "end")]
-        parts += [_text(self.x(value), floor + 16, f"{value:g}", "middle") for value in _ticks(*self.xs, whole=True)]
-        parts += [f'<path d="M{_LEFT} {_TOP}V{floor}H{WIDTH - _RIGHT}" fill="none" stroke="#555555"/>']
-        parts += [_text((WIDTH + _LEFT) / 2, HEIGHT - 8, below, "middle")]
-        return [*parts, f'<g transform="rotate(-90 16 {middle:.0f})">{_text(16, middle, beside, "middle")}</g>']
+            parts.append(f'<path class="bp-g" d="M{_LEFT} {y:.1f}H{right}"/>')
+            parts.append(_text(_LEFT - 8, y + 4, f"{value:g}", "end"))
+        for value in _ticks(*self.xs, whole=True):
+            x = self.x(value)
+            parts.append(f'<path class="bp-g" d="M{x:.1f} {self.top}V{floor}"/>')
+            parts.append(_text(x, floor + 16, f"{value:g}", "middle"))
+        return [*parts, _text((self.width + _LEFT) / 2, self.height - 6, below, "middle")]
 
 
-def _legend(entries: Sequence[tuple[str, str]]) -> list[str]:
+def _legend(entries: Sequence[tuple[str, str, bool]], x: float, y: int) -> list[str]:
+    """Names of the curves in a row above the picture, from `x` on."""
     parts = []
-    for row, (name, colour) in enumerate(entries):
-        y = _TOP + 12 + 18 * row
-        parts.append(f'<path d="M{WIDTH - 130} {y}h22" stroke="{colour}" stroke-width="3"/>')
-        parts.append(_text(WIDTH - 102, y + 4, name, "start"))
+    for name, style, pale in entries:
+        faint = ' opacity="0.35"' if pale else ""
+        parts.append(f'<path class="{style}" d="M{x:.0f} {y - 4}h16" stroke-width="3"{faint}/>')
+        parts.append(_text(x + 20, y, name, "start"))
+        x += 34 + 6.2 * len(name)
     return parts
 
 
 def _text(x: float, y: float, text: str, anchor: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="#333333">{escape(text)}</text>'
+    return f'<text class="bp-t" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
 def _span(values: Sequence[float], margin: float) -> tuple[float, float]:

@@ -57,7 +57,8 @@ def planned(
     recipe, step = resolve(machine, rows, model)
     tokens = recipe.steps * recipe.batch_size * rows.largest(len(rows)).tokens / len(rows)
     seconds = speed.seconds(device, name, recipe, tokens)
-    expected = dataclasses.replace(preflight(recipe, step, None), seconds=seconds, slowdown=slowdown)
+    download = None if any(base.glob("*.safetensors")) else locate.downloads()
+    expected = dataclasses.replace(preflight(recipe, step, download), seconds=seconds, slowdown=slowdown)
     remarks = (*locate.remarks(_called(machine.config.model, name), model), *expected.warnings())
     return Plan(recipe, device, base, counts, expected, remarks)
 

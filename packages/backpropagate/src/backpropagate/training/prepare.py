@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,12 +11,14 @@ from typing import Any
 
 from bp_core.backends import choose_rail
 from bp_core.config import TrainConfig
+from bp_core.environment import variables_of
 from bp_core.errors import BadValue, NothingToResume
 from bp_core.events import Notify, Watch
 from bp_core.examples import Example
 from bp_core.folders import home, writable_folder
 from bp_core.process_group import launch_env
 from bp_core.rail import Probe, Rail
+from bp_core.settings import settings
 from bp_data import ChatTokenizer, prepare
 from bp_data.masking.reasoning import Limits
 from bp_data.preparing.hold_out import hold_out
@@ -31,10 +33,11 @@ from bp_runs.versions import versions
 
 from ..hints import resume_command
 from ..models import locate
-from ..models.compatibility import refuse_misfits
+from ..models.compatibility import refuse_by_size, refuse_misfits, refuse_unknown_tokens
 from ..models.targets import Artifact
 from ..reports import run_report
 from .planning import planned
+from .remarks import remarks
 from .run import TrainingJob, TrainingRequest
 
 
@@ -51,6 +54,8 @@ class TrainingSetup:
 def choose(request: TrainingRequest) -> TrainingSetup:
     """Where to train; looked at after what costs nothing to refuse, for it loads a framework."""
     config = request.config
+    if request.data is None:
+        raise BadValue("no data is given.", fix="Give a file, a folder, a name on the hub, or rows.")
     require(request.data)
     if config.eval_data:
         require(config.eval_data)
@@ -60,6 +65,8 @@ def choose(request: TrainingRequest) -> TrainingSetup:
     tracker_processes.chosen(config.report_to)
     backend, rail, probe = choose_rail(config.backend)
     machine = for_machine(config, DeviceInfo.of(backend, probe))
+    variables = {name: f"from {variable}" for name, variable in variables_of("train", config).items()}
+    machine = replace(machine, why={**variables, **machine.why})
     rail.check(machine.config)
     return TrainingSetup(request, rail, probe, machine)
 
@@ -77,26 +84,30 @@ def reading(config: TrainConfig, notify: Notify) -> dict[str, Any]:
     }
 
 
-def prepared_job(setup: TrainingSetup, notify: Notify) -> TrainingJob:
-    """Read the data, and plan what to do with them."""
+def prepared_job(setup: TrainingSetup, notify: Notify, *, weights: bool = True) -> TrainingJob:
+    """Read the data, and plan what to do with them. Without `weights` those of the base are not fetched."""
     config = setup.machine.config
-    base = locate.locate(config.model, notify)
-    refuse_misfits(config, base)
+    refuse_by_size(config)
+    base = locate.locate(config.model, notify, weights=weights)
+    refuse_misfits(config, base, weights=weights)
     tokenizer = ChatTokenizer.open(base)
-    settings = reading(config, notify)
-    prepared = prepare(setup.request.data, tokenizer, samples=config.samples, **settings)
+    how = reading(config, notify)
+    prepared = prepare(setup.request.data, tokenizer, samples=config.samples, **how)
     held_out: Sequence[Example] = []
     evaluation = {}
     if config.held_out:
         prepared, held_out = hold_out(prepared, config.held_out, config.seed)
     elif config.eval_data:
-        others = prepare(config.eval_data, tokenizer, **settings)
+        others = prepare(config.eval_data, tokenizer, **how)
         held_out, evaluation = others.examples, {"evaluation_sha256": others.report.sha256}
+    refuse_unknown_tokens(base, tokenizer, prepared.examples.tokens)
     if config.packing:
         prepared = prepared.packing(config.length)
     counts = prepared.report.as_dict() | evaluation | {"evaluation_examples": len(held_out)}
     slowdown = setup.rail.slowdown(config.dtype)
     plan = planned(setup.machine, prepared, base, setup.probe.device, counts, slowdown)
+    about = remarks(setup.request.config, plan.recipe, prepared, held_out, tokenizer, locate.description(base))
+    plan = replace(plan, remarks=(*plan.remarks, *about))
     return TrainingJob(setup.request, plan, prepared, held_out, setup.rail, tokenizer)
 
 
@@ -131,6 +142,17 @@ def to_resume(name: bool | str, output: Path) -> RunFolder:
     if name in (True, run_folder.NEWEST):
         return run_folder.newest_unfinished(output)
     return Artifact.find(str(name), output).require_run()
+
+
+def run_settings(run: RunFolder, given: Mapping[str, Any], output: str) -> TrainConfig:
+    """The settings that a run was begun with, and in their place those that are `given` now."""
+    names = {setting.name for setting in settings(TrainConfig)}
+    begun = {name: value for name, value in run.read()["settings"].items() if name in names}
+    if "epochs" in given and "steps" not in given:
+        begun["steps"] = None  # which would win over the epochs
+    if Path(run.read().get("base", "")).is_dir():
+        begun["model"] = run.read()["base"]
+    return TrainConfig(**begun | dict(given) | {"output": output})
 
 
 def beginning(start: str | Path | None, plan: Plan) -> Path | None:
@@ -173,13 +195,13 @@ def write_down(
 def record(work: TrainingJob) -> dict[str, Any]:
     """What a run is remembered by: enough to go on with it in another folder, without being told anything again."""
     config = work.request.config
-    settings = dataclasses.asdict(config)
+    chosen = dataclasses.asdict(config)
     if config.eval_data:
-        settings["eval_data"] = lasting(config.eval_data)
+        chosen["eval_data"] = lasting(config.eval_data)
     record = {
         "recipe": dataclasses.asdict(work.plan.recipe),
         "facts": work.facts,
-        "settings": settings,
+        "settings": chosen,
         "data": lasting(work.request.data),
         "base": str(work.plan.base),
     }

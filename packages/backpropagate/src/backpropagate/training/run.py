@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,8 +13,8 @@ from typing import Any
 
 from bp_core.choices import PAIRED
 from bp_core.config import TrainConfig
-from bp_core.errors import BackpropagateError
-from bp_core.events import Event, Planned, Stepped, Warned, Watch
+from bp_core.errors import BackpropagateError, DiskFull, OutputUnusable
+from bp_core.events import Evaluated, Event, Planned, Stepped, Warned, Watch
 from bp_core.examples import Example
 from bp_core.folders import digest, sweep
 from bp_core.process_group import all_agree, no_op
@@ -21,6 +22,8 @@ from bp_core.rail import Job, ModelInfo, Rail
 from bp_core.recipe import Recipe
 from bp_data import Batches, ChatTokenizer, Prepared
 from bp_data.reading.files import Data
+from bp_data.tokenizer.question import asked
+from bp_eval.improvement import improvement, row_losses
 from bp_eval.questions import answering, last_answer, question_before
 from bp_plan import speed
 from bp_plan.plan import Plan
@@ -34,6 +37,7 @@ from ..models import locate
 from ..models.published import WEIGHTS, publish, weights_in
 from ..progress import silent
 from ..reports import run_report
+from .kept_rows import rows_to_keep
 
 _WARM_UP = 1  # steps that are slower than the rest
 
@@ -60,6 +64,8 @@ class Run:
     eval_loss: float | None
     perplexity: float | None
     accuracy: float | None  # of preferences, as `Evaluated` has it
+    base_loss: float | None = None  # of held-out rows before training
+    against_base: str | None = None  # what training did to it, in words
 
     def as_dict(self) -> dict[str, Any]:
         return {**dataclasses.asdict(self), "folder": str(self.folder), "adapter": str(self.adapter)}
@@ -112,26 +118,67 @@ def carry_out(work: TrainingJob, recording: Recording, notes: Sequence[str], sig
     run = recording.run
     recording.begin()
     record = Measurements(run, work.plan, recording.watch)
-    for name in ("run.json", "samples.json", "lora", "model"):
+    for name in ("run.json", "samples.json", "training-rows.json", "lora", "model"):
         sweep(run.path, name)
     run.write_samples(work.prepared.samples)
+    run.write_training_rows(rows_to_keep(work.prepared))
     run.write(preflight=work.plan.preflight.as_dict())
     record(Planned(0, work.plan.preflight.message()))
     opened, team = _open(work), work.rail.join()
     run.write(status="running", error=None, opened=dataclasses.asdict(opened), counts=work.plan.data)
     for note in (*work.plan.remarks, *notes):
         record(Warned(0, note))
+    _measure_before(work, run, record)
     state, step = _train(work, run, record, signals, opened.card)
     contract, mode = work.prepared.contract, work.plan.recipe.mode
     if team.size > 1:
         work.rail.collect()
     adapter = all_agree(team, lambda: publish(work.rail, run, work.plan.base, contract, step, mode))
+    _measure_after(work, run, record, step)
     result = _result(work, run, adapter, state, step)
-    recording.finished(weights=weights_in(adapter), **_summary(result))
+    try:
+        recording.finished(weights=weights_in(adapter), **_summary(result))
+    except (DiskFull, OutputUnusable) as error:
+        error.kept = str(adapter)
+        raise
     team.gather(result.as_dict())
     record.remember()
     _ask(work, run, signals)
     return result
+
+
+def _measures_rows(work: TrainingJob) -> bool:
+    """Whether single held-out rows can be measured by one process: not where others have a share of the weights."""
+    return bool(work.held_out) and work.plan.recipe.method == "sft" and work.rail.join().size == 1
+
+
+def _measure_before(work: TrainingJob, run: RunFolder, watch: Watch) -> None:
+    """Step 0, to compare with: once a run, however often it is resumed."""
+    if not _measures_rows(work) or run.read().get("rows_before"):
+        return
+    found = row_losses(work.rail, work.held_out)
+    if found:
+        run.write(rows_before=found.as_dict())
+        perplexity = math.exp(min(found.mean, 700.0))
+        watch(Evaluated(0, found.mean, perplexity, int(sum(found.tokens)), best=False))
+
+
+def _measure_after(work: TrainingJob, run: RunFolder, watch: Watch, step: int) -> None:
+    """The published weights on the same rows. A result that is worse than what it began with is told."""
+    if _measures_rows(work) and (found := row_losses(work.rail, work.held_out)):
+        run.write(rows_after=found.as_dict())
+    gained = improvement(run.read())
+    advice = "lower --learning-rate, or train on more and better rows."
+    if gained and gained.is_worse:
+        before, after = gained.before.estimate, gained.after.estimate
+        told = f"the result is worse than the model before training: loss {after:.4g} on held-out rows, it was"
+        watch(Warned(step, f"{told} {before:.4g} ({gained.verdict}); {advice}"))
+        return
+    losses = [event["loss"] for event in read_events(run.path) if event["event"] == Stepped.__name__ and event["loss"]]
+    few = max(1, len(losses) // 10)
+    first, last = (sum(part) / few for part in (losses[:few], losses[-few:])) if losses else (0.0, 0.0)
+    if not gained and len(losses) > 1 and last > first:
+        watch(Warned(step, f"the training loss rose, from {first:.4g} to {last:.4g}; {advice}"))
 
 
 def carry_along(work: TrainingJob, run: RunFolder, signals: Signals) -> Run:
@@ -182,7 +229,9 @@ def _ask(work: TrainingJob, run: RunFolder, signals: Signals) -> None:
         spans = [(len(sample.prompt), len(sample.tokens), sample.tokens) for sample in work.prepared.samples]
     # An answer that begins at 1 has no question before it.
     questions = [question_before(*span, decode, stop) for span in spans if span[0] > 1]
-    base, tuned = (answering(rail, decode, stop, run_report.LIMIT, adapter=adapter) for adapter in (False, True))
+    questions = [dataclasses.replace(one, asked=asked(work.tokenizer, one.text)) for one in questions]
+    limit = run_report.LIMIT
+    base, tuned = (answering(rail, decode, stop, limit, adapter=adapter, to_read=True) for adapter in (False, True))
     run_report.ask(run, source, questions, (base, tuned), lambda: signals.stop_requested)
 
 
@@ -192,6 +241,7 @@ def _result(work: TrainingJob, run: RunFolder, adapter: Path, state: State, step
     losses = tuple(event["loss"] for event in events if event["event"] == "Stepped")
     evaluations = [event for event in events if event["event"] == "Evaluated" and event["step"] == step]
     evaluation = evaluations[-1] if evaluations else {}
+    gained = improvement(run.read())
     return Run(
         id=run.id,
         folder=run.path,
@@ -207,6 +257,8 @@ def _result(work: TrainingJob, run: RunFolder, adapter: Path, state: State, step
         eval_loss=evaluation.get("loss"),
         perplexity=evaluation.get("perplexity"),
         accuracy=evaluation.get("accuracy"),
+        base_loss=gained.before.estimate if gained else None,
+        against_base=gained.verdict if gained else None,
     )
 
 

@@ -104,6 +104,9 @@ class PreparedBuilder:
 
     def prepared(self) -> Prepared:
         """Raises NoTarget if no example was left, TemplateUnusable as `_contract`."""
+        if not self._examples and self.rows and self._traces["none"] == self.rows:
+            message = f"none of the {self.rows} rows has a reasoning trace (<think> … </think>)."
+            raise NoTarget(message, fix="Leave reasoning_trace out, or use rows with traces.")
         if not self._examples:
             message = f"no row has a trained token within max_length {self._max_length}."
             raise NoTarget(message, fix="Raise max_length, or shorten the prompts.")

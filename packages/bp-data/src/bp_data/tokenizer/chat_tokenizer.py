@@ -50,6 +50,7 @@ class ChatTokenizer:
         self.added: frozenset[int] = frozenset(token for token, text in added.items() if text.strip())
         self._ends = tuple(text for text in added.values() if text.strip())
         tokens = {"bos_token": bos_token, "eos_token": eos_token, **others}
+        self.has_template = template is not None
         if template is None:
             template = chatml(self._terminator())
         named = template if isinstance(template, Mapping) else {DEFAULT: template}

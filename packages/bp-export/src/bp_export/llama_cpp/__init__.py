@@ -1,1 +1,1 @@
-"""llama.cpp in a child process: engine, server and quantiser."""
+"""llama.cpp in a child process: engine and server."""

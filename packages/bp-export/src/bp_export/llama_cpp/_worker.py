@@ -17,91 +17,47 @@ from collections.abc import Callable
 from typing import Any, BinaryIO
 
 import numpy as np
-from cyllama.llama import llama_cpp
 
+from ._library import Model, load_library
 from .process import END_OF_LOG
 
 BATCH = 256
-
-
-def byte_table() -> dict[str, int]:
-    """GPT-2's byte alphabet: visible Latin-1 characters stand for themselves, other bytes become 256 and up."""
-    visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    table = {chr(byte): byte for byte in visible}
-    hidden = [byte for byte in range(256) if byte not in visible]
-    return table | {chr(256 + place): byte for place, byte in enumerate(hidden)}
-
-
-class Model(llama_cpp.LlamaModel):  # type: ignore[misc]
-    """LlamaModel with the property `n_vocab`, which the binding's own get_logits_ith needs."""
-
-    @property
-    def n_vocab(self) -> int:
-        return int(self.get_vocab().n_vocab)
 
 
 class Session:
     """One loaded model with its context."""
 
     def __init__(self, path: str, context: int, gpu: bool, threads: int) -> None:
-        model = llama_cpp.LlamaModelParams()
-        model.n_gpu_layers = -1 if gpu else 0
-        self.model = Model(path_model=path, params=model, verbose=True)
-        self.vocab = self.model.get_vocab()
-        settings = llama_cpp.LlamaContextParams()
-        settings.n_ctx, settings.n_batch, settings.n_ubatch = context, BATCH, BATCH
-        settings.n_threads = settings.n_threads_batch = threads
-        self.context = llama_cpp.LlamaContext(self.model, settings, True)
-        self.batch = llama_cpp.LlamaBatch(n_tokens=BATCH, embd=0, n_seq_max=1)
-        self.bytes = byte_table()
+        self.model = Model(load_library(), path, context, BATCH, gpu, threads)
 
     def tokenize(self, text: str, add_special: bool, parse_special: bool) -> list[int]:
-        return list(self.vocab.tokenize(text, add_special, parse_special)) if text else []
+        return self.model.tokenize(text, add_special, parse_special) if text else []
 
     def logits(self, tokens: list[int]) -> np.ndarray:
         """float32 [len(tokens), vocabulary]"""
         self._fits(tokens)
-        rows = np.empty((len(tokens), self.vocab.n_vocab), np.float32)
-        for start in range(0, len(tokens), BATCH):
-            part = tokens[start : start + BATCH]
-            self._decode(part, start, every=True)
-            for row in range(len(part)):
-                rows[start + row] = np.fromiter(self.context.get_logits_ith(row), np.float32, rows.shape[1])
-        return rows
+        self.model.clear()
+        parts = [tokens[start : start + BATCH] for start in range(0, len(tokens), BATCH)]
+        return np.concatenate([self.model.decode(part, every=True) for part in parts])
 
-    def prefill(self, tokens: list[int]) -> None:
+    def prefill(self, tokens: list[int]) -> np.ndarray:
+        """Start anew with these tokens; the logits behind the last, float32 [vocabulary]."""
         self._fits(tokens)
+        self.model.clear()
         for start in range(0, len(tokens), BATCH):
-            self._decode(tokens[start : start + BATCH], start, every=False)
+            last = self.step(tokens[start : start + BATCH])
+        return last
 
-    def step(self, token: int, position: int) -> None:
-        self._decode([token], position, every=False)
-
-    def piece(self, token: int) -> bytes:
-        """The bytes of a token. The binding hides partial characters, so they are read from the token's name."""
-        text = str(self.vocab.token_to_piece(token, 0, False))
-        if "\ufffd" not in text:
-            return text.encode()
-        name = str(self.vocab.get_text(token))
-        if name.startswith("<0x") and name.endswith(">"):
-            return bytes.fromhex(name[3:-1])
-        if all(letter in self.bytes for letter in name):
-            return bytes(self.bytes[letter] for letter in name)
-        return text.encode()
+    def step(self, tokens: list[int]) -> np.ndarray:
+        """Go on; the logits behind the last token, float32 [vocabulary]."""
+        row: np.ndarray = self.model.decode(tokens, every=False)[0]
+        return row
 
     def _fits(self, tokens: list[int]) -> None:
-        if not tokens or len(tokens) > self.context.n_ctx:
-            raise ValueError(f"{len(tokens)} tokens do not fit a context of {self.context.n_ctx}")
-        if min(tokens) < 0 or max(tokens) >= self.vocab.n_vocab:
-            raise ValueError(f"a token is outside the vocabulary of {self.vocab.n_vocab}")
-
-    def _decode(self, tokens: list[int], start: int, *, every: bool) -> None:
-        if start == 0:
-            self.context.kv_cache_clear()
-        self.batch.clear()
-        for place, token in enumerate(tokens):
-            self.batch.add(token, start + place, [0], every or place == len(tokens) - 1)
-        self.context.decode(self.batch)
+        if not tokens or len(tokens) > self.model.length:
+            raise ValueError(f"{len(tokens)} tokens do not fit a context of {self.model.length}")
+        if min(tokens) < 0 or max(tokens) >= self.model.words:
+            raise ValueError(f"a token is outside the vocabulary of {self.model.words}")
 
 
 class Worker:
@@ -139,7 +95,7 @@ class Worker:
 
     def do_load(self, path: str, context: int, gpu: bool, threads: int) -> dict[str, Any]:
         self.session = Session(path, context, gpu, threads)
-        return {"context": self.session.context.n_ctx, "vocabulary": self.session.vocab.n_vocab}
+        return {"context": self.session.model.length, "vocabulary": self.session.model.words}
 
     def do_tokenize(self, text: str, add_special: bool, parse_special: bool) -> dict[str, Any]:
         assert self.session
@@ -156,43 +112,35 @@ class Worker:
         session, stopped = self.session, False
         generated: list[int] = []
         self.stop.clear()
-        sampler = _sampler(temperature, seed)
+        random = np.random.default_rng(seed)
         text = codecs.getincrementaldecoder("utf-8")("replace")
-        session.prefill(tokens)
-        room = min(limit, session.context.n_ctx - len(tokens))
+        logits = session.prefill(tokens)
+        room = min(limit, session.model.length - len(tokens))
         while len(generated) < room and not stopped and not self.stop.is_set():
-            token = sampler.sample(session.context, -1)
+            token = _chosen(logits, temperature, random)
             generated.append(token)
-            stopped = session.vocab.is_eog(token)
+            stopped = session.model.ends(token)
             if not stopped:
-                self.say({"piece": text.decode(session.piece(token))})
+                self.say({"piece": text.decode(session.model.piece(token))})
                 if len(generated) < room:
-                    session.step(token, len(tokens) + len(generated) - 1)
+                    logits = session.step([token])
         self.say({"piece": text.decode(b"", final=True)})
         return {"tokens": generated, "stopped": stopped}
 
-    def do_quantize(self, source: str, target: str, type: int, threads: int) -> dict[str, Any]:
-        settings = llama_cpp.LlamaModelQuantizeParams()
-        settings.ftype, settings.nthread = type, threads
-        llama_cpp.model_quantize(source, target, settings)
-        return {}
 
-
-def _sampler(temperature: float, seed: int) -> Any:
-    sampler = llama_cpp.LlamaSampler(llama_cpp.LlamaSamplerChainParams())
+def _chosen(logits: np.ndarray, temperature: float, random: np.random.Generator) -> int:
+    """The likeliest token, or with a temperature one by its probability. `logits` is float32 [vocabulary]."""
     if temperature <= 0:
-        sampler.add_greedy()
-    else:
-        sampler.add_temp(temperature)
-        sampler.add_dist(seed)
-    return sampler
+        return int(logits.argmax())
+    scaled = logits.astype(np.float64) / temperature
+    weights = np.exp(scaled - scaled.max())
+    return int(random.choice(len(weights), p=weights / weights.sum()))
 
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the caller decides
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what llama.cpp prints is log, not an answer
-    llama_cpp.llama_backend_init()
     worker = Worker(out)
     # started last: on Windows, loading a library waits for a read on stdin that is under way
     threading.Thread(target=worker.listen, daemon=True).start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,7 +61,8 @@ class ChatClient:
 def chat_client(path: Path, *, gpu: bool = True, context: int | None = None) -> Iterator[ChatClient]:
     """Start a private server for a file. Raises FileMissing, GgufUnusable, LlamaServerMissing, LlamaCppFailed."""
     if path.is_file() and not gguf_facts(path).template:
-        raise GgufUnusable("the file has no chat template, so it cannot chat.", where=str(path))
+        fix = f"Let it go on with a text instead: backprop chat {shlex.quote(str(path))} --raw"
+        raise GgufUnusable("the file has no chat template, so it cannot chat.", where=str(path), fix=fix)
     key = secrets.token_urlsafe()  # keeps other users of this machine out
     headers = {"Authorization": f"Bearer {key}"}
     with (

@@ -167,9 +167,18 @@ class Engine:
 
 
 def require_llama_cpp() -> None:
-    """Raise LlamaCppMissing unless the llama.cpp binding is installed."""
-    if importlib.util.find_spec("cyllama") is None:
-        raise LlamaCppMissing("the package cyllama is not installed.")
+    """Raise LlamaCppMissing if no embedded llama.cpp is installed."""
+    library_file()
+
+
+def library_file() -> Path:
+    """llama.cpp's library: inside xllamacpp's module, on Windows llama-cpp-py-sync's. Raises LlamaCppMissing."""
+    package, pattern = ("llama_cpp_py_sync", "llama.dll") if sys.platform == "win32" else ("xllamacpp", "xllamacpp*.so")
+    spec = importlib.util.find_spec(package)
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        for file in sorted(Path(folder).glob(pattern)):
+            return file
+    raise LlamaCppMissing(f"the package {package.replace('_', '-')} is not installed.")
 
 
 def threads() -> int:

@@ -55,8 +55,12 @@ class RegistrationResult:
 def require_ollama(config: ExportConfig, file: Path) -> None:
     """Raise early, before the export, unless Ollama is running and will accept the model's name."""
     name = config.ollama_name or default_name(file)
-    with _next_step(file, name), Ollama() as server:
-        _admit(server, name, config)
+    try:
+        with Ollama() as server:
+            _admit(server, name, config)
+    except (OllamaUnreachable, OllamaTooOld) as error:
+        error.fix = f"{type(error).fix} Then give the same command again; nothing was written yet."
+        raise
 
 
 def register(

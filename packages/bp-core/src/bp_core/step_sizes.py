@@ -1,0 +1,19 @@
+"""How a rail cuts what a training step computes: known to the rail, which does it, and to the memory estimate."""
+
+from __future__ import annotations
+
+# Tokens: the longest segment whose attention is computed by batched products on a processor, which keeps its weights.
+SHORT_SEGMENT = 512
+# Bytes of logits that exist at once, and of the part of them that is worked on at once, by device.
+LOGITS_CHUNK = {"cpu": 32 << 20, "cuda": 256 << 20}
+LOGITS_PART = {"cpu": 1 << 20, "cuda": 64 << 20}
+_LEAST_ROWS = 16  # of a chunk: fewer make slow products
+
+
+def chunk_sizes(vocabulary: int, width: int, device: str) -> tuple[int, int]:
+    """Of how many tokens logits exist at once, and of how many they are worked on at once.
+
+    `width`: bytes of a number of the products; `device`: cpu or cuda.
+    """
+    row = vocabulary * width
+    return max(_LEAST_ROWS, LOGITS_CHUNK[device] // row), max(1, LOGITS_PART[device] // row)

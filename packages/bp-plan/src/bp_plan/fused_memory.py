@@ -1,0 +1,56 @@
+"""What a training step keeps where the PyTorch rail computes layers in groups and losses in chunks.
+
+Bytes, tensor by tensor, of what bp_cuda's fused layers save for the backward pass. benchmarks/memory_grid.py holds
+their sum against traces. `width`: bytes of a number.
+"""
+
+from __future__ import annotations
+
+from bp_core.step_sizes import SHORT_SEGMENT, chunk_sizes
+
+from .architecture import Architecture, Linear
+
+
+def layer(model: Architecture, width: int, adapted: tuple[Linear, ...], rank: int, *, dora: bool) -> int:
+    """Bytes a token that one layer keeps, attention aside.
+
+    Its two residual inputs, queries, keys and values (with norms on heads also as they were before), what attention
+    gave, both halves of the gate, and of each adapted linear the narrow product; for DoRA also what it scales.
+    """
+    into = model.queries + 2 * model.keys
+    into *= 2 if model.normed_heads else 1
+    scaled = sum(linear.outputs for linear in adapted) if dora else 0
+    return width * (2 * model.hidden + into + model.queries + 2 * model.inner + rank * len(adapted) + scaled)
+
+
+def attention_on_host(model: Architecture, width: int, tokens: int, longest: int, squares: int) -> int:
+    """Bytes that one layer's attention keeps on the processor: weights of short segments, for long ones what torch's
+    kernel takes, in float32. `squares`: the sum of the squares of the examples' lengths.
+    """
+    if longest <= SHORT_SEGMENT:
+        return width * model.heads * squares
+    copies = 8 * model.queries + 8 * model.keys if width == 2 else 0
+    joined = width * model.queries if longest < tokens else 0
+    # Short segments beside the long one keep their weights.
+    others = width * model.heads * min(SHORT_SEGMENT * (tokens - longest), max(0, squares - longest**2))
+    return others + tokens * (copies + joined + 4 * model.heads)
+
+
+def attention_on_card(model: Architecture, width: int, tokens: int, longest: int) -> int:
+    """Bytes that one layer's attention keeps on a card: a float32 a head, and of several examples each result."""
+    joined = width * model.queries if longest < tokens else 0
+    return tokens * (joined + 4 * model.heads)
+
+
+def losses(model: Architecture, width: int, tokens: int, targets: int, device: str) -> int:
+    """Bytes while losses are computed: the last norm, a chunk of logits, part of it in float32 twice, gradients."""
+    rows, part = chunk_sizes(model.vocabulary, width, device)
+    logits = min(rows, targets) * model.vocabulary
+    in_float32 = min(part, targets) * model.vocabulary * 4
+    norm = tokens * model.hidden * (4 + 2 * width if width == 2 else 12)
+    return width * logits + 2 * in_float32 + 2 * width * targets * model.hidden + norm
+
+
+def gradients(model: Architecture, width: int) -> int:
+    """Bytes a token beside what is kept while a layer's gradients are computed: those of its MLP are the widest."""
+    return width * (6 * model.inner + 2 * model.hidden) + 8 * model.hidden
