@@ -109,7 +109,8 @@ def _download(hub_id: str, notify: Notify, weights: bool = True, revision: str |
     unwanted = _UNWANTED + ([] if weights else [_WEIGHTS])
 
     def fetch() -> str:
-        return snapshot_download(hub_id, revision=revision, allow_patterns=_WANTED, ignore_patterns=unwanted)
+        folder: str = snapshot_download(hub_id, revision=revision, allow_patterns=_WANTED, ignore_patterns=unwanted)
+        return folder
 
     return _fetched(hub_id, fetch)
 
