@@ -251,7 +251,7 @@ def test_a_users_own_questions_are_asked_in_the_models_template(run, tiny_llama,
 
 def test_a_model_as_it_came_has_one_column(tiny_llama, data, backprop):
     code, out, _ = backprop("compare", tiny_llama, *EVAL, "--data", data, "--answers", 1, "--max-tokens", 2, "--json")
-    assert code == 0 and list(json.loads(out)["questions"][0]) == ["prompt", "base", "in the data"]
+    assert code == 0 and list(json.loads(out)["questions"][0]) == ["question", "prompt", "base", "in the data"]
     code, _, err = backprop("compare", tiny_llama, *EVAL)
     assert code == 1 and "INPUT_NOTHING_TO_EVALUATE" in err
 
