@@ -58,10 +58,13 @@ class Entry(Summary):
         return INTERRUPTED if gone else self.status
 
     def as_dict(self) -> dict[str, Any]:
-        return {"id": self.id, **dataclasses.asdict(self), "status": self.status_now()}
+        values = dataclasses.asdict(self) | {"status": self.status_now()}
+        return {name: values[name] for name in COLUMNS}
 
 
 _FIELDS = [field.name for field in dataclasses.fields(Entry)]
+# As people and other tools read a run: what it is before how it went.
+COLUMNS = ("id", "folder", "status", *(name for name in _FIELDS if name not in ("id", "folder", "status")))
 _JSON = ("recipe", "versions", "exports")
 _TABLE = f"CREATE TABLE runs ({', '.join(_FIELDS)}, PRIMARY KEY (id))"
 _PUT = (

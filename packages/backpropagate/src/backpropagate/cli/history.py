@@ -22,6 +22,7 @@ from bp_core.errors import ERRORS, BadValue, UnknownError
 from bp_core.folders import new_file
 from bp_core.units import duration
 from bp_runs import Entry, history
+from bp_runs.ledger import COLUMNS
 from bp_runs.summary import STATUSES
 
 from .options import Json
@@ -115,8 +116,7 @@ def _row(entry: Entry) -> tuple[str, ...]:
 def _csv(rows: list[dict[str, Any]]) -> str:
     """One line a run; what is nested stays JSON in its cell."""
     out = io.StringIO()
-    names = list(rows[0]) if rows else list(Entry.__dataclass_fields__)
-    writer = csv.DictWriter(out, names, lineterminator="\n")
+    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
     writer.writeheader()
     for row in rows:
         nested = {name: json.dumps(value) for name, value in row.items() if isinstance(value, dict | list | tuple)}
