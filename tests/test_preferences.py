@@ -77,7 +77,7 @@ def test_a_pair_with_an_answer_cut_away_is_dropped_whole(tokenizer):
     long = {"prompt": "word " * 80, "chosen": "yes", "rejected": "no"}
     prepared = prepare([*DATA["orpo"][:2], long], tokenizer, max_length=64, method="orpo")
     assert (prepared.report.examples, prepared.report.dropped, len(prepared.examples)) == (2, 1, 4)
-    assert prepared.report.dropped_at == ("row 3",)
+    assert list(prepared.report.places["dropped"]) == ["row 3"]
 
 
 def test_mismatched_rows_have_each_prompt_with_the_answer_before(tokenizer):
