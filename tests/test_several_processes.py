@@ -73,6 +73,7 @@ def test_two_processes_do_what_one_does_and_one_of_them_writes(tiny_llama, data,
     assert said[1] == ("", "") and not (tmp_path / "elsewhere").exists()
     assert_equal(one, tmp_path / "two")
     told = [[(event["event"], event["step"]) for event in events(output)] for output in (one, tmp_path / "two")]
+    assert told[0].pop(2) == ("Evaluated", 0), "rows one by one before training: what one process alone measures"
     assert told[0] == told[1]
     records = [json.loads(next((output / "runs").glob("*/run.json")).read_text()) for output in (one, tmp_path / "two")]
     recipes = [record["recipe"] for record in records]

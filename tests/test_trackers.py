@@ -43,7 +43,7 @@ def test_tensorboard_gets_every_loss(reported):
     tensors = {tag: found.Tensors(tag) for tag in found.Tags()["tensors"]}
     losses = [(event.step, event.tensor_proto.float_val[0]) for event in tensors["train/loss"]]
     assert losses == [(step, pytest.approx(loss)) for step, loss in enumerate(run.losses, 1)]
-    assert [event.step for event in tensors["eval/loss"]] == [2, 4]
+    assert [event.step for event in tensors["eval/loss"]] == [0, 2, 4]
     assert {"train/learning_rate", "train/grad_norm", "train/memory_used", "train/tokens_per_second"} <= set(tensors)
 
 

@@ -109,7 +109,9 @@ def data_in_words(counts: Mapping[str, Any], recipe: Recipe) -> str:
         ends = f", of which {lost} lose the end of the answer" if lost else ""
         parts.append(f"{counts['truncated']} cut at {recipe.max_length} tokens{ends}")
     if counts.get("dropped"):
-        parts.append(f"{counts['dropped']} left out, with nothing to learn in them (first: {counts['places']['dropped'][0]})")
+        parts.append(
+            f"{counts['dropped']} left out, with nothing to learn in them (first: {counts['places']['dropped'][0]})"
+        )
     return "; ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) < 3 else parts) + "."
 
 
