@@ -11,7 +11,7 @@ from typing import Any
 
 from bp_core.errors import OutOfMemory
 from bp_core.events import Evaluated, Stepped
-from bp_core.folders import damage, write_json
+from bp_core.folders import write_json
 from bp_core.glossary import GLOSSARY, terms_in
 from bp_core.recipe import AS_SET, at_default
 from bp_core.redact import redact_all
@@ -25,6 +25,7 @@ from bp_runs.lock_file import Lock
 from bp_runs.run_folder import RunFolder
 
 from ..hints import command, near
+from ..models.published import weights_in
 from . import document
 from .document import Answers, Block, Code, Facts, Folded, Heading, Kind, Lead, Note, Picture, Small, Table
 from .line_chart import NARROW, loss_chart, value_chart
@@ -235,13 +236,21 @@ def _files(run: RunFolder, record: Mapping[str, Any]) -> list[Block]:
     adapter = run.path.parent.parent / ("model" if record["recipe"]["mode"] == "full" else "lora")
     if record.get("weights"):
         hashes = "\n".join(f"{name}: {sha256}" for name, sha256 in record["weights"].items())
-        whole = "files as their manifest has them" if damage(adapter) is None else "moved, or trained on since"
-        rows.append((str(adapter), whole, hashes))
+        there = "the weights of this run" if _has_weights(adapter, record["weights"]) else "moved, or trained on since"
+        rows.append((str(adapter), there, hashes))
     for export in history.exports_of(run):
         proof = export["parity"] or ""
         told = history.export_line(export).removeprefix(export["path"]).strip(" ()")
         rows.append((export["path"], f"{told}\n{proof}".strip(), export["sha256"] or ""))
     return [Heading("Files"), Table(("file", "proof", "SHA-256"), rows)] if rows else []
+
+
+def _has_weights(folder: Path, weights: Mapping[str, str]) -> bool:
+    """Whether a folder's manifest names these weights. The files themselves, maybe gigabytes, are not read for it."""
+    try:
+        return weights_in(folder) == weights
+    except (OSError, ValueError):
+        return False
 
 
 def _next_step(run: RunFolder, lock: Lock, record: Mapping[str, Any], summary: Summary) -> list[Block]:
