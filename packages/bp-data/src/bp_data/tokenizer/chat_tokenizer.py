@@ -61,18 +61,17 @@ class ChatTokenizer:
 
     @classmethod
     def open(cls, folder: str | Path) -> ChatTokenizer:
-        """Read a Hugging Face folder. Raises ModelNotFound, ModelUnusable, FileUnreadable, TemplateUnusable."""
+        """Read a Hugging Face folder; the same files are read once. Raises ModelNotFound, ModelUnusable,
+        FileUnreadable, TemplateUnusable.
+        """
         folder = Path(folder)
         if not folder.is_dir():
             raise ModelNotFound("there is no such folder.", where=str(folder))
         config = TokenizerConfig.read(folder)
         vocabulary = folder / "tokenizer.json"
-        if not isinstance(read_json(vocabulary).get("model"), dict):
-            raise ModelUnusable("this is not a tokenizer of the `tokenizers` library.", where=str(vocabulary))
-        if config.templates and DEFAULT not in config.templates:
-            message = f"none of the chat templates is named default; there are {', '.join(sorted(config.templates))}."
-            raise TemplateUnusable(message, where=str(folder / "tokenizer_config.json"))
-        return cls(Tokenizer.from_file(str(vocabulary)), config.templates or None, **config.special)
+        state = vocabulary.stat() if vocabulary.is_file() else None
+        version = (state.st_ino, state.st_mtime_ns, state.st_size) if state else None
+        return _opened(folder, json.dumps([config.templates, config.special]), version)
 
     @property
     def special(self) -> list[str]:
@@ -85,7 +84,7 @@ class ChatTokenizer:
         """The chat template's Jinja text."""
         return self._templates[DEFAULT].source
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256, in hex, of everything that rendering and tokenising depend on."""
         templates = {name: template.source for name, template in self._templates.items()}
@@ -189,3 +188,16 @@ def _prefix(tokenizer: Tokenizer) -> tuple[int, ...]:
     encoding = tokenizer.encode("a", add_special_tokens=True)
     count = next((i for i, special in enumerate(encoding.special_tokens_mask) if not special), 0)
     return tuple(encoding.ids[:count])
+
+
+@functools.lru_cache(maxsize=2)  # a model and what it is compared with
+def _opened(folder: Path, settings: str, version: tuple[int, ...] | None) -> ChatTokenizer:
+    """The tokenizer of a folder with these settings and this version of tokenizer.json."""
+    templates, special = json.loads(settings)
+    vocabulary = folder / "tokenizer.json"
+    if not isinstance(read_json(vocabulary).get("model"), dict):
+        raise ModelUnusable("this is not a tokenizer of the `tokenizers` library.", where=str(vocabulary))
+    if templates and DEFAULT not in templates:
+        message = f"none of the chat templates is named default; there are {', '.join(sorted(templates))}."
+        raise TemplateUnusable(message, where=str(folder / "tokenizer_config.json"))
+    return ChatTokenizer(Tokenizer.from_file(str(vocabulary)), templates or None, **special)
