@@ -30,8 +30,8 @@ from bp_core.backends import find
 class Campaign:
     """A folder with a reference run in it, and the table of what was survived."""
 
-    def __init__(self, folder, small):
-        self.folder, self.small = folder, small
+    def __init__(self, folder, small, most):
+        self.folder, self.small, self.most = folder, small, most
         self.model, self.rows = runs.prepare(folder)
         os.environ["BACKPROPAGATE_HOME"] = str(folder / "home")  # a ledger of its own
         self.reference = folder / "reference"
@@ -112,7 +112,7 @@ class Campaign:
             self.show(name, 1, "the same bytes", began)
 
     def publishing(self):
-        most = 3 if self.small else 1000
+        most = 3 if self.small else self.most
         self._meet(publishing.publishing(*self.place), most)
         self._meet(publishing.publishing_merged(*self.place), most)
         self._meet(publishing.exporting(self.reference, self.folder, "merged", overwrite=True), most)
@@ -122,12 +122,12 @@ class Campaign:
         for overwrite in (False, True):
             self._meet(publishing.exporting(self.reference, self.folder, "lora", overwrite=overwrite), most)
         file = publishing.exporting(self.reference, self.folder, "gguf", overwrite=True, quantization="f16")
-        self._meet(file, 8)
+        self._meet(file, min(8, most))
         with pytest.MonkeyPatch.context() as patch, connected(patch, self.folder) as hub:
-            self._meet(publishing.pushing(self.reference, self.folder, hub), 8)
+            self._meet(publishing.pushing(self.reference, self.folder, hub), min(8, most))
         with pytest.MonkeyPatch.context() as patch, OllamaServer("0.34.1", self._new("blobs")) as server:
             patch.setenv("OLLAMA_HOST", server.url)
-            self._meet(publishing.registering(file.start / "made.gguf", self.folder, server), 8)
+            self._meet(publishing.registering(file.start / "made.gguf", self.folder, server), min(8, most))
 
     def _new(self, name):
         folder = self.folder / name
@@ -146,13 +146,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--small", action="store_true", help="a few of each fault")
     parser.add_argument("--only", choices=["kills", "memory", "disk", "damage", "stops", "processes", "publishing"])
+    parser.add_argument("--most", type=int, default=1000, help="changes of the disk that meet a fault, of each case")
     parser.add_argument("--backend", choices=["cpu", "mlx"], default="cpu", help="whose runs meet the faults")
     options = parser.parse_args()
     runs.SETTINGS["backend"] = options.backend
     find(options.backend)  # imported here, so that no child has to
     folder = Path(tempfile.mkdtemp(prefix="campaign-"))
     try:
-        campaign = Campaign(folder, options.small)
+        campaign = Campaign(folder, options.small, options.most)
         getattr(campaign, options.only or "all")()
     finally:
         with contextlib.suppress(OSError):

@@ -122,7 +122,8 @@ def meet(case, folder, most):
     assert count > 0, f"{case.name} changes nothing"
     injected = Counter()
     for name, made in FAULTS.items():
-        for at in sorted({1 + number * (count - 1) // max(1, most - 1) for number in range(min(most, count))}):
+        tried = min(most, count)
+        for at in sorted({1 + number * (count - 1) // max(1, tried - 1) for number in range(tried)}):
             place = _fresh(case, folder)
             code, said = _child(case, place, made(place), at)
             _check_end(case, name, at, code, said)

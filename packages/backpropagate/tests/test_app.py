@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -154,6 +155,23 @@ def test_a_mistake_of_ours_and_a_stop_are_json_too(capsys):
     assert error["code"] == "BUG" and "by zero" in error["message"] and "by zero" in Path(error["where"]).read_text()
     assert exit_code_of(stopped, ["--json"]) == 130
     assert json.loads(capsys.readouterr().out)["error"]["code"] == "RUNTIME_INTERRUPTED"
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "text"),
+    [
+        (errno.ENOENT, "INPUT_FILE_NOT_FOUND", "this is gone"),
+        (errno.EACCES, "INPUT_FILE_UNREADABLE", "cannot be used"),
+        (errno.ENOSPC, "STATE_DISK_FULL", "the disk is full"),
+    ],
+)
+def test_a_file_that_fails_in_mid_work_is_no_mistake_of_ours(number, code, text, capsys):
+    def command(args, **_):
+        raise OSError(number, os.strerror(number), "lora/contract.json")
+
+    assert exit_code_of(command, ["--json"]) in (1, 2)
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["code"] == code and text in error["message"] and error["where"] == "lora/contract.json"
 
 
 def completed(line, home):

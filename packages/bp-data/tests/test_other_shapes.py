@@ -282,6 +282,22 @@ def test_a_parquet_file_of_one_repeated_text_is_not_expanded_without_end(tmp_pat
         values(path, max_expanded=0.001, max_ratio=1e9)
 
 
+@pytest.mark.parametrize("is_stream", [True, False])
+def test_texts_that_lie_outside_of_an_arrow_file_are_a_fault(tmp_path: Path, is_stream: bool) -> None:
+    """Read without a look, they end the process."""
+    table = pyarrow.table({"prompt": ["a", "bb"], "completion": ["c", "ddd"]})
+    written = io.BytesIO()
+    with (pyarrow.ipc.new_stream if is_stream else pyarrow.ipc.new_file)(written, table.schema) as writer:
+        writer.write_table(table)
+        writer.write_table(table)
+    places, wrong = np.array([0, 1, 3], np.int32).tobytes(), np.array([0, 1, 2**30], np.int32).tobytes()
+    path = tmp_path / "a.arrow"
+    path.write_bytes(written.getvalue().replace(places, wrong, 1))
+    faults: list[BackpropagateError] = []
+    assert [row.value["prompt"] for row in read(path, fault=faults.append)] == ["a", "bb"]
+    assert [fault.where for fault in faults] == [f"{path}: row 1"] and "2 rows from here on" in str(faults[0])
+
+
 def test_standard_input_is_split_reading_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Input:
         buffer = io.BufferedReader(io.BytesIO(TEXT.encode()))  # type: ignore[arg-type]

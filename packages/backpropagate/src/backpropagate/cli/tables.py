@@ -135,11 +135,15 @@ def _show_needs(preflight: Preflight, remarks: Iterable[str], console: Console) 
 def show_run(run: Run) -> None:
     """How a training run went and what it left."""
     skipped = f"; {counted(run.skipped, 'update')} skipped" if run.skipped else ""
+    losses = []  # the record of its steps may be lost, while what was trained is whole
+    if run.losses:
+        losses = [("loss", f"{run.losses[0]:.3f} → {run.losses[-1]:.3f}  {_curve(run.losses)}")]
+    rate = f", {run.targets / run.seconds:.0f} trained tokens/s" if run.seconds else ""
     print_facts(
         Console(),
         ("steps", f"{len(run.losses)}, {run.tokens} tokens ({run.targets} of them trained){skipped}"),
-        ("loss", f"{run.losses[0]:.3f} → {run.losses[-1]:.3f}  {_curve(run.losses)}"),
-        ("time", f"{in_words(run.seconds)}, {run.targets / run.seconds:.0f} trained tokens/s"),
+        *losses,
+        ("time", f"{in_words(run.seconds)}{rate}"),
         ("peak memory", gigabytes(run.peak_memory)),
         *_evaluation(run),
         ("model" if run.recipe.mode == "full" else "adapter", near(run.adapter)),

@@ -79,12 +79,12 @@ def publish_merged(merged: Path, output: Path) -> None:
     the adapter lies, and how to go on.
     """
     target, session = output / _ADAPTER, output / MULTI_RUN
-    origin = origin_of(merged) | {MULTI_RUN: {"merged": digest(merged / WEIGHTS)}}
     old, ready = session / "replaced", session / "ready"
     shutil.rmtree(old, ignore_errors=True)
-    if damage(target) is None and origin_of(target) == origin:
-        return
     with _told_where(target, ready, merged, multi_run_command(output)):
+        origin = origin_of(merged) | {MULTI_RUN: {"merged": digest(merged / WEIGHTS)}}
+        if damage(target) is None and origin_of(target) == origin:
+            return
         shutil.rmtree(ready, ignore_errors=True)
         with new_folder(ready) as draft:
             for path in merged.iterdir():
@@ -113,16 +113,24 @@ def _give_place(ready: Path, target: Path, successor: str) -> None:
 
 @contextlib.contextmanager
 def _told_where(target: Path, ready: Path, source: Path, command_to_go_on: str) -> Iterator[None]:
-    """Let an error of writing say where what was trained lies: in `ready`, or if that is not whole in `source`."""
+    """Let an error of writing say where what was trained lies: in `ready`, or if that is not whole in `source`.
+
+    A folder that is read from, and is gone in mid-work, is such an error, too.
+    """
     try:
         yield
-    except (OutputUnusable, DiskFull) as error:
+    except (OutputUnusable, DiskFull, FileNotFoundError) as failure:
+        error = failure if isinstance(failure, OutputUnusable | DiskFull) else _gone(failure)
         kept = ready if damage(ready) is None else source
         known = os.path.isdir(kept)  # which says no, and does not raise, where nothing may be read any more
         where = f"What was trained lies whole in {kept}." if known else f"What was trained was to lie in {kept}."
         needed = "Free some space" if isinstance(error, DiskFull) else f"Make {near(target.parent)} writable"
         fix = f"{needed}; then: {command_to_go_on}"
-        raise type(error)(f"{error.message} {where}", where=error.where, fix=fix) from error
+        raise type(error)(f"{error.message} {where}", where=error.where, fix=fix) from failure
+
+
+def _gone(error: FileNotFoundError) -> OutputUnusable:
+    return OutputUnusable("this is gone; it was moved or removed.", where=str(error.filename))
 
 
 def weights_in(folder: Path) -> dict[str, str]:

@@ -76,6 +76,9 @@ def unpadded(row: Mapping[str, object]) -> dict[str, object]:
 def _rows(batches: Iterator[Any], path: Path, context: Context) -> Rows:
     number = expanded = 0
     for batch in batches:
+        if not _is_sound(batch, number, path, context):
+            number += batch.num_rows
+            continue
         for start in range(0, batch.num_rows, _BATCH):
             part = batch.slice(start, _BATCH)
             expanded += sum(_size(column) for column in part.columns)
@@ -84,6 +87,18 @@ def _rows(batches: Iterator[Any], path: Path, context: Context) -> Rows:
             for offset, value in enumerate(_values(part, number, path, context), number + 1):
                 yield unpadded(value), f"{path}: row {offset}"
             number += part.num_rows
+
+
+def _is_sound(batch: Any, before: int, path: Path, context: Context) -> bool:
+    """Whether a batch is what it says; with places that lie outside of its bytes, reading it would end the process."""
+    try:
+        batch.validate(full=True)
+    except ValueError as error:
+        where = f"{path}: row {before + 1}"
+        message = f"{batch.num_rows} rows from here on cannot be read ({error})."
+        context.fault(BadRow(message, where=where))
+        return False
+    return True
 
 
 def _size(column: Any) -> int:

@@ -45,6 +45,7 @@ class _Part:
     stored: np.ndarray
     type: GGMLQuantizationType
     importance: np.ndarray | None
+    is_last: bool
 
 
 def quantize(
@@ -69,11 +70,18 @@ def quantize(
     with target.open("wb") as out, source.open("rb") as file, ThreadPoolExecutor(threads()) as pool:
         out.write(_header(gguf, wanted, int(mixture(quantization).file_type)))
         _pad(out)
-        for done, (name, type_) in enumerate(wanted.items(), 1):
-            parts = _parts(gguf.tensors[name], type_, file, (importance or {}).get(name))
-            for packed in _in_threads(pool, parts):
-                out.write(packed.data)
+        parts = (
+            part
+            for name, type_ in wanted.items()
+            for part in _parts(gguf.tensors[name], type_, file, (importance or {}).get(name))
+        )
+        done = 0
+        for part, packed in _in_threads(pool, parts):
+            out.write(packed.data)
+            if not part.is_last:
+                continue
             _pad(out)
+            done += 1
             if notify:
                 notify(Progress("quantize", done, len(wanted)))
 
@@ -96,22 +104,24 @@ def _parts(
         count = min(at_once, rows - start)
         file.seek(tensor.offset + start * row_bytes)
         stored = np.frombuffer(file.read(count * row_bytes), np.uint8).reshape(count, row_bytes)
-        yield _Part(tensor, stored, type_, importance)
+        yield _Part(tensor, stored, type_, importance, is_last=start + count == rows)
 
 
-def _in_threads(pool: ThreadPoolExecutor, parts: Iterator[_Part]) -> Iterator[np.ndarray]:
-    """The packed parts in their order; two for each thread are under way."""
-    waiting: deque[Future[np.ndarray]] = deque()
+def _in_threads(pool: ThreadPoolExecutor, parts: Iterator[_Part]) -> Iterator[tuple[_Part, np.ndarray]]:
+    """Each part with its packed rows, in their order; two for each thread are under way, maybe of several tensors."""
+    waiting: deque[tuple[_Part, Future[np.ndarray]]] = deque()
     try:
         for part in parts:
-            waiting.append(pool.submit(_packed, part))
+            waiting.append((part, pool.submit(_packed, part)))
             if len(waiting) > 2 * threads():
-                yield waiting.popleft().result()
+                ready, packed = waiting.popleft()
+                yield ready, packed.result()
         while waiting:
-            yield waiting.popleft().result()
+            ready, packed = waiting.popleft()
+            yield ready, packed.result()
     finally:
-        for future in waiting:
-            future.cancel()
+        for _, packed in waiting:
+            packed.cancel()
 
 
 def _packed(part: _Part) -> np.ndarray:
