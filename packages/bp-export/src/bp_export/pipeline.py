@@ -158,7 +158,7 @@ class _Gguf:
             ollama.require_ollama(self.config, self.target)
         model = TrainedModel.open(self.adapter, self.base, reference=reference, samples=samples)
         if self.config.system:
-            bos, eos = (special_token(self.base, name) or "" for name in ("bos_token", "eos_token"))
+            bos, eos = (special_token(model.tokenizer.folder, name) or "" for name in ("bos_token", "eos_token"))
             ollama.require_place_for(self.config.system, ChatTemplate(model.vocabulary.template, bos, eos))
         prover = Prover(model, self.quantization, self.notify, losses=dict(losses))
         require_space(self.target, round(model.converter.size * (1 + _SHARE.get(self.quantization, _PACKED_SHARE))))

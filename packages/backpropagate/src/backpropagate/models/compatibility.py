@@ -12,7 +12,7 @@ from bp_core.choices import STARTS_IN_BASE
 from bp_core.config import ALL_LINEAR, FULL_LIMIT, OFFLOAD_LIMIT, TrainConfig
 from bp_core.errors import BadValue, ModelTooLarge, ModelUnusable
 from bp_data import ChatTokenizer
-from bp_export.weights.merge import open_base
+from bp_export.weights.merged_weights import open_base
 from bp_export.weights.mlx import is_quantized
 from bp_plan.architecture import architecture
 from bp_plan.defaults import for_machine

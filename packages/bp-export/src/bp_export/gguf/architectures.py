@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from bp_core.adapter_keys import is_beside_text
 from bp_core.errors import UnsupportedArchitecture
 
 from . import rope, tensor_layout
 from .rope import Config
 
 Fields = dict[str, Any]  # by the name of the GGUFWriter method that adds them
-# Buffers in some old files; vision towers; multi-token prediction heads, which fine-tuning does not train.
-_UNUSED = re.compile(
-    r".*rotary_emb\.inv_freq|.*attn\.(masked_)?bias|(model\.)?(visual|vision_tower|multi_modal_projector|mtp)\..*"
-)
 
 
 @dataclass(frozen=True)
@@ -28,6 +24,7 @@ class Family:
 
     `arrange` changes a tensor to llama.cpp's layout. `fields` adds GGUF fields. `unsupported` names what llama.cpp
     cannot compute of a config, "" if nothing. `defaults` are what transformers assumes where config.json is silent.
+    `always_tied`: llama.cpp takes the embedding for the head, whatever the file has.
     """
 
     architecture: str
@@ -37,6 +34,7 @@ class Family:
     ropes: tuple[str, ...] = ("default", "linear")
     activation: str = "silu"
     defaults: Config = field(default_factory=dict)
+    always_tied: bool = False
 
 
 def _phi3(config: Config) -> Fields:
@@ -116,7 +114,7 @@ _QWEN35 = Family(
     _layer_order(4, "linear_attention"),
     defaults={"partial_rotary_factor": 0.25},
 )
-_GEMMA = {"tie_word_embeddings": True, "rms_norm_eps": 1e-6, "head_dim": 256}
+_GEMMA = {"rms_norm_eps": 1e-6, "head_dim": 256}
 _GEMMA3 = Family(
     "gemma3",
     tensor_layout.shifted_norms,
@@ -143,6 +141,7 @@ FAMILIES = {
         _gemma_variants(2, large=46),
         activation="gelu_pytorch_tanh",
         defaults=_GEMMA | {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
+        always_tied=True,
     ),
     "Gemma3ForCausalLM": _GEMMA3,
     "Gemma3ForConditionalGeneration": _GEMMA3,
@@ -165,7 +164,7 @@ def find(written: Config) -> tuple[Family, Config]:
 
 def unused(name: str) -> bool:
     """Whether llama.cpp does not need a tensor."""
-    return _UNUSED.fullmatch(name) is not None
+    return is_beside_text(name)
 
 
 def _check_variant(family: Family, config: Config) -> None:

@@ -26,7 +26,8 @@ from ..gguf.vocabulary import Vocabulary
 from ..llama_cpp.engine import Engine
 from ..parity import Check, Parity, Trial
 from ..progress import tracked
-from ..weights.merge import trained_weights
+from ..trained_tokenizer import VOCABULARY, TrainedTokenizer, trained_tokenizer
+from ..weights.merged_weights import trained_weights
 from . import prompts, tensor_check
 from . import samples as rows
 from .corpus import TEXTS
@@ -76,7 +77,7 @@ class TrainedModel:
 
     base: Path
     converter: Converter
-    contract: Contract | None = None
+    tokenizer: TrainedTokenizer
     reference: Reference | None = None
     samples: Sequence[Sample] = ()
 
@@ -89,12 +90,16 @@ class TrainedModel:
         `reference` is a rail that has opened both. Raises the errors of reading them.
         """
         converter = Converter(trained_weights(adapter, base), base)
-        return cls(base, converter, Contract.read(adapter or base), reference, samples)
+        return cls(base, converter, trained_tokenizer(adapter, base), reference, samples)
+
+    @property
+    def contract(self) -> Contract | None:
+        return self.tokenizer.contract
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
         """What a GGUF of this model must have as its vocabulary."""
-        return vocabulary.read(self.base, self.converter.vocabulary_size, self.contract)
+        return vocabulary.read(self.tokenizer.folder, self.converter.vocabulary_size, self.contract)
 
 
 @dataclass(frozen=True)
@@ -131,7 +136,7 @@ class Prover:
     types: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._tokenizer = Tokenizer.from_file(str(self.model.base / "tokenizer.json"))
+        self._tokenizer = Tokenizer.from_file(str(self.model.tokenizer.folder / VOCABULARY))
         self._splits_at_marks = False
         corpus = [rows.as_sample(text, self._tokenizer) for text in TEXTS]
         self._rows = rows.choose(self.model.samples) or rows.choose(corpus, rows.TOKENS // 2)
@@ -339,7 +344,7 @@ class Prover:
         """Check the prompts, and whether answers end."""
         if self.notify:
             self.notify(Progress("render prompts", 0, 0))
-        self.checks += prompts.check(path, facts, self.model.base, self.model.contract)
+        self.checks += prompts.check(path, facts, self.model.tokenizer.folder, self.model.contract)
         self._check_endings(path, facts)
 
     def _check_endings(self, path: Path, facts: GgufFacts) -> None:

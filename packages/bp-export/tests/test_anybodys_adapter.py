@@ -1,0 +1,264 @@
+"""Adapters of other programs: merged, they compute what PEFT computes; what cannot be right is refused by name."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tiny_families
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from bp_core.adapter_config import CONFIG, WEIGHTS
+from bp_core.errors import AdapterUnusable, ModelUnusable
+from bp_export import Engine, write_merged
+from bp_export.gguf.convert import Converter
+from bp_export.gguf.vocabulary import read as read_vocabulary
+from bp_export.weights.merge import trained_weights
+
+TOKENS = [5, 77, 300, 12, 801, 44, 9, 650, 33, 2]
+ATTENTION = ["q_proj", "v_proj"]
+FAMILY_OF = {"untied": "qwen2.5-untied", "tied": "llama32", "gemma": "gemma3"}
+KINDS = {
+    "lora": dict(target_modules=ATTENTION),
+    "trained head": dict(target_modules=ATTENTION, modules_to_save=["lm_head"]),
+    "trained embedding": dict(target_modules=ATTENTION, modules_to_save=["embed_tokens"]),
+    "both trained": dict(target_modules=ATTENTION, modules_to_save=["embed_tokens", "lm_head"]),
+    "trained as one": dict(target_modules=ATTENTION, modules_to_save=["embed_tokens"], ensure_weight_tying=True),
+    "LoRA on the head": dict(target_modules=[*ATTENTION, "lm_head"]),
+    "LoRA on the embedding": dict(target_modules=[*ATTENTION, "embed_tokens"]),
+    "LoRA on both": dict(target_modules=[*ATTENTION, "embed_tokens", "lm_head"]),
+    "LoRA on both as one": dict(target_modules=[*ATTENTION, "embed_tokens"], ensure_weight_tying=True),
+    "token rows": dict(target_modules=ATTENTION, trainable_token_indices=[7, 300, 801]),
+    "biases": dict(target_modules=ATTENTION, bias="all"),
+}
+RESIZED = {
+    "resized": dict(target_modules=ATTENTION),
+    "resized, trained": dict(target_modules=ATTENTION, modules_to_save=["embed_tokens", "lm_head"]),
+    "resized, token rows": dict(target_modules=ATTENTION, trainable_token_indices=[7, 1024, 1026]),
+    "resized, LoRA on both": dict(target_modules=[*ATTENTION, "embed_tokens", "lm_head"]),
+}
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory):
+    place = tmp_path_factory.mktemp("bases")
+    return {kind: tiny_families.save(family, place / kind) for kind, family in FAMILY_OF.items()}
+
+
+def adapted(base, folder, rows=None, **options):
+    """An adapter by PEFT with everything in it moved, and the logits of the model that PEFT opens it with."""
+    torch.manual_seed(3)
+    model = opened(base, rows)
+    peft = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, **options))
+    with torch.no_grad():
+        for value in peft.parameters():
+            if value.requires_grad:
+                value.add_(torch.randn_like(value) * 0.05)
+    peft.save_pretrained(folder)
+    return folder, logits(PeftModel.from_pretrained(opened(base, rows), folder))
+
+
+def opened(base, rows=None):
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    if rows:
+        model.resize_token_embeddings(rows, mean_resizing=False)
+    return model
+
+
+def logits(model):
+    with torch.no_grad():
+        return model.eval()(torch.tensor([TOKENS])).logits[0].numpy()
+
+
+@pytest.fixture
+def right(helpers, tmp_path):
+    """Compare the merged folder and, where wanted, the f16 GGUF with what PEFT computes."""
+
+    def check(adapter, base, truth, gguf=True):
+        out = tmp_path / "out"
+        write_merged(adapter, base, out)
+        merged = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
+        assert helpers.mean_kl(truth, logits(merged)) <= 1e-5
+        if gguf:
+            file = written(adapter, base, tmp_path / "f16.gguf")
+            with Engine(file, context=64, gpu=False) as engine:
+                assert helpers.mean_kl(truth, engine.logits(TOKENS)) <= 1e-4
+        shutil.rmtree(out)
+
+    return check
+
+
+def written(adapter, base, target):
+    converter = Converter(trained_weights(adapter, base), base)
+    converter.write(target, read_vocabulary(base, converter.vocabulary_size), "m")
+    return target
+
+
+def in_float32(base, folder):
+    """A copy of a base in float32, so that merged weights are not rounded."""
+    shutil.copytree(base, folder)
+    tensors = load_file(folder / "model.safetensors")
+    save_file({name: value.float() for name, value in tensors.items()}, folder / "model.safetensors", {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    for settings in (config, config.get("text_config", {})):
+        settings.pop("dtype", None)
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wide(bases, tmp_path_factory):
+    place = tmp_path_factory.mktemp("wide")
+    return {kind: in_float32(base, place / kind) for kind, base in bases.items()}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("base", FAMILY_OF)
+@pytest.mark.parametrize("kind", KINDS)
+def test_heads_embeddings_rows_and_biases(kind, base, wide, right, tmp_path):
+    if "as one" in kind and base == "untied":
+        pytest.skip("there is nothing to tie")
+    adapter, truth = adapted(wide[base], tmp_path / "lora", **KINDS[kind])
+    right(adapter, wide[base], truth)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("rows", [1027, 1088, 1000])
+@pytest.mark.parametrize("kind", RESIZED)
+def test_a_vocabulary_that_was_resized(kind, rows, wide, right, tmp_path):
+    if rows < 1024 and "rows" in kind:
+        pytest.skip("those rows are gone")
+    base = wide["tied" if rows == 1088 else "untied"]
+    adapter, truth = adapted(base, tmp_path / "lora", rows, **RESIZED[kind])
+    right(adapter, base, truth, gguf=rows == 1088)
+    write_merged(adapter, base, tmp_path / "m")
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "m").config.vocab_size == rows
+
+
+@pytest.fixture
+def plain(wide, tmp_path):
+    return adapted(wide["untied"], tmp_path / "lora", target_modules=ATTENTION)
+
+
+def rename(folder, change):
+    tensors = load_file(folder / WEIGHTS)
+    save_file({change(name): value for name, value in tensors.items()}, folder / WEIGHTS)
+
+
+NAMES = {
+    "torch.compile": lambda name: name.replace("base_model.model.", "base_model.model._orig_mod."),
+    "compiled layers": lambda name: name.replace(".self_attn.", "._orig_mod.self_attn."),
+    "vision-language": lambda name: name.replace("model.layers", "model.language_model.layers"),
+    "older vision-language": lambda name: name.replace("model.layers", "language_model.model.layers"),
+    "FSDP": lambda name: name.replace(".model.layers.", ".model._fsdp_wrapped_module.layers."),
+    "data parallel": lambda name: f"module.{name}",
+    "raw state dict": lambda name: name.replace(".weight", ".default.weight"),
+    "no prefix": lambda name: name.removeprefix("base_model.model."),
+}
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_names_of_other_programs_are_mapped(kind, plain, wide, right):
+    adapter, truth = plain
+    rename(adapter, NAMES[kind])
+    right(adapter, wide["untied"], truth, gguf=False)
+
+
+def test_pickled_weights_and_those_of_mlx_lm(plain, wide, right, tmp_path):
+    adapter, truth = plain
+    tensors = load_file(adapter / WEIGHTS)
+    (adapter / WEIGHTS).unlink()
+    transposed = {name: value.T.contiguous().T for name, value in tensors.items()}  # strides of their own
+    torch.save(transposed, adapter / "adapter_model.bin")
+    right(adapter, wide["untied"], truth, gguf=False)
+    torch.save({"a": torch.zeros(2, 2), "b": tiny_families.Tiny}, adapter / "adapter_model.bin")
+    with pytest.raises(AdapterUnusable, match=r"tiny_families\.Tiny"):
+        write_merged(adapter, wide["untied"], tmp_path / "no")
+    mlx = tmp_path / "mlx"
+    mlx.mkdir()
+    settings = {"fine_tune_type": "lora", "model": "x", "lora_parameters": {"rank": 4, "scale": 2.0, "dropout": 0.0}}
+    (mlx / CONFIG).write_text(json.dumps(settings), encoding="utf-8")
+    named = {}
+    for name, value in tensors.items():
+        module, part = name.removeprefix("base_model.model.").rsplit(".lora_", 1)
+        named[f"{module}.lora_{part[0].lower()}"] = value.T.contiguous()
+    save_file(named, mlx / "adapters.safetensors")
+    right(mlx, wide["untied"], truth, gguf=False)
+
+
+def without(folder, part):
+    tensors = load_file(folder / WEIGHTS)
+    save_file({name: value for name, value in tensors.items() if part not in name}, folder / WEIGHTS)
+
+
+@pytest.mark.parametrize("lost", ["layers.1.", "v_proj"])
+def test_an_adapter_with_half_of_its_tensors_is_refused_by_name(lost, plain, wide, tmp_path):
+    without(plain[0], lost)
+    with pytest.raises(AdapterUnusable, match=f"no weights for.*{lost}"):
+        write_merged(plain[0], wide["untied"], tmp_path / "m")
+
+
+def test_layers_that_were_not_to_be_trained_are_not_missed(wide, right, tmp_path):
+    base = wide["untied"]
+    options = dict(target_modules=ATTENTION, layers_to_transform=[1], rank_pattern={"v_proj": 2})
+    adapter, truth = adapted(base, tmp_path / "lora", **options)
+    right(adapter, base, truth, gguf=False)
+    adapter, truth = adapted(base, tmp_path / "l2", target_modules=r".*layers\.0\..*(q_proj|gate_proj)")
+    right(adapter, base, truth, gguf=False)
+
+
+def test_files_that_are_not_whole_say_what_they_are(plain, wide, tmp_path):
+    adapter, base = plain[0], wide["untied"]
+    whole = (adapter / WEIGHTS).read_bytes()
+    (adapter / WEIGHTS).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(AdapterUnusable, match="truncated"):
+        write_merged(adapter, base, tmp_path / "m")
+    (adapter / WEIGHTS).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", encoding="utf-8")
+    with pytest.raises(AdapterUnusable, match="Git LFS pointer") as caught:
+        write_merged(adapter, base, tmp_path / "m")
+    assert caught.value.fix == f"Fetch the weights: git -C {adapter} lfs pull"
+    (adapter / WEIGHTS).write_bytes(whole)
+    (adapter / WEIGHTS).rename(adapter / "gone")
+    shutil.copytree(adapter, adapter / "checkpoint-9")
+    (adapter / "checkpoint-9" / "gone").rename(adapter / "checkpoint-9" / WEIGHTS)
+    with pytest.raises(AdapterUnusable) as caught:
+        write_merged(adapter, base, tmp_path / "m")
+    assert str(adapter / "checkpoint-9") in caught.value.fix
+
+
+def test_a_base_with_nan_is_refused_in_every_format(plain, bases, tmp_path):
+    base = shutil.copytree(bases["untied"], tmp_path / "nan")
+    tensors = load_file(base / "model.safetensors")
+    tensors["model.layers.1.mlp.up_proj.weight"][3, 3] = np.nan
+    save_file(tensors, base / "model.safetensors", {"format": "pt"})
+    for write in (
+        lambda: write_merged(plain[0], base, tmp_path / "m"),
+        lambda: written(plain[0], base, tmp_path / "g"),
+    ):
+        with pytest.raises(ModelUnusable, match=r"layers\.1\.mlp\.up_proj.*not finite"):
+            write()
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_base_that_says_tied_and_has_another_head(bases, right, tmp_path):
+    base = in_float32(bases["tied"], tmp_path / "b")
+    tensors = load_file(base / "model.safetensors")
+    tensors["lm_head.weight"] = torch.randn_like(tensors["model.embed_tokens.weight"]) * 0.05
+    save_file(tensors, base / "model.safetensors", {"format": "pt"})
+    adapter, truth = adapted(base, tmp_path / "lora", target_modules=[*ATTENTION, "lm_head"])
+    right(adapter, base, truth)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("family", ["gemma3", "smollm3"])
+def test_the_class_decides_where_the_config_does_not_say_tied(family, right, tmp_path):
+    base = in_float32(tiny_families.save(family, tmp_path / "s"), tmp_path / "b")
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    del config["tie_word_embeddings"]
+    (base / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    adapter, truth = adapted(base, tmp_path / "lora", target_modules=ATTENTION, modules_to_save=["embed_tokens"])
+    right(adapter, base, truth)
