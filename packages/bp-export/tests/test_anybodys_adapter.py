@@ -9,13 +9,19 @@ import tiny_families
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from bp_core import folders
 from bp_core.adapter_config import CONFIG, WEIGHTS
-from bp_core.errors import AdapterUnusable, ModelUnusable
-from bp_export import Engine, write_merged
+from bp_core.contract import Contract
+from bp_core.errors import AdapterUnusable, ModelUnusable, OutputUnusable
+from bp_export import Engine, export, gguf_facts, write_merged
+from bp_export.config import ExportConfig
 from bp_export.gguf.convert import Converter
 from bp_export.gguf.vocabulary import read as read_vocabulary
+from bp_export.model_folder import eos_ids
+from bp_export.trained_tokenizer import trained_tokenizer
 from bp_export.weights.merge import trained_weights
 
 TOKENS = [5, 77, 300, 12, 801, 44, 9, 650, 33, 2]
@@ -262,3 +268,99 @@ def test_the_class_decides_where_the_config_does_not_say_tied(family, right, tmp
     (base / "config.json").write_text(json.dumps(config), encoding="utf-8")
     adapter, truth = adapted(base, tmp_path / "lora", target_modules=ATTENTION, modules_to_save=["embed_tokens"])
     right(adapter, base, truth)
+
+
+TURNS = (
+    "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% if m.role == 'assistant' %}<|done|>{% endif %}\n"
+    "{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+
+
+@pytest.fixture
+def foreign(plain):
+    """An adapter with a tokenizer of its own, as TRL saves it: another template, eos and a new token; no contract."""
+    adapter = plain[0]
+    tiny_families.save_tokenizer("qwen2", adapter)
+    tokenizer = Tokenizer.from_file(str(adapter / "tokenizer.json"))
+    tokenizer.add_special_tokens(["<|done|>"])
+    tokenizer.add_tokens(["<|new1|>"])
+    tokenizer.save(str(adapter / "tokenizer.json"))
+    settings = json.loads((adapter / "tokenizer_config.json").read_text(encoding="utf-8"))
+    settings |= {"eos_token": "</s>"}
+    del settings["chat_template"]
+    (adapter / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    (adapter / "chat_template.jinja").write_text(TURNS, encoding="utf-8")
+    return adapter, tokenizer
+
+
+def test_tokenizer_template_and_ends_of_a_foreign_adapter_travel(foreign, wide, tmp_path):
+    (adapter, tokenizer), base = foreign, wide["untied"]
+    done, eos = tokenizer.token_to_id("<|done|>"), tokenizer.token_to_id("</s>")
+    out = export(adapter, base, ExportConfig(quantization="f16", output=str(tmp_path / "m.gguf")))
+    facts = gguf_facts(out.path)
+    assert (facts.template, facts.eos) == (TURNS, done)
+    with Engine(out.path, context=64, gpu=False) as engine:
+        assert engine.tokenize("<|new1|>") == [tokenizer.token_to_id("<|new1|>")]
+    assert out.origins == {
+        "tokenizer": "the adapter",
+        "chat template": "the adapter",
+        "end of turn": "the chat template",
+    }
+    merged = export(adapter, base, ExportConfig(format="merged", output=str(tmp_path / "m"))).path
+    written = AutoTokenizer.from_pretrained(merged)
+    assert (written.chat_template, written.eos_token) == (TURNS, "</s>")
+    assert written.convert_tokens_to_ids("<|new1|>") == tokenizer.token_to_id("<|new1|>")
+    for name in ("generation_config.json", "config.json"):
+        assert eos_ids(merged / name)[:2] == [done, eos]
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (adapter / name).unlink()
+    part = trained_tokenizer(adapter, base)
+    assert part.contract.template == TURNS and part.origins["tokenizer"] == "the base"
+    (adapter / "chat_template.jinja").unlink()
+    assert trained_tokenizer(adapter, base).folder == base
+
+
+@pytest.mark.parametrize("format", ["merged", "lora"])
+def test_every_folder_that_leaves_has_template_and_ends(format, plain, wide, tmp_path):
+    base = shutil.copytree(wide["untied"], tmp_path / "base")
+    settings = json.loads((base / "tokenizer_config.json").read_text(encoding="utf-8"))
+    template = settings.pop("chat_template")
+    (base / "tokenizer_config.json").write_text(json.dumps(settings | {"eos_token": "</s>"}), encoding="utf-8")
+    (plain[0] / "contract.json").write_text(json.dumps(Contract(template, "none", (4,), ("<|im_end|>",)).as_dict()))
+    out = export(plain[0], base, ExportConfig(format=format, output=str(tmp_path / "m"))).path
+    written = AutoTokenizer.from_pretrained(out)
+    assert (written.chat_template, written.eos_token) == (template, "<|im_end|>")
+    if format == "merged":
+        assert {4} <= set(eos_ids(out / "generation_config.json")) & set(eos_ids(out / "config.json"))
+
+
+def test_overwriting_replaces_what_an_export_wrote_and_nothing_else(plain, wide, tmp_path):
+    adapter, base = plain[0], wide["untied"]
+    config = ExportConfig(format="merged", output=str(tmp_path / "m"), overwrite=True)
+    out = export(adapter, base, config).path
+    (out / "evals").mkdir()
+    (out / "evals" / "run.csv").write_text("mine", encoding="utf-8")
+    (out / "NOTES.md").write_text("mine", encoding="utf-8")
+    export(adapter, base, config)
+    assert (out / "NOTES.md").read_text(encoding="utf-8") == (out / "evals" / "run.csv").read_text("utf-8") == "mine"
+    assert folders.damage(out) is None and [p.name for p in tmp_path.iterdir() if p.name.startswith(".m")] == []
+    (out / "LICENSE").write_text("mine", encoding="utf-8")
+    licensed = shutil.copytree(base, tmp_path / "licensed")
+    (licensed / "LICENSE").write_text("theirs", encoding="utf-8")
+    with pytest.raises(OutputUnusable, match="LICENSE is no file of an earlier export"):
+        export(adapter, licensed, config)
+    assert (out / "LICENSE").read_text(encoding="utf-8") == "mine"
+
+
+def test_a_gguf_that_no_export_wrote_is_not_replaced(plain, wide, tmp_path):
+    adapter, base, mine = plain[0], wide["untied"], tmp_path / "m.gguf"
+    config = ExportConfig(format="gguf-lora", output=str(mine), overwrite=True)
+    export(adapter, base, config)
+    export(adapter, base, config)
+    mine.write_bytes(b"GGUF, but mine")
+    with pytest.raises(OutputUnusable, match="no export wrote this file"):
+        export(adapter, base, config)
+    assert mine.read_bytes() == b"GGUF, but mine"
+    folders.write_manifest(adapter)
+    with pytest.raises(OutputUnusable, match="what is exported lies here"):
+        export(adapter, base, ExportConfig(format="merged", output=str(adapter), overwrite=True))

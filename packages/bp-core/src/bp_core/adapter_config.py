@@ -129,11 +129,13 @@ class AdapterConfig:
     def rank_of(self, module: str) -> int:
         return int(_first_match(self.rank_patterns, module, self.rank))
 
+    def alpha_of(self, module: str) -> float:
+        return _first_match(self.alpha_patterns, module, self.alpha)
+
     def scale(self, module: str = "") -> float:
         """What B A of a module is multiplied with: alpha / rank, or alpha / √rank with rsLoRA."""
         rank = self.rank_of(module)
-        alpha = _first_match(self.alpha_patterns, module, self.alpha)
-        return alpha / (math.sqrt(rank) if self.rslora else rank)
+        return self.alpha_of(module) / (math.sqrt(rank) if self.rslora else rank)
 
 
 def _names(wanted: str | Collection[str] | None, module: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bp_core import folders
@@ -14,7 +14,7 @@ from bp_core.events import Notify, Progress
 from bp_core.examples import Sample
 from bp_core.units import bytes_of, gigabytes
 
-from . import ollama
+from . import model_folder, ollama
 from .chat_template import ChatTemplate
 from .config import EXACT, ExportConfig, ExportFormat, Quantization
 from .gguf.convert import Converter
@@ -22,7 +22,16 @@ from .gguf.lora import LoraConverter
 from .gguf.reader import GgufFile
 from .llama_cpp.engine import require_llama_cpp
 from .ollama import RegistrationResult
-from .output_paths import replacing, require_free, require_replaceable, require_space
+from .output_paths import (
+    BESIDE,
+    free_beside,
+    is_export,
+    replacing,
+    report_of,
+    require_free,
+    require_replaceable,
+    require_space,
+)
 from .parity import Parity, Trial
 from .progress import tracked
 from .proof.prover import Prover, Reference, TrainedModel
@@ -30,6 +39,7 @@ from .quantization.choice import Choice
 from .quantization.ggml import require_ggml
 from .quantization.importance import FEWEST_TOKENS, ImportanceMatrix, importance_matrix, write_importance
 from .quantization.quantize import quantize
+from .trained_tokenizer import VOCABULARY, TrainedTokenizer, copy_tokenizer, trained_tokenizer
 from .weights import adapter as lora
 from .weights.merge import write_merged
 from .weights.model_files import special_token
@@ -38,6 +48,7 @@ from .weights.model_files import special_token
 _SHARE = {"f16": 0.0, "bf16": 1.0}
 _PACKED_SHARE = 0.54
 _NONE_KEEPS = "none of up to 8 bits keeps it; use --quantization f16, or train more"
+_IMPORTANCE = ".imatrix"  # not .gguf, although it is one: it is no model
 _NO_ADAPTER = "Use --format merged for the whole model, or gguf."
 
 
@@ -46,8 +57,8 @@ class Export:
     """The exported file or folder. Fields with a default are for GGUF files only.
 
     `parity` is the proof, also written to `parity_path`. `importance_path` is the importance matrix that quantising
-    used. `modelfile` is for Ollama. `ollama` is set if the model was
-    registered there.
+    used. `modelfile` is for Ollama. `ollama` is set if the model was registered there. `origins` says where tokenizer,
+    chat template and end of turn are from.
     """
 
     path: Path
@@ -60,6 +71,7 @@ class Export:
     modelfile: Path | None = None
     importance_path: Path | None = None
     ollama: RegistrationResult | None = None
+    origins: Mapping[str, str] = field(default_factory=dict)
 
 
 def export(
@@ -88,13 +100,15 @@ def export(
         raise FileMissing("there is no such model folder.", where=str(base))
     name = name or model_name(base)
     target = _target(adapter or base, name, config)
-    require_replaceable(target, overwrite=config.overwrite)
+    sources = [folder for folder in (adapter, base) if folder]
+    require_replaceable(target, overwrite=config.overwrite, sources=sources)
     if config.format == "gguf":
         done, origin = _Gguf(adapter, base, name, config, target, notify, training_rows).run(
             reference, samples, losses or {}
         )
     else:
         done, origin = _export_other(adapter, base, name, config, target, notify), None
+    done = replace(done, origins=trained_tokenizer(adapter, base).origins)
     if written:
         written(done)
     if not config.registers:
@@ -124,7 +138,7 @@ def _write_folder(adapter: Path | None, base: Path, format: ExportFormat, target
         return
     if adapter:
         lora.check_folder(adapter)
-    _copy(adapter or base, target, notify)
+    _copy(adapter or base, target, trained_tokenizer(adapter, base), notify)
 
 
 @dataclass(frozen=True)
@@ -142,11 +156,6 @@ class _Gguf:
     @property
     def quantization(self) -> Quantization:
         return self.config.quantization
-
-    @property
-    def importance_path(self) -> Path:
-        """Not named *.gguf, although it is one: it is no model."""
-        return self.target.with_suffix(".imatrix")
 
     def run(
         self, reference: Reference | None, samples: Sequence[Sample], losses: Mapping[str, float]
@@ -167,16 +176,17 @@ class _Gguf:
             parity = replace(prover.parity(), importance_tokens=matrix.tokens if matrix else 0, trials=tuple(trials))
             parity = self._accepted(parity, draft)
             digest, size = folders.digest(draft), draft.stat().st_size
-        report = _write_report(self.target, parity, digest, size)
-        if matrix:
-            with folders.new_file(self.importance_path) as path:
+        importance = free_beside(self.target, _IMPORTANCE) if matrix else None
+        report = _write_report(self.target, parity, digest, size, [importance] if importance else [])
+        if matrix and importance:
+            with folders.new_file(importance) as path:
                 write_importance(path, matrix, model.converter.family.architecture, self.training_rows)
         origin = ollama.Origin(model.contract, self.base)
         gguf = GgufFile(self.target)
         settings = ollama.settings_for(gguf, origin).changed(self.config)
         modelfile = ollama.write_modelfile(gguf, settings, self.target)
         done = Export(self.target, "gguf", size, parity.quantization, digest, parity, report, modelfile)
-        return replace(done, importance_path=self.importance_path if matrix else None), origin
+        return replace(done, importance_path=importance), origin
 
     def _write(
         self, model: TrainedModel, prover: Prover, draft: Path
@@ -255,25 +265,22 @@ class _Gguf:
         raise _not_proven(parity, f"It is kept as {kept.name}, its proof beside it.", kept)
 
 
-def _report_of(file: Path) -> Path:
-    return file.with_suffix(".parity.json")
-
-
-def _write_report(file: Path, parity: Parity, digest: str, size: int) -> Path:
-    """Write the proof of `file` beside it. Returns its path."""
-    report = _report_of(file)
-    folders.write_json(report, {"file": file.name, "sha256": digest, "bytes": size, **parity.as_dict()})
+def _write_report(file: Path, parity: Parity, digest: str, size: int, beside: Sequence[Path] = ()) -> Path:
+    """Write the proof of `file` beside it, with the names of the other files there. Returns its path."""
+    report = report_of(file)
+    written = {"file": file.name, "sha256": digest, "bytes": size, BESIDE: [path.name for path in beside]}
+    folders.write_json(report, written | parity.as_dict())
     return report
 
 
 def _unproven_path(target: Path) -> Path:
     """A free path beside `target` for a file that is not proven.
 
-    An earlier unproven file is replaced if its report beside it shows that an export wrote it.
+    An earlier unproven file is replaced if the proof beside it shows that an export wrote it.
     """
     path = target.with_suffix(".unproven.gguf")
     number = 1
-    while path.exists() and not (number == 1 and _report_of(path).is_file()):
+    while path.exists() and not (number == 1 and is_export(path)):
         number += 1
         path = target.with_suffix(f".unproven-{number}.gguf")
     return path
@@ -326,14 +333,15 @@ def _target(trained: Path, model: str, config: ExportConfig) -> Path:
     output = Path(config.output)
     if not gguf:
         return output
-    if output.suffix == ".gguf":
+    if output.suffix.lower() == ".gguf":
         if output.is_dir():
             raise OutputUnusable("this is a folder, not a file.", where=str(output))
         return output
     return folders.writable_folder(output) / name
 
 
-def _copy(folder: Path, target: Path, notify: Notify | None) -> None:
+def _copy(folder: Path, target: Path, tokenizer: TrainedTokenizer, notify: Notify | None) -> None:
+    """Copy what was trained, and complete it: the chat template of training, and the ends of a turn."""
     require_free(target)
     require_space(target, _bytes(folder))
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != folders.MANIFEST]
@@ -342,6 +350,10 @@ def _copy(folder: Path, target: Path, notify: Notify | None) -> None:
             copy = draft / path.relative_to(folder)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
+        if tokenizer.folder != folder and not (draft / VOCABULARY).is_file():
+            copy_tokenizer(tokenizer.folder, draft)
+        if tokenizer.contract:
+            model_folder.complete(draft, tokenizer.contract)
 
 
 def _bytes(folder: Path) -> int:
