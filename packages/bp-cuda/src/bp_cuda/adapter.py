@@ -114,8 +114,8 @@ def _resize(model: PreTrainedModel, stored: Mapping[str, Sequence[int]]) -> None
 
 def _fitted(config: LoraConfig, model: PreTrainedModel, stored: Mapping[str, Sequence[int]]) -> LoraConfig:
     """The settings with the adapter's modules by their names in this model, where it calls them otherwise."""
-    modules = [match["module"] for name in stored if (match := _PAIR.fullmatch(name))]
-    ours = {text_name(name): name for name, _ in model.named_modules()}
+    modules: list[str] = [match["module"] for name in stored if (match := _PAIR.fullmatch(name))]
+    ours: dict[str, str] = {text_name(name): name for name, _ in model.named_modules()}
     if all(ours.get(text_name(module), module) == module for module in modules):
         return config
     known = AdapterConfig.of(config.to_dict())
@@ -130,8 +130,9 @@ def _fitted(config: LoraConfig, model: PreTrainedModel, stored: Mapping[str, Seq
 def _text_part(model: PreTrainedModel) -> str:
     """What stands before the parts of the language model in this model's names."""
     embedding, last = model.get_input_embeddings(), "embed_tokens"
-    for name, module in model.named_modules():
-        if module is embedding and name.endswith(last):
+    names: list[str] = [name for name, module in model.named_modules() if module is embedding]
+    for name in names:
+        if name.endswith(last):
             return name.removesuffix(last)
     return "model."
 

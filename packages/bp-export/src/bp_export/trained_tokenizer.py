@@ -17,7 +17,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from bp_core import folders
-from bp_core.contract import Bos, Contract
+from bp_core.contract import CONTRACT_FILE, Bos, Contract
 from bp_core.errors import ModelUnusable, OutputUnusable, TemplateUnusable
 from bp_core.model_files import read_json
 
@@ -52,7 +52,7 @@ def trained_tokenizer(adapter: Path | None, base: Path) -> TrainedTokenizer:
         return TrainedTokenizer(base, contract, origins)
     if adapter is None:
         return TrainedTokenizer(base, _derived(base))
-    folder = _joined(adapter, base)
+    folder = tokenizer_folder(adapter, base)
     own = [name for name in (VOCABULARY, SETTINGS, TEMPLATE) if (adapter / name).is_file()]
     has_template = bool(chat_template(adapter))
     origins = {
@@ -63,8 +63,10 @@ def trained_tokenizer(adapter: Path | None, base: Path) -> TrainedTokenizer:
     return TrainedTokenizer(folder, _derived(folder), origins)
 
 
-def _joined(adapter: Path, base: Path) -> Path:
-    """A folder with the adapter's tokenizer files, and those of the base that it lacks."""
+def tokenizer_folder(adapter: Path | None, base: Path) -> Path:
+    """A folder with the tokenizer's files: of our own training the base's, else the adapter's and what it lacks."""
+    if adapter is None or (adapter / CONTRACT_FILE).is_file():
+        return base
     whole = (adapter / VOCABULARY).is_file() and (adapter / SETTINGS).is_file()
     if whole and (chat_template(adapter) or not chat_template(base)):
         return adapter

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from bp_core.errors import (
     FileMissing,
     HubUnreachable,
     LedgerUnusable,
+    ModelGated,
     ModelNotFound,
     RunNotFound,
     TargetNotFound,
@@ -26,8 +28,13 @@ from bp_core.errors import (
 from bp_core.events import Notify
 from bp_core.rail import Job
 from bp_core.settings import settings
+from bp_data import ChatTokenizer
 from bp_export.ollama.local_models import PREFIX, model_file
+from bp_export.trained_tokenizer import tokenizer_folder, trained_tokenizer
+from bp_export.weights.adapter_file import base_name, checkpoint_fix
+from bp_export.weights.merged_weights import require_whole_adapter
 from bp_export.weights.mlx import comes_from, is_quantized
+from bp_export.weights.peft_layout import in_peft_layout
 from bp_plan.presets import PRESETS
 from bp_runs import Entry, history
 from bp_runs.run_folder import RUN_FILE, RunFolder
@@ -38,6 +45,7 @@ from .published import FINGERPRINT, KINDS, MULTI_RUN, origin_of
 
 BASE = "base"  # in place of a name: what the other one was trained from
 _ADAPTER_CONFIG = "adapter_config.json"
+_QUANTIZED_NAME = re.compile(r"(-unsloth)?-bnb-4bit$")
 _OTHER_BASE = "Bring back the weights it was trained on: those here have changed, or are of another revision or size."
 
 
@@ -159,7 +167,7 @@ class Artifact:
     @property
     def base(self) -> str | None:
         """What its base is called; None for a whole model from elsewhere. Raises AdapterUnusable."""
-        name = self.adapter_config.get("base_model_name_or_path") or self.origin.get("base")
+        name = base_name(self.adapter_config) or self.origin.get("base")
         return str(name) if name else None
 
     @property
@@ -195,7 +203,8 @@ class Artifact:
             raise AdapterUnusable("this is a file, not a folder.", where=self.name)
         self._require_place()
         if self.named_run is None:
-            raise AdapterUnusable(f"there is no adapter here ({_ADAPTER_CONFIG} is missing).", where=self.name)
+            fix = checkpoint_fix(self.place) if self.place else None
+            raise AdapterUnusable(f"there is no adapter here ({_ADAPTER_CONFIG} is missing).", where=self.name, fix=fix)
         fix = f"Go on with it: {command('resume', self.named_run.id)}"
         raise AdapterUnusable(f"there is no adapter of run {self.named_run.id} yet.", where=self.name, fix=fix)
 
@@ -245,16 +254,41 @@ class Artifact:
         folder = self.require_folder()
         if self.is_whole:
             return Job(folder, dtype=dtype)
+        model = self._base_folder(folder, base, notify)
         name = base or self.base
-        if name is None:
-            where = str(folder / _ADAPTER_CONFIG)
-            raise AdapterUnusable("it does not say which base model it belongs to.", where=where)
-        model = locate.locate(name, notify)
         expected = self.origin.get(FINGERPRINT)
         known = expected is None or expected == locate.fingerprint(model)
         if not known and not (base and self._is_source(model, notify)):
             raise AdapterUnusable(f"{name} is not the model it was trained on.", where=str(folder), fix=_OTHER_BASE)
-        return Job(model, adapter=folder, dtype=dtype)
+        require_whole_adapter(folder, model)
+        return Job(model, adapter=in_peft_layout(folder), dtype=dtype)
+
+    def _base_folder(self, folder: Path, base: str | None, notify: Notify) -> Path:
+        """Where the base lies: `base`, or the one that the adapter names."""
+        where = str(folder / _ADAPTER_CONFIG)
+        if base:
+            return locate.locate(base, notify)
+        if self.base is None:
+            fix = f"Name it: {command('export', folder)} --base MODEL"
+            raise AdapterUnusable("it does not say which base model it belongs to.", where=where, fix=fix)
+        try:
+            return locate.locate(self.base, notify)
+        except (ModelNotFound, HubUnreachable) as error:
+            error.where = error.where or where
+            error.fix = f"{error.fix} Or name the base yourself: {command('export', folder)} --base {_full(self.base)}"
+            raise
+
+    def tokenizer(self, base: Path) -> ChatTokenizer:
+        """The tokenizer of what was trained on `base`, with its chat template."""
+        return ChatTokenizer.open(tokenizer_folder(self._adapter, base))
+
+    def contract_on(self, base: Path) -> Contract | None:
+        """The contract of what was trained on `base`, or that which its tokenizer implies."""
+        return trained_tokenizer(self._adapter, base).contract
+
+    @property
+    def _adapter(self) -> Path | None:
+        return self.folder if self.folder and not self.is_whole else None
 
     def reading_job(self, dtype: DType, notify: Notify) -> Job:
         """What opens it for reading, in the mode it was trained in. Raises TargetNotFound for a file, and as `job`."""
@@ -268,6 +302,10 @@ class Artifact:
         if job.adapter or not self.is_trained:
             return replace(job, adapter=None)  # an adapter's base is kept in the same bits
         return Job(locate.locate(str(self.base), notify), dtype=job.dtype)
+
+    def base_is_here(self, notify: Notify) -> bool:
+        """Whether the base that one of our runs trained on can be found. That of another program is not looked for."""
+        return FINGERPRINT in self.origin and _located(self.base, notify) is not None
 
     def before_training(self, notify: Notify) -> Path | None:
         """Where the model is that a whole one was before, if it still is; None for an adapter."""
@@ -301,6 +339,11 @@ class Artifact:
         return None
 
 
+def _full(base: str) -> str:
+    """What the 16-bit source of a quantised base may be called."""
+    return _QUANTIZED_NAME.sub("", base) if _QUANTIZED_NAME.search(base) else "MODEL"
+
+
 def entry_of(name: str) -> Entry:
     """What the ledger knows of the run that a name stands for. Raises TargetNotFound, RunNotFound."""
     return history.entry(Artifact.find(name).require_run())
@@ -310,7 +353,7 @@ def _located(base: str | None, notify: Notify) -> Path | None:
     """Where a base is, if it still is."""
     try:
         return locate.locate(base, notify) if base else None
-    except (ModelNotFound, HubUnreachable):
+    except (ModelNotFound, ModelGated, HubUnreachable, FileMissing):
         return None
 
 

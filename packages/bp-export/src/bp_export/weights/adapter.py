@@ -39,6 +39,7 @@ _SHOWN = 3
 
 def read(folder: Path) -> dict[str, Change]:
     """The changes of an adapter, by weight name. Raises AdapterUnusable."""
+    check_folder(folder)
     file = AdapterFile.open(folder)
     config = file.config(_COMPUTED)
     found = _parts(file, folder)

@@ -49,8 +49,8 @@ class AdapterFile:
 
     @classmethod
     def open(cls, folder: Path) -> AdapterFile:
-        """Raises AdapterUnusable."""
-        check_folder(folder)
+        """Raises AdapterUnusable. Whether the files are as they were written is left to `check_folder`."""
+        _check_names(folder)
         values = _settings(folder)
         if _MLX_SETTINGS in values:
             return _from_mlx(folder, values)
@@ -64,6 +64,9 @@ class AdapterFile:
     def shape(self, name: str) -> tuple[int, ...]:
         return self._shapes[name]
 
+    def dtype(self, name: str) -> np.dtype[Any]:
+        return self.array(name).dtype
+
     def array(self, name: str) -> np.ndarray:
         return self._read[name]()
 
@@ -74,12 +77,16 @@ class AdapterFile:
 
 def check_folder(folder: Path) -> None:
     """Raise AdapterUnusable unless an adapter's files are here, and as they were written."""
+    _check_names(folder)
+    if (folder / folders.MANIFEST).is_file() and (problem := folders.damage(folder)):
+        raise AdapterUnusable(f"the folder is damaged: {problem}.", where=str(folder))
+
+
+def _check_names(folder: Path) -> None:
     if not (folder / CONFIG).is_file():
         raise AdapterUnusable(f"{CONFIG} is missing.", where=str(folder), fix=checkpoint_fix(folder))
     if not any((folder / name).is_file() for name in (WEIGHTS, PICKLED, MLX_WEIGHTS)):
         raise AdapterUnusable(f"{WEIGHTS} is missing.", where=str(folder), fix=checkpoint_fix(folder))
-    if (folder / folders.MANIFEST).is_file() and (problem := folders.damage(folder)):
-        raise AdapterUnusable(f"the folder is damaged: {problem}.", where=str(folder))
 
 
 def checkpoint_fix(folder: Path) -> str | None:

@@ -164,7 +164,8 @@ def merged_weights(adapter: Path, base: Path) -> MergedWeights:
 
 def require_whole_adapter(adapter: Path, base: Path) -> None:
     """Raise AdapterUnusable unless the adapter has tensors for each module that its settings name. Reads names only."""
-    source = open_base(base)
+    config = read_json(base / "config.json", optional=True)
+    source: Source = mlx.MlxWeights(base, config) if mlx.is_quantized(config) else Weights(base)
     suffix = ".weight"
     matrices = [name for name in source.names() if name.endswith(suffix) and len(source.shape(name)) == 2]
     text = [name.removesuffix(suffix) for name in matrices if not is_beside_text(name)]
