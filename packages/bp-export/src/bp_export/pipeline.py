@@ -19,6 +19,7 @@ from .chat_template import ChatTemplate
 from .config import EXACT, ExportConfig, ExportFormat, Quantization
 from .gguf.convert import Converter
 from .gguf.lora import LoraConverter
+from .gguf.metadata import require_context
 from .gguf.reader import GgufFile
 from .llama_cpp.engine import require_llama_cpp
 from .ollama import RegistrationResult
@@ -166,6 +167,7 @@ class _Gguf:
         if self.config.registers:
             ollama.require_ollama(self.config, self.target)
         model = TrainedModel.open(self.adapter, self.base, reference=reference, samples=samples)
+        require_context(self.config.num_ctx, model.converter.config["max_position_embeddings"], self.base)
         if self.config.system:
             bos, eos = (special_token(model.tokenizer.folder, name) or "" for name in ("bos_token", "eos_token"))
             ollama.require_place_for(self.config.system, ChatTemplate(model.vocabulary.template, bos, eos))

@@ -106,7 +106,7 @@ def parcel(name: str | Path, config: PushConfig) -> Parcel:
     source = Artifact.find(name)
     if source.file:
         file = source.file.resolve()
-        if file.suffix != ".gguf":
+        if file.suffix.lower() != ".gguf":
             fix = "Name a .gguf file, or the folder of an adapter or a model."
             raise BadValue("this is no file of a model.", where=str(file), fix=fix)
         GgufFile(file)  # whole, or it says so

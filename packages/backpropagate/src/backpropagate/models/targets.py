@@ -29,6 +29,7 @@ from bp_core.events import Notify
 from bp_core.rail import Job
 from bp_core.settings import settings
 from bp_data import ChatTokenizer
+from bp_export.gguf.metadata import is_adapter_file
 from bp_export.ollama.local_models import PREFIX, model_file
 from bp_export.trained_tokenizer import tokenizer_folder, trained_tokenizer
 from bp_export.weights.adapter_file import base_name, checkpoint_fix
@@ -46,6 +47,7 @@ from .published import FINGERPRINT, KINDS, MULTI_RUN, origin_of
 BASE = "base"  # in place of a name: what the other one was trained from
 _ADAPTER_CONFIG = "adapter_config.json"
 _QUANTIZED_NAME = re.compile(r"(-unsloth)?-bnb-4bit$")
+_LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$", re.I)
 _OTHER_BASE = "Bring back the weights it was trained on: those here have changed, or are of another revision or size."
 
 
@@ -189,11 +191,12 @@ class Artifact:
         They are those that the run knows, also if the output folder was moved since, or without a run those beside it.
         """
         if self.run is None:
-            return dict.fromkeys(_by_age(self.folder.parent) if self.folder else (), "gguf")
+            files = _by_age(self.folder.parent) if self.folder else []
+            return {path: "gguf-lora" if is_adapter_file(path) else "gguf" for path in files}
         output = (self.folder or self.run.path.parent).parent
         made = {Path(export["path"]): str(export["format"]) for export in history.exports_of(self.run)}
         here = {path if path.is_file() else output / path.name: format for path, format in made.items()}
-        return {path: format for path, format in here.items() if path.suffix == ".gguf" and path.is_file()}
+        return {path: format for path, format in here.items() if _is_gguf(path) and path.is_file()}
 
     def require_folder(self) -> Path:
         """The folder of what was trained. Raises AdapterUnusable, and TargetNotFound for a mere name."""
@@ -223,7 +226,7 @@ class Artifact:
     def require_gguf(self) -> Path:
         """The file to serve: itself, the newest in the folder, or the newest export. Raises FileMissing."""
         place = self._require_place()
-        inside = _by_age(place) if place.is_dir() else []
+        inside = [path for path in _by_age(place) if not is_adapter_file(path)] if place.is_dir() else []
         found = self.file or (inside[-1] if inside else self._newest_export())
         if found:
             return found
@@ -362,7 +365,13 @@ def _has_weights(folder: Path) -> bool:
 
 
 def _by_age(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.gguf"), key=lambda file: file.stat().st_mtime)
+    """The .gguf files in a folder, the newest last; of a split model its first file."""
+    files = [path for path in folder.iterdir() if _is_gguf(path) and not _LATER_PART.search(path.name)]
+    return sorted(files, key=lambda file: file.stat().st_mtime)
+
+
+def _is_gguf(path: Path) -> bool:
+    return path.suffix.lower() == ".gguf"
 
 
 def _nothing(name: str, models: Iterable[str] = ()) -> TargetNotFound:
