@@ -35,6 +35,7 @@ from .output_paths import (
 )
 from .parity import Parity, Trial
 from .progress import tracked
+from .proof.folder_check import check_folder
 from .proof.prover import Prover, Reference, TrainedModel
 from .quantization.choice import Choice
 from .quantization.ggml import require_ggml
@@ -103,13 +104,17 @@ def export(
     target = _target(adapter or base, name, config)
     sources = [folder for folder in (adapter, base) if folder]
     require_replaceable(target, overwrite=config.overwrite, sources=sources)
+    tokenizer = trained_tokenizer(adapter, base)
+    origin = None
     if config.format == "gguf":
-        done, origin = _Gguf(adapter, base, name, config, target, notify, training_rows).run(
+        done, origin = _Gguf(adapter, base, name, config, target, tokenizer, notify, training_rows).run(
             reference, samples, losses or {}
         )
+    elif config.format == "gguf-lora":
+        done = _export_gguf_lora(adapter, base, name, target, config, notify)
     else:
-        done, origin = _export_other(adapter, base, name, config, target, notify), None
-    done = replace(done, origins=trained_tokenizer(adapter, base).origins)
+        done = _FolderExport(adapter, base, config, target, tokenizer, notify).run(reference, samples)
+    done = replace(done, origins=tokenizer.origins)
     if written:
         written(done)
     if not config.registers:
@@ -121,25 +126,44 @@ def export(
         raise
 
 
-def _export_other(
-    adapter: Path | None, base: Path, name: str, config: ExportConfig, target: Path, notify: Notify | None
-) -> Export:
-    if config.format in ("lora", "gguf-lora") and adapter is None:
-        raise AdapterUnusable("all weights were trained: there is no adapter.", where=str(base), fix=_NO_ADAPTER)
-    if config.format == "gguf-lora" and adapter:
-        return _export_gguf_lora(adapter, base, name, target, config, notify)
-    with replacing(target) as place:
-        _write_folder(adapter, base, config.format, place, notify)
-    return Export(target, config.format, _bytes(target))
+@dataclass(frozen=True)
+class _FolderExport:
+    """An export of a folder: the adapter alone, or the whole model, which is proven to end its answers."""
+
+    adapter: Path | None
+    base: Path
+    config: ExportConfig
+    target: Path
+    tokenizer: TrainedTokenizer
+    notify: Notify | None
+
+    def run(self, reference: Reference | None, samples: Sequence[Sample]) -> Export:
+        if self.config.format == "lora" and self.adapter is None:
+            raise _no_adapter(self.base)
+        contract = self.tokenizer.contract
+        parity, report = None, None
+        with replacing(self.target) as place:
+            self._write(place)
+            if self.config.format == "merged" and contract:
+                parity = check_folder(place, contract, reference, samples, self.notify)
+                if not parity.proven:
+                    raise _not_proven(parity, f"It lies in {place}.", self.target)
+        if parity:
+            report = self.target.with_name(f"{self.target.name}.parity.json")
+            folders.write_json(report, {"folder": self.target.name, **parity.as_dict()})
+        return Export(self.target, self.config.format, _bytes(self.target), parity=parity, parity_path=report)
+
+    def _write(self, place: Path) -> None:
+        if self.adapter and self.config.format == "merged":
+            write_merged(self.adapter, self.base, place, self.notify, tokenizer=self.tokenizer)
+            return
+        if self.adapter:
+            lora.check_folder(self.adapter)
+        _copy(self.adapter or self.base, place, self.tokenizer, self.notify)
 
 
-def _write_folder(adapter: Path | None, base: Path, format: ExportFormat, target: Path, notify: Notify | None) -> None:
-    if adapter and format == "merged":
-        write_merged(adapter, base, target, notify)
-        return
-    if adapter:
-        lora.check_folder(adapter)
-    _copy(adapter or base, target, trained_tokenizer(adapter, base), notify)
+def _no_adapter(model: Path) -> AdapterUnusable:
+    return AdapterUnusable("all weights were trained: there is no adapter.", where=str(model), fix=_NO_ADAPTER)
 
 
 @dataclass(frozen=True)
@@ -151,6 +175,7 @@ class _Gguf:
     name: str
     config: ExportConfig
     target: Path
+    tokenizer: TrainedTokenizer
     notify: Notify | None
     training_rows: Sequence[Sequence[int]] = ()
 
@@ -166,10 +191,12 @@ class _Gguf:
             require_ggml()
         if self.config.registers:
             ollama.require_ollama(self.config, self.target)
-        model = TrainedModel.open(self.adapter, self.base, reference=reference, samples=samples)
+        model = TrainedModel.open(
+            self.adapter, self.base, tokenizer=self.tokenizer, reference=reference, samples=samples
+        )
         require_context(self.config.num_ctx, model.converter.config["max_position_embeddings"], self.base)
         if self.config.system:
-            bos, eos = (special_token(model.tokenizer.folder, name) or "" for name in ("bos_token", "eos_token"))
+            bos, eos = (special_token(self.tokenizer.folder, name) or "" for name in ("bos_token", "eos_token"))
             ollama.require_place_for(self.config.system, ChatTemplate(model.vocabulary.template, bos, eos))
         prover = Prover(model, self.quantization, self.notify, losses=dict(losses))
         require_space(self.target, round(model.converter.size * (1 + _SHARE.get(self.quantization, _PACKED_SHARE))))
@@ -303,8 +330,10 @@ def _not_proven(parity: Parity, kept: str, file: Path) -> NotProven:
 
 
 def _export_gguf_lora(
-    adapter: Path, base: Path, name: str, target: Path, config: ExportConfig, notify: Notify | None
+    adapter: Path | None, base: Path, name: str, target: Path, config: ExportConfig, notify: Notify | None
 ) -> Export:
+    if adapter is None:
+        raise _no_adapter(base)
     converter = LoraConverter(adapter, base)
     require_space(target, _bytes(adapter))
     with folders.new_file(target) as draft:

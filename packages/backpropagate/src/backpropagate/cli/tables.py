@@ -159,6 +159,8 @@ def show_export(export: Export) -> None:
         warning = f"Not proven, handed over as you asked; {export.parity.verdict}."
         console.print(f"[red]{warning}[/]", soft_wrap=True)
     print_facts(console, ("written", near(export.path)), ("size", gigabytes(export.bytes)))
+    for what, place in export.origins.items():
+        print_facts(console, (what, f"from {place}"))
     if export.importance_path:
         print_facts(console, ("importance matrix", near(export.importance_path)))
     if export.modelfile:

@@ -48,10 +48,14 @@ def export(name: str | Path, config: ExportConfig, notify: Notify) -> Export:
     trained = source.job(notify, "float32") if config.base and source.base_is_here(notify) else job
     settings: dict[str, Any] = {"notify": notify, "written": partial(_record, source.run)}
     settings["name"] = model_name(Path(source.base)) if source.base and source.is_whole else None
-    if config.format != "gguf":
+    if config.format not in ("gguf", "merged"):
         return write_export(adapter, job.model, config, **settings)
     notify(Progress("open the reference", 0, 0))
-    samples = samples_of(source, job.model)
+    settings["samples"] = samples = samples_of(source, job.model)
+    if config.format == "merged":
+        with ExitStack() as stack:
+            settings["reference"] = reference(job, None, stack)
+            return write_export(adapter, job.model, config, **settings)
     on_other_weights = source.mode in QUANTIZED or job.model != trained.model
     # What loftq starts leans on the 4 bits of its base: what is written is right on the 16-bit weights only.
     if on_other_weights and source.recipe.get("init") != "loftq":
@@ -59,7 +63,6 @@ def export(name: str | Path, config: ExportConfig, notify: Notify) -> Export:
         settings["losses"] = loss_on_quantized(trained, samples, _backend_of(source))
     with ExitStack() as stack:
         settings["reference"] = reference(job, source.before_training(notify), stack)
-        settings["samples"] = samples
         settings["training_rows"] = source.run.training_rows() if source.run else [row.tokens for row in samples]
         try:
             return write_export(adapter, job.model, config, **settings)

@@ -18,6 +18,7 @@ from bp_core.errors import GgufUnusable
 from bp_core.events import Notify, Progress
 from bp_core.examples import Sample
 
+from ..config import EXACT
 from ..gguf import pre_tokenizers, vocabulary
 from ..gguf.convert import Converter
 from ..gguf.metadata import GgufFacts, facts_of
@@ -83,14 +84,21 @@ class TrainedModel:
 
     @classmethod
     def open(
-        cls, adapter: Path | None, base: Path, *, reference: Reference | None = None, samples: Sequence[Sample] = ()
+        cls,
+        adapter: Path | None,
+        base: Path,
+        *,
+        tokenizer: TrainedTokenizer | None = None,
+        reference: Reference | None = None,
+        samples: Sequence[Sample] = (),
     ) -> TrainedModel:
         """From the folders of adapter and base; without an adapter, `base` was trained in full.
 
-        `reference` is a rail that has opened both. Raises the errors of reading them.
+        `tokenizer` is theirs, if it has been read already, `reference` a rail that has opened both. Raises the errors
+        of reading them.
         """
         converter = Converter(trained_weights(adapter, base), base)
-        return cls(base, converter, trained_tokenizer(adapter, base), reference, samples)
+        return cls(base, converter, tokenizer or trained_tokenizer(adapter, base), reference, samples)
 
     @property
     def contract(self) -> Contract | None:
@@ -155,6 +163,11 @@ class Prover:
         by_bits = (SURVIVED, f"{self.quantization} divergence from f16")
         failed = [check.name for check in self.checks if not check.passed]
         return bool(failed) and all(name in by_bits for name in failed)
+
+    @property
+    def _finer(self) -> str:
+        """A format with less noise than the file's."""
+        return "f16" if self.quantization in EXACT else "q8_0"
 
     def parity(self) -> Parity:
         with_model = "model" if self.model.reference else "tensors"
@@ -321,7 +334,7 @@ class Prover:
         measured = {"strength": value, "training moved the model by": moved}
         if limit >= 1:
             note = "training changed the model too little to measure this"
-            self._warn(name, measured, None, note if noise is None else f"{note}; q8_0 has less noise")
+            self._warn(name, measured, None, note if noise is None else f"{note}; {self._finer} has less noise")
         else:
             survived = abs(value - 1) < limit
             note = "" if survived else "the training is not in the file"
@@ -336,7 +349,8 @@ class Prover:
         if divergence.mean <= gate:
             self._add(name, measured, gate, passed=True)
         elif parameters < SMALL_MODEL and divergence.mean <= gate * CEILING:
-            self._warn(name, measured, gate, "a model this small loses more in this format; try q8_0")
+            note = f"a model this small loses more in this format; try {self._finer}"
+            self._warn(name, measured, gate, note)
         else:
             self._add(name, measured, gate, passed=False)
 

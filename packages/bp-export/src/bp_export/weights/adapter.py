@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bp_core.adapter_config import AdapterConfig
+from bp_core.adapter_config import CONFIG, AdapterConfig
 from bp_core.adapter_keys import text_name
 from bp_core.errors import AdapterUnusable
 
 from .adapter_file import AdapterFile, check_folder
 from .changes import Change, Delta, Replacement, SavedBase, TrainedRows, chained
 
-__all__ = ["Change", "Delta", "Replacement", "check_complete", "check_folder", "read", "ties_weights"]
+__all__ = ["Change", "Delta", "Replacement", "changes_in", "check_complete", "check_folder", "read"]
 
 _PARTS = "|".join(
     (
@@ -40,33 +40,31 @@ _SHOWN = 3
 def read(folder: Path) -> dict[str, Change]:
     """The changes of an adapter, by weight name. Raises AdapterUnusable."""
     check_folder(folder)
-    file = AdapterFile.open(folder)
+    return changes_in(AdapterFile.open(folder))
+
+
+def changes_in(file: AdapterFile) -> dict[str, Change]:
+    """The changes that an open adapter makes, by weight name. Raises AdapterUnusable."""
     config = file.config(_COMPUTED)
-    found = _parts(file, folder)
+    found = _parts(file)
     embeddings_saved = any(
         _last(module) == _EMBEDDING and not parts.keys().isdisjoint(("weight", *_SAVED))
         for module, parts in found.items()
     )
     changes: dict[str, Change] = {}
     for module, parts in found.items():
-        changes |= _Module(module, parts, config, folder, embeddings_saved).changes()
+        changes |= _Module(module, parts, config, file.folder, embeddings_saved).changes()
     if not changes:
         raise AdapterUnusable("there are no LoRA weights in it.", where=str(file.file))
     return changes
 
 
-def ties_weights(folder: Path) -> bool:
-    """Whether embedding and head of a tied base were trained as one weight (PEFT's ensure_weight_tying)."""
-    return bool(AdapterFile.open(folder).values.get("ensure_weight_tying"))
-
-
-def check_complete(folder: Path, modules: Sequence[str]) -> None:
+def check_complete(file: AdapterFile, modules: Iterable[str]) -> None:
     """Raise AdapterUnusable where the settings say that one of the base's `modules` was trained, and nothing is there.
 
     PEFT reads such an adapter, too, and the module then answers as in the base.
     """
-    file = AdapterFile.open(folder)
-    config = AdapterConfig.of(file.values)
+    config = AdapterConfig.of_file(file.values, file.folder / CONFIG, file.values)
     there = {text_name(match["module"]) for name in file.names() if (match := _KEY.fullmatch(name))}
     missing = sorted(name for name in map(text_name, modules) if name not in there and config.targets(name))
     if not missing:
@@ -77,18 +75,18 @@ def check_complete(folder: Path, modules: Sequence[str]) -> None:
     raise AdapterUnusable(message, where=str(file.file), fix=fix)
 
 
-def _parts(file: AdapterFile, folder: Path) -> dict[str, dict[str, np.ndarray]]:
+def _parts(file: AdapterFile) -> dict[str, dict[str, np.ndarray]]:
     parts: dict[str, dict[str, np.ndarray]] = {}
     for name in file.names():
         match = _KEY.fullmatch(name)
         if not match:
-            raise AdapterUnusable(f"the tensor {name} is not part of a LoRA adapter.", where=str(folder))
+            raise AdapterUnusable(f"the tensor {name} is not part of a LoRA adapter.", where=str(file.folder))
         part = match["part"].removeprefix("token_adapter.")
         if len(file.shape(name)) not in _DIMENSIONS.get(part, (2,)):
-            raise AdapterUnusable(f"the tensor {name} is not part of a LoRA adapter.", where=str(folder))
+            raise AdapterUnusable(f"the tensor {name} is not part of a LoRA adapter.", where=str(file.folder))
         values = file.array(name)
         if not np.isfinite(values.astype(np.float32)).all():
-            raise AdapterUnusable(f"{name} has values that are not finite (NaN or infinity).", where=str(folder))
+            raise AdapterUnusable(f"{name} has values that are not finite (NaN or infinity).", where=str(file.folder))
         parts.setdefault(match["module"], {})[part] = values
     return parts
 

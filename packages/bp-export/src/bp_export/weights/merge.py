@@ -27,10 +27,21 @@ _COPIED = ("config.json", "generation_config.json", "LICENSE", "LICENSE.txt")
 _ROWS = "vocab_size"
 
 
-def write_merged(adapter: Path, base: Path, target: Path, notify: Notify | None = None) -> None:
-    """Write a complete Hugging Face folder to `target`, which must not exist. Small files are copied from the base."""
+def write_merged(
+    adapter: Path,
+    base: Path,
+    target: Path,
+    notify: Notify | None = None,
+    *,
+    tokenizer: TrainedTokenizer | None = None,
+) -> None:
+    """Write a complete Hugging Face folder to `target`, which must not exist. Small files are copied from the base.
+
+    `tokenizer` is that of what was trained, if it has been read already.
+    """
     source = merged_weights(adapter, base)
-    tokenizer = trained_tokenizer(adapter, base)
+    if tokenizer is None:
+        tokenizer = trained_tokenizer(adapter, base)
     require_free(target)
     require_space(target, sum(safetensors_file.size(source, name) for name in source.names()))
     with folders.new_folder(target) as draft:

@@ -15,6 +15,7 @@ from bp_core.model_files import read_json
 
 from . import adapter as lora
 from . import mlx
+from .adapter_file import AdapterFile
 from .changes import Change, Replacement, SavedBase, TrainedRows, chained, parts_of
 from .safetensors_file import Source, Weights
 from .tying import EMBEDDING, HEAD, find, head_beside, is_tied
@@ -29,8 +30,17 @@ class MergedWeights:
     the head is then a weight of its own. `tied_training`: both were trained as one weight.
     """
 
-    def __init__(self, base: Path, changes: Mapping[str, Change], *, tied_training: bool = False) -> None:
-        config = read_json(base / "config.json")
+    def __init__(
+        self,
+        base: Path,
+        changes: Mapping[str, Change],
+        *,
+        tied_training: bool = False,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`config` is the base's config.json, if it has been read already."""
+        if config is None:
+            config = read_json(base / "config.json")
         self._base = open_base(base, config)
         self._names = list(self._base.names())
         stored = {text_name(name): name for name in self._names}
@@ -158,18 +168,25 @@ def trained_weights(adapter: Path | None, base: Path) -> Source:
 
 def merged_weights(adapter: Path, base: Path) -> MergedWeights:
     """An adapter merged into its base. Raises AdapterUnusable, also for one with missing tensors; ModelUnusable."""
-    require_whole_adapter(adapter, base)
-    return MergedWeights(base, lora.read(adapter), tied_training=lora.ties_weights(adapter))
+    lora.check_folder(adapter)
+    file, config = AdapterFile.open(adapter), read_json(base / "config.json")
+    lora.check_complete(file, _modules(base, config))
+    tied_training = bool(file.values.get("ensure_weight_tying"))
+    return MergedWeights(base, lora.changes_in(file), tied_training=tied_training, config=config)
 
 
 def require_whole_adapter(adapter: Path, base: Path) -> None:
     """Raise AdapterUnusable unless the adapter has tensors for each module that its settings name. Reads names only."""
     config = read_json(base / "config.json", optional=True)
+    lora.check_complete(AdapterFile.open(adapter), _modules(base, config))
+
+
+def _modules(base: Path, config: Mapping[str, Any]) -> list[str]:
+    """The modules of a base's text model that have a matrix."""
     source: Source = mlx.MlxWeights(base, config) if mlx.is_quantized(config) else Weights(base)
     suffix = ".weight"
     matrices = [name for name in source.names() if name.endswith(suffix) and len(source.shape(name)) == 2]
-    text = [name.removesuffix(suffix) for name in matrices if not is_beside_text(name)]
-    lora.check_complete(adapter, text)
+    return [name.removesuffix(suffix) for name in matrices if not is_beside_text(name)]
 
 
 def is_whole(change: Change) -> bool:
