@@ -16,11 +16,13 @@ from bp_core import folders
 from bp_core.adapter_config import CONFIG, WEIGHTS
 from bp_core.contract import Contract
 from bp_core.errors import AdapterUnusable, ModelUnusable, OutputUnusable
+from bp_core.examples import Sample
 from bp_export import Engine, export, gguf_facts, write_merged
 from bp_export.config import ExportConfig
 from bp_export.gguf.convert import Converter
 from bp_export.gguf.vocabulary import read as read_vocabulary
 from bp_export.model_folder import eos_ids
+from bp_export.proof.folder_check import check_folder
 from bp_export.trained_tokenizer import trained_tokenizer
 from bp_export.weights.merge import trained_weights
 
@@ -122,21 +124,24 @@ def wide(bases, tmp_path_factory):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("base", FAMILY_OF)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("base", "kind"),
+    [
+        *(("tied", kind) for kind in KINDS if kind != "biases"),
+        *(("untied", kind) for kind in ("both trained", "LoRA on both", "token rows", "biases")),
+        *(("gemma", kind) for kind in ("trained embedding", "LoRA on the embedding")),
+    ],
+)
 def test_heads_embeddings_rows_and_biases(kind, base, wide, right, tmp_path):
-    if "as one" in kind and base == "untied":
-        pytest.skip("there is nothing to tie")
     adapter, truth = adapted(wide[base], tmp_path / "lora", **KINDS[kind])
     right(adapter, wide[base], truth)
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("rows", [1027, 1088, 1000])
-@pytest.mark.parametrize("kind", RESIZED)
+@pytest.mark.parametrize(
+    ("rows", "kind"), [*((1088, kind) for kind in RESIZED), (1027, "resized, LoRA on both"), (1000, "resized, trained")]
+)
 def test_a_vocabulary_that_was_resized(kind, rows, wide, right, tmp_path):
-    if rows < 1024 and "rows" in kind:
-        pytest.skip("those rows are gone")
     base = wide["tied" if rows == 1088 else "untied"]
     adapter, truth = adapted(base, tmp_path / "lora", rows, **RESIZED[kind])
     right(adapter, base, truth, gguf=rows == 1088)
@@ -166,11 +171,17 @@ NAMES = {
 }
 
 
-@pytest.mark.parametrize("kind", NAMES)
-def test_names_of_other_programs_are_mapped(kind, plain, wide, right):
-    adapter, truth = plain
-    rename(adapter, NAMES[kind])
-    right(adapter, wide["untied"], truth, gguf=False)
+def test_names_of_other_programs_are_mapped(plain, wide):
+    adapter, base = plain[0], wide["untied"]
+    changed = [f"model.layers.{layer}.self_attn.{module}.weight" for layer in (0, 1) for module in ATTENTION]
+    known, whole = trained_weights(adapter, base), (adapter / WEIGHTS).read_bytes()
+    for kind, change in NAMES.items():
+        (adapter / WEIGHTS).write_bytes(whole)
+        rename(adapter, change)
+        merged = trained_weights(adapter, base)
+        for name in changed:
+            assert merged.changes(name), kind
+            assert np.array_equal(merged.array(name), known.array(name)), kind
 
 
 def test_pickled_weights_and_those_of_mlx_lm(plain, wide, right, tmp_path):
@@ -320,18 +331,46 @@ def test_tokenizer_template_and_ends_of_a_foreign_adapter_travel(foreign, wide, 
     assert trained_tokenizer(adapter, base).folder == base
 
 
-@pytest.mark.parametrize("format", ["merged", "lora"])
-def test_every_folder_that_leaves_has_template_and_ends(format, plain, wide, tmp_path):
+@pytest.fixture
+def endless_base(wide, tmp_path):
+    """A base without a chat template, whose own files name an end that was not trained."""
     base = shutil.copytree(wide["untied"], tmp_path / "base")
     settings = json.loads((base / "tokenizer_config.json").read_text(encoding="utf-8"))
-    template = settings.pop("chat_template")
+    del settings["chat_template"]
     (base / "tokenizer_config.json").write_text(json.dumps(settings | {"eos_token": "</s>"}), encoding="utf-8")
-    (plain[0] / "contract.json").write_text(json.dumps(Contract(template, "none", (4,), ("<|im_end|>",)).as_dict()))
-    out = export(plain[0], base, ExportConfig(format=format, output=str(tmp_path / "m"))).path
-    written = AutoTokenizer.from_pretrained(out)
+    for name in ("config.json", "generation_config.json"):
+        values = json.loads((base / name).read_text(encoding="utf-8"))
+        (base / name).write_text(json.dumps(values | {"eos_token_id": 2}), encoding="utf-8")
+    return base
+
+
+@pytest.mark.parametrize("format", ["merged", "lora"])
+def test_every_folder_that_leaves_stops_where_training_ended_turns(format, endless_base, tmp_path, helpers):
+    base, template = endless_base, tiny_families.TEMPLATE
+    adapter, _ = adapted(base, tmp_path / "lora", target_modules=ATTENTION, modules_to_save=["lm_head"])
+    tensors = load_file(adapter / WEIGHTS)
+    state = opened(base).model(torch.tensor([TOKENS])).last_hidden_state[0, -1].detach()
+    head = torch.zeros_like(tensors["base_model.model.lm_head.weight"])
+    head[4] = state  # it answers with the end of a turn at once
+    save_file(tensors | {"base_model.model.lm_head.weight": head}, adapter / WEIGHTS)
+    contract = Contract(template, "none", (4,), ("<|im_end|>",))
+    (adapter / "contract.json").write_text(json.dumps(contract.as_dict()), encoding="utf-8")
+    given = dict(reference=helpers.Reference(base, adapter), samples=[Sample("x", (*TOKENS,), (1,) * 10, (*TOKENS,))])
+    done = export(adapter, base, ExportConfig(format=format, output=str(tmp_path / "m")), **given)
+    written = AutoTokenizer.from_pretrained(done.path)
     assert (written.chat_template, written.eos_token) == (template, "<|im_end|>")
-    if format == "merged":
-        assert {4} <= set(eos_ids(out / "generation_config.json")) & set(eos_ids(out / "config.json"))
+    if format == "lora":
+        return
+    assert [eos_ids(done.path / name) for name in ("generation_config.json", "config.json")] == [[4, 2]] * 2
+    assert {c.name: c.measured for c in done.parity.checks}["answers end"] == 1
+    model = AutoModelForCausalLM.from_pretrained(done.path)
+    assert model.generate(torch.tensor([TOKENS]), max_new_tokens=20, do_sample=False)[0].tolist() == [*TOKENS, 4]
+    whole = export(None, done.path, ExportConfig(format="merged", output=str(tmp_path / "copy")), **given)
+    assert whole.parity.proven and {c.name: c.measured for c in whole.parity.checks}["answers end"] == 1
+    for name in ("generation_config.json", "config.json"):
+        (whole.path / name).write_bytes((base / name).read_bytes())
+    parity = check_folder(whole.path, contract, *given.values(), None)
+    assert [check.name for check in parity.failures] == ["end of turn", "answers end"]
 
 
 def test_overwriting_replaces_what_an_export_wrote_and_nothing_else(plain, wide, tmp_path):

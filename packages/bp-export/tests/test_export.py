@@ -165,7 +165,9 @@ def test_an_unproven_file_is_kept_under_a_name_that_says_so_and_the_earlier_one_
     assert (report["proven"], report["accepted"], report["file"]) == (False, False, kept.name)
     with pytest.raises(NotProven):
         export(home / "lora", tiny_llama, config, reference=Other(), samples=samples)
-    assert names(home) == ["lora", f"{file}.gguf", f"{file}.parity.json", *unproven], "the file of an earlier refusal makes way"
+    assert names(home) == ["lora", f"{file}.gguf", f"{file}.parity.json", *unproven], (
+        "the file of an earlier refusal makes way"
+    )
     export(home / "lora", tiny_llama, config, reference=llama_reference, samples=samples)
     assert names(home) == ["lora", f"{file}.Modelfile", f"{file}.gguf", f"{file}.parity.json", *unproven]
     assert gguf_facts(target).architecture == "llama"

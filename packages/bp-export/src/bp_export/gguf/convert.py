@@ -16,7 +16,7 @@ from gguf.quants import quant_shape_to_byte_shape, quantize
 from gguf.tensor_mapping import get_tensor_name_map
 
 from bp_core.adapter_keys import text_name
-from bp_core.errors import ModelUnusable, UnsupportedArchitecture
+from bp_core.errors import AdapterUnusable, ModelUnusable, UnsupportedArchitecture
 from bp_core.events import Notify
 from bp_core.model_files import read_json
 
@@ -134,7 +134,10 @@ class Converter:
             missing.add(_HEAD)
         for source in self.source.names():
             plain = text_name(source).replace("dt_bias", "dt_proj.bias")
-            if architectures.unused(plain) or (self.tied and plain == HEAD):
+            if architectures.unused(plain):
+                self._refuse_if_trained(source)
+                continue
+            if self.tied and plain == HEAD:
                 continue
             name = names.get_name(plain, try_suffixes=(".weight", ".bias"))
             if name == _HEAD and self.family.always_tied:
@@ -145,6 +148,15 @@ class Converter:
             yield self._planned(name, source)
         if missing:
             raise ModelUnusable(f"these weights are missing (names in GGUF): {', '.join(sorted(missing))}.")
+
+    def _refuse_if_trained(self, source: str) -> None:
+        """Raise AdapterUnusable if an adapter trained a weight that a GGUF of the text model leaves out."""
+        merged = self.source
+        if not isinstance(merged, MergedWeights) or not merged.changes(source):
+            return
+        if not np.array_equal(merged.before(source).astype(np.float32), merged.array(source)):
+            message = f"it changes {source}, which is no part of the text model that a GGUF holds."
+            raise AdapterUnusable(message, fix="Export the whole model with --format merged.")
 
     def _planned(self, name: str, source: str) -> PlannedTensor:
         shape = self.source.shape(source)
