@@ -114,7 +114,8 @@ def export(
         done = _export_gguf_lora(adapter, base, name, target, config, notify)
     else:
         done = _FolderExport(adapter, base, config, target, tokenizer, notify).run(reference, samples)
-    done = replace(done, origins=tokenizer.origins)
+    if config.format != "gguf-lora":
+        done = replace(done, origins=tokenizer.origins)
     if written:
         written(done)
     if not config.registers:

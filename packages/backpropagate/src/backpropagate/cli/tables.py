@@ -223,7 +223,8 @@ def _show_parity(parity: Parity, console: Console) -> None:
         losses = Table("loss on training rows", *(_LABELS.get(name, f"trained, on {name}") for name in parity.losses))
         losses.add_row("per trained token", *(f"{loss:.3f}" for loss in parity.losses.values()))
         console.print(losses)
-    console.print(parity.formats)
+    if parity.types:
+        console.print(parity.formats)
 
 
 def show_answers(rows: Iterable[tuple[str, str, str]]) -> None:
