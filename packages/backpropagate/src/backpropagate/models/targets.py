@@ -32,7 +32,7 @@ from bp_data import ChatTokenizer
 from bp_export.gguf.metadata import is_adapter_file
 from bp_export.ollama.local_models import PREFIX, model_file
 from bp_export.trained_tokenizer import tokenizer_folder, trained_tokenizer
-from bp_export.weights.adapter_file import base_name, checkpoint_fix
+from bp_export.weights.adapter_file import AdapterFile, base_name, checkpoint_fix
 from bp_export.weights.merged_weights import require_whole_adapter
 from bp_export.weights.mlx import comes_from, is_quantized
 from bp_export.weights.peft_layout import in_peft_layout
@@ -263,8 +263,9 @@ class Artifact:
         known = expected is None or expected == locate.fingerprint(model)
         if not known and not (base and self._is_source(model, notify)):
             raise AdapterUnusable(f"{name} is not the model it was trained on.", where=str(folder), fix=_OTHER_BASE)
-        require_whole_adapter(folder, model)
-        return Job(model, adapter=in_peft_layout(folder), dtype=dtype)
+        adapter = AdapterFile.open(folder, self.adapter_config)
+        require_whole_adapter(adapter, model)
+        return Job(model, adapter=in_peft_layout(adapter), dtype=dtype)
 
     def _base_folder(self, folder: Path, base: str | None, notify: Notify) -> Path:
         """Where the base lies: `base`, or the one that the adapter names."""

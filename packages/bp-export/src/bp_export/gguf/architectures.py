@@ -31,7 +31,7 @@ class Family:
     arrange: Callable[[str, np.ndarray, Config], np.ndarray] = lambda name, values, config: values
     fields: Callable[[Config], Fields] = lambda config: {}
     unsupported: Callable[[Config], str] = lambda config: ""
-    ropes: tuple[str, ...] = ("default", "linear")
+    ropes: tuple[str, ...] = ("default", "linear", "dynamic")
     activation: str = "silu"
     defaults: Config = field(default_factory=dict)
     always_tied: bool = False
@@ -105,7 +105,13 @@ def _gemma_variants(period: int, large: int) -> Callable[[Config], str]:
     return unsupported
 
 
-_LLAMA = Family("llama", tensor_layout.interleaved, ropes=("default", "linear", "llama3"), unsupported=_sliding_window)
+_YARN = ("default", "linear", "dynamic", "yarn")
+_LLAMA = Family(
+    "llama",
+    tensor_layout.interleaved,
+    ropes=("default", "linear", "dynamic", "yarn", "llama3"),
+    unsupported=_sliding_window,
+)
 # llama.cpp ignores Mistral 7B 0.1's window of 4096 tokens, which changes nothing up to that length.
 _QWEN35 = Family(
     "qwen35",
@@ -129,8 +135,8 @@ FAMILIES = {
     "MistralForCausalLM": _LLAMA,
     "Mistral3ForConditionalGeneration": Family("mistral3", tensor_layout.interleaved),
     "SmolLM3ForCausalLM": Family("smollm3", tensor_layout.interleaved, unsupported=_without_rope),
-    "Qwen2ForCausalLM": Family("qwen2", unsupported=_sliding_window),
-    "Qwen3ForCausalLM": Family("qwen3", unsupported=_sliding_window),
+    "Qwen2ForCausalLM": Family("qwen2", unsupported=_sliding_window, ropes=_YARN),
+    "Qwen3ForCausalLM": Family("qwen3", unsupported=_sliding_window, ropes=_YARN),
     "Qwen3_5ForCausalLM": _QWEN35,
     "Qwen3_5ForConditionalGeneration": _QWEN35,
     "Phi3ForCausalLM": Family("phi3", fields=_phi3, ropes=("default", "longrope")),
@@ -169,7 +175,7 @@ def unused(name: str) -> bool:
 
 def _check_variant(family: Family, config: Config) -> None:
     activation = config.get("hidden_activation") or config.get("hidden_act") or family.activation
-    reason = family.unsupported(config)
+    reason = family.unsupported(config) or rope.unsupported_yarn(config)
     if rope.kind(config) not in family.ropes:
         reason = f"a rotary embedding of type {rope.kind(config)!r}"
     elif activation != family.activation:

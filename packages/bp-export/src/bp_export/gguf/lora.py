@@ -16,6 +16,7 @@ from bp_core.events import Notify
 from ..parity import Check, Parity
 from ..progress import tracked
 from ..weights import adapter as lora
+from ..weights.adapter_file import AdapterFile
 from ..weights.changes import Change, Delta, SavedBase, parts_of
 from ..weights.merged_weights import MergedWeights, open_base, require_whole_adapter
 from ..weights.safetensors_file import Source
@@ -41,9 +42,11 @@ class LoraConverter:
     """Converts an adapter to GGUF. Raises AdapterUnusable for what a LoRA GGUF cannot hold."""
 
     def __init__(self, adapter: Path, base: Path) -> None:
-        require_whole_adapter(adapter, base)
+        lora.check_folder(adapter)
+        file = AdapterFile.open(adapter)
+        require_whole_adapter(file, base)
         source = open_base(base)
-        self._deltas = {name: _plain(name, change, source) for name, change in lora.read(adapter).items()}
+        self._deltas = {name: _plain(name, change, source) for name, change in lora.changes_in(file).items()}
         self._merged = Converter(MergedWeights(base, self._deltas), base)
         self._base = Converter(source, base)
         if EMBEDDING in map(text_name, self._deltas) or self._merged.tied != self._base.tied:

@@ -48,10 +48,13 @@ class AdapterFile:
     _shapes: Mapping[str, tuple[int, ...]]
 
     @classmethod
-    def open(cls, folder: Path) -> AdapterFile:
-        """Raises AdapterUnusable. Whether the files are as they were written is left to `check_folder`."""
+    def open(cls, folder: Path, settings: Mapping[str, Any] | None = None) -> AdapterFile:
+        """`settings` are those of the folder, if they have been read already. Raises AdapterUnusable.
+
+        Whether the files are as they were written is left to `check_folder`.
+        """
         _check_names(folder)
-        values = _settings(folder)
+        values = _settings(folder) if settings is None else settings
         if _MLX_SETTINGS in values:
             return _from_mlx(folder, values)
         if (folder / WEIGHTS).is_file():

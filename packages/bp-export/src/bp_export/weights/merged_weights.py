@@ -175,10 +175,10 @@ def merged_weights(adapter: Path, base: Path) -> MergedWeights:
     return MergedWeights(base, lora.changes_in(file), tied_training=tied_training, config=config)
 
 
-def require_whole_adapter(adapter: Path, base: Path) -> None:
+def require_whole_adapter(adapter: AdapterFile, base: Path) -> None:
     """Raise AdapterUnusable unless the adapter has tensors for each module that its settings name. Reads names only."""
     config = read_json(base / "config.json", optional=True)
-    lora.check_complete(AdapterFile.open(adapter), _modules(base, config))
+    lora.check_complete(adapter, _modules(base, config))
 
 
 def _modules(base: Path, config: Mapping[str, Any]) -> list[str]:

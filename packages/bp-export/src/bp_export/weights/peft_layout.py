@@ -13,15 +13,14 @@ from . import safetensors_file
 from .adapter_file import AdapterFile
 
 
-def in_peft_layout(adapter: Path) -> Path:
-    """The folder itself where PEFT reads it as it is, else a translation of it, written when it is first asked for.
+def in_peft_layout(file: AdapterFile) -> Path:
+    """The adapter's folder where PEFT reads it as it is, else a translation of it, written when it is first asked for.
 
     Raises AdapterUnusable.
     """
-    file = AdapterFile.open(adapter)
     if file.native:
-        return adapter
-    content = f"{folders.digest(file.file)} {folders.digest(adapter / CONFIG)}"
+        return file.folder
+    content = f"{folders.digest(file.file)} {folders.digest(file.folder / CONFIG)}"
     target = folders.home() / "adapters" / hashlib.sha256(content.encode()).hexdigest()[:16]
     if (target / folders.MANIFEST).is_file():
         return target
