@@ -52,8 +52,8 @@ class ExportConfig:
     overwrite: Annotated[bool, "Replace what an earlier export wrote there."] = False
     base: Annotated[
         str | None,
-        "Merge into this model, the 16-bit source of a base that MLX had quantised. Default: the base that was trained "
-        "on.",
+        "Merge into this model: where the adapter's own base cannot be found, or was quantised. Default: the base that "
+        "was trained on.",
     ] = None
     accept_unproven: Annotated[
         bool, "Hand over a GGUF whose proof fails, too. What failed stays on record, beside the file and in its card."

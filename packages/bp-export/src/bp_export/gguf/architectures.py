@@ -106,12 +106,7 @@ def _gemma_variants(period: int, large: int) -> Callable[[Config], str]:
 
 
 _YARN = ("default", "linear", "dynamic", "yarn")
-_LLAMA = Family(
-    "llama",
-    tensor_layout.interleaved,
-    ropes=("default", "linear", "dynamic", "yarn", "llama3"),
-    unsupported=_sliding_window,
-)
+_LLAMA = Family("llama", tensor_layout.interleaved, ropes=(*_YARN, "llama3"), unsupported=_sliding_window)
 # llama.cpp ignores Mistral 7B 0.1's window of 4096 tokens, which changes nothing up to that length.
 _QWEN35 = Family(
     "qwen35",
