@@ -1,5 +1,6 @@
 """Every family against llama.cpp's own converter (reference.json, made by reference.py) and against transformers."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -121,6 +122,7 @@ def test_an_adapter_of_the_text_part_fits_the_whole_model(name, made, tmp_path):
         ("qwen3.5", {"layer_types": ["full_attention"] * 4}),
         ("phi4-mini", {"rope_parameters": {"rope_type": "yarn"}}),
         ("qwen3", {"use_sliding_window": True}),
+        ("qwen3", {"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "beta_fast": 16}}),
     ],
 )
 def test_what_llama_cpp_has_built_in_otherwise_is_refused(name, change):
@@ -143,3 +145,26 @@ def test_a_context_is_exact_up_to_where_other_rope_factors_begin(made, tmp_path)
     }
     assert facts["phi4-mini"].exact_context == 256 < facts["phi4-mini"].context_length
     assert facts["llama31"].exact_context == facts["llama31"].context_length
+
+
+YARN = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=128, rope_theta=10000.0)
+STRETCHED = {
+    "yarn": ("qwen3", YARN),
+    "yarn, other attention": ("llama32", YARN | {"attention_factor": 1.3}),
+    "yarn, two scales": ("qwen2.5", YARN | {"mscale": 1.0, "mscale_all_dim": 0.5}),
+    "dynamic": ("qwen3", dict(rope_type="dynamic", factor=4.0, rope_theta=10000.0)),
+}
+
+
+@pytest.mark.parametrize("kind", STRETCHED)
+def test_stretched_contexts_compute_what_transformers_computes(kind, tmp_path, monkeypatch, helpers):
+    family, rope = STRETCHED[kind]
+    tiny = tiny_families.FAMILIES[family]
+    changed = dataclasses.replace(tiny, options=tiny.options | {"rope_parameters": rope})
+    monkeypatch.setitem(tiny_families.FAMILIES, "stretched", changed)
+    base = tiny_families.save("stretched", tmp_path / "m")
+    tokens = np.random.default_rng(0).integers(5, 900, 200).tolist()
+    with torch.no_grad():
+        truth = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)(torch.tensor([tokens])).logits[0]
+    with Engine(convert(base, "f16", tmp_path / "m.gguf"), context=256, gpu=False) as engine:
+        assert helpers.mean_kl(truth.numpy(), engine.logits(tokens)) <= 1e-5

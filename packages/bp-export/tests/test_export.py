@@ -143,6 +143,8 @@ def test_an_unproven_file_is_kept_under_a_name_that_says_so_and_the_earlier_one_
 ):
     target = home / "tiny-llama-q8_0.gguf"
     target.write_bytes(b"an earlier, good file")
+    report = target.with_suffix(".parity.json")
+    folders.write_json(report, {"sha256": folders.digest(target), "bytes": target.stat().st_size})
     config = ExportConfig(quantization="q8_0", overwrite=True)
 
     class Other:
@@ -155,7 +157,7 @@ def test_an_unproven_file_is_kept_under_a_name_that_says_so_and_the_earlier_one_
     file = "tiny-llama-q8_0"
     kept = home / f"{file}.unproven.gguf"
     unproven = [f"{file}.unproven.gguf", f"{file}.unproven.parity.json"]
-    assert names(home) == ["lora", f"{file}.gguf", *unproven]
+    assert names(home) == ["lora", f"{file}.gguf", f"{file}.parity.json", *unproven]
     assert caught.value.where == str(kept) and gguf_facts(kept).architecture == "llama"
     (row,) = (row for row in caught.value.checks if row["name"] == "f16 divergence")
     assert row["times"] == pytest.approx(row["measured"] / row["allowed"], rel=1e-2) and row["times"] > 100
@@ -163,7 +165,9 @@ def test_an_unproven_file_is_kept_under_a_name_that_says_so_and_the_earlier_one_
     assert (report["proven"], report["accepted"], report["file"]) == (False, False, kept.name)
     with pytest.raises(NotProven):
         export(home / "lora", tiny_llama, config, reference=Other(), samples=samples)
-    assert names(home) == ["lora", f"{file}.gguf", *unproven], "the file of an earlier refusal makes way"
+    assert names(home) == ["lora", f"{file}.gguf", f"{file}.parity.json", *unproven], (
+        "the file of an earlier refusal makes way"
+    )
     export(home / "lora", tiny_llama, config, reference=llama_reference, samples=samples)
     assert names(home) == ["lora", f"{file}.Modelfile", f"{file}.gguf", f"{file}.parity.json", *unproven]
     assert gguf_facts(target).architecture == "llama"
@@ -239,7 +243,7 @@ def test_the_other_formats(home, tiny_llama):
     assert (merged.path, merged.format) == (home / "tiny-llama-merged", "merged")
     assert folders.damage(merged.path) is None
     assert folders.damage(copied.path) is None
-    assert names(copied.path) == names(home / "lora")
+    assert names(copied.path) == sorted([*names(home / "lora"), "tokenizer.json", "tokenizer_config.json"])
     assert copied.bytes > 100_000
     with pytest.raises(OutputUnusable):
         export(home / "lora", tiny_llama, ExportConfig(format="lora", output=str(home / "copy")))

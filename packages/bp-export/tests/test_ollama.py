@@ -24,7 +24,7 @@ from bp_core.errors import (
 from bp_export import export, gguf_facts
 from bp_export.config import ExportConfig
 from bp_export.gguf.reader import GgufFile
-from bp_export.ollama import Ollama, address, read_modelfile, register, settings_for, write_modelfile
+from bp_export.ollama import Ollama, address, default_name, read_modelfile, register, settings_for, write_modelfile
 from bp_export.ollama.blob import Blob, guard
 from bp_export.ollama.modelfile import Origin
 from bp_export.weights.merge import open_base
@@ -327,3 +327,72 @@ def test_the_contract_and_the_base_say_how_a_model_runs(tiny, tmp_path):
 )
 def test_where_ollama_is_in_every_shape_that_it_accepts(host, url):
     assert address(host) == url
+
+
+def test_a_modelfile_is_read_as_ollama_reads_it(tmp_path):
+    place = tmp_path / "m.Modelfile"
+    lines = [
+        "FROM ./m.gguf",
+        '# SYSTEM "not this"',
+        'TEMPLATE """{{ .System }}',
+        "System messages: none",
+        'PARAMETER stop ignored"""',
+        'SYSTEM "You are',
+        'Mario."',
+        "PARAMETER stop <|im_end|>   ",
+        'parameter stop "a b "',
+        'PARAMETER stop """say "x" """',
+        "PARAMETER use_mmap true",
+        "PARAMETER num_ctx 77",
+        "PARAMETER temperature 0.5",
+        'LICENSE """MIT',
+        "SYSTEM none",
+        '"""',
+    ]
+    place.write_text("\r\n".join(lines), encoding="utf-8")
+    found = read_modelfile(place)
+    assert found.system == "You are\nMario." and found.licence == "MIT\nSYSTEM none\n"
+    stops = ["<|im_end|>", "a b ", 'say "x" ']
+    assert found.parameters == {"stop": stops, "use_mmap": True, "num_ctx": 77, "temperature": 0.5}
+
+
+WRONG = {
+    "TEMPLATE": ('FROM x\nTEMPLATE "{{ .Prompt }} mine"\n', 2),
+    "MESSAGE": ("FROM x\nPARAMETER seed 1\nMESSAGE user Hi\n", 3),
+    "ADAPTER": ("ADAPTER ./a.gguf\n", 1),
+    "SYSTM": ("FROM x\nSYSTM Be kind.\n", 2),
+    "a quote is not closed": ('FROM x\nSYSTEM """Be kind.\n', 2),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_a_modelfile_asks_for_in_vain_is_refused_by_line(what, newest, tiny, tmp_path):
+    file = tmp_path / "m.gguf"
+    file.symlink_to(tiny)
+    text, line = WRONG[what]
+    (tmp_path / "m.Modelfile").write_text(text, encoding="utf-8")
+    with pytest.raises(BadValue, match=what) as caught:
+        register(file, CONFIG)
+    assert caught.value.where == f"{tmp_path / 'm.Modelfile'}:{line}" and not newest.models
+
+
+NAMES = {"_abc": True, "a": True, "me/My.Model-1:q4_k": True, "h.example:11434/me/m:t": True, "x" * 80: True, "1": True}
+NAMES |= {"bäckerei": False, "x" * 81: False, "-a": False, "a b": False, "a:b:c": False, "me.too/m": False, "": False}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_judged_before_any_work(name, newest, tiny):
+    if NAMES[name]:
+        assert ExportConfig(ollama_name=name).registers
+        return
+    with pytest.raises(BadValue, match="is not a valid model name"):
+        ExportConfig(ollama_name=name)
+
+
+def test_the_names_that_are_made_are_names(newest, tiny, tmp_path):
+    assert len(default_name(tmp_path / f"{'y' * 200}.gguf")) == 80
+    assert default_name(tmp_path / "bäckerei.gguf") == "b-ckerei"
+    name = f"m:{'t' * 80}"
+    assert register(tiny, dataclasses.replace(CONFIG, ollama_name=name)).name == name
+    with pytest.raises(BadValue, match="num_ctx is 999999, but the model is made for up to 512"):
+        register(tiny, dataclasses.replace(CONFIG, ollama_name="other", num_ctx=999999))

@@ -3,16 +3,21 @@
 import dataclasses
 import json
 import shutil
+from functools import partial
 
 import pytest
 import tiny_families
+from gguf import GGUFWriter
 
 from bp_core.contract import Contract
+from bp_core.errors import GgufUnusable
 from bp_core.folders import write_json
 from bp_core.model_files import read_json
 from bp_export import export, gguf_facts, quantize, verify
 from bp_export.config import ExportConfig
+from bp_export.gguf import convert
 from bp_export.gguf.convert import Converter
+from bp_export.gguf.reader import GgufFile
 from bp_export.gguf.vocabulary import read as read_vocabulary
 from bp_export.proof import prompts
 from bp_export.weights import adapter as lora
@@ -199,3 +204,46 @@ def test_prompts_are_those_of_training(template, measured, passed, warning, base
     write_json(folder / "tokenizer_config.json", settings | {"eos_token": "</s>"})
     (check,) = prompts.check(tmp_path / "m.gguf", gguf_facts(tmp_path / "m.gguf"), folder, contract)
     assert (check.measured, check.passed, check.warning) == (measured, passed, warning)
+
+
+def gemma(base, target, *, scores, swa=True):
+    converter = Converter(open_base(base), base)
+    if not swa:
+        converter._settings = {n: value for n, value in converter._settings.items() if n != "rope_freq_base_swa"}
+    found = read_vocabulary(base, converter.vocabulary_size)
+    converter.write(target, dataclasses.replace(found, scores=[scores(score) for score in found.scores]), "m")
+    return target
+
+
+def test_what_llama_cpps_own_converter_writes_otherwise_is_no_fault(tmp_path):
+    base = tiny_families.save("gemma3", tmp_path / "base")
+    theirs = gemma(base, tmp_path / "m.gguf", scores=lambda score: score * 0.5 - 7, swa=False)
+    (check,) = [check for check in verify(theirs, base).checks if check.name == "fields of the file"]
+    assert check.passed, check.note
+    upside_down = gemma(base, tmp_path / "u.gguf", scores=lambda score: -score)
+    (check,) = [check for check in verify(upside_down, base).checks if check.name == "fields of the file"]
+    assert "scores" in check.note
+
+
+def test_an_adapter_in_a_gguf_is_verified_as_one(base, adapter, tmp_path):
+    file = export(adapter, base, ExportConfig(format="gguf-lora", output=str(tmp_path / "l.gguf"))).path
+    assert verify(file, base, adapter).proven
+    assert [check.passed for check in verify(file).checks] == [True, True]
+    with pytest.raises(GgufUnusable, match="LoRA adapter") as caught:
+        gguf_facts(file)
+    assert "--lora" in caught.value.fix
+
+
+def test_a_model_in_several_files(base, adapter, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(convert, "GGUFWriter", partial(GGUFWriter, split_max_tensors=9))
+        write(base, adapter, tmp_path / "m.gguf")
+    parts = sorted(tmp_path.glob("m-*.gguf"))
+    assert len(parts) > 2
+    assert verify(parts[0], base, adapter).proven
+    with pytest.raises(GgufUnusable, match="this is part 2") as caught:
+        GgufFile(parts[1])
+    assert str(parts[0]) in caught.value.fix
+    parts[-1].rename(tmp_path / "gone")
+    with pytest.raises(GgufUnusable, match=parts[-1].name):
+        GgufFile(parts[0])

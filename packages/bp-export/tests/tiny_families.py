@@ -140,7 +140,9 @@ def save_adapter(base, folder, *, only="", config=None, ranks=None, **more):
         tensors | {key: torch.from_numpy(value) for key, value in more.items()}, folder / "adapter_model.safetensors"
     )
     settings = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "base_model_name_or_path": str(base)} | (config or {})
-    settings["target_modules"] = sorted({key.split(".")[-3] for key in tensors if ".lora_A." in key})
+    modules = [key.removeprefix("base_model.model.").removesuffix(".lora_A.weight") for key in tensors]
+    named = sorted(module for module, key in zip(modules, tensors, strict=True) if ".lora_A." in key)
+    settings["target_modules"] = named if only else sorted({module.rpartition(".")[2] for module in named})
     (folder / "adapter_config.json").write_text(json.dumps(settings), encoding="utf-8")
     return folder
 

@@ -264,5 +264,5 @@ class Trainer:
             subject = Artifact.find(self.config.model if untrained else self._subject)
             job = subject.job(silent, self.config.dtype)
             rail.open(job)
-            self._rail, self._tokenizer, self._untrained = rail, ChatTokenizer.open(job.model), untrained
+            self._rail, self._tokenizer, self._untrained = rail, subject.tokenizer(job.model), untrained
         return self._rail, self._tokenizer

@@ -10,10 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from .adapter_keys import PREFIX, TEXT_PREFIXES
+from .config import ALL_LINEAR
 from .errors import AdapterUnusable
 
+__all__ = ["CONFIG", "PREFIX", "WEIGHTS", "AdapterConfig"]
+
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-PREFIX = "base_model.model."  # before the name of every tensor
 # Settings that say how the adapter was made, not what it computes; and those that every reader computes.
 _HARMLESS = {
     *("task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision"),
@@ -22,6 +25,7 @@ _HARMLESS = {
     *("r", "lora_alpha", "use_rslora"),
 }
 _STARTS = (True, False, "gaussian", "eva", "orthogonal", None)  # those that leave the base weights as they are
+_HEADS = ("lm_head", "embed_out", "output")
 _Patterns = tuple[tuple[str, float], ...]  # of the ends of modules' names, and the number that is theirs
 
 
@@ -49,14 +53,22 @@ class AdapterConfig:
     def read(cls, folder: Path, computed: Collection[str] = ()) -> Self:
         """The settings in an adapter's folder. Raises AdapterUnusable.
 
-        `computed` names what the reader computes of use_dora, modules_to_save, rank_pattern, alpha_pattern and
-        fan_in_fan_out; the rest is refused, and so is every setting that is not known here.
+        `computed` names what the reader computes of use_dora, modules_to_save, rank_pattern, alpha_pattern, bias,
+        trainable_token_indices and fan_in_fan_out; the rest is refused, and so is every setting that is not known here.
         """
         path = folder / CONFIG
         if not path.is_file():
             raise AdapterUnusable(f"{CONFIG} is missing.", where=str(folder))
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise AdapterUnusable(f"the settings cannot be read ({error}).", where=str(path)) from error
+        return cls.of_file(values, path, computed)
+
+    @classmethod
+    def of_file(cls, values: Mapping[str, Any], path: Path, computed: Collection[str] = ()) -> Self:
+        """The settings that the file `path` holds. Raises AdapterUnusable, as `read`."""
+        try:
             if (kind := values["peft_type"]) != "LORA":
                 raise AdapterUnusable(f"it is a {kind} adapter; only LORA is supported.", where=str(path))
             config = cls.of(values)
@@ -88,14 +100,49 @@ class AdapterConfig:
             values=values,
         )
 
+    def targets(self, module: str) -> bool:
+        """Whether PEFT puts a LoRA pair on this module, named as in the text model alone or as in a wrapped one."""
+        names = [module, *(prefix + module.removeprefix("model.") for prefix in TEXT_PREFIXES[1:])]
+        return any(self._targets(name) for name in names)
+
+    def _targets(self, module: str) -> bool:
+        if any(re.match(rf"(^|.*\.){name}($|\..*)", module) for name in self.modules_to_save):
+            return False
+        if _names(self.values.get("exclude_modules"), module):
+            return False
+        if self.target_modules == ALL_LINEAR:
+            return module.rpartition(".")[2] not in _HEADS
+        layers = self.values.get("layers_to_transform")
+        if isinstance(self.target_modules, str) or module in self.target_modules or layers in (None, []):
+            return _names(self.target_modules, module)
+        return _names(self.target_modules, module) and self._in_layers(module, layers)
+
+    def _in_layers(self, module: str, layers: int | list[int]) -> bool:
+        """Whether a module lies in one of these layers, by the number in its name."""
+        written = self.values.get("layers_pattern") or r"[^.]*"
+        patterns = [written] if isinstance(written, str) else written
+        for pattern in patterns:
+            if match := re.match(rf"(?:^|.*?\.){pattern}\.(\d+)\.", module):
+                return int(match[1]) in ([layers] if isinstance(layers, int) else layers)
+        return False
+
     def rank_of(self, module: str) -> int:
         return int(_first_match(self.rank_patterns, module, self.rank))
+
+    def alpha_of(self, module: str) -> float:
+        return _first_match(self.alpha_patterns, module, self.alpha)
 
     def scale(self, module: str = "") -> float:
         """What B A of a module is multiplied with: alpha / rank, or alpha / √rank with rsLoRA."""
         rank = self.rank_of(module)
-        alpha = _first_match(self.alpha_patterns, module, self.alpha)
-        return alpha / (math.sqrt(rank) if self.rslora else rank)
+        return self.alpha_of(module) / (math.sqrt(rank) if self.rslora else rank)
+
+
+def _names(wanted: str | Collection[str] | None, module: str) -> bool:
+    """Whether a setting names a module: a string by a pattern of the whole name, a list by the end of it."""
+    if isinstance(wanted, str):
+        return re.fullmatch(wanted, module) is not None
+    return any(f".{module}".endswith(f".{name}") for name in wanted or ())
 
 
 def _changes_the_sum(name: str, value: object) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,10 +22,24 @@ SIZES = {
     **dict.fromkeys(("F8_E4M3", "F8_E5M2", "I8", "U8", "BOOL"), 1),
 }
 _METADATA = "__metadata__"
+_POINTER = b"version https://git-lfs"  # what Git leaves in place of a large file that it did not fetch
 
 
 class TensorFileBroken(Exception):
     """A file that is no whole safetensors file; the readers of folders say which folder that was."""
+
+    def __init__(self, message: str, fix: str | None = None) -> None:
+        super().__init__(message)
+        self.fix = fix
+
+
+def refuse_pointer(path: Path) -> None:
+    """Raise TensorFileBroken for a Git LFS pointer, which is a few lines of text in place of the weights."""
+    with path.open("rb") as file:
+        start = file.read(len(_POINTER))
+    if start == _POINTER:
+        fix = f"Fetch the weights: git -C {shlex.quote(str(path.parent))} lfs pull"
+        raise TensorFileBroken("this is a Git LFS pointer, not the weights", fix)
 
 
 @dataclass(frozen=True)
@@ -47,6 +62,7 @@ class Header:
 def read_header(path: Path) -> Header:
     """The header of a file, whose tensors fill the file to its end without gaps. Raises TensorFileBroken."""
     try:
+        refuse_pointer(path)
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             available = path.stat().st_size - 8 - length

@@ -12,36 +12,45 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import Parameter
 from transformers import PreTrainedModel
 
-from bp_core.adapter_config import WEIGHTS
+from bp_core.adapter_config import WEIGHTS, AdapterConfig
+from bp_core.adapter_keys import canonical, text_name
 from bp_core.choices import STARTS_IN_BASE, Init
 from bp_core.config import ALL_LINEAR
 from bp_core.errors import AdapterUnusable
 from bp_core.recipe import Recipe
+from bp_core.tensor_file import TensorFileBroken, read_header
 
 from . import initialization, loftq
 from .lean_peft import (
     LoraConfig,
     LoraLayer,
     PeftModel,
+    PeftModelForCausalLM,
     get_peft_model,
     get_peft_model_state_dict,
     without_bitsandbytes,
 )
 
 _TRAINED, _START = "default", "start"
+_PAIR = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?:embedding_)?A(?:\.weight)?")
+_EMBEDDING = re.compile(r".*\.embed_tokens\.(?:token_adapter\.)?(?:base_layer\.|original_module\.)?weight")
+# Before the layers of a language model, in names of the text model alone and of a vision-language model.
+_TEXT_PART = r"^(?:model\.language_model\.|language_model\.model\.|model\.)(?=layers\.|embed_tokens\.|norm\.)"
 
 
 def new(model: PreTrainedModel, recipe: Recipe, folder: Path | None = None) -> PeftModel:
@@ -75,12 +84,57 @@ def lora_settings(recipe: Recipe) -> dict[str, Any]:
 
 
 def read(model: PreTrainedModel, folder: Path, *, trainable: bool) -> PeftModel:
-    """Add the adapter of a PEFT folder, in float32. Raises AdapterUnusable."""
+    """Add the adapter of a PEFT folder, in float32. Raises AdapterUnusable, also where a tensor finds no place.
+
+    An adapter of a vision-language model fits its text model, and the other way round.
+    """
     try:
+        stored = {canonical(key): tensor.shape for key, tensor in read_header(folder / WEIGHTS).tensors.items()}
+        _resize(model, stored)
         with _peft_calls():
-            return PeftModel.from_pretrained(model, folder, is_trainable=trainable)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+            config = _fitted(LoraConfig.from_pretrained(folder, inference_mode=not trainable), model, stored)
+            kind = PeftModelForCausalLM if config.task_type == "CAUSAL_LM" else PeftModel
+            adapted: PeftModel = kind(model, config)
+            mapping = {_TEXT_PART: _text_part(model)}
+            result = adapted.load_adapter(folder, _TRAINED, is_trainable=trainable, key_mapping=mapping)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, TensorFileBroken) as error:
         raise AdapterUnusable(str(error).split("\n")[0], where=str(folder)) from error
+    if lost := [*result.missing_keys, *result.unexpected_keys]:
+        message = f"{len(lost)} of its tensors do not fit this model, such as {lost[0]}."
+        raise AdapterUnusable(message, where=str(folder))
+    return adapted
+
+
+def _resize(model: PreTrainedModel, stored: Mapping[str, Sequence[int]]) -> None:
+    """Give the vocabulary as many rows as the embedding has that was saved with the adapter, if one was."""
+    rows = {shape[0] for name, shape in stored.items() if _EMBEDDING.fullmatch(name)}
+    if len(rows) == 1 and rows != {model.get_input_embeddings().weight.shape[0]}:
+        model.resize_token_embeddings(rows.pop(), mean_resizing=False)
+
+
+def _fitted(config: LoraConfig, model: PreTrainedModel, stored: Mapping[str, Sequence[int]]) -> LoraConfig:
+    """The settings with the adapter's modules by their names in this model, where it calls them otherwise."""
+    modules: list[str] = [match["module"] for name in stored if (match := _PAIR.fullmatch(name))]
+    ours: dict[str, str] = {text_name(name): name for name, _ in model.named_modules()}
+    if all(ours.get(text_name(module), module) == module for module in modules):
+        return config
+    known = AdapterConfig.of(config.to_dict())
+    names = {module: ours.get(text_name(module), module) for module in modules}
+    config.rank_pattern = {re.escape(name): known.rank_of(module) for module, name in names.items()}
+    config.alpha_pattern = {re.escape(name): known.alpha_of(module) for module, name in names.items()}
+    config.target_modules = set(names.values())
+    config.exclude_modules = config.layers_to_transform = config.layers_pattern = None
+    return config
+
+
+def _text_part(model: PreTrainedModel) -> str:
+    """What stands before the parts of the language model in this model's names."""
+    embedding, last = model.get_input_embeddings(), "embed_tokens"
+    names: list[str] = [name for name, module in model.named_modules() if module is embedding]
+    for name in names:
+        if name.endswith(last):
+            return name.removesuffix(last)
+    return "model."
 
 
 def frozen(model: PeftModel) -> dict[str, Parameter]:
@@ -142,7 +196,9 @@ def _freeze_start(model: PeftModel) -> None:
 
 
 def _weights(model: PeftModel, name: str) -> dict[str, Tensor]:
-    return {key: value.cpu() for key, value in get_peft_model_state_dict(model, adapter_name=name).items()}
+    """The adapter's own tensors. PEFT would add the base's embedding and head where one of them was trained."""
+    tensors = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    return {key: value.cpu() for key, value in tensors.items()}
 
 
 @contextmanager
@@ -153,4 +209,7 @@ def _peft_calls() -> Iterator[None]:
     """
     with warnings.catch_warnings(), without_bitsandbytes():
         warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated", FutureWarning)
+        warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True` and a tied layer is part", UserWarning)
+        warnings.filterwarnings("ignore", "Found missing adapter keys", UserWarning)  # raised as an error of ours
+        warnings.filterwarnings("ignore", "No valid `save_embedding_layers`", UserWarning)
         yield

@@ -41,7 +41,7 @@ def _forget_answers() -> None:
 
 
 with without_bitsandbytes():
-    from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+    from peft import LoraConfig, PeftModel, PeftModelForCausalLM, get_peft_model, get_peft_model_state_dict
     from peft.tuners.lora import LoraLayer
     from peft.utils.integrations import dequantize_module_weight
 
@@ -49,6 +49,7 @@ __all__ = [
     "LoraConfig",
     "LoraLayer",
     "PeftModel",
+    "PeftModelForCausalLM",
     "dequantize_module_weight",
     "get_peft_model",
     "get_peft_model_state_dict",

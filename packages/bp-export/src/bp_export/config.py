@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 from bp_core.settings import Clash, Range, check
 from bp_core.units import bytes_of
 
+from .ollama_names import NAME_FIX, is_name
+
 ExportFormat = Literal["lora", "merged", "gguf", "gguf-lora"]
 Quantization = Literal[
     "f16",
@@ -50,8 +52,8 @@ class ExportConfig:
     overwrite: Annotated[bool, "Replace what an earlier export wrote there."] = False
     base: Annotated[
         str | None,
-        "Merge into this model, the 16-bit source of a base that MLX had quantised. Default: the base that was trained "
-        "on.",
+        "Merge into this model: where the adapter's own base cannot be found, or was quantised. Default: the base that "
+        "was trained on.",
     ] = None
     accept_unproven: Annotated[
         bool, "Hand over a GGUF whose proof fails, too. What failed stays on record, beside the file and in its card."
@@ -78,7 +80,7 @@ class ExportConfig:
     def __post_init__(self) -> None:
         if isinstance(self.quantization, str):  # llama.cpp writes Q4_K_M
             object.__setattr__(self, "quantization", self.quantization.lower())
-        check(self, [*_NOT_GGUF, _NOTHING_TO_PROVE, _MERGELESS, _NO_SIZE, _SIZE_UNASKED, _NOTHING_TO_WEIGH])
+        check(self, [*_NOT_GGUF, _NO_NAME, _NOTHING_TO_PROVE, _MERGELESS, _NO_SIZE, _SIZE_UNASKED, _NOTHING_TO_WEIGH])
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,11 @@ _MERGELESS = Clash(
     ("base", "format"),
     lambda base, format: base is not None and format == "lora",
     "base is set, but the format lora merges nothing",
+)
+_NO_NAME = Clash(
+    ("ollama_name",),
+    lambda name: name is not None and not is_name(name),
+    f"ollama_name is not a valid model name in Ollama. {NAME_FIX.rstrip('.')}",
 )
 _NO_SIZE = Clash(
     ("max_size",),

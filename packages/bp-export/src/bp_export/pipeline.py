@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bp_core import folders
@@ -14,22 +14,34 @@ from bp_core.events import Notify, Progress
 from bp_core.examples import Sample
 from bp_core.units import bytes_of, gigabytes
 
-from . import ollama
+from . import model_folder, ollama
 from .chat_template import ChatTemplate
 from .config import EXACT, ExportConfig, ExportFormat, Quantization
 from .gguf.convert import Converter
 from .gguf.lora import LoraConverter
+from .gguf.metadata import require_context
 from .gguf.reader import GgufFile
 from .llama_cpp.engine import require_llama_cpp
 from .ollama import RegistrationResult
-from .output_paths import replacing, require_free, require_replaceable, require_space
+from .output_paths import (
+    BESIDE,
+    free_beside,
+    is_export,
+    replacing,
+    report_of,
+    require_free,
+    require_replaceable,
+    require_space,
+)
 from .parity import Parity, Trial
 from .progress import tracked
+from .proof.folder_check import check_folder
 from .proof.prover import Prover, Reference, TrainedModel
 from .quantization.choice import Choice
 from .quantization.ggml import require_ggml
 from .quantization.importance import FEWEST_TOKENS, ImportanceMatrix, importance_matrix, write_importance
 from .quantization.quantize import quantize
+from .trained_tokenizer import VOCABULARY, TrainedTokenizer, copy_tokenizer, trained_tokenizer
 from .weights import adapter as lora
 from .weights.merge import write_merged
 from .weights.model_files import special_token
@@ -38,6 +50,7 @@ from .weights.model_files import special_token
 _SHARE = {"f16": 0.0, "bf16": 1.0}
 _PACKED_SHARE = 0.54
 _NONE_KEEPS = "none of up to 8 bits keeps it; use --quantization f16, or train more"
+_IMPORTANCE = ".imatrix"  # not .gguf, although it is one: it is no model
 _NO_ADAPTER = "Use --format merged for the whole model, or gguf."
 
 
@@ -46,8 +59,8 @@ class Export:
     """The exported file or folder. Fields with a default are for GGUF files only.
 
     `parity` is the proof, also written to `parity_path`. `importance_path` is the importance matrix that quantising
-    used. `modelfile` is for Ollama. `ollama` is set if the model was
-    registered there.
+    used. `modelfile` is for Ollama. `ollama` is set if the model was registered there. `origins` says where tokenizer,
+    chat template and end of turn are from.
     """
 
     path: Path
@@ -60,6 +73,7 @@ class Export:
     modelfile: Path | None = None
     importance_path: Path | None = None
     ollama: RegistrationResult | None = None
+    origins: Mapping[str, str] = field(default_factory=dict)
 
 
 def export(
@@ -88,13 +102,20 @@ def export(
         raise FileMissing("there is no such model folder.", where=str(base))
     name = name or model_name(base)
     target = _target(adapter or base, name, config)
-    require_replaceable(target, overwrite=config.overwrite)
+    sources = [folder for folder in (adapter, base) if folder]
+    require_replaceable(target, overwrite=config.overwrite, sources=sources)
+    tokenizer = trained_tokenizer(adapter, base)
+    origin = None
     if config.format == "gguf":
-        done, origin = _Gguf(adapter, base, name, config, target, notify, training_rows).run(
+        done, origin = _Gguf(adapter, base, name, config, target, tokenizer, notify, training_rows).run(
             reference, samples, losses or {}
         )
+    elif config.format == "gguf-lora":
+        done = _export_gguf_lora(adapter, base, name, target, config, notify)
     else:
-        done, origin = _export_other(adapter, base, name, config, target, notify), None
+        done = _FolderExport(adapter, base, config, target, tokenizer, notify).run(reference, samples)
+    if config.format != "gguf-lora":
+        done = replace(done, origins=tokenizer.origins)
     if written:
         written(done)
     if not config.registers:
@@ -106,25 +127,44 @@ def export(
         raise
 
 
-def _export_other(
-    adapter: Path | None, base: Path, name: str, config: ExportConfig, target: Path, notify: Notify | None
-) -> Export:
-    if config.format in ("lora", "gguf-lora") and adapter is None:
-        raise AdapterUnusable("all weights were trained: there is no adapter.", where=str(base), fix=_NO_ADAPTER)
-    if config.format == "gguf-lora" and adapter:
-        return _export_gguf_lora(adapter, base, name, target, config, notify)
-    with replacing(target) as place:
-        _write_folder(adapter, base, config.format, place, notify)
-    return Export(target, config.format, _bytes(target))
+@dataclass(frozen=True)
+class _FolderExport:
+    """An export of a folder: the adapter alone, or the whole model, which is proven to end its answers."""
+
+    adapter: Path | None
+    base: Path
+    config: ExportConfig
+    target: Path
+    tokenizer: TrainedTokenizer
+    notify: Notify | None
+
+    def run(self, reference: Reference | None, samples: Sequence[Sample]) -> Export:
+        if self.config.format == "lora" and self.adapter is None:
+            raise _no_adapter(self.base)
+        contract = self.tokenizer.contract
+        parity, report = None, None
+        with replacing(self.target) as place:
+            self._write(place)
+            if self.config.format == "merged" and contract:
+                parity = check_folder(place, contract, reference, samples, self.notify)
+                if not parity.proven:
+                    raise _not_proven(parity, f"It lies in {place}.", self.target)
+        if parity:
+            report = self.target.with_name(f"{self.target.name}.parity.json")
+            folders.write_json(report, {"folder": self.target.name, **parity.as_dict()})
+        return Export(self.target, self.config.format, _bytes(self.target), parity=parity, parity_path=report)
+
+    def _write(self, place: Path) -> None:
+        if self.adapter and self.config.format == "merged":
+            write_merged(self.adapter, self.base, place, self.notify, tokenizer=self.tokenizer)
+            return
+        if self.adapter:
+            lora.check_folder(self.adapter)
+        _copy(self.adapter or self.base, place, self.tokenizer, self.notify)
 
 
-def _write_folder(adapter: Path | None, base: Path, format: ExportFormat, target: Path, notify: Notify | None) -> None:
-    if adapter and format == "merged":
-        write_merged(adapter, base, target, notify)
-        return
-    if adapter:
-        lora.check_folder(adapter)
-    _copy(adapter or base, target, notify)
+def _no_adapter(model: Path) -> AdapterUnusable:
+    return AdapterUnusable("all weights were trained: there is no adapter.", where=str(model), fix=_NO_ADAPTER)
 
 
 @dataclass(frozen=True)
@@ -136,17 +176,13 @@ class _Gguf:
     name: str
     config: ExportConfig
     target: Path
+    tokenizer: TrainedTokenizer
     notify: Notify | None
     training_rows: Sequence[Sequence[int]] = ()
 
     @property
     def quantization(self) -> Quantization:
         return self.config.quantization
-
-    @property
-    def importance_path(self) -> Path:
-        """Not named *.gguf, although it is one: it is no model."""
-        return self.target.with_suffix(".imatrix")
 
     def run(
         self, reference: Reference | None, samples: Sequence[Sample], losses: Mapping[str, float]
@@ -156,9 +192,12 @@ class _Gguf:
             require_ggml()
         if self.config.registers:
             ollama.require_ollama(self.config, self.target)
-        model = TrainedModel.open(self.adapter, self.base, reference=reference, samples=samples)
+        model = TrainedModel.open(
+            self.adapter, self.base, tokenizer=self.tokenizer, reference=reference, samples=samples
+        )
+        require_context(self.config.num_ctx, model.converter.config["max_position_embeddings"], self.base)
         if self.config.system:
-            bos, eos = (special_token(self.base, name) or "" for name in ("bos_token", "eos_token"))
+            bos, eos = (special_token(self.tokenizer.folder, name) or "" for name in ("bos_token", "eos_token"))
             ollama.require_place_for(self.config.system, ChatTemplate(model.vocabulary.template, bos, eos))
         prover = Prover(model, self.quantization, self.notify, losses=dict(losses))
         require_space(self.target, round(model.converter.size * (1 + _SHARE.get(self.quantization, _PACKED_SHARE))))
@@ -167,16 +206,17 @@ class _Gguf:
             parity = replace(prover.parity(), importance_tokens=matrix.tokens if matrix else 0, trials=tuple(trials))
             parity = self._accepted(parity, draft)
             digest, size = folders.digest(draft), draft.stat().st_size
-        report = _write_report(self.target, parity, digest, size)
-        if matrix:
-            with folders.new_file(self.importance_path) as path:
+        importance = free_beside(self.target, _IMPORTANCE) if matrix else None
+        report = _write_report(self.target, parity, digest, size, [importance] if importance else [])
+        if matrix and importance:
+            with folders.new_file(importance) as path:
                 write_importance(path, matrix, model.converter.family.architecture, self.training_rows)
         origin = ollama.Origin(model.contract, self.base)
         gguf = GgufFile(self.target)
         settings = ollama.settings_for(gguf, origin).changed(self.config)
         modelfile = ollama.write_modelfile(gguf, settings, self.target)
         done = Export(self.target, "gguf", size, parity.quantization, digest, parity, report, modelfile)
-        return replace(done, importance_path=self.importance_path if matrix else None), origin
+        return replace(done, importance_path=importance), origin
 
     def _write(
         self, model: TrainedModel, prover: Prover, draft: Path
@@ -255,25 +295,22 @@ class _Gguf:
         raise _not_proven(parity, f"It is kept as {kept.name}, its proof beside it.", kept)
 
 
-def _report_of(file: Path) -> Path:
-    return file.with_suffix(".parity.json")
-
-
-def _write_report(file: Path, parity: Parity, digest: str, size: int) -> Path:
-    """Write the proof of `file` beside it. Returns its path."""
-    report = _report_of(file)
-    folders.write_json(report, {"file": file.name, "sha256": digest, "bytes": size, **parity.as_dict()})
+def _write_report(file: Path, parity: Parity, digest: str, size: int, beside: Sequence[Path] = ()) -> Path:
+    """Write the proof of `file` beside it, with the names of the other files there. Returns its path."""
+    report = report_of(file)
+    written = {"file": file.name, "sha256": digest, "bytes": size, BESIDE: [path.name for path in beside]}
+    folders.write_json(report, written | parity.as_dict())
     return report
 
 
 def _unproven_path(target: Path) -> Path:
     """A free path beside `target` for a file that is not proven.
 
-    An earlier unproven file is replaced if its report beside it shows that an export wrote it.
+    An earlier unproven file is replaced if the proof beside it shows that an export wrote it.
     """
     path = target.with_suffix(".unproven.gguf")
     number = 1
-    while path.exists() and not (number == 1 and _report_of(path).is_file()):
+    while path.exists() and not (number == 1 and is_export(path)):
         number += 1
         path = target.with_suffix(f".unproven-{number}.gguf")
     return path
@@ -294,8 +331,10 @@ def _not_proven(parity: Parity, kept: str, file: Path) -> NotProven:
 
 
 def _export_gguf_lora(
-    adapter: Path, base: Path, name: str, target: Path, config: ExportConfig, notify: Notify | None
+    adapter: Path | None, base: Path, name: str, target: Path, config: ExportConfig, notify: Notify | None
 ) -> Export:
+    if adapter is None:
+        raise _no_adapter(base)
     converter = LoraConverter(adapter, base)
     require_space(target, _bytes(adapter))
     with folders.new_file(target) as draft:
@@ -326,14 +365,15 @@ def _target(trained: Path, model: str, config: ExportConfig) -> Path:
     output = Path(config.output)
     if not gguf:
         return output
-    if output.suffix == ".gguf":
+    if output.suffix.lower() == ".gguf":
         if output.is_dir():
             raise OutputUnusable("this is a folder, not a file.", where=str(output))
         return output
     return folders.writable_folder(output) / name
 
 
-def _copy(folder: Path, target: Path, notify: Notify | None) -> None:
+def _copy(folder: Path, target: Path, tokenizer: TrainedTokenizer, notify: Notify | None) -> None:
+    """Copy what was trained, and complete it: the chat template of training, and the ends of a turn."""
     require_free(target)
     require_space(target, _bytes(folder))
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != folders.MANIFEST]
@@ -342,6 +382,10 @@ def _copy(folder: Path, target: Path, notify: Notify | None) -> None:
             copy = draft / path.relative_to(folder)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
+        if tokenizer.folder != folder and not (draft / VOCABULARY).is_file():
+            copy_tokenizer(tokenizer.folder, draft)
+        if tokenizer.contract:
+            model_folder.complete(draft, tokenizer.contract)
 
 
 def _bytes(folder: Path) -> int:

@@ -36,7 +36,9 @@ def export(
         told = {"path": done.path, "format": done.format, "bytes": done.bytes, "parity": parity}
         registered = done.ollama.as_dict() if done.ollama else None
         tables.print_json(
-            told | {"importance": done.importance_path, "modelfile": done.modelfile, "ollama": registered}
+            told
+            | {"importance": done.importance_path, "modelfile": done.modelfile, "ollama": registered}
+            | {"origins": dict(done.origins)}
         )
     else:
         tables.show_export(done)

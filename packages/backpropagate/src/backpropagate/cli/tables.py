@@ -163,6 +163,8 @@ def show_export(export: Export) -> None:
         warning = f"Not proven, handed over as you asked; {export.parity.verdict}."
         console.print(f"[red]{warning}[/]", soft_wrap=True)
     print_facts(console, ("written", near(export.path)), ("size", gigabytes(export.bytes)))
+    for what, place in export.origins.items():
+        print_facts(console, (what, f"from {place}"))
     if export.importance_path:
         print_facts(console, ("importance matrix", near(export.importance_path)))
     if export.modelfile:
@@ -225,7 +227,8 @@ def _show_parity(parity: Parity, console: Console) -> None:
         losses = Table("loss on training rows", *(_LABELS.get(name, f"trained, on {name}") for name in parity.losses))
         losses.add_row("per trained token", *(f"{loss:.3f}" for loss in parity.losses.values()))
         console.print(losses)
-    console.print(parity.formats)
+    if parity.types:
+        console.print(parity.formats)
 
 
 def show_answers(rows: Iterable[tuple[str, str, str]]) -> None:

@@ -11,7 +11,6 @@ from bp_core.backends import choose_rail
 from bp_core.errors import BadValue, OutputUnusable
 from bp_core.events import Notify, Progress
 from bp_core.redact import redact
-from bp_data import ChatTokenizer
 from bp_data.reading.files import Data
 from bp_data.tokenizer.question import asked as asked_by_user
 from bp_eval.config import CompareConfig
@@ -79,9 +78,9 @@ def compare(
     if config.output:
         _require_free(Path(config.output))
     jobs = {BASE: source.base_job(job, notify)} | ({TUNED: job} if source.is_trained else {})
-    tokenizer = ChatTokenizer.open(job.model)
+    tokenizer = source.tokenizer(job.model)
     if prompts:
-        asked, stop = "asked directly", tokenizer.stop_ids(source.contract)
+        asked, stop = "asked directly", tokenizer.stop_ids(source.contract_on(job.model))
         tokens = [tokenizer.prompt([user(text)]) for text in prompts]
         questions = [Question(ids, tokenizer.decode(ids)) for ids in tokens]
     else:

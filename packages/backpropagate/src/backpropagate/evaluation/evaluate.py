@@ -34,7 +34,7 @@ def evaluate(name: str | Path, data: Data | None, config: EvalConfig, notify: No
     source = Artifact.find(name)
     job = source.reading_job(config.dtype, notify)
     choose_rail(config.backend)
-    tokenizer = ChatTokenizer.open(job.model)
+    tokenizer = source.tokenizer(job.model)
     other = _other(source, job, tokenizer, config, notify)
     if data is None:
         rows = of_run(tokenizer, source, config.samples, notify)

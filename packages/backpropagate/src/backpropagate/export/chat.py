@@ -51,7 +51,7 @@ def speaker(name: str | Path, *, raw: bool = False) -> Iterator[Speaker]:
         screen.notify(Progress("load the model", 0, 0))
         rail.open(job)
     with closing(rail):
-        yield _RailSpeaker(rail, ChatTokenizer.open(job.model), source.contract)
+        yield _RailSpeaker(rail, source.tokenizer(job.model), source.contract_on(job.model))
 
 
 def user(text: str) -> Turn:

@@ -16,7 +16,6 @@ from bp_core.choices import QUANTIZED
 from bp_core.errors import BackpropagateError, NotProven
 from bp_core.events import Notify, Progress
 from bp_core.examples import Sample
-from bp_data import ChatTokenizer
 from bp_export import Export, Parity, verify
 from bp_export import export as write_export
 from bp_export.config import ExportConfig
@@ -45,13 +44,18 @@ def export(name: str | Path, config: ExportConfig, notify: Notify) -> Export:
     """
     source = Artifact.find(name)
     folder, job = source.require_folder(), source.job(notify, "float32", config.base)
-    trained = source.job(notify, "float32") if config.base else job
+    adapter = folder if job.adapter else None
+    trained = source.job(notify, "float32") if config.base and source.base_is_here(notify) else job
     settings: dict[str, Any] = {"notify": notify, "written": partial(_record, source.run)}
     settings["name"] = model_name(Path(source.base)) if source.base and source.is_whole else None
-    if config.format != "gguf":
-        return write_export(job.adapter, job.model, config, **settings)
+    if config.format not in ("gguf", "merged"):
+        return write_export(adapter, job.model, config, **settings)
     notify(Progress("open the reference", 0, 0))
-    samples = samples_of(source, job.model)
+    settings["samples"] = samples = samples_of(source, job.model)
+    if config.format == "merged":
+        with ExitStack() as stack:
+            settings["reference"] = reference(job, None, stack)
+            return write_export(adapter, job.model, config, **settings)
     on_other_weights = source.mode in QUANTIZED or job.model != trained.model
     # What loftq starts leans on the 4 bits of its base: what is written is right on the 16-bit weights only.
     if on_other_weights and source.recipe.get("init") != "loftq":
@@ -59,10 +63,9 @@ def export(name: str | Path, config: ExportConfig, notify: Notify) -> Export:
         settings["losses"] = loss_on_quantized(trained, samples, _backend_of(source))
     with ExitStack() as stack:
         settings["reference"] = reference(job, source.before_training(notify), stack)
-        settings["samples"] = samples
         settings["training_rows"] = source.run.training_rows() if source.run else [row.tokens for row in samples]
         try:
-            return write_export(job.adapter, job.model, config, **settings)
+            return write_export(adapter, job.model, config, **settings)
         except NotProven as error:
             accepting = f"{shlex.quote(near(folder))} {options_of(config, accept_unproven=True)}"
             error.fix = f"{error.fix} The command: {command('export', accepting)}"
@@ -83,7 +86,8 @@ def verify_file(file: str, name: str | None, base: str | None, notify: Notify) -
     with ExitStack() as stack:
         truth = reference(job, source.before_training(notify), stack)
         samples = samples_of(source, job.model)
-        return verify(path, job.model, job.adapter, reference=truth, samples=samples, notify=notify)
+        adapter = source.require_folder() if job.adapter else None
+        return verify(path, job.model, adapter, reference=truth, samples=samples, notify=notify)
 
 
 def _backend_of(source: Artifact) -> str:
@@ -96,7 +100,7 @@ def samples_of(source: Artifact, base: Path) -> list[Sample]:
     """Rows to prove an export with: training rows kept by the run, else fixed questions."""
     if source.run and (kept := source.run.samples()):
         return kept
-    tokenizer = ChatTokenizer.open(base)
+    tokenizer = source.tokenizer(base)
     samples = []
     for question in _PROBES:
         turns = [{"role": "user", "content": question}]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bp_core.backends import choose_rail, find, rails
+from bp_core.errors import ModelUnusable
 from bp_core.examples import Batch, Sample
 from bp_core.rail import Job, Rail
 from bp_export.proof import samples as rows
@@ -72,6 +73,9 @@ def _opened(job: Job, stack: ExitStack) -> Rail | None:
     rail = find(name)
     if not rail.probe().available or _BYTES * parameters(job.model) > _SHARE * rail.probe().free:
         return None
-    rail.open(job)
+    try:
+        rail.open(job)
+    except ModelUnusable:  # such as a kind of model that only llama.cpp opens as text: its weights are compared
+        return None
     stack.callback(rail.close)
     return rail

@@ -39,7 +39,8 @@ model = {loader}.from_pretrained("{repo}")
 tokenizer = AutoTokenizer.from_pretrained("{repo}")
 messages = [{{"role": "user", "content": "Hello!"}}]
 inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-answer = model.generate(**inputs, max_new_tokens=200)[0, inputs["input_ids"].shape[1] :]
+tokens = model.generate(**inputs, eos_token_id=tokenizer.eos_token_id, max_new_tokens=200)
+answer = tokens[0, inputs["input_ids"].shape[1] :]
 print(tokenizer.decode(answer, skip_special_tokens=True))"""
 _RELATION = {"adapter": "adapter", "model": "finetune", "gguf": "quantized", "gguf-lora": "adapter"}
 

@@ -14,11 +14,12 @@ from bp_core.folders import MANIFEST, damage, digest
 from bp_export.config import PushConfig
 from bp_export.gguf.reader import GgufFile
 from bp_export.hub import Item
+from bp_export.trained_tokenizer import TEMPLATE, TOKENIZER_FILES
+from bp_export.weights.model_files import chat_template
 from bp_plan.presets import Preset, of_hub_id
 
 from ..hints import command
 from ..models import locate
-from ..models.published import TOKENIZER_FILES
 from ..models.targets import Artifact
 
 Kind = Literal["adapter", "model", "gguf", "gguf-lora"]
@@ -87,6 +88,10 @@ class Parcel:
         folder = self.source.folder
         files = _files(folder) if folder else []
         found = [Item(path.name, _clean(path, self.base)) for path in files]
+        contract = self.source.contract
+        if folder and contract and contract.template != chat_template(folder):  # an older folder lacks it
+            found = [item for item in found if item.name != TEMPLATE]
+            found.append(Item(TEMPLATE, contract.template.encode()))
         for gguf in self.ggufs:
             found.append(Item(gguf.path.name, gguf.path))
             found += [Item(gguf.proof.name, gguf.proof)] if gguf.parity else []
@@ -101,7 +106,7 @@ def parcel(name: str | Path, config: PushConfig) -> Parcel:
     source = Artifact.find(name)
     if source.file:
         file = source.file.resolve()
-        if file.suffix != ".gguf":
+        if file.suffix.lower() != ".gguf":
             fix = "Name a .gguf file, or the folder of an adapter or a model."
             raise BadValue("this is no file of a model.", where=str(file), fix=fix)
         GgufFile(file)  # whole, or it says so

@@ -12,8 +12,9 @@ from bp_core.choices import STARTS_IN_BASE
 from bp_core.config import ALL_LINEAR, FULL_LIMIT, OFFLOAD_LIMIT, TrainConfig
 from bp_core.errors import BadValue, ModelTooLarge, ModelUnusable
 from bp_data import ChatTokenizer
-from bp_export.weights.merge import open_base
+from bp_export.weights.merged_weights import open_base
 from bp_export.weights.mlx import is_quantized
+from bp_export.weights.tying import says_tied
 from bp_plan.architecture import architecture
 from bp_plan.defaults import for_machine
 from bp_plan.memory import GIB, most_parameters
@@ -145,7 +146,7 @@ def _unknown(wanted: list[str], layers: dict[str, tuple[int, ...]], base: Path) 
     for name in wanted:
         if not name or not any(f".{module}".endswith(f".{name}") for module in layers):
             yield f"target_modules names {name!r}, but the linear layers of this model are {', '.join(known)}"
-    if locate.description(base).get("tie_word_embeddings") and any(_last(name) in _HEADS for name in wanted):
+    if says_tied(locate.description(base)) and any(_last(name) in _HEADS for name in wanted):
         yield "target_modules names the head, whose weights this model also uses as embeddings"
 
 

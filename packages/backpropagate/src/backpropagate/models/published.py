@@ -16,6 +16,8 @@ from bp_core.contract import CONTRACT_FILE, Contract
 from bp_core.errors import DiskFull, OutputUnusable
 from bp_core.folders import MANIFEST, damage, digest, move, move_if_free, new_folder, write_json
 from bp_core.rail import Rail
+from bp_export.model_folder import complete
+from bp_export.trained_tokenizer import copy_tokenizer
 from bp_runs.run_folder import RunFolder
 
 from ..hints import multi_run_command, near, resume_command
@@ -27,16 +29,6 @@ FINGERPRINT = "base_fingerprint"
 KINDS = _ADAPTER, _MODEL = "lora", "model"  # under the output folder
 MULTI_RUN = "multi-run"  # beside them: the stages of a session, in whose adapter's origin this is a key
 _TRIES = 20  # to publish while other runs do so at the same place
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "tokenizer.model",
-    "vocab.json",
-    "merges.txt",
-)
 
 
 def place(output: Path, mode: Mode) -> Path:
@@ -62,9 +54,8 @@ def publish(rail: Rail, run: RunFolder, base: Path, contract: Contract, step: in
             shutil.rmtree(ready, ignore_errors=True)
             with new_folder(ready) as draft:
                 (rail.write_model if mode == "full" else rail.write_adapter)(draft)
-                for name in TOKENIZER_FILES:
-                    if (base / name).is_file():
-                        shutil.copyfile(base / name, draft / name)
+                copy_tokenizer(base, draft)
+                complete(draft, contract)
                 write_json(draft / CONTRACT_FILE, contract.as_dict())
                 write_json(draft / _ORIGIN, origin)
         _retire(run.path / target.name, run.id)  # of this run, before it was extended

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from bp_core.errors import (
     FileMissing,
     HubUnreachable,
     LedgerUnusable,
+    ModelGated,
     ModelNotFound,
     RunNotFound,
     TargetNotFound,
@@ -26,8 +28,14 @@ from bp_core.errors import (
 from bp_core.events import Notify
 from bp_core.rail import Job
 from bp_core.settings import settings
+from bp_data import ChatTokenizer
+from bp_export.gguf.metadata import is_adapter_file
 from bp_export.ollama.local_models import PREFIX, model_file
+from bp_export.trained_tokenizer import tokenizer_folder, trained_tokenizer
+from bp_export.weights.adapter_file import AdapterFile, base_name, checkpoint_fix
+from bp_export.weights.merged_weights import require_whole_adapter
 from bp_export.weights.mlx import comes_from, is_quantized
+from bp_export.weights.peft_layout import in_peft_layout
 from bp_plan.presets import PRESETS
 from bp_runs import Entry, history
 from bp_runs.run_folder import RUN_FILE, RunFolder
@@ -38,6 +46,8 @@ from .published import FINGERPRINT, KINDS, MULTI_RUN, origin_of
 
 BASE = "base"  # in place of a name: what the other one was trained from
 _ADAPTER_CONFIG = "adapter_config.json"
+_QUANTIZED_NAME = re.compile(r"(-unsloth)?-bnb-4bit$")
+_LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$", re.I)
 _OTHER_BASE = "Bring back the weights it was trained on: those here have changed, or are of another revision or size."
 
 
@@ -159,7 +169,7 @@ class Artifact:
     @property
     def base(self) -> str | None:
         """What its base is called; None for a whole model from elsewhere. Raises AdapterUnusable."""
-        name = self.adapter_config.get("base_model_name_or_path") or self.origin.get("base")
+        name = base_name(self.adapter_config) or self.origin.get("base")
         return str(name) if name else None
 
     @property
@@ -181,11 +191,12 @@ class Artifact:
         They are those that the run knows, also if the output folder was moved since, or without a run those beside it.
         """
         if self.run is None:
-            return dict.fromkeys(_by_age(self.folder.parent) if self.folder else (), "gguf")
+            files = _by_age(self.folder.parent) if self.folder else []
+            return {path: "gguf-lora" if is_adapter_file(path) else "gguf" for path in files}
         output = (self.folder or self.run.path.parent).parent
         made = {Path(export["path"]): str(export["format"]) for export in history.exports_of(self.run)}
         here = {path if path.is_file() else output / path.name: format for path, format in made.items()}
-        return {path: format for path, format in here.items() if path.suffix == ".gguf" and path.is_file()}
+        return {path: format for path, format in here.items() if _is_gguf(path) and path.is_file()}
 
     def require_folder(self) -> Path:
         """The folder of what was trained. Raises AdapterUnusable, and TargetNotFound for a mere name."""
@@ -195,7 +206,8 @@ class Artifact:
             raise AdapterUnusable("this is a file, not a folder.", where=self.name)
         self._require_place()
         if self.named_run is None:
-            raise AdapterUnusable(f"there is no adapter here ({_ADAPTER_CONFIG} is missing).", where=self.name)
+            fix = checkpoint_fix(self.place) if self.place else None
+            raise AdapterUnusable(f"there is no adapter here ({_ADAPTER_CONFIG} is missing).", where=self.name, fix=fix)
         fix = f"Go on with it: {command('resume', self.named_run.id)}"
         raise AdapterUnusable(f"there is no adapter of run {self.named_run.id} yet.", where=self.name, fix=fix)
 
@@ -214,7 +226,7 @@ class Artifact:
     def require_gguf(self) -> Path:
         """The file to serve: itself, the newest in the folder, or the newest export. Raises FileMissing."""
         place = self._require_place()
-        inside = _by_age(place) if place.is_dir() else []
+        inside = [path for path in _by_age(place) if not is_adapter_file(path)] if place.is_dir() else []
         found = self.file or (inside[-1] if inside else self._newest_export())
         if found:
             return found
@@ -245,16 +257,42 @@ class Artifact:
         folder = self.require_folder()
         if self.is_whole:
             return Job(folder, dtype=dtype)
+        model = self._base_folder(folder, base, notify)
         name = base or self.base
-        if name is None:
-            where = str(folder / _ADAPTER_CONFIG)
-            raise AdapterUnusable("it does not say which base model it belongs to.", where=where)
-        model = locate.locate(name, notify)
         expected = self.origin.get(FINGERPRINT)
         known = expected is None or expected == locate.fingerprint(model)
         if not known and not (base and self._is_source(model, notify)):
             raise AdapterUnusable(f"{name} is not the model it was trained on.", where=str(folder), fix=_OTHER_BASE)
-        return Job(model, adapter=folder, dtype=dtype)
+        adapter = AdapterFile.open(folder, self.adapter_config)
+        require_whole_adapter(adapter, model)
+        return Job(model, adapter=in_peft_layout(adapter), dtype=dtype)
+
+    def _base_folder(self, folder: Path, base: str | None, notify: Notify) -> Path:
+        """Where the base lies: `base`, or the one that the adapter names."""
+        where = str(folder / _ADAPTER_CONFIG)
+        if base:
+            return locate.locate(base, notify)
+        if self.base is None:
+            fix = f"Name it: {command('export', folder)} --base MODEL"
+            raise AdapterUnusable("it does not say which base model it belongs to.", where=where, fix=fix)
+        try:
+            return locate.locate(self.base, notify)
+        except (ModelNotFound, HubUnreachable) as error:
+            error.where = error.where or where
+            error.fix = f"{error.fix} Or name the base yourself: {command('export', folder)} --base {_full(self.base)}"
+            raise
+
+    def tokenizer(self, base: Path) -> ChatTokenizer:
+        """The tokenizer of what was trained on `base`, with its chat template."""
+        return ChatTokenizer.open(tokenizer_folder(self._adapter, base))
+
+    def contract_on(self, base: Path) -> Contract | None:
+        """The contract of what was trained on `base`, or that which its tokenizer implies."""
+        return trained_tokenizer(self._adapter, base).contract
+
+    @property
+    def _adapter(self) -> Path | None:
+        return self.folder if self.folder and not self.is_whole else None
 
     def reading_job(self, dtype: DType, notify: Notify) -> Job:
         """What opens it for reading, in the mode it was trained in. Raises TargetNotFound for a file, and as `job`."""
@@ -268,6 +306,10 @@ class Artifact:
         if job.adapter or not self.is_trained:
             return replace(job, adapter=None)  # an adapter's base is kept in the same bits
         return Job(locate.locate(str(self.base), notify), dtype=job.dtype)
+
+    def base_is_here(self, notify: Notify) -> bool:
+        """Whether the base that one of our runs trained on can be found. That of another program is not looked for."""
+        return FINGERPRINT in self.origin and _located(self.base, notify) is not None
 
     def before_training(self, notify: Notify) -> Path | None:
         """Where the model is that a whole one was before, if it still is; None for an adapter."""
@@ -301,6 +343,11 @@ class Artifact:
         return None
 
 
+def _full(base: str) -> str:
+    """What the 16-bit source of a quantised base may be called."""
+    return _QUANTIZED_NAME.sub("", base) if _QUANTIZED_NAME.search(base) else "MODEL"
+
+
 def entry_of(name: str) -> Entry:
     """What the ledger knows of the run that a name stands for. Raises TargetNotFound, RunNotFound."""
     return history.entry(Artifact.find(name).require_run())
@@ -310,7 +357,7 @@ def _located(base: str | None, notify: Notify) -> Path | None:
     """Where a base is, if it still is."""
     try:
         return locate.locate(base, notify) if base else None
-    except (ModelNotFound, HubUnreachable):
+    except (ModelNotFound, ModelGated, HubUnreachable, FileMissing):
         return None
 
 
@@ -319,7 +366,13 @@ def _has_weights(folder: Path) -> bool:
 
 
 def _by_age(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.gguf"), key=lambda file: file.stat().st_mtime)
+    """The .gguf files in a folder, the newest last; of a split model its first file."""
+    files = [path for path in folder.iterdir() if _is_gguf(path) and not _LATER_PART.search(path.name)]
+    return sorted(files, key=lambda file: file.stat().st_mtime)
+
+
+def _is_gguf(path: Path) -> bool:
+    return path.suffix.lower() == ".gguf"
 
 
 def _nothing(name: str, models: Iterable[str] = ()) -> TargetNotFound:

@@ -258,7 +258,7 @@ def _next_step(run: RunFolder, lock: Lock, record: Mapping[str, Any], summary: S
     output = near(run.path.parent.parent)
     if record["status"] != "finished":
         return [Heading("Next step"), Code("Go on with this run:", command("resume", f"{lock.run} --output {output}"))]
-    files = [export["path"] for export in history.exports_of(run) if export["path"].endswith(".gguf")]
+    files = [export["path"] for export in history.exports_of(run) if export["path"].lower().endswith(".gguf")]
     steps = {"Talk to it:": command("chat", files[-1] if files else run.path.parent.parent / "lora")}
     if not files:
         steps = {"Make one file of it that runs anywhere, and prove it:": command("export", run.path.parent.parent)}

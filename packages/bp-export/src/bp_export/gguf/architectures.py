@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from bp_core.adapter_keys import is_beside_text
 from bp_core.errors import UnsupportedArchitecture
 
 from . import rope, tensor_layout
 from .rope import Config
 
 Fields = dict[str, Any]  # by the name of the GGUFWriter method that adds them
-# Buffers in some old files; vision towers; multi-token prediction heads, which fine-tuning does not train.
-_UNUSED = re.compile(
-    r".*rotary_emb\.inv_freq|.*attn\.(masked_)?bias|(model\.)?(visual|vision_tower|multi_modal_projector|mtp)\..*"
-)
 
 
 @dataclass(frozen=True)
@@ -28,15 +24,17 @@ class Family:
 
     `arrange` changes a tensor to llama.cpp's layout. `fields` adds GGUF fields. `unsupported` names what llama.cpp
     cannot compute of a config, "" if nothing. `defaults` are what transformers assumes where config.json is silent.
+    `always_tied`: llama.cpp takes the embedding for the head, whatever the file has.
     """
 
     architecture: str
     arrange: Callable[[str, np.ndarray, Config], np.ndarray] = lambda name, values, config: values
     fields: Callable[[Config], Fields] = lambda config: {}
     unsupported: Callable[[Config], str] = lambda config: ""
-    ropes: tuple[str, ...] = ("default", "linear")
+    ropes: tuple[str, ...] = ("default", "linear", "dynamic")
     activation: str = "silu"
     defaults: Config = field(default_factory=dict)
+    always_tied: bool = False
 
 
 def _phi3(config: Config) -> Fields:
@@ -107,7 +105,8 @@ def _gemma_variants(period: int, large: int) -> Callable[[Config], str]:
     return unsupported
 
 
-_LLAMA = Family("llama", tensor_layout.interleaved, ropes=("default", "linear", "llama3"), unsupported=_sliding_window)
+_YARN = ("default", "linear", "dynamic", "yarn")
+_LLAMA = Family("llama", tensor_layout.interleaved, ropes=(*_YARN, "llama3"), unsupported=_sliding_window)
 # llama.cpp ignores Mistral 7B 0.1's window of 4096 tokens, which changes nothing up to that length.
 _QWEN35 = Family(
     "qwen35",
@@ -116,7 +115,7 @@ _QWEN35 = Family(
     _layer_order(4, "linear_attention"),
     defaults={"partial_rotary_factor": 0.25},
 )
-_GEMMA = {"tie_word_embeddings": True, "rms_norm_eps": 1e-6, "head_dim": 256}
+_GEMMA = {"rms_norm_eps": 1e-6, "head_dim": 256}
 _GEMMA3 = Family(
     "gemma3",
     tensor_layout.shifted_norms,
@@ -131,8 +130,8 @@ FAMILIES = {
     "MistralForCausalLM": _LLAMA,
     "Mistral3ForConditionalGeneration": Family("mistral3", tensor_layout.interleaved),
     "SmolLM3ForCausalLM": Family("smollm3", tensor_layout.interleaved, unsupported=_without_rope),
-    "Qwen2ForCausalLM": Family("qwen2", unsupported=_sliding_window),
-    "Qwen3ForCausalLM": Family("qwen3", unsupported=_sliding_window),
+    "Qwen2ForCausalLM": Family("qwen2", unsupported=_sliding_window, ropes=_YARN),
+    "Qwen3ForCausalLM": Family("qwen3", unsupported=_sliding_window, ropes=_YARN),
     "Qwen3_5ForCausalLM": _QWEN35,
     "Qwen3_5ForConditionalGeneration": _QWEN35,
     "Phi3ForCausalLM": Family("phi3", fields=_phi3, ropes=("default", "longrope")),
@@ -143,6 +142,7 @@ FAMILIES = {
         _gemma_variants(2, large=46),
         activation="gelu_pytorch_tanh",
         defaults=_GEMMA | {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
+        always_tied=True,
     ),
     "Gemma3ForCausalLM": _GEMMA3,
     "Gemma3ForConditionalGeneration": _GEMMA3,
@@ -165,12 +165,12 @@ def find(written: Config) -> tuple[Family, Config]:
 
 def unused(name: str) -> bool:
     """Whether llama.cpp does not need a tensor."""
-    return _UNUSED.fullmatch(name) is not None
+    return is_beside_text(name)
 
 
 def _check_variant(family: Family, config: Config) -> None:
     activation = config.get("hidden_activation") or config.get("hidden_act") or family.activation
-    reason = family.unsupported(config)
+    reason = family.unsupported(config) or rope.unsupported_yarn(config)
     if rope.kind(config) not in family.ropes:
         reason = f"a rotary embedding of type {rope.kind(config)!r}"
     elif activation != family.activation:

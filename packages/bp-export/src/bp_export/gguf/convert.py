@@ -15,14 +15,15 @@ from gguf.constants import GGML_QUANT_SIZES
 from gguf.quants import quant_shape_to_byte_shape, quantize
 from gguf.tensor_mapping import get_tensor_name_map
 
-from bp_core.errors import ModelUnusable, UnsupportedArchitecture
+from bp_core.adapter_keys import text_name
+from bp_core.errors import AdapterUnusable, ModelUnusable, UnsupportedArchitecture
 from bp_core.events import Notify
 from bp_core.model_files import read_json
 
 from ..progress import tracked
-from ..weights import model_files
-from ..weights.merge import MergedWeights
-from ..weights.safetensors_file import Source
+from ..weights.merged_weights import MergedWeights
+from ..weights.safetensors_file import Source, require_finite
+from ..weights.tying import HEAD, is_tied
 from . import architectures, rope
 from .architectures import Family
 from .rope import Config
@@ -39,6 +40,8 @@ _NUMPY = {
     GGMLQuantizationType.F16: np.dtype(np.float16),
     GGMLQuantizationType.BF16: np.dtype(ml_dtypes.bfloat16),
 }
+_HEAD = "output.weight"
+_HEAD_ALONE = "llama.cpp reads no head apart from the embedding for {}, and this model has one."
 _AT_ONCE = 1 << 20  # values converted at once; a float32 copy of a whole embedding would take too much memory
 
 
@@ -64,8 +67,10 @@ class Converter:
 
     def __init__(self, source: Source, folder: Path, type_: str = "f16") -> None:
         try:
-            self.family, self.config = architectures.find(read_json(folder / "config.json"))
+            written = read_json(folder / "config.json")
+            self.family, self.config = architectures.find(written)
             self.source = source
+            self.tied = source.tied if isinstance(source, MergedWeights) else is_tied(written, source)
             self.type = type_
             self._tables = rope.tables(self.config)
             self.plan = list(self._plan())
@@ -93,11 +98,14 @@ class Converter:
         """A planned tensor before and after the adapter, float32, in llama.cpp's layout; None if it is unchanged."""
         if not isinstance(self.source, MergedWeights) or not self.source.changes(planned.source):
             return None
-        before = self._arranged(planned, self.source.before(planned.source)).astype(np.float32)
+        before = self.source.before(planned.source)
+        if before.shape != self.source.shape(planned.source):  # a vocabulary that was resized
+            return None
+        before = self._arranged(planned, before).astype(np.float32)
         return before, self.array(planned).astype(np.float32)
 
     def _arranged(self, planned: PlannedTensor, values: np.ndarray) -> np.ndarray:
-        name = model_files.text_name(planned.source)
+        name = text_name(planned.source)
         return self.family.arrange(name, values, self.config).reshape(planned.shape)
 
     def write(self, target: Path, vocabulary: Vocabulary, name: str, notify: Notify | None = None) -> None:
@@ -121,18 +129,34 @@ class Converter:
             yield PlannedTensor(name, "", table.shape, GGMLQuantizationType.F32)
         arch = next(arch for arch, name in MODEL_ARCH_NAMES.items() if name == self.family.architecture)
         names = get_tensor_name_map(arch, self.config["num_hidden_layers"])
-        missing, tied = {"token_embd.weight", "output_norm.weight"}, self.config.get("tie_word_embeddings")
+        missing = {"token_embd.weight", "output_norm.weight"}
+        if not self.tied:
+            missing.add(_HEAD)
         for source in self.source.names():
-            plain = model_files.text_name(source).replace("dt_bias", "dt_proj.bias")
-            if architectures.unused(plain) or (tied and plain == "lm_head.weight"):
+            plain = text_name(source).replace("dt_bias", "dt_proj.bias")
+            if architectures.unused(plain):
+                self._refuse_if_trained(source)
+                continue
+            if self.tied and plain == HEAD:
                 continue
             name = names.get_name(plain, try_suffixes=(".weight", ".bias"))
+            if name == _HEAD and self.family.always_tied:
+                raise UnsupportedArchitecture(_HEAD_ALONE.format(self.family.architecture))
             if name is None:
                 raise UnsupportedArchitecture(f"a {self.family.architecture} GGUF has no tensor for {source}.")
             missing.discard(name)
             yield self._planned(name, source)
-        if missing or (tied is False and "lm_head.weight" not in map(model_files.text_name, self.source.names())):
-            raise ModelUnusable(f"these weights are missing (names in GGUF): {', '.join(missing) or 'output.weight'}.")
+        if missing:
+            raise ModelUnusable(f"these weights are missing (names in GGUF): {', '.join(sorted(missing))}.")
+
+    def _refuse_if_trained(self, source: str) -> None:
+        """Raise AdapterUnusable if an adapter trained a weight that a GGUF of the text model leaves out."""
+        merged = self.source
+        if not isinstance(merged, MergedWeights) or not merged.changes(source):
+            return
+        if not np.array_equal(merged.before(source).astype(np.float32), merged.array(source)):
+            message = f"it changes {source}, which is no part of the text model that a GGUF holds."
+            raise AdapterUnusable(message, fix="Export the whole model with --format merged.")
 
     def _planned(self, name: str, source: str) -> PlannedTensor:
         shape = self.source.shape(source)
@@ -182,6 +206,7 @@ def stored(values: np.ndarray, planned: PlannedTensor) -> np.ndarray:
     """The values in their stored format. Raises ModelUnusable for values beyond float16's range."""
     shape, dtype = planned.stored
     assert values.shape == planned.shape, f"{planned.name}: {values.shape} is not {planned.shape}"
+    require_finite(planned.source or planned.name, values)
     if values.dtype == dtype:
         return np.ascontiguousarray(values)
     packed = np.empty(shape, dtype)
@@ -199,7 +224,8 @@ def _packed(values: np.ndarray, planned: PlannedTensor) -> np.ndarray:
         cast = values.astype(_NUMPY[planned.type])
     if cast.dtype == np.float16 and not np.isfinite(cast).all():
         raise ModelUnusable(
-            f"{planned.source} has values that float16 cannot hold.", fix="Export with --format merged."
+            f"{planned.source} has values that float16 cannot hold.",
+            fix="Export with --format merged, which keeps the base's own number format.",
         )
     return cast
 

@@ -9,14 +9,18 @@ from pathlib import Path
 import numpy as np
 from gguf import GGUFWriter
 
+from bp_core.adapter_keys import text_name
 from bp_core.errors import AdapterUnusable
 from bp_core.events import Notify
 
 from ..parity import Check, Parity
 from ..progress import tracked
 from ..weights import adapter as lora
-from ..weights import model_files
-from ..weights.merge import MergedWeights, open_base
+from ..weights.adapter_file import AdapterFile
+from ..weights.changes import Change, Delta, SavedBase, parts_of
+from ..weights.merged_weights import MergedWeights, open_base, require_whole_adapter
+from ..weights.safetensors_file import Source
+from ..weights.tying import EMBEDDING, find
 from .convert import Converter, PlannedTensor
 from .reader import GgufFile
 
@@ -38,9 +42,15 @@ class LoraConverter:
     """Converts an adapter to GGUF. Raises AdapterUnusable for what a LoRA GGUF cannot hold."""
 
     def __init__(self, adapter: Path, base: Path) -> None:
-        self._deltas = {name: _plain(name, change) for name, change in lora.read(adapter).items()}
+        lora.check_folder(adapter)
+        file = AdapterFile.open(adapter)
+        require_whole_adapter(file, base)
+        source = open_base(base)
+        self._deltas = {name: _plain(name, change, source) for name, change in lora.changes_in(file).items()}
         self._merged = Converter(MergedWeights(base, self._deltas), base)
-        self._base = Converter(open_base(base), base)
+        self._base = Converter(source, base)
+        if EMBEDDING in map(text_name, self._deltas) or self._merged.tied != self._base.tied:
+            raise AdapterUnusable("it changes the embedding or a tied head, which a LoRA file cannot.", fix=_WHOLE)
         # llama.cpp scales every tensor by the same alpha / its rank; other scales are folded into b
         self.alpha = max(delta.scale * delta.a.shape[0] for delta in self._deltas.values())
 
@@ -83,12 +93,12 @@ class LoraConverter:
         return Parity("f32", "tensors", 0, (complete, same), {}, {"F32": len(gguf.tensors)})
 
     def _pairs(self) -> Iterator[_Pair]:
-        plans = {model_files.text_name(planned.source): planned for planned in self._base.plan}
+        plans = {text_name(planned.source): planned for planned in self._base.plan}
         for name, delta in self._deltas.items():
-            planned = plans[model_files.text_name(name)]
+            planned = plans[text_name(name)]
             scale = delta.scale * delta.a.shape[0] / self.alpha
             a, b = delta.a.astype(np.float32), delta.b.astype(np.float32) * np.float32(scale)
-            yield _Pair(planned, *self._arranged(model_files.text_name(planned.source), a, b))
+            yield _Pair(planned, *self._arranged(text_name(planned.source), a, b))
 
     def _arranged(self, name: str, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         arrange, config = self._base.family.arrange, self._base.config
@@ -97,9 +107,23 @@ class LoraConverter:
         return a, np.ascontiguousarray(arrange(name, b, config))
 
 
-def _plain(name: str, change: lora.Change) -> lora.Delta:
-    if not isinstance(change, lora.Delta):
+def _plain(name: str, change: Change, base: Source) -> Delta:
+    """The LoRA pair of a weight. A copy of the base's own weight beside it, which PEFT saves of a head, is left out."""
+    parts = parts_of(change)
+    if len(parts) > 1 and isinstance(parts[0], SavedBase) and _is_copy(parts[0].weight, name, base):
+        parts = parts[1:]
+    delta = parts[0]
+    if len(parts) > 1 or not isinstance(delta, Delta):
         raise AdapterUnusable(f"{name} was trained whole, which a LoRA file cannot hold.", fix=_WHOLE)
-    if change.magnitude is not None:
+    if delta.magnitude is not None:
         raise AdapterUnusable(f"{name} was trained with DoRA, which a LoRA file cannot hold.", fix=_WHOLE)
-    return change
+    return delta
+
+
+def _is_copy(saved: np.ndarray, name: str, base: Source) -> bool:
+    """Whether a weight is the base's own, at most rounded to bfloat16."""
+    stored = find(base, text_name(name))
+    if stored is None or base.shape(stored) != saved.shape:
+        return False
+    own = base.array(stored).astype(np.float32)
+    return bool(np.allclose(saved.astype(np.float32), own, rtol=2.0**-8, atol=0))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from bp_core.errors import BadValue, FileMissing, GgufUnusable
 
 from .reader import GgufFile
 
@@ -39,7 +42,10 @@ def gguf_facts(path: Path) -> GgufFacts:
 
 
 def facts_of(gguf: GgufFile) -> GgufFacts:
-    """The metadata of an open GGUF file. Raises GgufUnusable if a required field is missing."""
+    """The metadata of an open GGUF file. Raises GgufUnusable if a required field is missing, or for an adapter."""
+    if is_adapter(gguf):
+        fix = f"Serve it with the model that it changes: backprop serve BASE.gguf --lora {shlex.quote(str(gguf.path))}"
+        raise GgufUnusable("this is a LoRA adapter, not a model.", where=str(gguf.path), fix=fix)
     architecture = gguf.field("general.architecture")
     tokens = gguf.field("tokenizer.ggml.tokens")
     bos, eos = (gguf.fields.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos"))
@@ -60,6 +66,26 @@ def facts_of(gguf: GgufFile) -> GgufFacts:
         types=dict(types.most_common()),
         exact_context=original if "rope_factors_long.weight" in gguf.tensors else context,
     )
+
+
+def require_context(wanted: int | None, longest: int, where: Path) -> None:
+    """Raise BadValue for a context that is longer than the model computes right."""
+    if wanted is not None and wanted > longest:
+        message = f"num_ctx is {wanted}, but the model is made for up to {longest} tokens."
+        raise BadValue(message, where=str(where), fix=f"Use --num-ctx {longest} or less, or leave it out.")
+
+
+def is_adapter(gguf: GgufFile) -> bool:
+    """Whether a GGUF holds a LoRA adapter, as --format gguf-lora writes it."""
+    return gguf.fields.get("general.type") == "adapter"
+
+
+def is_adapter_file(path: Path) -> bool:
+    """As `is_adapter`; a file that cannot be read is none."""
+    try:
+        return is_adapter(GgufFile(path, alone=True))
+    except (FileMissing, GgufUnusable):
+        return False
 
 
 def _text(tokens: list[str], number: int | None) -> str:

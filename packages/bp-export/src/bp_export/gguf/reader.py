@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 import mmap
+import re
+import shlex
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,23 +23,30 @@ from bp_core.errors import FileMissing, GgufUnusable
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 _MAX_DIMENSIONS = 4
+_PARTS = "split.count"
+_PART_NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf", re.I)
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """A stored tensor. `shape` is in numpy order (rows first); `offset` and `size` are in bytes."""
+    """A stored tensor. `shape` is in numpy order (rows first); `offset` and `size` are in bytes of its file."""
 
     name: str
     type: GGMLQuantizationType
     shape: tuple[int, ...]
     offset: int
     size: int
+    file: mmap.mmap
 
 
 class GgufFile:
-    """The fields and tensors of a memory-mapped GGUF file. Raises FileMissing, GgufUnusable."""
+    """The fields and tensors of a memory-mapped GGUF file. Raises FileMissing, GgufUnusable.
 
-    def __init__(self, path: Path) -> None:
+    The first file of a split model (NAME-00001-of-00003.gguf) stands for all: its fields, and the tensors of each.
+    """
+
+    def __init__(self, path: Path, *, alone: bool = False) -> None:
+        """`alone`: without the other files of a split model."""
         if not path.is_file():
             raise FileMissing("there is no such file.", where=str(path))
         self.path = path
@@ -51,6 +60,29 @@ class GgufFile:
             self._read_header()
         except (struct.error, ValueError, KeyError, OverflowError) as error:
             raise GgufUnusable(f"this is not a complete GGUF file ({error}).", where=str(path)) from error
+        self.parts = 1 if alone else int(self.fields.get(_PARTS, 1) or 1)
+        if self.parts > 1:
+            self._read_parts()
+
+    def _read_parts(self) -> None:
+        """Add the tensors of the other files of a split model."""
+        match = _PART_NAME.fullmatch(self.path.name)
+        if match is None:
+            message = f"this is a part of a model in {self.parts} files, under another name."
+            fix = f"Give all parts the names that they had: NAME-00001-of-{self.parts:05d}.gguf and so on."
+            raise GgufUnusable(message, where=str(self.path), fix=fix)
+        places = [self.path.with_name(f"{match[1]}-{n:05d}-of-{match[3]}.gguf") for n in range(1, self.parts + 1)]
+        if int(match[2]) != 1:
+            fix = f"Name its first file: {shlex.quote(str(places[0]))}"
+            raise GgufUnusable(
+                f"this is part {int(match[2])} of {self.parts} of a model.", where=str(self.path), fix=fix
+            )
+        missing = [place.name for place in places if not place.is_file()]
+        if missing:
+            fix = "Put all its files into one folder."
+            raise GgufUnusable(f"parts of the model are missing: {', '.join(missing)}.", where=str(self.path), fix=fix)
+        for place in places[1:]:
+            self.tensors |= GgufFile(place, alone=True).tensors
 
     @property
     def alignment(self) -> int:
@@ -64,7 +96,7 @@ class GgufFile:
     def raw(self, name: str) -> np.ndarray:
         """The stored bytes of a tensor, as uint8 rows [..., bytes per row]."""
         tensor = self.tensors[name]
-        data = np.frombuffer(self._bytes, np.uint8, tensor.size, tensor.offset)
+        data = np.frombuffer(tensor.file, np.uint8, tensor.size, tensor.offset)
         return data.reshape(*tensor.shape[:-1], -1)
 
     def array(self, name: str) -> np.ndarray:
@@ -113,7 +145,7 @@ class GgufFile:
         start = math.ceil(at / self.alignment) * self.alignment
         self.header = at, start
         for name, type_, shape, offset in infos:
-            tensor = Tensor(name, type_, shape, start + offset, _size(type_, shape))
+            tensor = Tensor(name, type_, shape, start + offset, _size(type_, shape), self._bytes)
             if tensor.offset + tensor.size > len(self._bytes):
                 raise ValueError(f"it ends before tensor {name} does")
             self.tensors[name] = tensor

@@ -49,11 +49,43 @@ def head_size(config: Config) -> int:
 
 
 def scaling(config: Config) -> dict[str, Any]:
-    """GGUF fields of linear scaling, by the name of the GGUFWriter method that adds them."""
+    """GGUF fields of linear scaling and of YaRN, by the name of the GGUFWriter method that adds them.
+
+    Dynamic scaling changes nothing up to the context length, so it needs none.
+    """
     values = rope(config)
-    if kind(config) != "linear":
-        return {}
-    return {"rope_scaling_type": RopeScalingType.LINEAR, "rope_scaling_factor": float(values["factor"])}
+    if kind(config) == "linear":
+        return {"rope_scaling_type": RopeScalingType.LINEAR, "rope_scaling_factor": float(values["factor"])}
+    return _yarn(values, config) if kind(config) == "yarn" else {}
+
+
+def _yarn(values: Config, config: Config) -> dict[str, Any]:
+    """YaRN (arXiv:2309.00071). llama.cpp multiplies the attention factor by 1 + 0.1 ln(factor) by itself."""
+    original = values.get("original_max_position_embeddings") or config["max_position_embeddings"]
+    factor = float(values.get("factor") or config["max_position_embeddings"] / original)
+    fields = {
+        "rope_scaling_type": RopeScalingType.YARN,
+        "rope_scaling_factor": factor,
+        "rope_scaling_orig_ctx_len": int(original),
+    }
+    attention = values.get("attention_factor")
+    if attention is None and values.get("mscale") and values.get("mscale_all_dim"):
+        attention = _magnitude(factor, values["mscale"]) / _magnitude(factor, values["mscale_all_dim"])
+    if attention is not None:
+        fields["rope_scaling_attn_factors"] = attention / _magnitude(factor)
+    return fields
+
+
+def unsupported_yarn(config: Config) -> str:
+    """What llama.cpp does not read of YaRN's settings and these change; "" for nothing."""
+    values = rope(config)
+    usual: dict[str, float] = {"beta_fast": 32, "beta_slow": 1, "truncate": True}
+    changed = [name for name, value in usual.items() if values.get(name) not in (None, value)]
+    return f"YaRN with another {changed[0]}" if kind(config) == "yarn" and changed else ""
+
+
+def _magnitude(factor: float, scale: float = 1.0) -> float:
+    return 0.1 * scale * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
 def long_attention_factor(config: Config) -> float:

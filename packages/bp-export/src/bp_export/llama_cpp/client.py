@@ -60,9 +60,12 @@ class ChatClient:
 @contextmanager
 def chat_client(path: Path, *, gpu: bool = True, context: int | None = None) -> Iterator[ChatClient]:
     """Start a private server for a file. Raises FileMissing, GgufUnusable, LlamaServerMissing, LlamaCppFailed."""
-    if path.is_file() and not gguf_facts(path).template:
+    facts = gguf_facts(path)
+    if not facts.template:
         fix = f"Let it go on with a text instead: backprop chat {shlex.quote(str(path))} --raw"
         raise GgufUnusable("the file has no chat template, so it cannot chat.", where=str(path), fix=fix)
+    if context is not None:
+        context = min(context, facts.context_length)
     key = secrets.token_urlsafe()  # keeps other users of this machine out
     headers = {"Authorization": f"Bearer {key}"}
     with (

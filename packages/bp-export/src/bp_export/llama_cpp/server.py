@@ -10,10 +10,11 @@ import socket
 from pathlib import Path
 from typing import Any, Self
 
-from bp_core.errors import AddressUnusable, FileMissing, LlamaCppFailed, LlamaServerMissing, OpenToOthers
+from bp_core.errors import AddressUnusable, FileMissing, GgufUnusable, LlamaCppFailed, LlamaServerMissing, OpenToOthers
 
 from ..config import NUM_CTX, ServeConfig
-from ..gguf.metadata import gguf_facts
+from ..gguf.metadata import gguf_facts, is_adapter, require_context
+from ..gguf.reader import GgufFile
 from .engine import threads
 from .process import ModuleProcess
 
@@ -39,9 +40,10 @@ class LlamaServer:
         if importlib.util.find_spec("xllamacpp") is None:
             raise LlamaServerMissing("the package xllamacpp is not installed.")
         self.name = config.name or path.stem
+        request = _request(path, self.name, config, gpu)
         self._process = ModuleProcess("bp_export.llama_cpp._server")
         with contextlib.suppress(OSError):  # it has ended already; its log tells why
-            self._process.send(_request(path, self.name, config, gpu))  # not as an argument, which other users can see
+            self._process.send(request)  # not as an argument, which other users can see
         self.url = self._address(config)
 
     def __enter__(self) -> Self:
@@ -97,7 +99,11 @@ def _can_listen(host: str, port: int) -> bool:
 
 def _request(path: Path, name: str, config: ServeConfig, gpu: bool) -> dict[str, Any]:
     facts = gguf_facts(path)
-    context = min(config.num_ctx, facts.context_length) if config.num_ctx else min(NUM_CTX, facts.exact_context)
+    if config.lora and not is_adapter(GgufFile(Path(config.lora))):
+        message = "this is a whole model, not a LoRA adapter."
+        raise GgufUnusable(message, where=config.lora, fix="Serve it without --lora, in place of the other file.")
+    require_context(config.num_ctx, facts.context_length, path)
+    context = config.num_ctx or min(NUM_CTX, facts.exact_context)
     return {
         "path": str(path),
         "name": name,

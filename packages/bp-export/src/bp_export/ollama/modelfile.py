@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Mapping
+import shlex
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bp_core.contract import Contract
-from bp_core.errors import TemplateUnusable
+from bp_core.errors import BadValue, TemplateUnusable
 from bp_core.folders import new_file
 from bp_core.model_files import read_json
 
@@ -18,6 +18,7 @@ from ..config import NUM_CTX, ExportConfig
 from ..gguf.metadata import facts_of
 from ..gguf.reader import GgufFile
 from .go_template import go_template
+from .modelfile_parser import Instruction, parse
 
 RAW = "{{ .Prompt }}"  # for a model that was trained on plain text
 QUOTES = '"""'
@@ -31,9 +32,14 @@ _SAMPLING = {
     "repetition_penalty": "repeat_penalty",
 }
 _OURS = "# Backpropagate wrote this; once it is changed by hand, it is left alone. sha256 of what follows: "
-_INSTRUCTION = re.compile(
-    r'^(?:PARAMETER[ \t]+(\w+)|(SYSTEM|LICENSE))[ \t]+(?:"""(.*?)"""|"([^"\n]*)"|([^\n]+))[ \t]*$', re.I | re.M | re.S
-)
+_FLAGS = {"true": True, "false": False}
+_UNUSED = {
+    "template": "prompts are written by the file's own chat template",
+    "message": "a registered model begins without messages",
+    "adapter": "an adapter is merged into the file when it is exported",
+    "renderer": "prompts are written by the file's own chat template",
+    "parser": "answers are passed on as they are",
+}
 
 
 @dataclass(frozen=True)
@@ -105,19 +111,34 @@ def write_modelfile(gguf: GgufFile, settings: OllamaSettings, model: Path) -> Pa
     return place
 
 
-def read_modelfile(place: Path) -> OllamaSettings:
-    """The parameters, system message and licence of a Modelfile."""
+def read_modelfile(place: Path, templates: Collection[str] | None = None) -> OllamaSettings:
+    """The parameters, system message and licence of a Modelfile.
+
+    `templates` are those that say what Ollama does anyway; None: any. Raises BadValue for instructions that are not
+    registered.
+    """
     parameters: dict[str, Any] = {}
-    texts = {"SYSTEM": "", "LICENSE": ""}
-    for name, kind, *forms in _INSTRUCTION.findall(place.read_text(encoding="utf-8")):
-        value = next((form for form in forms if form), "")
-        if kind:
-            texts[kind.upper()] = value
-        elif name == "stop":
+    texts = {"system": "", "license": ""}
+    for instruction in parse(place.read_text(encoding="utf-8"), place):
+        name, value = instruction.name, instruction.value
+        if name in texts:
+            texts[name] = value
+        elif name == "parameter" and instruction.key == "stop":
             parameters.setdefault("stop", []).append(value)
-        else:
-            parameters[name] = _number(value)
-    return OllamaSettings(parameters, texts["SYSTEM"], texts["LICENSE"])
+        elif name == "parameter":
+            parameters[instruction.key] = _number(value)
+        elif name == "template" and (templates is None or value in templates):
+            continue
+        elif name in _UNUSED:
+            _refuse_instruction(instruction, place)
+    return OllamaSettings(parameters, texts["system"], texts["license"])
+
+
+def _refuse_instruction(instruction: Instruction, place: Path) -> None:
+    name = instruction.name.upper()
+    message = f"{name} cannot be registered: {_UNUSED[instruction.name]}."
+    fix = f"Remove {name} from it, or do it by hand: ollama create NAME -f {shlex.quote(str(place))}"
+    raise BadValue(message, where=f"{place}:{instruction.line}", fix=fix)
 
 
 def _text(file: str, settings: OllamaSettings, template: str | None) -> str:
@@ -134,12 +155,16 @@ def _text(file: str, settings: OllamaSettings, template: str | None) -> str:
 
 
 def _quoted(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
     if not isinstance(value, str):
         return str(value)
     return f"{QUOTES}{value}{QUOTES}" if '"' in value or "\n" in value else f'"{value}"'
 
 
-def _number(text: str) -> int | float | str:
+def _number(text: str) -> bool | int | float | str:
+    if text.lower() in _FLAGS:
+        return _FLAGS[text.lower()]
     for kind in (int, float):
         try:
             return kind(text)

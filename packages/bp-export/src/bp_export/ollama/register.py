@@ -13,6 +13,7 @@ from bp_core.errors import (
     AdapterUnusable,
     BackpropagateError,
     BadValue,
+    GgufUnusable,
     OllamaNameTaken,
     OllamaTooOld,
     OllamaUnreachable,
@@ -22,8 +23,9 @@ from bp_core.events import Notify
 
 from ..chat_template import ChatTemplate
 from ..config import ExportConfig
-from ..gguf.metadata import GgufFacts, facts_of
+from ..gguf.metadata import GgufFacts, facts_of, is_adapter, require_context
 from ..gguf.reader import GgufFile
+from ..ollama_names import LONGEST, NAME_FIX, is_name
 from .blob import Blob
 from .checks import QUESTION, Checks, OllamaCheck
 from .client import Ollama, Version
@@ -31,9 +33,6 @@ from .modelfile import QUOTES, RAW, OllamaSettings, Origin, go_or_none, place_fo
 
 OLDEST: Version = (0, 5, 5)  # /api/create takes uploaded files
 RUNS_JINJA: Version = (0, 30, 0)  # every GGUF runs in llama-server, which renders the template in the file
-_NAME = re.compile(
-    r"(?:[\w.-]+(?::\d+)?/)?(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]{0,79}(?::[A-Za-z0-9][\w.-]{0,79})?"
-)
 
 
 @dataclass(frozen=True)
@@ -73,11 +72,17 @@ def register(
     """
     gguf = GgufFile(file)
     _refuse_adapter(gguf)
+    _refuse_parts(gguf)
     name = config.ollama_name or default_name(file)
     beside = place_for(file)
-    settings = read_modelfile(beside) if origin is None and beside.is_file() else settings_for(gguf, origin or Origin())
+    if origin is None and beside.is_file():
+        template = go_or_none(gguf)
+        settings = read_modelfile(beside, [template] if template else [])
+    else:
+        settings = settings_for(gguf, origin or Origin())
     settings = settings.changed(config)
     facts = facts_of(gguf)
+    require_context(config.num_ctx, facts.context_length, file)
     if settings.system:
         require_place_for(settings.system, ChatTemplate.of(facts))
     with _next_step(file, name), Ollama() as server:
@@ -87,7 +92,7 @@ def register(
 
 def default_name(file: Path) -> str:
     """A name that Ollama accepts, made from the file's name."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", file.stem).strip("-._") or "model"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", file.stem).strip("-._")[:LONGEST] or "model"
 
 
 def require_place_for(system: str, chat: ChatTemplate) -> None:
@@ -119,7 +124,7 @@ class _Registration:
         template = self._template()
         blob = Blob(self.gguf, guarded=template is None, notify=self.notify)
         uploaded = self.server.upload(blob)
-        draft = f"{name if ':' in name.rpartition('/')[2] else name + ':latest'}-unchecked"
+        draft = _draft_name(name)
         try:
             self.server.create(self._request(draft, blob, template), self.notify)
             seen = Checks(self.file, self.facts, self.settings, self.server, draft).run(self.notify)
@@ -150,12 +155,18 @@ class _Registration:
         return request | {key: value for key, value in given.items() if value}
 
 
+def _draft_name(name: str) -> str:
+    """The name under which a model is checked: another tag of the same model."""
+    before, slash, last = name.rpartition("/")
+    model, _, tag = last.partition(":")
+    ending = "-unchecked"
+    return f"{before}{slash}{model}:{(tag or 'latest')[: LONGEST - len(ending)]}{ending}"
+
+
 def _admit(server: Ollama, name: str, config: ExportConfig) -> Version:
     """The server's version. Raises if it cannot accept a model of this name."""
-    if not _NAME.fullmatch(name):
-        raise BadValue(
-            f"{name!r} is not a valid model name in Ollama.", fix="Use letters, digits, - _ . and at most one :tag."
-        )
+    if not is_name(name):
+        raise BadValue(f"{name!r} is not a valid model name in Ollama.", fix=NAME_FIX)
     version = server.version()
     if version < OLDEST:
         raise OllamaTooOld(f"Ollama {'.'.join(map(str, version))} cannot import GGUF files.", where=server.url)
@@ -164,8 +175,15 @@ def _admit(server: Ollama, name: str, config: ExportConfig) -> Version:
     return version
 
 
+def _refuse_parts(gguf: GgufFile) -> None:
+    if gguf.parts > 1:
+        joined = gguf.path.with_name("whole.gguf")
+        fix = f"Join them: llama-gguf-split --merge {shlex.quote(str(gguf.path))} {shlex.quote(str(joined))}"
+        raise GgufUnusable(f"Ollama takes one file, and this model is in {gguf.parts}.", where=str(gguf.path), fix=fix)
+
+
 def _refuse_adapter(gguf: GgufFile) -> None:
-    if gguf.fields.get("general.type") == "adapter":
+    if is_adapter(gguf):
         message = "this is a LoRA adapter, which Ollama refuses since 0.34.1."
         raise AdapterUnusable(message, where=str(gguf.path), fix="Export the merged model: --format gguf.")
 

@@ -18,6 +18,7 @@ from bp_core.errors import GgufUnusable
 from bp_core.events import Notify, Progress
 from bp_core.examples import Sample
 
+from ..config import EXACT
 from ..gguf import pre_tokenizers, vocabulary
 from ..gguf.convert import Converter
 from ..gguf.metadata import GgufFacts, facts_of
@@ -26,7 +27,8 @@ from ..gguf.vocabulary import Vocabulary
 from ..llama_cpp.engine import Engine
 from ..parity import Check, Parity, Trial
 from ..progress import tracked
-from ..weights.merge import trained_weights
+from ..trained_tokenizer import VOCABULARY, TrainedTokenizer, trained_tokenizer
+from ..weights.merged_weights import trained_weights
 from . import prompts, tensor_check
 from . import samples as rows
 from .corpus import TEXTS
@@ -76,25 +78,36 @@ class TrainedModel:
 
     base: Path
     converter: Converter
-    contract: Contract | None = None
+    tokenizer: TrainedTokenizer
     reference: Reference | None = None
     samples: Sequence[Sample] = ()
 
     @classmethod
     def open(
-        cls, adapter: Path | None, base: Path, *, reference: Reference | None = None, samples: Sequence[Sample] = ()
+        cls,
+        adapter: Path | None,
+        base: Path,
+        *,
+        tokenizer: TrainedTokenizer | None = None,
+        reference: Reference | None = None,
+        samples: Sequence[Sample] = (),
     ) -> TrainedModel:
         """From the folders of adapter and base; without an adapter, `base` was trained in full.
 
-        `reference` is a rail that has opened both. Raises the errors of reading them.
+        `tokenizer` is theirs, if it has been read already, `reference` a rail that has opened both. Raises the errors
+        of reading them.
         """
         converter = Converter(trained_weights(adapter, base), base)
-        return cls(base, converter, Contract.read(adapter or base), reference, samples)
+        return cls(base, converter, tokenizer or trained_tokenizer(adapter, base), reference, samples)
+
+    @property
+    def contract(self) -> Contract | None:
+        return self.tokenizer.contract
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
         """What a GGUF of this model must have as its vocabulary."""
-        return vocabulary.read(self.base, self.converter.vocabulary_size, self.contract)
+        return vocabulary.read(self.tokenizer.folder, self.converter.vocabulary_size, self.contract)
 
 
 @dataclass(frozen=True)
@@ -131,7 +144,7 @@ class Prover:
     types: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._tokenizer = Tokenizer.from_file(str(self.model.base / "tokenizer.json"))
+        self._tokenizer = Tokenizer.from_file(str(self.model.tokenizer.folder / VOCABULARY))
         self._splits_at_marks = False
         corpus = [rows.as_sample(text, self._tokenizer) for text in TEXTS]
         self._rows = rows.choose(self.model.samples) or rows.choose(corpus, rows.TOKENS // 2)
@@ -150,6 +163,11 @@ class Prover:
         by_bits = (SURVIVED, f"{self.quantization} divergence from f16")
         failed = [check.name for check in self.checks if not check.passed]
         return bool(failed) and all(name in by_bits for name in failed)
+
+    @property
+    def _finer(self) -> str:
+        """A format with less noise than the file's."""
+        return "f16" if self.quantization in EXACT else "q8_0"
 
     def parity(self) -> Parity:
         with_model = "model" if self.model.reference else "tensors"
@@ -316,7 +334,7 @@ class Prover:
         measured = {"strength": value, "training moved the model by": moved}
         if limit >= 1:
             note = "training changed the model too little to measure this"
-            self._warn(name, measured, None, note if noise is None else f"{note}; q8_0 has less noise")
+            self._warn(name, measured, None, note if noise is None else f"{note}; {self._finer} has less noise")
         else:
             survived = abs(value - 1) < limit
             note = "" if survived else "the training is not in the file"
@@ -331,7 +349,8 @@ class Prover:
         if divergence.mean <= gate:
             self._add(name, measured, gate, passed=True)
         elif parameters < SMALL_MODEL and divergence.mean <= gate * CEILING:
-            self._warn(name, measured, gate, "a model this small loses more in this format; try q8_0")
+            note = f"a model this small loses more in this format; try {self._finer}"
+            self._warn(name, measured, gate, note)
         else:
             self._add(name, measured, gate, passed=False)
 
@@ -339,7 +358,7 @@ class Prover:
         """Check the prompts, and whether answers end."""
         if self.notify:
             self.notify(Progress("render prompts", 0, 0))
-        self.checks += prompts.check(path, facts, self.model.base, self.model.contract)
+        self.checks += prompts.check(path, facts, self.model.tokenizer.folder, self.model.contract)
         self._check_endings(path, facts)
 
     def _check_endings(self, path: Path, facts: GgufFacts) -> None:

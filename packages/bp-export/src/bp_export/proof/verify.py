@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import LlamaFileType
+from gguf import LlamaFileType, TokenType
 
 from bp_core import folders
 from bp_core.errors import GgufUnusable, LlamaCppFailed
 from bp_core.events import Notify
 from bp_core.examples import Sample
 
-from ..gguf.metadata import facts_of
+from ..gguf.lora import LoraConverter
+from ..gguf.metadata import facts_of, is_adapter
 from ..gguf.reader import GgufFile
 from ..llama_cpp.engine import Engine, require_llama_cpp
 from ..output_paths import require_space
@@ -25,8 +27,11 @@ from .prover import Prover, Reference, TrainedModel
 from .tensor_check import check_formats
 
 _FLOATS = ("f32", "f16")
-# Fields with values that llama.cpp assumes if they are missing.
+# Fields that llama.cpp computes from others if they are missing.
 _ASSUMED = ("key_length", "value_length", "rope.dimension_count", "vocab_size", "add_space_prefix", "add_eos_token")
+_DEFAULTS = {"rope.freq_base_swa": 10000.0}  # and those for which it then takes a number
+_SCORES, _TOKENS, _TYPES = (f"tokenizer.ggml.{name}" for name in ("scores", "tokens", "token_type"))
+_LORA_FIX = "Give what it was made of: --adapter FOLDER, and --base MODEL where the adapter does not name it."
 
 
 def verify(
@@ -49,6 +54,8 @@ def verify(
         gguf.field("general.architecture")
     except GgufUnusable as error:
         return _broken(error.message)
+    if is_adapter(gguf):
+        return _adapter_parity(gguf, base, adapter, notify)
     if base is None:
         return _alone(gguf)
     model = TrainedModel.open(adapter, base, reference=reference, samples=samples)
@@ -86,6 +93,8 @@ class _Verification:
         """Compare the fields that define computation and vocabulary with those that we would write."""
         expected, stored = _model_fields(fresh), _model_fields(self.gguf)
         wrong = [name for name in expected if not _equal(stored.get(name), expected[name], name)]
+        if _SCORES in wrong and same_order(stored, expected):
+            wrong.remove(_SCORES)
         wrong += [name for name in stored.keys() - expected.keys() if "rope" in name]
         shown = ", ".join(sorted(wrong)[:5])
         return Check("fields of the file", f"{len(wrong)} differ", 0, not wrong, note=shown)
@@ -97,10 +106,26 @@ def _model_fields(gguf: GgufFile) -> Mapping[str, Any]:
 
 def _equal(value: Any, expected: Any, name: str) -> bool:
     if value is None:
+        value = next((default for ending, default in _DEFAULTS.items() if name.endswith(ending)), None)
+    if value is None:
         return name.endswith(_ASSUMED)
     if isinstance(expected, float):
         return bool(np.isclose(value, expected, rtol=1e-6))
     return bool(value == expected)
+
+
+def same_order(stored: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
+    """Whether scores put the merged pieces of a SentencePiece vocabulary in the same order: nothing else counts.
+
+    Pieces of one character are never made by a merge.
+    """
+    scores, wanted = stored.get(_SCORES, []), expected[_SCORES]
+    if stored.get(_TOKENS) != expected.get(_TOKENS) or len(scores) != len(wanted):
+        return False
+    kinds = zip(expected[_TOKENS], expected[_TYPES], strict=True)
+    merged = np.array([len(text) > 1 and kind == TokenType.NORMAL for text, kind in kinds])
+    order = np.argsort(-np.asarray(wanted, np.float64)[merged], kind="stable")
+    return bool((np.diff(np.asarray(scores, np.float64)[merged][order]) <= 0).all())
 
 
 def _format(gguf: GgufFile) -> str:
@@ -110,6 +135,18 @@ def _format(gguf: GgufFile) -> str:
     except ValueError:
         return "unknown"
     return str(name).removeprefix("ALL_").removeprefix("MOSTLY_").lower()
+
+
+def _adapter_parity(gguf: GgufFile, base: Path | None, adapter: Path | None, notify: Notify | None) -> Parity:
+    """The proof of a LoRA adapter in a GGUF: against the folder it was made of, or by the proof beside it."""
+    if base and adapter:
+        return LoraConverter(adapter, base).check(gguf.path, notify)
+    tensors = f"{len(gguf.tensors)} tensors"
+    checks = [Check("file is complete", tensors, "a whole GGUF", passed=True), *_proven_before(gguf.path)]
+    if len(checks) == 1:
+        checks.append(Check("compared with its source", "no", "yes", passed=True, warning=True, note=_LORA_FIX))
+    types = Counter(tensor.type.name for tensor in gguf.tensors.values())
+    return Parity("adapter", "nothing", 0, tuple(checks), {}, dict(types))
 
 
 def _alone(gguf: GgufFile) -> Parity:

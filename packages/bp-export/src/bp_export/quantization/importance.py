@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from gguf import GGUFWriter
 
+from bp_core.adapter_keys import text_name
+
 from ..gguf.convert import Converter, PlannedTensor
 from ..gguf.reader import GgufFile
-from ..weights.model_files import text_name
 
 FEWEST_TOKENS = 256  # of fewer the mean says more about the rows than about the model
 _SUMS, _COUNTS = ".in_sum2", ".counts"

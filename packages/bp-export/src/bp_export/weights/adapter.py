@@ -3,133 +3,178 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 
-from bp_core import folders
-from bp_core.adapter_config import CONFIG, WEIGHTS, AdapterConfig
-from bp_core.errors import AdapterUnusable, ModelUnusable
+from bp_core.adapter_config import CONFIG, AdapterConfig
+from bp_core.adapter_keys import text_name
+from bp_core.errors import AdapterUnusable
 
-from .safetensors_file import Weights
+from .adapter_file import AdapterFile, check_folder
+from .changes import Change, Delta, Replacement, SavedBase, TrainedRows, chained
 
-_KEY = re.compile(r"base_model\.model\.(?P<module>.+?)\.(?P<part>lora_[AB]\.weight|lora_magnitude_vector|weight|bias)")
+__all__ = ["Change", "Delta", "Replacement", "changes_in", "check_complete", "check_folder", "read"]
+
+_PARTS = "|".join(
+    (
+        *(r"lora_[AB]\.weight", "lora_magnitude_vector", r"lora_embedding_[AB]"),
+        *(r"(?:token_adapter\.)?(?:base_layer|original_module)\.(?:weight|bias)", "weight", "bias"),
+        r"(?:token_adapter\.)?trainable_tokens_delta",
+    )
+)
+_KEY = re.compile(rf"base_model\.model\.(?P<module>.+?)\.(?P<part>{_PARTS})")
 _PAIR = {"lora_A.weight", "lora_B.weight"}
+_EMBEDDING_PAIR = {"lora_embedding_A", "lora_embedding_B"}
 _MAGNITUDE = "lora_magnitude_vector"
-_DIMENSIONS = {_MAGNITUDE: (1,), "bias": (1,), "weight": (1, 2)}
-_COMPUTED = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern")
-
-
-class Change(Protocol):
-    """What an adapter changes in one weight of this shape."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    def applied(self, weight: np.ndarray) -> np.ndarray:
-        """The merged weight, float32."""
-        ...
-
-
-@dataclass(frozen=True)
-class Delta:
-    """LoRA: adds scale × b @ a to a weight [out, in]; a is [rank, in], b [out, rank].
-
-    With `magnitude` [out] it is DoRA (arXiv:2402.09353, equation 5): each row of the sum is scaled to that norm.
-    """
-
-    a: np.ndarray
-    b: np.ndarray
-    scale: float
-    magnitude: np.ndarray | None = None
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.b.shape[0], self.a.shape[1]
-
-    def applied(self, weight: np.ndarray) -> np.ndarray:
-        merged = self.b.astype(np.float32) @ self.a.astype(np.float32)
-        merged *= np.float32(self.scale)
-        merged += weight.astype(np.float32)
-        if self.magnitude is not None:
-            merged *= (self.magnitude.astype(np.float32) / np.linalg.norm(merged, axis=1))[:, None]
-        return merged
-
-
-@dataclass(frozen=True)
-class Replacement:
-    """A fully trained weight (PEFT's modules_to_save)."""
-
-    weight: np.ndarray
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.weight.shape
-
-    def applied(self, weight: np.ndarray) -> np.ndarray:
-        return self.weight.astype(np.float32)
+_ROWS = "trainable_tokens_delta"
+_SAVED = ("base_layer.weight", "original_module.weight")
+_DIMENSIONS = {_MAGNITUDE: (1,), "bias": (1,), "base_layer.bias": (1,), "weight": (1, 2)}
+_COMPUTED = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "bias", "trainable_token_indices")
+_EMBEDDING, _HEAD = "embed_tokens", "lm_head"
+_SHOWN = 3
 
 
 def read(folder: Path) -> dict[str, Change]:
     """The changes of an adapter, by weight name. Raises AdapterUnusable."""
     check_folder(folder)
-    config = AdapterConfig.read(folder, _COMPUTED)
-    try:
-        weights = Weights(folder / WEIGHTS)
-    except ModelUnusable as error:
-        raise AdapterUnusable(error.message, where=str(folder / WEIGHTS)) from error
+    return changes_in(AdapterFile.open(folder))
+
+
+def changes_in(file: AdapterFile) -> dict[str, Change]:
+    """The changes that an open adapter makes, by weight name. Raises AdapterUnusable."""
+    config = file.config(_COMPUTED)
+    found = _parts(file)
+    embeddings_saved = any(
+        _last(module) == _EMBEDDING and not parts.keys().isdisjoint(("weight", *_SAVED))
+        for module, parts in found.items()
+    )
     changes: dict[str, Change] = {}
-    for module, found in _parts(weights, folder).items():
-        if whole := _replacements(module, found, config):
-            changes |= whole
-        else:
-            changes[f"{module}.weight"] = _delta(module, found, config, folder)
+    for module, parts in found.items():
+        changes |= _Module(module, parts, config, file.folder, embeddings_saved).changes()
     if not changes:
-        raise AdapterUnusable("there are no LoRA weights in it.", where=str(folder / WEIGHTS))
+        raise AdapterUnusable("there are no LoRA weights in it.", where=str(file.file))
     return changes
 
 
-def check_folder(folder: Path) -> None:
-    for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
-            raise AdapterUnusable(f"{name} is missing.", where=str(folder))
-    if (folder / folders.MANIFEST).is_file() and (problem := folders.damage(folder)):
-        raise AdapterUnusable(f"the folder is damaged: {problem}.", where=str(folder))
+def check_complete(file: AdapterFile, modules: Iterable[str]) -> None:
+    """Raise AdapterUnusable where the settings say that one of the base's `modules` was trained, and nothing is there.
+
+    PEFT reads such an adapter, too, and the module then answers as in the base.
+    """
+    config = AdapterConfig.of_file(file.values, file.folder / CONFIG, file.values)
+    there = {text_name(match["module"]) for name in file.names() if (match := _KEY.fullmatch(name))}
+    missing = sorted(name for name in map(text_name, modules) if name not in there and config.targets(name))
+    if not missing:
+        return
+    shown = ", ".join(missing[:_SHOWN])
+    message = f"its settings name {len(missing)} modules that it has no weights for, such as {shown}."
+    fix = "Save the adapter again with model.save_pretrained(FOLDER), after all its weights were gathered."
+    raise AdapterUnusable(message, where=str(file.file), fix=fix)
 
 
-def _parts(weights: Weights, folder: Path) -> dict[str, dict[str, np.ndarray]]:
+def _parts(file: AdapterFile) -> dict[str, dict[str, np.ndarray]]:
     parts: dict[str, dict[str, np.ndarray]] = {}
-    for name in weights.names():
+    for name in file.names():
         match = _KEY.fullmatch(name)
-        if not match or len(weights.shape(name)) not in _DIMENSIONS.get(match["part"], (2,)):
-            raise AdapterUnusable(f"the tensor {name} is not part of a LoRA adapter.", where=str(folder))
-        values = weights.array(name)
+        if not match:
+            raise AdapterUnusable(f"the tensor {name} is not part of a LoRA adapter.", where=str(file.folder))
+        part = match["part"].removeprefix("token_adapter.")
+        if len(file.shape(name)) not in _DIMENSIONS.get(part, (2,)):
+            raise AdapterUnusable(f"the tensor {name} is not part of a LoRA adapter.", where=str(file.folder))
+        values = file.array(name)
         if not np.isfinite(values.astype(np.float32)).all():
-            raise AdapterUnusable(f"{name} has values that are not finite (NaN or infinity).", where=str(folder))
-        parts.setdefault(match["module"], {})[match["part"]] = values
+            raise AdapterUnusable(f"{name} has values that are not finite (NaN or infinity).", where=str(file.folder))
+        parts.setdefault(match["module"], {})[part] = values
     return parts
 
 
-def _replacements(module: str, found: Mapping[str, np.ndarray], config: AdapterConfig) -> dict[str, Change]:
-    """The tensors of a fully trained module; none for any other."""
-    saved = any(module.endswith(name) for name in config.modules_to_save)  # as PEFT chooses them
-    if not saved or not found.keys() <= {"weight", "bias"}:
-        return {}
-    return {f"{module}.{part}": Replacement(values) for part, values in found.items()}
+class _Module:
+    """What the tensors of one module change."""
+
+    def __init__(
+        self, name: str, parts: Mapping[str, np.ndarray], config: AdapterConfig, folder: Path, embeddings_saved: bool
+    ) -> None:
+        self.name, self.parts, self.config, self.folder = name, parts, config, folder
+        self.embeddings_saved = embeddings_saved
+
+    def changes(self) -> dict[str, Change]:
+        """By the names of the module's weight and bias."""
+        weight = [*self._saved(), *self._trained(), *self._rows()]
+        changes: dict[str, Change] = {}
+        if change := chained(weight):
+            changes[f"{self.name}.weight"] = change
+        for part in ("base_layer.bias", "bias"):
+            if part in self.parts:
+                changes[f"{self.name}.bias"] = Replacement(self.parts[part])
+        return changes
+
+    def _saved(self) -> list[Change]:
+        """The base's own weight, where it was saved."""
+        for part in _SAVED:
+            if part in self.parts:
+                return [SavedBase(self.parts[part])]
+        return []
+
+    def _trained(self) -> list[Change]:
+        lora = {name: values for name, values in self.parts.items() if name.startswith("lora_")}
+        whole = self.parts.get("weight")
+        if whole is not None:
+            return [self._whole(whole, lora)]
+        return [self._delta(lora)] if lora else []
+
+    def _whole(self, weight: np.ndarray, lora: Mapping[str, np.ndarray]) -> Change:
+        saved = any(self.name.endswith(name) for name in self.config.modules_to_save)  # as PEFT chooses them
+        if saved and not lora:
+            return Replacement(weight)
+        if not lora and self.embeddings_saved and _last(self.name) in (_EMBEDDING, _HEAD):
+            return SavedBase(weight)
+        raise self._refused({*lora, "weight"}, self._wanted())
+
+    def _delta(self, lora: Mapping[str, np.ndarray]) -> Delta:
+        if lora.keys() == _EMBEDDING_PAIR and not self.config.dora:
+            # an embedding's factors are those of its transpose: [rank, vocabulary] and [in, rank]
+            a, b = lora["lora_embedding_B"].T, lora["lora_embedding_A"].T
+        elif lora.keys() == self._wanted():
+            a, b = lora["lora_A.weight"], lora["lora_B.weight"]
+        else:
+            raise self._refused(set(self.parts), self._wanted())
+        rank = self.config.rank_of(self.name)
+        if a.shape[0] != rank or b.shape[1] != rank:
+            raise AdapterUnusable(
+                f"{self.name} has rank {a.shape[0]} × {b.shape[1]}, the settings say {rank}.", where=str(self.folder)
+            )
+        return Delta(a, b, self.config.scale(self.name), lora.get(_MAGNITUDE))
+
+    def _rows(self) -> list[Change]:
+        if _ROWS not in self.parts:
+            return []
+        numbers = _token_indices(self.config.values.get("trainable_token_indices"), self.name)
+        values = self.parts[_ROWS]
+        if len(numbers) != len(values):
+            message = f"{self.name} has {len(values)} trained rows, the settings name {len(numbers)}."
+            raise AdapterUnusable(message, where=str(self.folder))
+        return [TrainedRows(numbers, values)]
+
+    def _wanted(self) -> set[str]:
+        return _PAIR | ({_MAGNITUDE} if self.config.dora else set())
+
+    def _refused(self, found: set[str], wanted: set[str]) -> AdapterUnusable:
+        message = f"{self.name} has {', '.join(sorted(found))}; it needs {', '.join(sorted(wanted))}."
+        return AdapterUnusable(message, where=str(self.folder))
 
 
-def _delta(module: str, found: Mapping[str, np.ndarray], config: AdapterConfig, folder: Path) -> Delta:
-    wanted = _PAIR | ({_MAGNITUDE} if config.dora else set())
-    if found.keys() != wanted:
-        raise AdapterUnusable(
-            f"{module} has {', '.join(sorted(found))}; it needs {', '.join(sorted(wanted))}.", where=str(folder)
-        )
-    a, b = found["lora_A.weight"], found["lora_B.weight"]
-    rank = config.rank_of(module)
-    if a.shape[0] != rank or b.shape[1] != rank:
-        raise AdapterUnusable(
-            f"{module} has rank {a.shape[0]} × {b.shape[1]}, the settings say {rank}.", where=str(folder)
-        )
-    return Delta(a, b, config.scale(module), found.get(_MAGNITUDE))
+def _token_indices(setting: Any, module: str) -> list[int]:
+    """The rows of a module that were trained. A list is for the embedding, a mapping names the modules."""
+    if isinstance(setting, Mapping):
+        for name, numbers in setting.items():
+            if f".{module}".endswith(f".{name}") or _last(module) == _last(name):
+                return list(numbers)
+        return []
+    return list(setting or [])
+
+
+def _last(module: str) -> str:
+    return module.rpartition(".")[2]

@@ -1,9 +1,8 @@
-"""Chat template, special tokens and tensor names of a Hugging Face model folder."""
+"""Chat template and special tokens of a Hugging Face model folder."""
 
 from __future__ import annotations
 
 import functools
-import re
 from pathlib import Path
 
 from bp_core.model_files import DEFAULT, TokenizerConfig
@@ -30,11 +29,3 @@ def _stamp(folder: Path) -> tuple[tuple[int, int] | None, ...]:
 @functools.lru_cache(maxsize=2)
 def _tokenizer_config(folder: Path, stamp: object) -> TokenizerConfig:
     return TokenizerConfig.read(folder, optional=True)
-
-
-_WRAPPED = re.compile(r"language_model\.")  # the text part of a vision-language model
-
-
-def text_name(name: str) -> str:
-    """A tensor's name as in the text model alone."""
-    return _WRAPPED.sub("", name, count=1)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +20,8 @@ from bp_core.tensor_file import Header, StoredTensor, TensorFileBroken, header_b
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+_AT_ONCE = 4096  # rows that are looked at together
+_PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype(np.float64),
     "F32": np.dtype(np.float32),
@@ -85,9 +88,21 @@ def write(path: Path, source: Source, names: Iterable[str]) -> Iterator[str]:
     with path.open("wb") as file:
         file.write(header_bytes(tensors, {"format": "pt"}))
         for name in names:
-            array = np.ascontiguousarray(source.array(name), source.dtype(name))
+            values = source.array(name)
+            require_finite(name, values)
+            array = np.ascontiguousarray(values, source.dtype(name))
             file.write(array.reshape(-1).view(np.uint8).data)
             yield name
+
+
+def require_finite(name: str, values: np.ndarray) -> None:
+    """Raise ModelUnusable for a weight with NaN or infinity in it, which no file of the model can be right with."""
+    if values.dtype.kind in "iub":
+        return
+    for start in range(0, len(values), _AT_ONCE) if values.ndim else ():
+        if not np.isfinite(values[start : start + _AT_ONCE].astype(np.float32)).all():
+            fix = "Use weights without them: fetch the base again, or take another checkpoint."
+            raise ModelUnusable(f"{name} has values that are not finite (NaN or infinity).", fix=fix)
 
 
 def size(source: Source, name: str) -> int:
@@ -100,7 +115,9 @@ def _files(folder: Path) -> list[Path]:
         return [folder / SINGLE]
     index = folder / INDEX
     if not index.is_file():
-        raise ModelUnusable(f"there is no {SINGLE} and no {INDEX}.", where=str(folder))
+        pickled = any((folder / name).is_file() for name in _PICKLED)
+        fix = _converting(folder) if pickled else None
+        raise ModelUnusable(f"there is no {SINGLE} and no {INDEX}.", where=str(folder), fix=fix)
     try:
         places: Mapping[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         names = sorted(set(places.values()))
@@ -111,8 +128,20 @@ def _files(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
+def _converting(folder: Path) -> str:
+    """The command that writes PyTorch's pickled weights as safetensors, in a folder of its own."""
+    copy = f"{folder.name}-safetensors"
+    code = (
+        "import sys; from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; "
+        "a, b = sys.argv[1:]; M.from_pretrained(a, dtype='auto').save_pretrained(b); "
+        "T.from_pretrained(a).save_pretrained(b)"
+    )
+    place = shlex.quote(str(folder.with_name(copy)))
+    return f'Convert pytorch_model.bin, then use {place}: python -c "{code}" {shlex.quote(str(folder))} {place}'
+
+
 def _header(file: Path) -> Header:
     try:
         return read_header(file)
     except TensorFileBroken as error:
-        raise ModelUnusable(f"{error}.", where=str(file)) from error
+        raise ModelUnusable(f"{error}.", where=str(file), fix=error.fix) from error
