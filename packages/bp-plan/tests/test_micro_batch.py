@@ -26,7 +26,7 @@ def test_less_room_means_smaller_micro_batches_and_then_layers_computed_twice():
         (8, False),
         (4, False),
         (1, False),
-        (1, True),
+        (2, True),
     ]
     assert found[0].why == {"micro_batch": "the batch size", "activation_checkpointing": "not needed"}
     assert found[1].why["micro_batch"] == "the most that fits into the 12.0 GiB that are free"
@@ -43,7 +43,7 @@ def test_where_nothing_fits_the_smallest_is_tried_and_said_to_be_too_large():
 def test_what_the_user_set_stays():
     found = cut_for(5, micro_batch=4)
     assert (found.micro_batch, found.activation_checkpointing, found.fits) == (4, True, False)
-    found = cut_for(5, activation_checkpointing=False)
+    found = cut_for(4, activation_checkpointing=False)
     assert (found.micro_batch, found.activation_checkpointing, found.fits) == (1, False, False)
     assert cut_for(80, micro_batch=99).micro_batch == 8
 

@@ -107,16 +107,16 @@ def _adapter_peak(model: Architecture, setup: MemorySetup, batch: MicroBatchSize
     kept = model.layers * (batch.tokens * (width * model.hidden + kept_by_8_bit) if setup.recompute else layer)
     running = trainable * (2 if setup.init in STARTS_IN_BASE and setup.init != "loftq" else 1)
     copies = 2 * running if width == 2 and not fused else 0  # autocast's, of the adapters
-    again = layer + copies // model.layers if setup.recompute else 0
+    # A layer's input is kept before it is computed again: not a second time.
+    computed_again = layer - (batch.tokens * width * model.hidden if fused else 0)
+    again = computed_again + copies // model.layers if setup.recompute else 0
     held = kept + (0 if setup.recompute else copies)
     logits = fused_memory.losses(model, width, batch.tokens, batch.targets, setup.device)
-    transient = fused_memory.gradients(model, width) if fused else _transient(model, width)
-    inside = max(batch.tokens * transient, _score_gradients(model, setup, batch))
-    inside += _dequantized(model, setup, batch) + (0 if fused else _dora_norms(model, setup))
+    inside = _fused_gradients(model, setup, batch) if fused else _layer_gradients(model, setup, batch)
     gradients = 4 * trainable
     waiting = gradients if setup.accumulating else 0
     moments = [(waiting, held, logits), (waiting, held, again + inside)]
-    last = layer + copies if setup.recompute else 0  # autocast keeps the copies of the layers before
+    last = computed_again + copies if setup.recompute else 0  # autocast keeps the copies of the layers before
     moments += [(gradients, held // model.layers, last + inside)]
     peak = max(moments, key=sum)
     return _estimate_at(
@@ -141,6 +141,21 @@ def _fused_layer(model: Architecture, setup: MemorySetup, batch: MicroBatchSize)
         return layer + fused_memory.attention_on_card(model, width, batch.tokens, longest)
     squares = batch.squares or longest * batch.tokens
     return layer + fused_memory.attention_on_host(model, width, batch.tokens, longest, squares)
+
+
+def _fused_gradients(model: Architecture, setup: MemorySetup, batch: MicroBatchSize) -> int:
+    """Bytes beside what is kept while the gradients of a fused layer are computed."""
+    largest = max(linear.inputs * linear.outputs for linear in model.linears)
+    unpacked = largest if setup.mode in QUANTIZED else 0
+    return max(
+        fused_memory.gradients(model, _width(setup), batch.tokens, unpacked), _score_gradients(model, setup, batch)
+    )
+
+
+def _layer_gradients(model: Architecture, setup: MemorySetup, batch: MicroBatchSize) -> int:
+    """The same where each linear computes by itself."""
+    inside = max(batch.tokens * _transient(model, _width(setup)), _score_gradients(model, setup, batch))
+    return inside + _dequantized(model, setup, batch) + _dora_norms(model, setup)
 
 
 def _full_peak(model: Architecture, setup: MemorySetup, batch: MicroBatchSize) -> Estimate:
@@ -270,7 +285,7 @@ def _kept_despite_checkpointing(model: Architecture, setup: MemorySetup) -> int:
 def _dequantized(model: Architecture, setup: MemorySetup, batch: MicroBatchSize) -> int:
     """The largest quantised weight, dequantised; in float32 and with its input where 8-bit linears multiply alone."""
     largest = max(linear.inputs * linear.outputs for linear in model.linears)
-    if setup.mode == "lora-8bit" and not is_fused(setup):
+    if setup.mode == "lora-8bit":
         return 4 * largest + 4 * batch.tokens * max(linear.outputs for linear in model.linears)
     return _width(setup) * largest if setup.mode in QUANTIZED else 0
 
