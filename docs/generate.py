@@ -17,7 +17,7 @@ from typer.main import get_command
 
 from backpropagate.cli.app import app
 from bp_core.choices import Mode
-from bp_core.config import FULL_LIMIT, TrainConfig
+from bp_core.config import BATCH_SIZE, FULL_LIMIT, MAX_LENGTH, TrainConfig
 from bp_core.environment import variable
 from bp_core.errors import ERRORS, PARTLY_DONE
 from bp_core.glossary import GLOSSARY, terms_in
@@ -39,6 +39,7 @@ MODES: tuple[Mode, ...] = ("qlora", "lora-8bit", "lora", "full")
 MODE_LENGTH = 1024
 CARD = DeviceInfo("cuda", None, "bfloat16")
 CARDS = (6, 8, 12, 16, 24, 32, 48, 80)
+TAKEN = 0.8  # GiB of a card that a desktop has, and is left
 DOCS = Path(__file__).parent
 NO_USE = ("glossary.md", "log.md", "cli.md", "config.md", "errors.md", "models.md")  # written from code, or history
 RESULTS = DOCS.parent / "benchmarks" / "results"
@@ -136,8 +137,32 @@ def memory() -> list[str]:
         "",
         "There is no formula yet for the layers of a preset without numbers.",
         "",
+        *chosen(),
+        "",
         *modes(),
     ]
+
+
+def chosen() -> list[str]:
+    """The mode that is chosen where none is set."""
+    parts = [
+        "## Which mode is chosen\n",
+        "Without `--mode` the best that fits the free memory is taken: 16-bit weights (`lora`), with layers computed",
+        f"again (marked +), or 4 bits (`qlora`). The table is for {BATCH_SIZE} examples a step of {MAX_LENGTH} tokens each,",
+        f"on a card where a desktop has, and is left, {TAKEN:g} GiB. –: refused before the download, with what would fit.\n",
+        f"| preset | {' | '.join(f'{card} GB' for card in CARDS)} |\n|---|" + "---|" * len(CARDS),
+    ]
+    for name, preset in PRESETS.items():
+        shape = architecture(preset.config)
+        if shape and shape.known:
+            parts.append(f"| `{name}` | " + " | ".join(_chosen(preset.config, card) for card in CARDS) + " |")
+    return parts
+
+
+def _chosen(config: Mapping[str, Any], card: int) -> str:
+    device = DeviceInfo("cuda", int((card - TAKEN) * GIB), "bfloat16")
+    recipe, step = resolve(for_machine(TrainConfig(), device), full_rows(BATCH_SIZE, MAX_LENGTH), config)
+    return f"{recipe.mode}{'+' if recipe.activation_checkpointing else ''}" if step.fits else "–"
 
 
 def grid() -> str:
@@ -185,7 +210,7 @@ def _mode(config: Mapping[str, Any], mode: Mode) -> str:
 
 def _need(config: Mapping[str, Any], length: int, twice: bool) -> str:
     shape = architecture(config)
-    settings = TrainConfig(micro_batch=1, batch_size=8, activation_checkpointing=twice)
+    settings = TrainConfig(mode="lora", micro_batch=1, batch_size=8, activation_checkpointing=twice)
     if not shape or not shape.known:
         return "–"
     needed = resolve(for_machine(settings, CARD), full_rows(8, length), config)[1].estimate

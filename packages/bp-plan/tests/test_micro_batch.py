@@ -15,9 +15,11 @@ MODEL = PRESETS["llama-3.2-1b"].config
 
 
 def cut_for(gib, rows=None, model=MODEL, **settings):
-    """The step of a batch of 8 on a card with so many GiB free."""
+    """The step of a batch of 8 of an adapter on 16-bit weights, on a card with so many GiB free."""
     room = DeviceInfo("cuda", None if gib is None else int(gib * GIB), "bfloat16")
-    return resolve(for_machine(TrainConfig(batch_size=8, **settings), room), rows or full_rows(8, 2048), model)[1]
+    return resolve(
+        for_machine(TrainConfig(mode="lora", batch_size=8, **settings), room), rows or full_rows(8, 2048), model
+    )[1]
 
 
 def test_less_room_means_smaller_micro_batches_and_then_layers_computed_twice():
@@ -68,7 +70,7 @@ def test_what_is_said_to_fit_fits_and_a_larger_micro_batch_would_not(packing, fr
     room = DeviceInfo("cuda", int(free * GIB), "bfloat16")
 
     def cut(**settings):
-        config = TrainConfig(packing=packing, batch_size=batch, **settings)
+        config = TrainConfig(mode="lora", packing=packing, batch_size=batch, **settings)
         return resolve(for_machine(config, room), full_rows(batch, length), MODEL)[1]
 
     found = cut()

@@ -6,6 +6,7 @@ from typing import Literal
 
 DType = Literal["auto", "float32", "bfloat16"]
 Mode = Literal["lora", "qlora", "lora-8bit", "full"]
+ModeSetting = Literal["auto", Mode]
 Attention = Literal["auto", "sdpa", "eager", "flash-attention-2"]
 Optimizer = Literal["adamw", "adamw-8bit", "paged-adamw-8bit"]
 Init = Literal["default", "orthogonal", "pissa", "pissa_niter_16", "olora", "loftq"]
@@ -14,6 +15,8 @@ TrainOn = Literal["assistant", "last", "all"]
 Method = Literal["sft", "orpo", "simpo", "kto"]
 LoraPreset = Literal["fast", "balanced", "quality"]
 
+AUTO_MODES: tuple[Mode, ...] = ("lora", "qlora")  # what mode auto takes the first of that fits
+PLAIN_MODE: Mode = AUTO_MODES[0]  # that of an adapter from elsewhere, and of auto where memory is not known
 RANK = 16
 PAIRED: tuple[Method, ...] = ("orpo", "simpo")  # methods that compare two answers
 LORA_RANKS: dict[LoraPreset, int] = {"fast": RANK, "balanced": 32, "quality": 256}

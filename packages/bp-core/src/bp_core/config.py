@@ -5,7 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from .choices import LORA_RANKS, RANK, Attention, DType, Init, LoraPreset, Method, Mode, Optimizer, TextUnit, TrainOn
+from .choices import (
+    LORA_RANKS,
+    RANK,
+    Attention,
+    DType,
+    Init,
+    LoraPreset,
+    Method,
+    ModeSetting,
+    Optimizer,
+    TextUnit,
+    TrainOn,
+)
 from .clashes import CLASHES
 from .settings import Panel, Range, Trait, check
 
@@ -76,11 +88,12 @@ class TrainConfig(DataConfig):
         Trait.NEEDS | Trait.LOCAL,
     ] = "auto"
     mode: Annotated[
-        Mode,
+        ModeSetting,
         "lora: a small adapter beside frozen weights. qlora: the same, with the frozen weights in 4 bits; lora-8bit: "
-        "in 8. full: all weights, of models up to 4 billion parameters.",
+        "in 8. full: all weights, of models up to 4 billion parameters. auto: lora, or on a card qlora where lora does "
+        "not fit into its free memory.",
         Trait.NEEDS | Trait.MERGED,
-    ] = "lora"
+    ] = "auto"
     dtype: Annotated[
         DType, "Number format of the base weights while training. auto: bfloat16 where it is fast.", Trait.NEEDS
     ] = "auto"

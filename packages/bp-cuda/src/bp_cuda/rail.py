@@ -47,6 +47,7 @@ from . import optimizer as optimizers
 from ._errors import translated
 from .key_value_cache import cache_argument
 from .lean_peft import PeftModel
+from .screen import shows_screen
 
 
 class TorchRail:
@@ -87,7 +88,8 @@ class TorchRail:
         if number >= cards:
             return Probe(False, "cuda", f"process {number} of this machine has no card; there are {cards}")
         free, total = torch.cuda.mem_get_info(self.device)
-        return Probe(True, torch.cuda.get_device_name(self.device), total=total, free=free, dtype=self._auto())
+        name, screen = torch.cuda.get_device_name(self.device), shows_screen(self._card())
+        return Probe(True, name, total=total, free=free, dtype=self._auto(), shows_screen=screen)
 
     def check(self, settings: TrainConfig) -> None:
         requirements.check(settings, self.device.type, self._capability())

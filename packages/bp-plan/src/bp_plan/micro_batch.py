@@ -56,7 +56,7 @@ def plan_step(
 
 def memory_setup(config: TrainConfig, device: DeviceInfo) -> MemorySetup:
     """What the memory formula needs to know of a recipe, or of settings completed by `for_machine`."""
-    assert config.optimizer
+    assert config.optimizer and config.mode != "auto"
     kind: Device = "cuda" if device.backend == "cuda" else "cpu"
     # Full fine-tuning on CPU with dtype auto keeps float32 weights, even where products are computed in bfloat16.
     cast = config.mode == "full" and config.dtype == "auto" and kind == "cpu" and device.dtype == "bfloat16"

@@ -12,6 +12,7 @@ from bp_core.recipe import Recipe
 from .architecture import architecture
 from .defaults import MachineSettings, alpha, dtype, duration, evaluation, learning_rate, preference
 from .micro_batch import StepPlan, plan_step
+from .mode import candidates, mode_reason
 from .rows import RowSizes, full_rows
 
 
@@ -20,8 +21,24 @@ def resolve(machine: MachineSettings, rows: int | RowSizes, model: Mapping[str, 
 
     `rows`: the examples, or packed rows, as a number or with their sizes. `model`: the base's config.json.
     """
+    sizes = rows if isinstance(rows, RowSizes) else full_rows(rows, machine.config.length)
+    if machine.config.mode != "auto":
+        return _in_one_mode(machine, sizes, model)
+    choice = candidates(machine.config, machine.device)
+    tried: list[StepPlan] = []
+    for mode in choice.modes:
+        in_mode = replace(machine, config=replace(machine.config, mode=mode))
+        recipe, step = _in_one_mode(in_mode, sizes, model)
+        tried.append(step)
+        if step.fits is not False:
+            break
+    why = {**recipe.why, "mode": mode_reason(recipe, tried, choice, machine.device)}
+    return replace(recipe, why=why), step
+
+
+def _in_one_mode(machine: MachineSettings, sizes: RowSizes, model: Mapping[str, Any]) -> tuple[Recipe, StepPlan]:
+    """The recipe where the mode is decided."""
     config = machine.config
-    sizes = rows if isinstance(rows, RowSizes) else full_rows(rows, config.length)
     batch_size, steps, why = duration(config, len(sizes))
     why |= machine.why
     values = {field.name: getattr(config, field.name) for field in fields(TrainConfig)}
