@@ -148,8 +148,9 @@ def chosen() -> list[str]:
     parts = [
         "## Which mode is chosen\n",
         "Without `--mode` the best that fits the free memory is taken: 16-bit weights (`lora`), with layers computed",
-        f"again (marked +), or 4 bits (`qlora`). The table is for {BATCH_SIZE} examples a step of {MAX_LENGTH} tokens each,",
-        f"on a card where a desktop has, and is left, {TAKEN:g} GiB. –: refused before the download, with what would fit.\n",
+        f"again (marked +), or 4 bits (`qlora`). The table is for {BATCH_SIZE} examples a step of {MAX_LENGTH} tokens",
+        f"each, on a card where a desktop has, and is left, {TAKEN:g} GiB. –: refused before the download, with what",
+        "would fit.\n",
         f"| preset | {' | '.join(f'{card} GB' for card in CARDS)} |\n|---|" + "---|" * len(CARDS),
     ]
     for name, preset in PRESETS.items():
