@@ -27,6 +27,7 @@ BATCH_SIZE = 8
 EVALUATIONS = 10
 FULL_LIMIT = 4_000_000_000  # parameters; beyond, weights, gradients and moments outgrow any single card of a person
 OFFLOAD_LIMIT = 8_500_000_000  # with all of that in the host's memory
+BFLOAT16_CARD = (8, 0)  # compute capability: the first that multiplies in bfloat16
 FLASH_CARD = (8, 0)  # compute capability: the first that flash-attention 2 runs on
 FP8_CARD = (8, 9)  # compute capability: the first that multiplies in float8
 MAX_LENGTH, TRACE_LENGTH = 2048, 8192  # tokens of an example, without and with a reasoning trace

@@ -28,7 +28,8 @@ class Probe:
     `dtype` is what the setting "auto" means here, "" where it means nothing. `processor` and `instructions` say what
     computes on a host, by name and by the level of the kernels that the framework takes there (avx512, avx2, default):
     sums come out equal bit for bit only where both are the same. "" for a card, and where a framework does not tell.
-    `shows_screen`: a desktop is on this card, which may want more of its memory while training runs.
+    `shows_screen`: a desktop is on this card, which may want more of its memory while training runs. `toolkit`: the
+    CUDA version that the framework was built for, "" for none.
     """
 
     available: bool
@@ -40,6 +41,7 @@ class Probe:
     processor: str = ""
     instructions: str = ""
     shows_screen: bool = False
+    toolkit: str = ""
 
 
 @dataclass(frozen=True)

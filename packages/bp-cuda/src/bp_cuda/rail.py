@@ -81,15 +81,21 @@ class TorchRail:
             kernels = torch.backends.cpu.get_cpu_capability().lower()
             return Probe(True, "cpu", "", host.total, free, self._auto(), host_processor.name(), kernels)
         if not torch.cuda.is_available():
-            built = torch.version.cuda is not None
-            reason = "no NVIDIA driver or card was found" if built else "this torch was built without CUDA"
-            return Probe(False, "cuda", reason)
+            reason = "no NVIDIA driver or card was found" if torch.version.cuda else "this torch was built without CUDA"
+            return Probe(False, "cuda", reason, toolkit=torch.version.cuda or "")
         number, cards = self.device.index or 0, torch.cuda.device_count()
         if number >= cards:
             return Probe(False, "cuda", f"process {number} of this machine has no card; there are {cards}")
         free, total = torch.cuda.mem_get_info(self.device)
-        name, screen = torch.cuda.get_device_name(self.device), shows_screen(self._card())
-        return Probe(True, name, total=total, free=free, dtype=self._auto(), shows_screen=screen)
+        return Probe(
+            True,
+            torch.cuda.get_device_name(self.device),
+            total=total,
+            free=free,
+            dtype=self._auto(),
+            shows_screen=shows_screen(self._card()),
+            toolkit=torch.version.cuda or "",
+        )
 
     def check(self, settings: TrainConfig) -> None:
         requirements.check(settings, self.device.type, self._capability())

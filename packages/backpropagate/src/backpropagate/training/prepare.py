@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +31,7 @@ from bp_runs.recorder import Recording
 from bp_runs.run_folder import RunFolder
 from bp_runs.versions import versions
 
+from ..doctor.card import cuda_probe, idle_card
 from ..hints import resume_command
 from ..models import locate
 from ..models.compatibility import refuse_by_size, refuse_misfits, refuse_quantised, refuse_unknown_tokens
@@ -121,8 +122,16 @@ def prepared_job(setup: TrainingSetup, notify: Notify, *, weights: bool = True) 
         plan = replace(plan, base=locate.locate(config.model, notify))
         refuse_misfits(config, plan.base)
     about = remarks(setup.request.config, plan.recipe, prepared, held_out, tokenizer, locate.description(base))
-    plan = replace(plan, remarks=(*plan.remarks, *about))
+    plan = replace(plan, remarks=(*_unused_card(setup), *plan.remarks, *about))
     return TrainingJob(setup.request, plan, prepared, held_out, setup.rail, tokenizer)
+
+
+def _unused_card(setup: TrainingSetup) -> Iterator[str]:
+    """A card that stands idle, where the processor was not asked for."""
+    if setup.request.config.backend == "auto" and setup.machine.config.backend == "cpu":
+        idle = idle_card(cuda_probe())
+        if idle:
+            yield idle
 
 
 def begin(setup: TrainingSetup, notify: Notify, claims: ExitStack) -> tuple[TrainingJob, RunFolder | None, list[str]]:
