@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 from typer.main import get_command
 
 from backpropagate.cli.app import app
-from bp_core.choices import Mode
+from bp_core.choices import ON_HOST, Mode
 from bp_core.config import BATCH_SIZE, FULL_LIMIT, MAX_LENGTH, TrainConfig
 from bp_core.environment import variable
 from bp_core.errors import ERRORS, PARTLY_DONE
@@ -188,9 +189,10 @@ def modes() -> list[str]:
     parts = [
         "## What a card of 16 GB can train\n",
         f"The table shows the GiB for one example of {MODE_LENGTH} tokens at a time, with activation checkpointing.",
-        "**Bold**: 16 are enough. Mode full uses `--optimizer paged-adamw-8bit`, its default on a card; its moments",
-        "count as if they stayed on the card. The formulas agree with traces of the real training step. Quantised",
-        "kernels, paged moments and 8-bit optimizer states were **not measured on a card**.\n",
+        "**Bold**: 16 are enough, desktop included. Mode full keeps its 8-bit moments on the card",
+        "(`paged-adamw-8bit`, counted as if they stayed there), or where that is too small in the host's memory",
+        "(`host-adamw-8bit`, marked h, 2 bytes a parameter). The formulas agree with traces of the real training step.",
+        "Quantised kernels, paged moments and 8-bit optimizer states were **not measured on a card**.\n",
         f"| preset | {' | '.join(MODES)} |\n|---|" + "---|" * len(MODES),
     ]
     for name, preset in PRESETS.items():
@@ -203,10 +205,11 @@ def _mode(config: Mapping[str, Any], mode: Mode) -> str:
     settings = TrainConfig(mode=mode, micro_batch=1, activation_checkpointing=True)
     if not shape or not shape.known or (mode == "full" and shape.parameters > FULL_LIMIT):
         return "–"
-    needed = resolve(for_machine(settings, CARD), full_rows(1, MODE_LENGTH), config)[1].estimate
-    assert needed
-    size = needed.total / GIB
-    return f"**{size:.1f}**" if size <= 16 else f"{size:.1f}"
+    free = int((16 - TAKEN) * GIB)
+    recipe, step = resolve(for_machine(settings, replace(CARD, free=free)), full_rows(8, MODE_LENGTH), config)
+    assert step.estimate
+    size = f"{step.estimate.total / GIB:.1f}{' h' if recipe.optimizer == ON_HOST else ''}"
+    return f"**{size}**" if step.fits else size
 
 
 def _need(config: Mapping[str, Any], length: int, twice: bool) -> str:

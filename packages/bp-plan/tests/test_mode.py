@@ -240,3 +240,20 @@ def test_more_rows_at_once_than_fit_are_not_refused_for_the_loop_takes_fewer():
 def test_families_whose_formula_was_not_held_against_traces_are_not_refused():
     _, step, unfit = planned("qwen3.5-4b", card(6), 8192)
     assert step.fits is False and unfit is None
+
+
+@pytest.mark.parametrize("preset", ["qwen2.5-3b", "llama-3.2-3b", "smollm3-3b"])
+def test_all_weights_of_3_billion_parameters_fit_16_gb(preset):
+    recipe, step, unfit = planned(preset, card(16), 1024, mode="full")
+    assert recipe.optimizer == "host-adamw-8bit" and step.fits and unfit is None
+    assert step.estimate.total <= 15 * GIB and "of 15.2 GiB would be needed" in recipe.why["optimizer"]
+
+
+def test_moments_stay_on_a_card_that_has_room_and_where_the_user_put_them():
+    assert planned("llama-3.2-1b", card(16), 1024, mode="full")[0].optimizer == "paged-adamw-8bit"
+    assert planned("llama-3.2-3b", card(24), 1024, mode="full")[0].optimizer == "paged-adamw-8bit"
+    recipe, step, _ = planned("llama-3.2-3b", card(16), 1024, mode="full", optimizer="adamw-8bit")
+    assert recipe.optimizer == "adamw-8bit" and step.fits is False
+    recipe, step, unfit = planned("phi-4-mini-3.8b", card(16), 1024, mode="full")
+    assert step.fits is False and "llama-3.2-3b" in unfit.fix
+    assert planned("phi-4-mini-3.8b", card(24), 1024, mode="full")[1].fits

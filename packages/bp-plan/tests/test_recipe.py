@@ -70,7 +70,8 @@ def test_what_is_resolved_is_pinned(row):
     recipe = resolved(preset, None if name == "-" else name, method=method, mode=mode)
     assert tuple(getattr(recipe, column) for column in COLUMNS) == GOLDEN[row]
     assert recipe.batch_size == 8  # so a step accumulates 8 ÷ micro_batch times
-    assert recipe.optimizer == ("paged-adamw-8bit" if mode == "full" else "adamw")
+    of_all_weights = "host-adamw-8bit" if preset == "phi-4-mini-3.8b" else "paged-adamw-8bit"
+    assert recipe.optimizer == (of_all_weights if mode == "full" else "adamw")
 
 
 def test_every_computed_value_says_why():

@@ -222,7 +222,9 @@ class TrainConfig(DataConfig):
     optimizer: Annotated[
         Optimizer | None,
         "How AdamW keeps its moments. adamw: 8 bytes a trained weight; adamw-8bit: 2, by bitsandbytes; "
-        "paged-adamw-8bit: 2, moved to the host when a card is full. Default: that for mode full on cuda, else adamw.",
+        "paged-adamw-8bit: 2, moved to the host when a card is full; host-adamw-8bit: of bfloat16 weights 2 in the "
+        "host's memory, brought to the card piece by piece. Default: for mode full on cuda paged, or host where the "
+        "card is too small for them; else adamw.",
         Trait.NEEDS,
     ] = None
     micro_batch: Annotated[

@@ -41,6 +41,7 @@ from . import (
     process_group,
     processor,
     requirements,
+    row_embedding,
 )
 from . import model as models
 from . import optimizer as optimizers
@@ -87,15 +88,8 @@ class TorchRail:
         if number >= cards:
             return Probe(False, "cuda", f"process {number} of this machine has no card; there are {cards}")
         free, total = torch.cuda.mem_get_info(self.device)
-        return Probe(
-            True,
-            torch.cuda.get_device_name(self.device),
-            total=total,
-            free=free,
-            dtype=self._auto(),
-            shows_screen=shows_screen(self._card()),
-            toolkit=torch.version.cuda or "",
-        )
+        name, screen, toolkit = torch.cuda.get_device_name(self.device), shows_screen(self._card()), torch.version.cuda
+        return Probe(True, name, "", total, free, self._auto(), shows_screen=screen, toolkit=toolkit or "")
 
     def check(self, settings: TrainConfig) -> None:
         requirements.check(settings, self.device.type, self._capability())
@@ -133,6 +127,8 @@ class TorchRail:
         self.optimizer = optimizers.build(self.parameters, recipe)
         self.max_grad_norm = recipe.max_grad_norm
         self.shared_out = recipe.shared_out and self.group.size > 1
+        if isinstance(model, PreTrainedModel) and not recipe.shared_out:
+            row_embedding.install(model)
         gradients.broadcast_tensors(self._kept().values())
         self.gradients = gradients.Gradients(self.group, self.parameters)
         if recipe.activation_checkpointing:

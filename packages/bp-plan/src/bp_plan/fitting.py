@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from bp_core.choices import PAIRED, Mode
+from bp_core.choices import PAGED, PAIRED, Mode
 from bp_core.config import FULL_LIMIT, TrainConfig
 from bp_core.errors import BadValue, DoesNotFit
 from bp_core.recipe import Recipe
@@ -18,7 +18,6 @@ from .presets import PRESETS
 from .rows import RowSizes, full_rows
 
 _LENGTHS = (4096, 2048, 1024, 512, 256)  # that are proposed in place of a longer one
-_PAGED = "paged-adamw-8bit"
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class SmallestStep:
         if mode != "full":
             setup = replace(setup, optimizer="adamw")
         needed = estimate(model, setup, rows.largest(1))
-        return needed.total - needed.slack - (needed.optimizer if setup.optimizer == _PAGED else 0)
+        return needed.total - needed.slack - (needed.optimizer if setup.optimizer == PAGED else 0)
 
     def fits(self, model: Architecture, mode: Mode, rows: RowSizes) -> bool:
         return self.need(model, mode, rows) <= self.free

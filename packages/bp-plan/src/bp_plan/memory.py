@@ -10,7 +10,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bp_core.choices import QUANTIZED, STARTS_IN_BASE, Attention, Init, Mode, Optimizer
+from bp_core.choices import ON_HOST, QUANTIZED, STARTS_IN_BASE, Attention, Init, Mode, Optimizer
 from bp_core.config import ALL_LINEAR
 from bp_core.step_sizes import SHORT_SEGMENT
 
@@ -159,7 +159,7 @@ def _layer_gradients(model: Architecture, setup: MemorySetup, batch: MicroBatchS
 
 
 def _full_peak(model: Architecture, setup: MemorySetup, batch: MicroBatchSize) -> Estimate:
-    """Full fine-tuning. The gradient of a tied embedding has two parts, as have accumulated ones."""
+    """Full fine-tuning. The embedding adds its rows' gradients to its table's; a tied table has the head's first."""
     width = _width(setup)
     layer = batch.tokens * _saved_full_ft(model, setup) + _scores(model, setup, batch)
     layer += _short_attention(model, setup, batch)
@@ -171,11 +171,12 @@ def _full_peak(model: Architecture, setup: MemorySetup, batch: MicroBatchSize) -
     inside = again + max(batch.tokens * _transient(model, width), _score_gradients(model, setup, batch))
     gradients, embedding = width * model.parameters, width * model.embedding
     waiting = gradients if setup.accumulating else 0
-    parts = embedding * (2 * model.tied + setup.accumulating)
+    after_head = waiting or embedding
     moments = [(waiting, between + copies, 2 * logits)] if setup.recompute else []
-    moments += [(waiting, kept + head, 12 * logits), (waiting + embedding, kept, inside)]
-    moments += [(gradients, kept // model.layers, max(inside, parts)), (gradients, 0, _optimizer_step(model, setup))]
-    optimizer = _moment_bytes(model.parameters, setup) + _update_buffers(model, setup)
+    moments += [(waiting, kept + head, 12 * logits), (after_head, kept, inside)]
+    moments += [(waiting, kept + head, 6 * logits + embedding)]
+    moments += [(gradients, kept // model.layers, inside), (gradients, 0, _optimizer_step(model, setup))]
+    optimizer = _moments_on_device(model.parameters, setup) + _update_buffers(model, setup)
     return _estimate_at(weights(model, setup), 0, optimizer, max(moments, key=sum), setup)
 
 
@@ -192,7 +193,8 @@ def checkpoint(model: Architecture, setup: MemorySetup) -> tuple[int, int]:
 def most_parameters(setup: MemorySetup, free: int) -> int:
     """Parameters whose weights, gradients and moments fill `free` bytes, with nothing left for examples."""
     many = 1 << 20
-    return max(0, int(many * (free - _CONTEXT[setup.device]) / (2 * _width(setup) * many + _moment_bytes(many, setup))))
+    each = 2 * _width(setup) * many + _moments_on_device(many, setup)
+    return max(0, int(many * (free - _CONTEXT[setup.device]) / each))
 
 
 def _adapter_bytes(trainable: int, setup: MemorySetup) -> int:
@@ -210,14 +212,21 @@ def _moment_bytes(trained: int, setup: MemorySetup) -> int:
     return 8 * trained if setup.optimizer == "adamw" else 2 * trained + 8 * trained // 256
 
 
+def _moments_on_device(trained: int, setup: MemorySetup) -> int:
+    """Those moments, but for the 8-bit values that are kept on the host: then only their scales."""
+    return 8 * trained // 256 if setup.optimizer == ON_HOST else _moment_bytes(trained, setup)
+
+
 def _optimizer_step(model: Architecture, setup: MemorySetup) -> int:
     """Extra memory of an update: on CPU bitsandbytes dequantises a weight's moments to float32, and more."""
     return 24 * model.largest if setup.device == "cpu" and setup.optimizer != "adamw" else 0
 
 
 def _update_buffers(model: Architecture, setup: MemorySetup) -> int:
-    """Buffers to update bfloat16 weights: three float32 values for each of a chunk of 2^24 weights."""
-    return 0 if _width(setup) == 4 else 12 * min(1 << 24, model.largest)
+    """Buffers to update bfloat16 weights: three float32 values for each of a chunk of 2^24 weights, and the moments
+    that come from the host."""
+    each = 14 if setup.optimizer == ON_HOST else 12
+    return 0 if _width(setup) == 4 else each * min(1 << 24, model.largest)
 
 
 def saved(model: Architecture, setup: MemorySetup) -> int:

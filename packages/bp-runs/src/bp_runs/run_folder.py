@@ -128,9 +128,9 @@ def settings_of(folder: RunFolder) -> tuple[dict[str, Any], str | list[str]]:
 
 
 def begun_settings(folder: RunFolder) -> dict[str, Any]:
-    """The settings to go on with a run: those it was begun with, on the base that it found, in the mode that it took.
+    """The settings to go on with a run: those it was begun with, on the base that it found.
 
-    Mode auto is decided once a run: with other free memory it might be another today.
+    Mode and optimizer that were left open stay what they became: with other free memory they might be others today.
     """
     record = folder.read()
     settings = dict(record["settings"])
@@ -138,6 +138,8 @@ def begun_settings(folder: RunFolder) -> dict[str, Any]:
         settings["model"] = record["base"]
     if settings.get("mode") == "auto":
         settings["mode"] = record["recipe"]["mode"]
+    if settings.get("optimizer") is None:
+        settings["optimizer"] = record["recipe"].get("optimizer")
     return settings
 
 
