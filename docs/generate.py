@@ -136,7 +136,8 @@ def memory() -> list[str]:
     return [
         *parts,
         "",
-        "There is no formula yet for the layers of a preset without numbers.",
+        "The layers of linear attention of `qwen3.5-4b` are counted as PyTorch computes them. With the package",
+        "flash-linear-attention they may need less; that was not measured.",
         "",
         *chosen(),
         "",

@@ -23,6 +23,7 @@ SMALL = dict(
     vocab_size=8000, hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8,
     num_key_value_heads=2, head_dim=64, tie_word_embeddings=False, pad_token_id=None,
 )  # fmt: skip
+HYBRID = "qwen3_5_text"  # three layers of linear attention to each of full attention
 CARD = MemorySetup("cuda", "bfloat16", 16)
 SETUPS = [
     CARD,
@@ -49,9 +50,22 @@ def batch_size_of(lengths):
     return MicroBatchSize(sum(lengths), sum(lengths) - len(lengths), max(lengths), squares)
 
 
-@pytest.mark.parametrize("family", sorted(KNOWN))
+@pytest.mark.parametrize("family", sorted(KNOWN - {HYBRID}))
 def test_each_known_family_is_estimated_as_traced(family):
     assert -0.02 < error(family, CARD) < 0.05
+
+
+HYBRIDS = [
+    CARD,
+    replace(CARD, mode="qlora", recompute=True),
+    replace(CARD, mode="full", optimizer="host-adamw-8bit", accumulating=True),
+]
+
+
+@pytest.mark.parametrize("setup", HYBRIDS, ids=lambda setup: f"{setup.mode} {setup.recompute}")
+def test_layers_of_linear_attention_are_estimated_as_traced(setup):
+    heads = dict(linear_num_key_heads=4, linear_num_value_heads=8, linear_key_head_dim=64, linear_value_head_dim=32)
+    assert -0.02 < error(HYBRID, setup, (256,), 4, **heads) < 0.07
 
 
 WAYS = [

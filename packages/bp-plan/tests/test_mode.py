@@ -68,14 +68,14 @@ phi-4-mini-3.8b    24  l8   l4   l2   l1   l+4
 phi-4-mini-3.8b    32  l8   l8   l4   l2   l1
 phi-4-mini-3.8b    48  l8   l8   l8   l4   l2
 phi-4-mini-3.8b    80  l8   l8   l8   l4   l2
-qwen3.5-4b          6  q+8  q+8  q+8  q+8  -
-qwen3.5-4b          8  q8   q8   q+8  q+8  q+8
-qwen3.5-4b         12  l8   l8   l+8  l+8  l+8
-qwen3.5-4b         16  l8   l8   l8   l+8  l+8
-qwen3.5-4b         24  l8   l8   l8   l8   l+8
-qwen3.5-4b         32  l8   l8   l8   l8   l8
-qwen3.5-4b         48  l8   l8   l8   l8   l8
-qwen3.5-4b         80  l8   l8   l8   l8   l8
+qwen3.5-4b          6  q+8  q+8  -    -    -
+qwen3.5-4b          8  q+8  q+8  q+8  q+8  -
+qwen3.5-4b         12  l+8  l+8  l+8  q+8  q+8
+qwen3.5-4b         16  l+8  l+8  l+8  l+8  l+8
+qwen3.5-4b         24  l8   l+8  l+8  l+8  l+8
+qwen3.5-4b         32  l8   l8   l+8  l+8  l+8
+qwen3.5-4b         48  l8   l8   l8   l+8  l+8
+qwen3.5-4b         80  l8   l8   l8   l8   l+8
 mistral-7b          6  -    -    -    -    -
 mistral-7b          8  q1   q+2  q+1  q+1  -
 mistral-7b         12  q2   q1   q+4  q+2  q+1
@@ -204,6 +204,12 @@ def test_off_a_card_and_where_nothing_is_known_it_is_lora_as_ever():
         assert recipe.mode == "lora" and recipe.why["mode"].endswith("the default") and unfit is None
 
 
+def test_layers_of_linear_attention_have_no_formula_off_a_card():
+    for device in (DeviceInfo("cpu", 16 * GIB, "float32"), card(16, dtype="float32")):
+        _, step, _ = planned("qwen3.5-4b", device)
+        assert step.estimate is None and step.fits is None
+
+
 def test_without_its_package_4_bits_are_not_taken():
     recipe, step, unfit = planned("qwen2.5-7b", card(16, lacks={"qlora": "needs bitsandbytes"}))
     assert recipe.mode == "lora" and step.fits is False
@@ -238,8 +244,9 @@ def test_more_rows_at_once_than_fit_are_not_refused_for_the_loop_takes_fewer():
 
 
 def test_families_whose_formula_was_not_held_against_traces_are_not_refused():
-    _, step, unfit = planned("qwen3.5-4b", card(6), 8192)
-    assert step.fits is False and unfit is None
+    machine, rows = for_machine(TrainConfig(), card(6)), full_rows(8, 2048)
+    recipe, step = resolve(machine, rows, {**PRESETS["qwen2.5-7b"].config, "model_type": "unknown"})
+    assert step.fits is False and misfit(machine, recipe, step, rows) is None
 
 
 @pytest.mark.parametrize("preset", ["qwen2.5-3b", "llama-3.2-3b", "smollm3-3b"])

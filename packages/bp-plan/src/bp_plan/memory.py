@@ -14,8 +14,8 @@ from bp_core.choices import ON_HOST, QUANTIZED, STARTS_IN_BASE, Attention, Init,
 from bp_core.config import ALL_LINEAR
 from bp_core.step_sizes import SHORT_SEGMENT
 
-from . import fused_memory
-from .architecture import Architecture
+from . import delta_net_memory, fused_memory
+from .architecture import Architecture, DeltaNet, chosen
 
 Device = Literal["cuda", "cpu"]
 GIB = 2**30
@@ -89,22 +89,22 @@ def estimate(model: Architecture, setup: MemorySetup, batch: MicroBatchSize) -> 
 def weights(model: Architecture, setup: MemorySetup) -> int:
     """Bytes of the base model. bitsandbytes quantises the linears of the layers, not the head."""
     width = _width(setup)
-    linears = [linear.inputs * linear.outputs for linear in model.linears] * model.layers
+    linears = [linear.inputs * linear.outputs for linear in model.all_linears]
     rest = width * (model.parameters - sum(linears))
     if setup.mode == "qlora":  # 4 bits each, 1 byte per 64, a float32 per 64 × 256, and a table of 256 values
         return rest + sum(size // 2 + size // 64 + size // 4096 + 1024 for size in linears)
     if setup.mode == "lora-8bit":  # 1 byte each, and a float32 per row
-        return rest + sum(linears) + 4 * model.layers * sum(linear.outputs for linear in model.linears)
+        return rest + sum(linears) + 4 * sum(linear.outputs for linear in model.all_linears)
     return rest + width * sum(linears)
 
 
 def _adapter_peak(model: Architecture, setup: MemorySetup, batch: MicroBatchSize) -> Estimate:
-    width, fused = _width(setup), is_fused(setup)
+    width, fused = _width(setup), is_fused(setup) and model.delta_net is None
     trainable = model.adapter(setup.rank, setup.targets)
-    layer = _fused_layer(model, setup, batch) if fused else batch.tokens * saved(model, setup)
-    layer += _scores(model, setup, batch) + (0 if fused else _short_attention(model, setup, batch))
+    layer = _largest_layer(model, setup, batch)
     kept_by_8_bit = 0 if fused else _kept_despite_checkpointing(model, setup)
-    kept = model.layers * (batch.tokens * (width * model.hidden + kept_by_8_bit) if setup.recompute else layer)
+    between = model.layers * batch.tokens * (width * model.hidden + kept_by_8_bit)
+    kept = between if setup.recompute else _all_layers(model, setup, batch)
     running = trainable * (2 if setup.init in STARTS_IN_BASE and setup.init != "loftq" else 1)
     copies = 2 * running if width == 2 and not fused else 0  # autocast's, of the adapters
     # A layer's input is kept before it is computed again: not a second time.
@@ -122,6 +122,36 @@ def _adapter_peak(model: Architecture, setup: MemorySetup, batch: MicroBatchSize
     return _estimate_at(
         weights(model, setup), _adapter_bytes(trainable, setup), _moment_bytes(trainable, setup), peak, setup
     )
+
+
+def _all_layers(model: Architecture, setup: MemorySetup, batch: MicroBatchSize) -> int:
+    """Bytes that all layers keep."""
+    if model.delta_net is None:
+        return model.layers * _largest_layer(model, setup, batch)
+    full, linear = _of_two_kinds(model, model.delta_net, setup, batch)
+    return (model.layers - model.delta_net.layers) * full + model.delta_net.layers * linear
+
+
+def _largest_layer(model: Architecture, setup: MemorySetup, batch: MicroBatchSize) -> int:
+    """Bytes that one layer keeps, of two kinds the larger."""
+    if model.delta_net is not None:
+        return max(_of_two_kinds(model, model.delta_net, setup, batch))
+    if is_fused(setup):
+        return _fused_layer(model, setup, batch) + _scores(model, setup, batch)
+    each = _saved_full_ft(model, setup) if setup.mode == "full" else saved(model, setup)
+    layer = batch.tokens * each
+    return layer + _scores(model, setup, batch) + _short_attention(model, setup, batch)
+
+
+def _of_two_kinds(model: Architecture, net: DeltaNet, setup: MemorySetup, batch: MicroBatchSize) -> tuple[int, int]:
+    """Bytes that a layer of full attention keeps, and one of linear attention."""
+    if setup.mode == "full":
+        full, linear = delta_net_memory.full_layer_trained(model), delta_net_memory.linear_layer_trained(model, net)
+        return batch.tokens * full, batch.tokens * linear
+    full = delta_net_memory.full_layer(model, model.adapted(setup.targets), setup.rank)
+    adapted = chosen(model.delta_net_linears, setup.targets)
+    linear = delta_net_memory.linear_layer(model, net, adapted, setup.rank)
+    return batch.tokens * full, batch.tokens * linear
 
 
 def is_fused(setup: MemorySetup) -> bool:
@@ -154,21 +184,25 @@ def _fused_gradients(model: Architecture, setup: MemorySetup, batch: MicroBatchS
 
 def _layer_gradients(model: Architecture, setup: MemorySetup, batch: MicroBatchSize) -> int:
     """The same where each linear computes by itself."""
-    inside = max(batch.tokens * _transient(model, _width(setup)), _score_gradients(model, setup, batch))
+    each = _transient(model, _width(setup))
+    if model.delta_net is not None:
+        each = delta_net_memory.gradients(model, model.delta_net)
+    inside = max(batch.tokens * each, _score_gradients(model, setup, batch))
     return inside + _dequantized(model, setup, batch) + _dora_norms(model, setup)
 
 
 def _full_peak(model: Architecture, setup: MemorySetup, batch: MicroBatchSize) -> Estimate:
     """Full fine-tuning. The embedding adds its rows' gradients to its table's; a tied table has the head's first."""
     width = _width(setup)
-    layer = batch.tokens * _saved_full_ft(model, setup) + _scores(model, setup, batch)
-    layer += _short_attention(model, setup, batch)
+    layer = _largest_layer(model, setup, batch)
     copies = 2 * (model.parameters - model.embedding * (not model.tied)) if _autocasts(setup) else 0  # autocast's
     between = model.layers * batch.tokens * width * model.hidden
-    kept = between if setup.recompute else model.layers * layer + copies
+    kept = between if setup.recompute else _all_layers(model, setup, batch) + copies
     again = layer + copies // model.layers if setup.recompute else 0
     head, logits = 8 * batch.targets * model.hidden, batch.targets * model.vocabulary
     inside = again + max(batch.tokens * _transient(model, width), _score_gradients(model, setup, batch))
+    if model.delta_net is not None:
+        inside = again + batch.tokens * delta_net_memory.gradients(model, model.delta_net)
     gradients, embedding = width * model.parameters, width * model.embedding
     waiting = gradients if setup.accumulating else 0
     after_head = waiting or embedding

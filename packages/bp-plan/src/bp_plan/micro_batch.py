@@ -40,6 +40,8 @@ def plan_step(
     checkpointing, because they cost less time.
     """
     unknown_kernels = recipe.shared_out or recipe.fp8 or recipe.liger or recipe.unsloth
+    if model is not None and model.delta_net and (device.backend != "cuda" or device.dtype == "float32"):
+        unknown_kernels = True  # the formula of linear attention is for a card's bfloat16
     if model is None or unknown_kernels or device.backend not in ("cuda", "cpu"):
         return _without_estimate(recipe, may_change, model, rows, device)
     setup = memory_setup(recipe, device)
