@@ -21,10 +21,11 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 from bp_core.config import FULL_LIMIT, TrainConfig
 from bp_plan.architecture import architecture
+from bp_plan.defaults import for_machine
 from bp_plan.memory import GIB, MemorySetup, MicroBatchSize, estimate
 from bp_plan.presets import PRESETS
 from bp_plan.recipe import resolve
-from bp_plan.rows import full_rows
+from bp_plan.rows import DeviceInfo, full_rows
 
 RESULTS = Path(__file__).parent / "results" / "memory_grid.json"
 CARDS = (6, 8, 12, 16, 24, 32, 48, 80)  # GiB
@@ -44,7 +45,8 @@ class Cell:
         full = self.setup.mode == "full"
         adapter = {} if full else {"rank": self.setup.rank, "dropout": self.setup.dropout}
         config = TrainConfig(mode=self.setup.mode, optimizer=self.setup.optimizer, init=self.setup.init, **adapter)
-        recipe = resolve(config, full_rows(8, sum(self.lengths)), self.setup.device, {})
+        machine = for_machine(config, DeviceInfo(self.setup.device, None, "auto"))
+        recipe, _ = resolve(machine, full_rows(8, sum(self.lengths)), {})
         recipe = replace(recipe, dtype=self.setup.dtype, activation_checkpointing=self.setup.recompute)
         card = self.setup.device == "cuda"
         return trace(_config(self.preset), recipe, list(self.lengths), card=card, twice=self.setup.accumulating)

@@ -9,7 +9,7 @@ torch.distributed's MemTracker: it counts the same storages, but by module, whic
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -31,7 +31,7 @@ from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 from bp_core import step_sizes
 from bp_core.examples import Batch
 from bp_core.recipe import Recipe
-from bp_cuda import adapter, attention, fused_layers, fusion, memory_saving, quantized
+from bp_cuda import adapter, attention, eight_bit, fused_layers, fusion, memory_saving, quantized, row_embedding
 from bp_cuda import optimizer as optimizers
 from bp_cuda.gradients import Gradients
 from bp_cuda.rail import CpuRail
@@ -58,6 +58,18 @@ class Ledger(TorchDispatchMode):
             if isinstance(tensor, torch.Tensor):
                 self._count(tensor.untyped_storage())
         self.peak = max(self.peak, self.now)
+        return made
+
+    def elsewhere(self, make: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        """`make`, but what it makes is not counted: it is on the host."""
+
+        def made(*given: Any, **named: Any) -> torch.Tensor:
+            tensor = make(*given, **named)
+            storage = tensor.untyped_storage()
+            self.now -= self._sizes[storage._cdata]
+            self._sizes[storage._cdata] = 0
+            return tensor
+
         return made
 
     def _count(self, storage: torch.UntypedStorage) -> None:
@@ -88,7 +100,10 @@ def trace(config: PreTrainedConfig, recipe: Recipe, lengths: list[int], *, card:
             rail.head = _fused(rail.model.get_base_model())
         rail.model.train()
         rail.parameters = {name: p for name, p in rail.model.named_parameters() if p.requires_grad}
-        rail.optimizer = optimizers.build(rail.parameters, recipe)
+        if recipe.mode == "full":
+            row_embedding.install(rail.model)
+        with patch.object(eight_bit, "in_host_memory", ledger.elsewhere(eight_bit.in_host_memory)):
+            rail.optimizer = optimizers.build(rail.parameters, recipe)
         rail.gradients = Gradients(rail.group, rail.parameters)
         if recipe.activation_checkpointing:
             memory_saving.recompute_layers(rail.model)

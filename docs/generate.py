@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from typing import Any
 from typer.main import get_command
 
 from backpropagate.cli.app import app
-from bp_core.choices import Mode
-from bp_core.config import FULL_LIMIT, TrainConfig
+from bp_core.choices import ON_HOST, Mode
+from bp_core.config import BATCH_SIZE, FULL_LIMIT, MAX_LENGTH, TrainConfig
 from bp_core.environment import variable
 from bp_core.errors import ERRORS, PARTLY_DONE
 from bp_core.glossary import GLOSSARY, terms_in
@@ -39,6 +40,7 @@ MODES: tuple[Mode, ...] = ("qlora", "lora-8bit", "lora", "full")
 MODE_LENGTH = 1024
 CARD = DeviceInfo("cuda", None, "bfloat16")
 CARDS = (6, 8, 12, 16, 24, 32, 48, 80)
+TAKEN = 0.8  # GiB of a card that a desktop has, and is left
 DOCS = Path(__file__).parent
 NO_USE = ("glossary.md", "log.md", "cli.md", "config.md", "errors.md", "models.md")  # written from code, or history
 RESULTS = DOCS.parent / "benchmarks" / "results"
@@ -134,10 +136,36 @@ def memory() -> list[str]:
     return [
         *parts,
         "",
-        "There is no formula yet for the layers of a preset without numbers.",
+        "The layers of linear attention of `qwen3.5-4b` are counted as PyTorch computes them. With the package",
+        "flash-linear-attention they may need less; that was not measured.",
+        "",
+        *chosen(),
         "",
         *modes(),
     ]
+
+
+def chosen() -> list[str]:
+    """The mode that is chosen where none is set."""
+    parts = [
+        "## Which mode is chosen\n",
+        "Without `--mode` the best that fits the free memory is taken: 16-bit weights (`lora`), with layers computed",
+        f"again (marked +), or 4 bits (`qlora`). The table is for {BATCH_SIZE} examples a step of {MAX_LENGTH} tokens",
+        f"each, on a card where a desktop has, and is left, {TAKEN:g} GiB. –: refused before the download, with what",
+        "would fit.\n",
+        f"| preset | {' | '.join(f'{card} GB' for card in CARDS)} |\n|---|" + "---|" * len(CARDS),
+    ]
+    for name, preset in PRESETS.items():
+        shape = architecture(preset.config)
+        if shape and shape.known:
+            parts.append(f"| `{name}` | " + " | ".join(_chosen(preset.config, card) for card in CARDS) + " |")
+    return parts
+
+
+def _chosen(config: Mapping[str, Any], card: int) -> str:
+    device = DeviceInfo("cuda", int((card - TAKEN) * GIB), "bfloat16")
+    recipe, step = resolve(for_machine(TrainConfig(), device), full_rows(BATCH_SIZE, MAX_LENGTH), config)
+    return f"{recipe.mode}{'+' if recipe.activation_checkpointing else ''}" if step.fits else "–"
 
 
 def grid() -> str:
@@ -162,9 +190,10 @@ def modes() -> list[str]:
     parts = [
         "## What a card of 16 GB can train\n",
         f"The table shows the GiB for one example of {MODE_LENGTH} tokens at a time, with activation checkpointing.",
-        "**Bold**: 16 are enough. Mode full uses `--optimizer paged-adamw-8bit`, its default on a card; its moments",
-        "count as if they stayed on the card. The formulas agree with traces of the real training step. Quantised",
-        "kernels, paged moments and 8-bit optimizer states were **not measured on a card**.\n",
+        "**Bold**: 16 are enough, desktop included. Mode full keeps its 8-bit moments on the card",
+        "(`paged-adamw-8bit`, counted as if they stayed there), or where that is too small in the host's memory",
+        "(`host-adamw-8bit`, marked h, 2 bytes a parameter). The formulas agree with traces of the real training step.",
+        "Quantised kernels, paged moments and 8-bit optimizer states were **not measured on a card**.\n",
         f"| preset | {' | '.join(MODES)} |\n|---|" + "---|" * len(MODES),
     ]
     for name, preset in PRESETS.items():
@@ -177,15 +206,16 @@ def _mode(config: Mapping[str, Any], mode: Mode) -> str:
     settings = TrainConfig(mode=mode, micro_batch=1, activation_checkpointing=True)
     if not shape or not shape.known or (mode == "full" and shape.parameters > FULL_LIMIT):
         return "–"
-    needed = resolve(for_machine(settings, CARD), full_rows(1, MODE_LENGTH), config)[1].estimate
-    assert needed
-    size = needed.total / GIB
-    return f"**{size:.1f}**" if size <= 16 else f"{size:.1f}"
+    free = int((16 - TAKEN) * GIB)
+    recipe, step = resolve(for_machine(settings, replace(CARD, free=free)), full_rows(8, MODE_LENGTH), config)
+    assert step.estimate
+    size = f"{step.estimate.total / GIB:.1f}{' h' if recipe.optimizer == ON_HOST else ''}"
+    return f"**{size}**" if step.fits else size
 
 
 def _need(config: Mapping[str, Any], length: int, twice: bool) -> str:
     shape = architecture(config)
-    settings = TrainConfig(micro_batch=1, batch_size=8, activation_checkpointing=twice)
+    settings = TrainConfig(mode="lora", micro_batch=1, batch_size=8, activation_checkpointing=twice)
     if not shape or not shape.known:
         return "–"
     needed = resolve(for_machine(settings, CARD), full_rows(8, length), config)[1].estimate

@@ -15,7 +15,7 @@ from bp_core.choices import Mode
 from bp_core.rail import Job
 from bp_cuda.rail import CpuRail
 from bp_plan.architecture import KNOWN, architecture
-from bp_plan.memory import MemorySetup, MicroBatchSize, estimate, weights
+from bp_plan.memory import GIB, MemorySetup, MicroBatchSize, estimate, weights
 from bp_plan.presets import PRESETS
 
 # Layers as wide as real ones are to each other, and few, so that a trace takes a second or two.
@@ -23,6 +23,7 @@ SMALL = dict(
     vocab_size=8000, hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8,
     num_key_value_heads=2, head_dim=64, tie_word_embeddings=False, pad_token_id=None,
 )  # fmt: skip
+HYBRID = "qwen3_5_text"  # three layers of linear attention to each of full attention
 CARD = MemorySetup("cuda", "bfloat16", 16)
 SETUPS = [
     CARD,
@@ -49,9 +50,22 @@ def batch_size_of(lengths):
     return MicroBatchSize(sum(lengths), sum(lengths) - len(lengths), max(lengths), squares)
 
 
-@pytest.mark.parametrize("family", sorted(KNOWN))
+@pytest.mark.parametrize("family", sorted(KNOWN - {HYBRID}))
 def test_each_known_family_is_estimated_as_traced(family):
     assert -0.02 < error(family, CARD) < 0.05
+
+
+HYBRIDS = [
+    CARD,
+    replace(CARD, mode="qlora", recompute=True),
+    replace(CARD, mode="full", optimizer="host-adamw-8bit", accumulating=True),
+]
+
+
+@pytest.mark.parametrize("setup", HYBRIDS, ids=lambda setup: f"{setup.mode} {setup.recompute}")
+def test_layers_of_linear_attention_are_estimated_as_traced(setup):
+    heads = dict(linear_num_key_heads=4, linear_num_value_heads=8, linear_key_head_dim=64, linear_value_head_dim=32)
+    assert -0.02 < error(HYBRID, setup, (256,), 4, **heads) < 0.07
 
 
 WAYS = [
@@ -59,6 +73,7 @@ WAYS = [
     replace(CARD, mode="lora-8bit", recompute=True, accumulating=True),
     replace(CARD, mode="full", optimizer="adamw-8bit", accumulating=True),
     replace(CARD, mode="full", recompute=True),
+    replace(CARD, mode="full", optimizer="host-adamw-8bit", recompute=True, accumulating=True),
     replace(CARD, mode="full", device="cpu", dtype="auto"),
     replace(CARD, mode="full", device="cpu", dtype="float32"),
     replace(CARD, init="pissa"),
@@ -71,9 +86,31 @@ def test_every_mode_is_estimated_as_traced(setup):
 
 
 @pytest.mark.parametrize("accumulating", [False, True])
-def test_a_tied_embedding_is_there_three_times_while_its_two_gradients_are_added(accumulating):
+def test_of_a_tied_embedding_there_is_one_gradient_to_which_rows_are_added(accumulating):
     setup = replace(CARD, mode="full", recompute=True, accumulating=accumulating)
     assert -0.02 < error("llama", setup, (60,), 2, vocab_size=40_000, tie_word_embeddings=True) < 0.05
+
+
+def test_moments_on_the_host_are_not_on_the_card():
+    shape = architecture(PRESETS["llama-3.2-3b"].config)
+    setup = replace(CARD, mode="full", recompute=True, accumulating=True, optimizer="paged-adamw-8bit")
+    on_card, on_host = (
+        estimate(shape, replace(setup, optimizer=kind), MicroBatchSize(1024, 1024))
+        for kind in ("paged-adamw-8bit", "host-adamw-8bit")
+    )
+    assert on_card.total - on_host.total == pytest.approx(2 * shape.parameters, rel=0.01)
+    assert on_host.total < 15 * GIB
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["qwen2.5-3b", "llama-3.2-3b", "smollm3-3b"])
+def test_all_weights_of_3_billion_fit_16_gb_by_the_trace(preset):
+    config = CONFIG_MAPPING[PRESETS[preset].config["model_type"]](**PRESETS[preset].config | {"pad_token_id": None})
+    settings = recipe(mode="full", dtype="bfloat16", optimizer="host-adamw-8bit", activation_checkpointing=True)
+    traced = trace(config, settings, [1024], card=True, twice=True)
+    shape, setup = architecture(config.to_dict()), replace(CARD, mode="full", recompute=True, accumulating=True)
+    context = estimate(shape, setup, MicroBatchSize(1024, 1024)).context
+    assert traced + context <= 15 * GIB
 
 
 def test_copies_of_a_large_adapter_are_all_there_in_the_end_though_layers_are_computed_again():
@@ -82,7 +119,7 @@ def test_copies_of_a_large_adapter_are_all_there_in_the_end_though_layers_are_co
 
 @pytest.mark.parametrize("changes", [{}, {"device": "cpu", "dtype": "float32"}, {"targets": "o_proj"}], ids=str)
 def test_what_8_bit_layers_keep_goes_by_their_inputs(changes):
-    assert -0.02 < error("llama", replace(CARD, mode="lora-8bit", **changes), layers=3, intermediate_size=2816) < 0.06
+    assert -0.02 < error("llama", replace(CARD, mode="lora-8bit", **changes), layers=3, intermediate_size=2816) < 0.05
 
 
 @pytest.mark.parametrize("mode", ["qlora", "lora-8bit"])

@@ -29,6 +29,12 @@ def test_a_preset_is_estimated_for_a_card_that_is_not_here(estimated):
     assert needs == {"checkpoints", "adapter", "the base"}
 
 
+def test_a_7b_fits_a_card_of_16_gb_by_itself(estimated):
+    found = estimated("qwen2.5-7b", "--memory", 15.2)
+    assert found["preflight"]["fits"] and found["recipe"]["mode"] == "qlora"
+    assert found["recipe"]["why"]["mode"] == "auto: bfloat16 weights would need 16.5 of 15.2 GiB, 4 bits need 13.0"
+
+
 def test_each_mode_has_its_memory_and_its_disk(estimated):
     found = {mode: estimated("llama-3.2-1b", "--memory", 24, "--mode", mode) for mode in ("lora", "qlora", "full")}
     memory = {mode: one["preflight"]["memory"] for mode, one in found.items()}
@@ -43,10 +49,11 @@ def test_each_mode_has_its_memory_and_its_disk(estimated):
     assert float_moments["preflight"]["memory"]["optimizer"] > 3 * memory["full"]["optimizer"]
 
 
-def test_what_does_not_fit_is_said_and_not_refused(estimated):
-    found = estimated("llama-3.1-8b", "--memory", 8)
-    assert found["preflight"]["fits"] is False
-    assert any("8.0 are free" in remark for remark in found["remarks"])
+def test_what_does_not_fit_is_said_with_what_would(estimated):
+    found = estimated("llama-3.1-8b", "--memory", 6)
+    assert found["preflight"]["fits"] is False and found["recipe"]["mode"] == "qlora"
+    assert any("6.0 are free" in remark for remark in found["remarks"])
+    assert any("training would be refused" in remark and "--model" in remark for remark in found["remarks"])
     assert any("licence" in remark for remark in found["remarks"])
 
 

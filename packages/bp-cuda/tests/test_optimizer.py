@@ -128,3 +128,52 @@ def test_on_a_card_moments_are_paged_saved_and_restored(kind, tiny, tmp_path):
     go(second, range(2, 4))
     for name, parameter in straight.parameters.items():
         torch.testing.assert_close(parameter, second.parameters[name], msg=name)
+
+
+def with_moments_on_host(tiny, seed=1):
+    """A rail whose 8-bit moments are handled as those of a card: brought to it, and taken back, piece by piece."""
+    options = dict(mode="full", dtype="bfloat16", optimizer="adamw-8bit", seed=seed)
+    rail = opened(tiny, **options)
+    rail.optimizer = optimizers.build(rail.parameters, recipe(**options | {"optimizer": "host-adamw-8bit"}))
+    return rail
+
+
+def weights_of(rail):
+    return {name: parameter.detach().clone() for name, parameter in rail.parameters.items()}
+
+
+@pytest.mark.parametrize("piece", [1 << 24, 4096])
+def test_moments_on_the_host_teach_bit_for_bit_what_those_on_the_card_teach(piece, tiny, monkeypatch):
+    monkeypatch.setattr(stochastic_rounding, "_PIECE", piece)
+    trained = []
+    for rail in (opened(tiny, mode="full", dtype="bfloat16", optimizer="adamw-8bit"), with_moments_on_host(tiny)):
+        torch.manual_seed(3)
+        go(rail, range(3))
+        trained.append(weights_of(rail))
+    for name, weight in trained[0].items():
+        assert torch.equal(weight, trained[1][name]), name
+
+
+def test_a_run_with_moments_on_the_host_comes_back_bit_for_bit(tiny, tmp_path):
+    straight, first, second = (with_moments_on_host(tiny) for _ in range(3))
+    torch.manual_seed(3)
+    go(straight, range(4))
+    torch.manual_seed(3)
+    go(first, range(2))
+    first.save(tmp_path)
+    second.restore(tmp_path)
+    go(second, range(2, 4))
+    for name, parameter in straight.parameters.items():
+        assert torch.equal(parameter, second.parameters[name]), name
+
+
+def test_what_is_brought_to_the_card_was_allocated_before(tiny):
+    rail = with_moments_on_host(tiny)
+    assert rail.optimizer._moments is not None and rail.optimizer._space is not None
+    kinds = {state["state1"].dtype for state in rail.optimizer.state.values()}
+    assert kinds == {torch.uint8, torch.float32}  # small weights keep 32-bit moments beside them
+
+
+def test_moments_on_the_host_need_a_card(tiny):
+    with pytest.raises(BadValue, match="for a card, and there is none"):
+        CpuRail().open(Job(tiny / "nowhere", recipe=recipe(mode="full", optimizer="host-adamw-8bit")))

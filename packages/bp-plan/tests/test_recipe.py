@@ -25,7 +25,7 @@ GOLDEN = {
     ("sft", "lora", "qwen2.5-3b", "-"): (0.0005, 16, 32.0, 2048, "bfloat16", 2, False),
     ("sft", "lora", "llama-3.2-3b", "-"): (0.00036, 16, 32.0, 2048, "bfloat16", 4, False),
     ("sft", "lora", "phi-4-mini-3.8b", "-"): (0.00036, 16, 32.0, 2048, "bfloat16", 2, False),
-    ("sft", "lora", "qwen3.5-4b", "-"): (0.00049, 16, 32.0, 2048, "bfloat16", 8, False),
+    ("sft", "lora", "qwen3.5-4b", "-"): (0.00049, 16, 32.0, 2048, "bfloat16", 8, True),
     ("sft", "lora", "mistral-7b", "-"): (0.00029, 16, 32.0, 2048, "bfloat16", 1, False),
     ("sft", "lora", "qwen2.5-7b", "-"): (0.00048, 16, 32.0, 2048, "bfloat16", 1, False),
     ("sft", "lora", "qwen2.5-7b", "fast"): (0.00048, 16, 32.0, 2048, "bfloat16", 1, False),
@@ -70,7 +70,8 @@ def test_what_is_resolved_is_pinned(row):
     recipe = resolved(preset, None if name == "-" else name, method=method, mode=mode)
     assert tuple(getattr(recipe, column) for column in COLUMNS) == GOLDEN[row]
     assert recipe.batch_size == 8  # so a step accumulates 8 ÷ micro_batch times
-    assert recipe.optimizer == ("paged-adamw-8bit" if mode == "full" else "adamw")
+    of_all_weights = "host-adamw-8bit" if preset == "phi-4-mini-3.8b" else "paged-adamw-8bit"
+    assert recipe.optimizer == (of_all_weights if mode == "full" else "adamw")
 
 
 def test_every_computed_value_says_why():

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from .choices import LORA_RANKS, QUANTIZED, STARTS_IN_BASE
+from .choices import AUTO_MODES, LORA_RANKS, QUANTIZED, STARTS_IN_BASE
 from .settings import Clash, only_where
 
 _SFT = ("sft",)
-_WITH_ADAPTER = ("lora", *QUANTIZED, None)
+_WITH_ADAPTER = ("auto", "lora", *QUANTIZED, None)
 _ADAPTERS = ("rank", "alpha", "dropout", "rslora", "dora", "target_modules", "init")
 
 CLASHES: list[Clash] = [
@@ -66,7 +66,7 @@ CLASHES: list[Clash] = [
     ),
     Clash(
         ("fp8", "mode"),
-        lambda fp8, mode: fp8 and mode != "lora",
+        lambda fp8, mode: fp8 and mode not in ("auto", "lora"),
         "fp8 multiplies with frozen 16-bit weights, which only mode lora has: leave fp8 or the mode out",
     ),
     *only_where(
@@ -77,7 +77,7 @@ CLASHES: list[Clash] = [
     ),
     Clash(
         ("unsloth", "mode"),
-        lambda unsloth, mode: unsloth and mode not in ("lora", "qlora"),
+        lambda unsloth, mode: unsloth and mode not in ("auto", *AUTO_MODES),
         "unsloth goes with modes lora and qlora",
     ),
     Clash(
@@ -92,7 +92,7 @@ CLASHES: list[Clash] = [
     ),
     Clash(
         ("init", "mode"),
-        lambda init, mode: init == "loftq" and mode != "qlora",
+        lambda init, mode: init == "loftq" and mode not in ("auto", "qlora"),
         "init loftq makes up for what 4 bits lose, which only mode qlora does",
     ),
     *only_where("mode", _WITH_ADAPTER, "{} is a setting of adapters, which mode full has none of", *_ADAPTERS),

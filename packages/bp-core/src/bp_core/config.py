@@ -5,7 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from .choices import LORA_RANKS, RANK, Attention, DType, Init, LoraPreset, Method, Mode, Optimizer, TextUnit, TrainOn
+from .choices import (
+    LORA_RANKS,
+    RANK,
+    Attention,
+    DType,
+    Init,
+    LoraPreset,
+    Method,
+    ModeSetting,
+    Optimizer,
+    TextUnit,
+    TrainOn,
+)
 from .clashes import CLASHES
 from .settings import Panel, Range, Trait, check
 
@@ -15,6 +27,7 @@ BATCH_SIZE = 8
 EVALUATIONS = 10
 FULL_LIMIT = 4_000_000_000  # parameters; beyond, weights, gradients and moments outgrow any single card of a person
 OFFLOAD_LIMIT = 8_500_000_000  # with all of that in the host's memory
+BFLOAT16_CARD = (8, 0)  # compute capability: the first that multiplies in bfloat16
 FLASH_CARD = (8, 0)  # compute capability: the first that flash-attention 2 runs on
 FP8_CARD = (8, 9)  # compute capability: the first that multiplies in float8
 MAX_LENGTH, TRACE_LENGTH = 2048, 8192  # tokens of an example, without and with a reasoning trace
@@ -76,11 +89,12 @@ class TrainConfig(DataConfig):
         Trait.NEEDS | Trait.LOCAL,
     ] = "auto"
     mode: Annotated[
-        Mode,
+        ModeSetting,
         "lora: a small adapter beside frozen weights. qlora: the same, with the frozen weights in 4 bits; lora-8bit: "
-        "in 8. full: all weights, of models up to 4 billion parameters.",
+        "in 8. full: all weights, of models up to 4 billion parameters. auto: lora, or on a card qlora where lora does "
+        "not fit into its free memory.",
         Trait.NEEDS | Trait.MERGED,
-    ] = "lora"
+    ] = "auto"
     dtype: Annotated[
         DType, "Number format of the base weights while training. auto: bfloat16 where it is fast.", Trait.NEEDS
     ] = "auto"
@@ -208,7 +222,9 @@ class TrainConfig(DataConfig):
     optimizer: Annotated[
         Optimizer | None,
         "How AdamW keeps its moments. adamw: 8 bytes a trained weight; adamw-8bit: 2, by bitsandbytes; "
-        "paged-adamw-8bit: 2, moved to the host when a card is full. Default: that for mode full on cuda, else adamw.",
+        "paged-adamw-8bit: 2, moved to the host when a card is full; host-adamw-8bit: of bfloat16 weights 2 in the "
+        "host's memory, brought to the card piece by piece. Default: for mode full on cuda paged, or host where the "
+        "card is too small for them; else adamw.",
         Trait.NEEDS,
     ] = None
     micro_batch: Annotated[

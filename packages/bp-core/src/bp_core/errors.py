@@ -153,6 +153,12 @@ class BadValue(BackpropagateError, code="CONFIG_VALUE_INVALID"):
     fix = "Correct what is named above; docs/config.md lists every setting."
 
 
+class DoesNotFit(BackpropagateError, code="CONFIG_MEMORY_TOO_SMALL"):
+    """A card has too little free memory for a model, in the mode and with the length that were chosen."""
+
+    fix = "Use --mode qlora, a smaller --max-length or model; `backprop estimate-vram MODEL` computes before you try."
+
+
 class UnknownQuantization(BackpropagateError, code="CONFIG_QUANTIZATION_UNKNOWN"):
     """A quantisation that we do not write."""
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
-from .choices import DType, Mode
+from .choices import PLAIN_MODE, DType, Mode
 from .config import TrainConfig
 from .examples import Batch
 from .process_group import ProcessGroup
@@ -28,6 +28,8 @@ class Probe:
     `dtype` is what the setting "auto" means here, "" where it means nothing. `processor` and `instructions` say what
     computes on a host, by name and by the level of the kernels that the framework takes there (avx512, avx2, default):
     sums come out equal bit for bit only where both are the same. "" for a card, and where a framework does not tell.
+    `shows_screen`: a desktop is on this card, which may want more of its memory while training runs. `toolkit`: the
+    CUDA version that the framework was built for, "" for none.
     """
 
     available: bool
@@ -38,6 +40,8 @@ class Probe:
     dtype: DType | Literal[""] = ""
     processor: str = ""
     instructions: str = ""
+    shows_screen: bool = False
+    toolkit: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class Job:
     recipe: Recipe | None = None
     dtype: DType = "auto"
     base_name: str | None = None
-    mode: Mode = TrainConfig.mode
+    mode: Mode = PLAIN_MODE
 
 
 @dataclass(frozen=True)

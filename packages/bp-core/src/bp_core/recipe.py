@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .choices import Optimizer
+from .choices import PLAIN_MODE, Mode, Optimizer
 from .config import TrainConfig
 
 AS_SET = "as set"  # the reason for a value of which a recipe's `why` says nothing
@@ -26,6 +26,7 @@ class Recipe(TrainConfig):
     warmup_steps follow from them.
     """
 
+    mode: Mode = PLAIN_MODE
     steps: int
     rank: int
     alpha: float

@@ -106,10 +106,15 @@ def only_where(name: str, values: Collection[object], text: str, *changed: str) 
         yield Clash((name,), lambda value: value not in values, text.format(setting), setting)
 
 
-def settings(config: type) -> Iterator[Setting]:
+def settings(config: type) -> tuple[Setting, ...]:
     """The fields of a settings class with type, default and help, those of a panel together."""
-    order = [None, *Panel]
-    yield from sorted(_declared(config), key=lambda setting: order.index(setting.panel))
+    if config not in _KNOWN_CLASSES:
+        order = [None, *Panel]
+        _KNOWN_CLASSES[config] = tuple(sorted(_declared(config), key=lambda setting: order.index(setting.panel)))
+    return _KNOWN_CLASSES[config]
+
+
+_KNOWN_CLASSES: dict[type, tuple[Setting, ...]] = {}  # reading the hints of a class takes milliseconds
 
 
 def _declared(config: type) -> Iterator[Setting]:
@@ -212,9 +217,11 @@ def _wrong_type(setting: Setting, value: object) -> str | None:
     options = [kind for kind in (get_args(setting.type) or (setting.type,))]
     words = options if get_origin(setting.type) is Literal else [word for kind in options for word in get_args(kind)]
     if words and value is not None:
+        if value in words:
+            return None
         near = difflib.get_close_matches(str(value), words, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        return None if value in words else f"must be one of {', '.join(map(str, words))}{hint}"
+        return f"must be one of {', '.join(map(str, words))}{hint}"
     if value is None:
         return None if type(None) in options else "must have a value"
     if isinstance(value, bool) and bool not in options:

@@ -16,6 +16,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
+from bp_core.choices import ON_HOST, PAGED
 from bp_core.errors import CheckpointUnusable
 from bp_core.recipe import Recipe
 
@@ -43,8 +44,8 @@ def build(parameters: Parameters, recipe: Recipe) -> Optimizer:
 
 def _eight_bit(parameters: Parameters, recipe: Recipe) -> Optimizer:
     kind = import_module(".eight_bit", __package__).EightBitAdamW
-    paged = recipe.optimizer == "paged-adamw-8bit"
-    optimizer: Optimizer = kind(parameters.values(), weight_decay=recipe.weight_decay, is_paged=paged)
+    where = {"is_paged": recipe.optimizer == PAGED, "on_host": recipe.optimizer == ON_HOST}
+    optimizer: Optimizer = kind(parameters.values(), weight_decay=recipe.weight_decay, **where)
     optimizer.allocate()  # type: ignore[attr-defined]
     return optimizer
 

@@ -41,12 +41,14 @@ from . import (
     process_group,
     processor,
     requirements,
+    row_embedding,
 )
 from . import model as models
 from . import optimizer as optimizers
 from ._errors import translated
 from .key_value_cache import cache_argument
 from .lean_peft import PeftModel
+from .screen import shows_screen
 
 
 class TorchRail:
@@ -80,14 +82,14 @@ class TorchRail:
             kernels = torch.backends.cpu.get_cpu_capability().lower()
             return Probe(True, "cpu", "", host.total, free, self._auto(), host_processor.name(), kernels)
         if not torch.cuda.is_available():
-            built = torch.version.cuda is not None
-            reason = "no NVIDIA driver or card was found" if built else "this torch was built without CUDA"
-            return Probe(False, "cuda", reason)
+            reason = "no NVIDIA driver or card was found" if torch.version.cuda else "this torch was built without CUDA"
+            return Probe(False, "cuda", reason, toolkit=torch.version.cuda or "")
         number, cards = self.device.index or 0, torch.cuda.device_count()
         if number >= cards:
             return Probe(False, "cuda", f"process {number} of this machine has no card; there are {cards}")
         free, total = torch.cuda.mem_get_info(self.device)
-        return Probe(True, torch.cuda.get_device_name(self.device), total=total, free=free, dtype=self._auto())
+        name, screen, toolkit = torch.cuda.get_device_name(self.device), shows_screen(self._card()), torch.version.cuda
+        return Probe(True, name, "", total, free, self._auto(), shows_screen=screen, toolkit=toolkit or "")
 
     def check(self, settings: TrainConfig) -> None:
         requirements.check(settings, self.device.type, self._capability())
@@ -125,6 +127,8 @@ class TorchRail:
         self.optimizer = optimizers.build(self.parameters, recipe)
         self.max_grad_norm = recipe.max_grad_norm
         self.shared_out = recipe.shared_out and self.group.size > 1
+        if isinstance(model, PreTrainedModel) and not recipe.shared_out:
+            row_embedding.install(model)
         gradients.broadcast_tensors(self._kept().values())
         self.gradients = gradients.Gradients(self.group, self.parameters)
         if recipe.activation_checkpointing:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib.util import find_spec
 
-from bp_core.choices import QUANTIZED
+from bp_core.choices import ON_HOST, PAGED, QUANTIZED
 from bp_core.config import FLASH_CARD, FP8_CARD, TrainConfig
 from bp_core.errors import BadValue, PackageMissing
 
@@ -37,8 +37,8 @@ def require(setting: str, package: str, other: str) -> None:
 
 
 def _impossible(settings: TrainConfig, device: str, capability: Capability | None) -> Iterator[str]:
-    if settings.optimizer == "paged-adamw-8bit" and device == "cpu":
-        yield "optimizer paged-adamw-8bit moves moments from a card to the host, and there is no card: use adamw-8bit"
+    if settings.optimizer in (PAGED, ON_HOST) and device == "cpu":
+        yield f"optimizer {settings.optimizer} keeps moments on the host for a card, and there is none: use adamw-8bit"
     if settings.fp8 and (found := _too_old(FP8_CARD, capability)):
         yield f"fp8 needs {found}: leave fp8 out"
     for name in ("liger", "unsloth"):

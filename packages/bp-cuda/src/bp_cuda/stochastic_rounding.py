@@ -26,6 +26,11 @@ class Workspace:
         self._value, self._gradient = (torch.empty(size, device=device) for _ in range(2))
         self._noise = torch.empty(size, dtype=torch.int32, device=device)
 
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Room for the 8-bit moments of a piece, uint8 [n] each."""
+        first, second = (torch.empty_like(self._value, dtype=torch.uint8) for _ in range(2))
+        return first, second
+
     def pieces(self, parameter: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Slice, value and gradient of each piece, float32 [n]. A change is written back when the next is taken."""
         assert parameter.grad is not None

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bp_core import backends
-from bp_core.choices import PAIRED, Optimizer
+from bp_core.choices import PAGED, PAIRED, Optimizer
 from bp_core.config import BATCH_SIZE, BETAS, EPOCHS, EVALUATIONS, GAMMA, RATES, TrainConfig
 from bp_core.process_group import launch_env
 
@@ -56,7 +56,7 @@ def optimizer(config: TrainConfig) -> tuple[Optimizer, str]:
     if config.mode == "full" and config.shard:
         return "adamw", "shard: every process has a share of the moments"
     if config.mode == "full" and config.backend == "cuda":
-        return "paged-adamw-8bit", "mode full on a card: moments in 8 bits, which may move to the host"
+        return PAGED, "mode full on a card: moments in 8 bits, which may move to the host"
     return "adamw", "the default"
 
 

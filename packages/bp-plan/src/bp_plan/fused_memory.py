@@ -51,6 +51,12 @@ def losses(model: Architecture, width: int, tokens: int, targets: int, device: s
     return width * logits + 2 * in_float32 + 2 * width * targets * model.hidden + norm
 
 
-def gradients(model: Architecture, width: int) -> int:
-    """Bytes a token beside what is kept while a layer's gradients are computed: those of its MLP are the widest."""
-    return width * (6 * model.inner + 2 * model.hidden) + 8 * model.hidden
+def gradients(model: Architecture, width: int, tokens: int, unpacked: int) -> int:
+    """Bytes beside what is kept while a layer's gradients are computed: those of its MLP are the widest.
+
+    Either all of the gated activation's, [tokens, inner] six times, or, half of them, beside the one weight that is
+    unpacked at that moment, of `unpacked` numbers. The gradient that comes in is there throughout.
+    """
+    product = width * (tokens * (3 * model.inner + model.hidden) + unpacked)
+    activation = width * tokens * (6 * model.inner + model.hidden)
+    return max(product, activation)

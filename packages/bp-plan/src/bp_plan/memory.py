@@ -10,12 +10,12 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bp_core.choices import QUANTIZED, STARTS_IN_BASE, Attention, Init, Mode, Optimizer
+from bp_core.choices import ON_HOST, QUANTIZED, STARTS_IN_BASE, Attention, Init, Mode, Optimizer
 from bp_core.config import ALL_LINEAR
 from bp_core.step_sizes import SHORT_SEGMENT
 
-from . import fused_memory
-from .architecture import Architecture
+from . import delta_net_memory, fused_memory
+from .architecture import Architecture, DeltaNet, chosen
 
 Device = Literal["cuda", "cpu"]
 GIB = 2**30
@@ -89,39 +89,69 @@ def estimate(model: Architecture, setup: MemorySetup, batch: MicroBatchSize) -> 
 def weights(model: Architecture, setup: MemorySetup) -> int:
     """Bytes of the base model. bitsandbytes quantises the linears of the layers, not the head."""
     width = _width(setup)
-    linears = [linear.inputs * linear.outputs for linear in model.linears] * model.layers
+    linears = [linear.inputs * linear.outputs for linear in model.all_linears]
     rest = width * (model.parameters - sum(linears))
     if setup.mode == "qlora":  # 4 bits each, 1 byte per 64, a float32 per 64 × 256, and a table of 256 values
         return rest + sum(size // 2 + size // 64 + size // 4096 + 1024 for size in linears)
     if setup.mode == "lora-8bit":  # 1 byte each, and a float32 per row
-        return rest + sum(linears) + 4 * model.layers * sum(linear.outputs for linear in model.linears)
+        return rest + sum(linears) + 4 * sum(linear.outputs for linear in model.all_linears)
     return rest + width * sum(linears)
 
 
 def _adapter_peak(model: Architecture, setup: MemorySetup, batch: MicroBatchSize) -> Estimate:
-    width, fused = _width(setup), is_fused(setup)
+    width, fused = _width(setup), is_fused(setup) and model.delta_net is None
     trainable = model.adapter(setup.rank, setup.targets)
-    layer = _fused_layer(model, setup, batch) if fused else batch.tokens * saved(model, setup)
-    layer += _scores(model, setup, batch) + (0 if fused else _short_attention(model, setup, batch))
+    layer = _largest_layer(model, setup, batch)
     kept_by_8_bit = 0 if fused else _kept_despite_checkpointing(model, setup)
-    kept = model.layers * (batch.tokens * (width * model.hidden + kept_by_8_bit) if setup.recompute else layer)
+    between = model.layers * batch.tokens * (width * model.hidden + kept_by_8_bit)
+    kept = between if setup.recompute else _all_layers(model, setup, batch)
     running = trainable * (2 if setup.init in STARTS_IN_BASE and setup.init != "loftq" else 1)
     copies = 2 * running if width == 2 and not fused else 0  # autocast's, of the adapters
-    again = layer + copies // model.layers if setup.recompute else 0
+    # A layer's input is kept before it is computed again: not a second time.
+    computed_again = layer - (batch.tokens * width * model.hidden if fused else 0)
+    again = computed_again + copies // model.layers if setup.recompute else 0
     held = kept + (0 if setup.recompute else copies)
     logits = fused_memory.losses(model, width, batch.tokens, batch.targets, setup.device)
-    transient = fused_memory.gradients(model, width) if fused else _transient(model, width)
-    inside = max(batch.tokens * transient, _score_gradients(model, setup, batch))
-    inside += _dequantized(model, setup, batch) + (0 if fused else _dora_norms(model, setup))
+    inside = _fused_gradients(model, setup, batch) if fused else _layer_gradients(model, setup, batch)
     gradients = 4 * trainable
     waiting = gradients if setup.accumulating else 0
     moments = [(waiting, held, logits), (waiting, held, again + inside)]
-    last = layer + copies if setup.recompute else 0  # autocast keeps the copies of the layers before
+    last = computed_again + copies if setup.recompute else 0  # autocast keeps the copies of the layers before
     moments += [(gradients, held // model.layers, last + inside)]
     peak = max(moments, key=sum)
     return _estimate_at(
         weights(model, setup), _adapter_bytes(trainable, setup), _moment_bytes(trainable, setup), peak, setup
     )
+
+
+def _all_layers(model: Architecture, setup: MemorySetup, batch: MicroBatchSize) -> int:
+    """Bytes that all layers keep."""
+    if model.delta_net is None:
+        return model.layers * _largest_layer(model, setup, batch)
+    full, linear = _of_two_kinds(model, model.delta_net, setup, batch)
+    return (model.layers - model.delta_net.layers) * full + model.delta_net.layers * linear
+
+
+def _largest_layer(model: Architecture, setup: MemorySetup, batch: MicroBatchSize) -> int:
+    """Bytes that one layer keeps, of two kinds the larger."""
+    if model.delta_net is not None:
+        return max(_of_two_kinds(model, model.delta_net, setup, batch))
+    if is_fused(setup):
+        return _fused_layer(model, setup, batch) + _scores(model, setup, batch)
+    each = _saved_full_ft(model, setup) if setup.mode == "full" else saved(model, setup)
+    layer = batch.tokens * each
+    return layer + _scores(model, setup, batch) + _short_attention(model, setup, batch)
+
+
+def _of_two_kinds(model: Architecture, net: DeltaNet, setup: MemorySetup, batch: MicroBatchSize) -> tuple[int, int]:
+    """Bytes that a layer of full attention keeps, and one of linear attention."""
+    if setup.mode == "full":
+        full, linear = delta_net_memory.full_layer_trained(model), delta_net_memory.linear_layer_trained(model, net)
+        return batch.tokens * full, batch.tokens * linear
+    full = delta_net_memory.full_layer(model, model.adapted(setup.targets), setup.rank)
+    adapted = chosen(model.delta_net_linears, setup.targets)
+    linear = delta_net_memory.linear_layer(model, net, adapted, setup.rank)
+    return batch.tokens * full, batch.tokens * linear
 
 
 def is_fused(setup: MemorySetup) -> bool:
@@ -143,24 +173,44 @@ def _fused_layer(model: Architecture, setup: MemorySetup, batch: MicroBatchSize)
     return layer + fused_memory.attention_on_host(model, width, batch.tokens, longest, squares)
 
 
+def _fused_gradients(model: Architecture, setup: MemorySetup, batch: MicroBatchSize) -> int:
+    """Bytes beside what is kept while the gradients of a fused layer are computed."""
+    largest = max(linear.inputs * linear.outputs for linear in model.linears)
+    unpacked = largest if setup.mode in QUANTIZED else 0
+    return max(
+        fused_memory.gradients(model, _width(setup), batch.tokens, unpacked), _score_gradients(model, setup, batch)
+    )
+
+
+def _layer_gradients(model: Architecture, setup: MemorySetup, batch: MicroBatchSize) -> int:
+    """The same where each linear computes by itself."""
+    each = _transient(model, _width(setup))
+    if model.delta_net is not None:
+        each = delta_net_memory.gradients(model, model.delta_net)
+    inside = max(batch.tokens * each, _score_gradients(model, setup, batch))
+    return inside + _dequantized(model, setup, batch) + _dora_norms(model, setup)
+
+
 def _full_peak(model: Architecture, setup: MemorySetup, batch: MicroBatchSize) -> Estimate:
-    """Full fine-tuning. The gradient of a tied embedding has two parts, as have accumulated ones."""
+    """Full fine-tuning. The embedding adds its rows' gradients to its table's; a tied table has the head's first."""
     width = _width(setup)
-    layer = batch.tokens * _saved_full_ft(model, setup) + _scores(model, setup, batch)
-    layer += _short_attention(model, setup, batch)
+    layer = _largest_layer(model, setup, batch)
     copies = 2 * (model.parameters - model.embedding * (not model.tied)) if _autocasts(setup) else 0  # autocast's
     between = model.layers * batch.tokens * width * model.hidden
-    kept = between if setup.recompute else model.layers * layer + copies
+    kept = between if setup.recompute else _all_layers(model, setup, batch) + copies
     again = layer + copies // model.layers if setup.recompute else 0
     head, logits = 8 * batch.targets * model.hidden, batch.targets * model.vocabulary
     inside = again + max(batch.tokens * _transient(model, width), _score_gradients(model, setup, batch))
+    if model.delta_net is not None:
+        inside = again + batch.tokens * delta_net_memory.gradients(model, model.delta_net)
     gradients, embedding = width * model.parameters, width * model.embedding
     waiting = gradients if setup.accumulating else 0
-    parts = embedding * (2 * model.tied + setup.accumulating)
+    after_head = waiting or embedding
     moments = [(waiting, between + copies, 2 * logits)] if setup.recompute else []
-    moments += [(waiting, kept + head, 12 * logits), (waiting + embedding, kept, inside)]
-    moments += [(gradients, kept // model.layers, max(inside, parts)), (gradients, 0, _optimizer_step(model, setup))]
-    optimizer = _moment_bytes(model.parameters, setup) + _update_buffers(model, setup)
+    moments += [(waiting, kept + head, 12 * logits), (after_head, kept, inside)]
+    moments += [(waiting, kept + head, 6 * logits + embedding)]
+    moments += [(gradients, kept // model.layers, inside), (gradients, 0, _optimizer_step(model, setup))]
+    optimizer = _moments_on_device(model.parameters, setup) + _update_buffers(model, setup)
     return _estimate_at(weights(model, setup), 0, optimizer, max(moments, key=sum), setup)
 
 
@@ -177,7 +227,8 @@ def checkpoint(model: Architecture, setup: MemorySetup) -> tuple[int, int]:
 def most_parameters(setup: MemorySetup, free: int) -> int:
     """Parameters whose weights, gradients and moments fill `free` bytes, with nothing left for examples."""
     many = 1 << 20
-    return max(0, int(many * (free - _CONTEXT[setup.device]) / (2 * _width(setup) * many + _moment_bytes(many, setup))))
+    each = 2 * _width(setup) * many + _moments_on_device(many, setup)
+    return max(0, int(many * (free - _CONTEXT[setup.device]) / each))
 
 
 def _adapter_bytes(trainable: int, setup: MemorySetup) -> int:
@@ -195,14 +246,21 @@ def _moment_bytes(trained: int, setup: MemorySetup) -> int:
     return 8 * trained if setup.optimizer == "adamw" else 2 * trained + 8 * trained // 256
 
 
+def _moments_on_device(trained: int, setup: MemorySetup) -> int:
+    """Those moments, but for the 8-bit values that are kept on the host: then only their scales."""
+    return 8 * trained // 256 if setup.optimizer == ON_HOST else _moment_bytes(trained, setup)
+
+
 def _optimizer_step(model: Architecture, setup: MemorySetup) -> int:
     """Extra memory of an update: on CPU bitsandbytes dequantises a weight's moments to float32, and more."""
     return 24 * model.largest if setup.device == "cpu" and setup.optimizer != "adamw" else 0
 
 
 def _update_buffers(model: Architecture, setup: MemorySetup) -> int:
-    """Buffers to update bfloat16 weights: three float32 values for each of a chunk of 2^24 weights."""
-    return 0 if _width(setup) == 4 else 12 * min(1 << 24, model.largest)
+    """Buffers to update bfloat16 weights: three float32 values for each of a chunk of 2^24 weights, and the moments
+    that come from the host."""
+    each = 14 if setup.optimizer == ON_HOST else 12
+    return 0 if _width(setup) == 4 else each * min(1 << 24, model.largest)
 
 
 def saved(model: Architecture, setup: MemorySetup) -> int:
@@ -270,7 +328,7 @@ def _kept_despite_checkpointing(model: Architecture, setup: MemorySetup) -> int:
 def _dequantized(model: Architecture, setup: MemorySetup, batch: MicroBatchSize) -> int:
     """The largest quantised weight, dequantised; in float32 and with its input where 8-bit linears multiply alone."""
     largest = max(linear.inputs * linear.outputs for linear in model.linears)
-    if setup.mode == "lora-8bit" and not is_fused(setup):
+    if setup.mode == "lora-8bit":
         return 4 * largest + 4 * batch.tokens * max(linear.outputs for linear in model.linears)
     return _width(setup) * largest if setup.mode in QUANTIZED else 0
 

@@ -40,6 +40,8 @@ def plan_step(
     checkpointing, because they cost less time.
     """
     unknown_kernels = recipe.shared_out or recipe.fp8 or recipe.liger or recipe.unsloth
+    if model is not None and model.delta_net and (device.backend != "cuda" or device.dtype == "float32"):
+        unknown_kernels = True  # the formula of linear attention is for a card's bfloat16
     if model is None or unknown_kernels or device.backend not in ("cuda", "cpu"):
         return _without_estimate(recipe, may_change, model, rows, device)
     setup = memory_setup(recipe, device)
@@ -56,7 +58,7 @@ def plan_step(
 
 def memory_setup(config: TrainConfig, device: DeviceInfo) -> MemorySetup:
     """What the memory formula needs to know of a recipe, or of settings completed by `for_machine`."""
-    assert config.optimizer
+    assert config.optimizer and config.mode != "auto"
     kind: Device = "cuda" if device.backend == "cuda" else "cpu"
     # Full fine-tuning on CPU with dtype auto keeps float32 weights, even where products are computed in bfloat16.
     cast = config.mode == "full" and config.dtype == "auto" and kind == "cpu" and device.dtype == "bfloat16"

@@ -65,7 +65,10 @@ _QWEN25_3B = _config("qwen2", 2048, 11008, 36, (16, 2, 128), 151936)
 _QWEN25_7B = _config("qwen2", 3584, 18944, 28, (28, 4, 128), 152064, tied=False)
 _QWEN25_14B = _config("qwen2", 5120, 13824, 48, (40, 8, 128), 152064, tied=False)
 _QWEN25_32B = _config("qwen2", 5120, 27648, 64, (40, 8, 128), 152064, tied=False)
-_QWEN35_4B = _config("qwen3_5_text", 2560, 9216, 32, (16, 4, 256), 248320)
+_QWEN35_4B = _config(
+    "qwen3_5_text", 2560, 9216, 32, (16, 4, 256), 248320, full_attention_interval=4, linear_num_key_heads=16,
+    linear_num_value_heads=32, linear_key_head_dim=128, linear_value_head_dim=128, linear_conv_kernel_dim=4,
+)  # fmt: skip
 _MISTRAL_7B = _config("mistral", 4096, 14336, 32, (32, 8, 128), 32768, tied=False, sliding_window=None)
 _MISTRAL_24B = _config("mistral", 5120, 32768, 40, (32, 8, 128), 131072, tied=False, sliding_window=None)
 

@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
+from bp_core.choices import ON_HOST, PAGED
 from bp_core.config import TrainConfig
 from bp_core.recipe import Recipe
 
 from .architecture import architecture
 from .defaults import MachineSettings, alpha, dtype, duration, evaluation, learning_rate, preference
+from .memory import GIB
 from .micro_batch import StepPlan, plan_step
+from .mode import candidates, mode_reason
 from .rows import RowSizes, full_rows
 
 
@@ -20,8 +23,38 @@ def resolve(machine: MachineSettings, rows: int | RowSizes, model: Mapping[str, 
 
     `rows`: the examples, or packed rows, as a number or with their sizes. `model`: the base's config.json.
     """
+    sizes = rows if isinstance(rows, RowSizes) else full_rows(rows, machine.config.length)
+    if machine.config.mode == "full":
+        return _full(machine, sizes, model)
+    if machine.config.mode != "auto":
+        return _in_one_mode(machine, sizes, model)
+    choice = candidates(machine.config, machine.device)
+    tried: list[StepPlan] = []
+    for mode in choice.modes:
+        in_mode = replace(machine, config=replace(machine.config, mode=mode))
+        recipe, step = _in_one_mode(in_mode, sizes, model)
+        tried.append(step)
+        if step.fits is not False:
+            break
+    why = {**recipe.why, "mode": mode_reason(recipe, tried, choice, machine.device)}
+    return replace(recipe, why=why), step
+
+
+def _full(machine: MachineSettings, sizes: RowSizes, model: Mapping[str, Any]) -> tuple[Recipe, StepPlan]:
+    """All weights. Moments that the user left open go to the host where the card is too small for them."""
+    recipe, step = _in_one_mode(machine, sizes, model)
+    if step.fits is not False or not step.estimate or recipe.optimizer != PAGED or "optimizer" not in machine.why:
+        return recipe, step
+    on_host = replace(machine, config=replace(machine.config, optimizer=ON_HOST))
+    other, smaller = _in_one_mode(on_host, sizes, model)
+    need, free = step.estimate.total / GIB, (step.free or 0) / GIB
+    reason = f"mode full: {need:.1f} of {free:.1f} GiB would be needed with its 8-bit moments on the card"
+    return replace(other, why={**other.why, "optimizer": reason}), smaller
+
+
+def _in_one_mode(machine: MachineSettings, sizes: RowSizes, model: Mapping[str, Any]) -> tuple[Recipe, StepPlan]:
+    """The recipe where the mode is decided."""
     config = machine.config
-    sizes = rows if isinstance(rows, RowSizes) else full_rows(rows, config.length)
     batch_size, steps, why = duration(config, len(sizes))
     why |= machine.why
     values = {field.name: getattr(config, field.name) for field in fields(TrainConfig)}

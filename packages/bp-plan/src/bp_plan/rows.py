@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 
+from bp_core.choices import Mode
 from bp_core.rail import Probe
 
-from .memory import MicroBatchSize
+from .memory import GIB, MicroBatchSize
+
+# What a desktop may want more while training runs: a window opened, a film played. A choice, not measured.
+_SCREEN_RESERVE = GIB // 2
 
 
 @dataclass(frozen=True)
 class DeviceInfo:
-    """Where training happens: the backend, free memory in bytes (None: unknown), and its fast number format."""
+    """Where training happens: the backend, free memory in bytes (None: unknown), and its fast number format.
+
+    `reserve`: bytes that are free, but left to a desktop; `free` is without them. `lacks`: the modes that cannot run
+    here, each with what is missing, as the end of a sentence that begins with the mode.
+    """
 
     backend: str
     free: int | None
     dtype: str
+    reserve: int = 0
+    lacks: Mapping[Mode, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, backend: str, probe: Probe) -> DeviceInfo:
+    def of(cls, backend: str, probe: Probe, lacks: Mapping[Mode, str] | None = None) -> DeviceInfo:
         """What a rail's `probe()` found."""
-        return cls(backend, probe.free or None, probe.dtype or "auto")
+        reserve = min(probe.free, _SCREEN_RESERVE) if probe.shows_screen else 0
+        return cls(backend, probe.free - reserve or None, probe.dtype or "auto", reserve, lacks or {})
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
+from bp_core.choices import QUANTIZED
 from bp_core.folders import home, write_json
 from bp_core.recipe import Recipe
 
@@ -33,7 +34,8 @@ def _key(device: str, base: str, recipe: Recipe) -> str:
     twice = " recomputing" if recipe.activation_checkpointing else ""
     by = "".join(f" {name}" for name in ("liger", "unsloth") if getattr(recipe, name))
     by += "" if recipe.attention == "auto" else f" {recipe.attention}"
-    return f"{device} | {base} | {'float8' if recipe.fp8 else recipe.dtype}{twice}{by}"
+    weights = "float8" if recipe.fp8 else QUANTIZED.get(recipe.mode, recipe.dtype)
+    return f"{device} | {base} | {weights}{twice}{by}"
 
 
 def _file() -> Path:

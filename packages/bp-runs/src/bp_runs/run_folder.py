@@ -124,10 +124,23 @@ def settings_of(folder: RunFolder) -> tuple[dict[str, Any], str | list[str]]:
     if data is None:
         message = f"run {folder.id} was given its rows in Python, which are not kept."
         raise NothingToResume(message, fix=f"Give them again: Trainer(…).train(rows, resume={folder.id!r}).")
+    return begun_settings(folder), data
+
+
+def begun_settings(folder: RunFolder) -> dict[str, Any]:
+    """The settings to go on with a run: those it was begun with, on the base that it found.
+
+    Mode and optimizer that were left open stay what they became: with other free memory they might be others today.
+    """
+    record = folder.read()
     settings = dict(record["settings"])
-    if Path(record["base"]).is_dir():
+    if Path(record.get("base", "")).is_dir():
         settings["model"] = record["base"]
-    return settings, data
+    if settings.get("mode") == "auto":
+        settings["mode"] = record["recipe"]["mode"]
+    if settings.get("optimizer") is None:
+        settings["optimizer"] = record["recipe"].get("optimizer")
+    return settings
 
 
 def _changes(record: Mapping[str, Any], recipe: Recipe, facts: Mapping[str, Any], free: set[str]) -> list[str]:

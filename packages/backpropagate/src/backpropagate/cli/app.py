@@ -42,6 +42,7 @@ _COMMANDS = {
     "push": "push.push",
     "quickstart": "quickstart.quickstart",
     "info": "info.info",
+    "doctor": "doctor.doctor",
     "list-runs": "history.list_runs",
     "show-run": "runs.show_run",
     "diff-runs": "runs.diff_runs",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bp_core.backends import find
-from bp_core.choices import STARTS_IN_BASE
+from bp_core.choices import AUTO_MODES, STARTS_IN_BASE
 from bp_core.config import ALL_LINEAR, FULL_LIMIT, OFFLOAD_LIMIT, TrainConfig
 from bp_core.errors import BadValue, ModelTooLarge, ModelUnusable
 from bp_data import ChatTokenizer
@@ -34,7 +34,7 @@ def refuse_misfits(config: TrainConfig, base: Path, *, weights: bool = True) -> 
     Raises ModelUnusable for weights that are quantised already, ModelTooLarge for mode full. Without `weights` they
     need not be here; what only they tell is then not looked at.
     """
-    _refuse_quantised(config, base)
+    refuse_quantised(config, base)
     if not weights and not any(base.glob("*.safetensors")):
         return
     refused = too_large(config, parameters(base)) if config.mode == "full" else ""
@@ -75,10 +75,11 @@ def parameters(base: Path) -> int:
     return sum(math.prod(weights.shape(name)) for name in weights.names())
 
 
-def _refuse_quantised(config: TrainConfig, base: Path) -> None:
+def refuse_quantised(config: TrainConfig, base: Path) -> None:
+    """Raise ModelUnusable for weights that are stored in few bits, by config.json alone."""
     description = locate.description(base)
     if is_quantized(description):
-        if config.backend != "mlx" or config.mode not in ("lora", "qlora"):
+        if config.backend != "mlx" or config.mode not in ("auto", *AUTO_MODES):
             raise ModelUnusable(
                 f"its weights are stored in MLX's {description['quantization']['bits']} bits.",
                 where=str(base),

@@ -242,9 +242,13 @@ def hub_id(name: str) -> str | None:
     return _parts(lasting)[0] if _HUB_ID.fullmatch(lasting) else None
 
 
+def is_snapshot(folder: Path) -> bool:
+    """Whether a model's folder is one of the hub's cache, where weights may still be missing."""
+    return folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--")
+
+
 def lasting_name(folder: Path) -> str:
     """What an adapter should call this base: the hub id for a snapshot of the hub's cache, else the folder."""
-    repository = folder.parent.parent.name
-    if folder.parent.name == "snapshots" and repository.startswith("models--"):
-        return repository.removeprefix("models--").replace("--", "/")
+    if is_snapshot(folder):
+        return folder.parent.parent.name.removeprefix("models--").replace("--", "/")
     return str(folder)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bp_core.choices import Mode
+from bp_core.choices import PLAIN_MODE, Mode, ModeSetting
 from bp_core.contract import CONTRACT_FILE, Contract
 from bp_core.errors import DiskFull, OutputUnusable
 from bp_core.folders import MANIFEST, damage, digest, move, move_if_free, new_folder, write_json
@@ -31,12 +31,12 @@ MULTI_RUN = "multi-run"  # beside them: the stages of a session, in whose adapte
 _TRIES = 20  # to publish while other runs do so at the same place
 
 
-def place(output: Path, mode: Mode) -> Path:
+def place(output: Path, mode: ModeSetting) -> Path:
     """Where what was trained lies."""
     return output / (_MODEL if mode == "full" else _ADAPTER)
 
 
-def publish(rail: Rail, run: RunFolder, base: Path, contract: Contract, step: int, mode: Mode = "lora") -> Path:
+def publish(rail: Rail, run: RunFolder, base: Path, contract: Contract, step: int, mode: Mode = PLAIN_MODE) -> Path:
     """Write what was trained to `step` to its place. What is there already is moved, never removed.
 
     Done again after a crash, it ends as if there had been none. Raises OutputUnusable and DiskFull, which say where

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bp_core.choices import DType, Mode
+from bp_core.choices import PLAIN_MODE, DType, Mode
 from bp_core.config import TrainConfig
 from bp_core.contract import Contract
 from bp_core.errors import (
@@ -175,7 +175,7 @@ class Artifact:
     @property
     def mode(self) -> Mode:
         """How it was trained; the default for one from elsewhere."""
-        mode: Mode = self.origin.get("mode", TrainConfig.mode)
+        mode: Mode = self.origin.get("mode", PLAIN_MODE)
         return mode
 
     @property

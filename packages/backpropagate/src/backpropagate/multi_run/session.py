@@ -148,6 +148,7 @@ class _Session:
             config,
             output=str(folder),
             backend=recipe.backend,
+            mode=recipe.mode,
             seed=(config.seed + number - 1) % 2**32,
             learning_rate=recipe.learning_rate * self.multi.rate_decay ** (number - 1),
             samples=None,
@@ -156,7 +157,7 @@ class _Session:
         )
 
     def measure(self, adapter: Path | None, sets: Sequence[str]) -> Scores:
-        job = Job(self.plan.base, adapter=adapter, dtype=self.plan.recipe.dtype, mode=self.config.mode)
+        job = Job(self.plan.base, adapter=adapter, dtype=self.plan.recipe.dtype, mode=self.plan.recipe.mode)
         model = adapter.name if adapter else BASE
         tokenizer = ChatTokenizer.open(self.plan.base)
         scores = {}
@@ -194,6 +195,7 @@ def multi_run(
     Raises BadValue for what cannot be merged, ResumeMismatch for other settings than those of the stages before, and
     what training raises.
     """
+    config = _in_the_mode_begun(config)
     _refuse(config)
     data = as_list(dataset)
     found, notes = sources(data, multi.runs, config)
@@ -204,7 +206,7 @@ def multi_run(
     session = _Session(config, multi, found, plan, make, watch)
 
     def began() -> None:
-        _remember(folder, config, multi, data)
+        _remember(folder, replace(config, mode=plan.recipe.mode), multi, data)
         for note in notes if watch is None else ():
             with Screen() as screen:
                 screen.console.print(f"Note: {note}", style="yellow", markup=False, soft_wrap=True)
@@ -277,6 +279,14 @@ def plans(config: TrainConfig, data: Sequence[Data], make: type[Trainer], notify
     """What each stage would do. All data is read as training will read it, so a fault is told by its own place."""
     trainer = make(**dataclasses.asdict(replace(config, held_out=None, eval_every=None, patience=None)))
     return [trainer.plan(part, notify=notify) for part in data]
+
+
+def _in_the_mode_begun(config: TrainConfig) -> TrainConfig:
+    """With mode auto a session that is there goes on in its mode, whatever fits today: other adapters do not merge."""
+    file = Path(config.output).resolve() / MULTI_RUN / SETTINGS_FILE
+    if config.mode != "auto" or not file.is_file():
+        return config
+    return replace(config, mode=json.loads(file.read_text(encoding="utf-8"))["settings"]["mode"])
 
 
 def _remember(folder: Path, config: TrainConfig, multi: MultiRunConfig, data: Sequence[Data]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,16 @@ from typing import Any
 import numpy as np
 
 from bp_core.backends import choose_rail
-from bp_core.choices import PAIRED
+from bp_core.choices import AUTO_MODES, PAIRED, Mode
 from bp_core.config import BATCH_SIZE, TrainConfig
+from bp_core.errors import BadValue, DoesNotFit, PackageMissing
+from bp_core.rail import Probe, Rail
 from bp_core.recipe import Recipe
 from bp_data import Prepared
 from bp_data.preparing.packing import pairs
 from bp_plan import speed
 from bp_plan.defaults import MachineSettings, for_machine
+from bp_plan.fitting import misfit
 from bp_plan.memory import GIB
 from bp_plan.plan import Plan
 from bp_plan.preflight import Preflight, preflight
@@ -50,8 +53,11 @@ def planned(
     device: str,
     counts: Mapping[str, Any],
     slowdown: float | None,
-) -> Plan:
-    """The plan for training on `prepared`. `slowdown` is what it takes to emulate the number format (Rail.slowdown)."""
+) -> tuple[Plan, DoesNotFit | None]:
+    """The plan for training on `prepared`, and the error where the card is too small for it.
+
+    `slowdown` is what it takes to emulate the number format (Rail.slowdown).
+    """
     model, name = locate.description(base), locate.lasting_name(base)
     rows = _rows(prepared)
     recipe, step = resolve(machine, rows, model)
@@ -59,8 +65,10 @@ def planned(
     seconds = speed.seconds(device, name, recipe, tokens)
     download = None if any(base.glob("*.safetensors")) else locate.downloads()
     expected = dataclasses.replace(preflight(recipe, step, download), seconds=seconds, slowdown=slowdown)
+    unfit = misfit(machine, recipe, step, rows)
     remarks = (*locate.remarks(_called(machine.config.model, name), model), *expected.warnings())
-    return Plan(recipe, device, base, counts, expected, remarks)
+    remarks += tuple(_of_memory(machine.device, unfit))
+    return Plan(recipe, device, base, counts, expected, remarks), unfit
 
 
 def outlook(config: TrainConfig, memory: float | None) -> Outlook:
@@ -71,7 +79,7 @@ def outlook(config: TrainConfig, memory: float | None) -> Outlook:
     model, name, download = locate.shape(config.model)
     if memory is None:
         backend, rail, probe = choose_rail(config.backend)
-        room, device = DeviceInfo.of(backend, probe), probe.device
+        room, device = device_info(config, backend, rail, probe), probe.device
         slowdown = rail.slowdown(config.dtype)
     else:
         slowdown = None
@@ -79,12 +87,35 @@ def outlook(config: TrainConfig, memory: float | None) -> Outlook:
         room, device = DeviceInfo(backend, int(memory * GIB), "bfloat16"), f"{backend} with {memory:g} GiB free"
     length = config.length * (2 if config.method in PAIRED else 1)
     rows = full_rows(config.batch_size or BATCH_SIZE, length)
-    recipe, step = resolve(for_machine(config, room), rows, model)
+    machine = for_machine(config, room)
+    recipe, step = resolve(machine, rows, model)
     expected = dataclasses.replace(preflight(recipe, step, download), slowdown=slowdown)
     refused = too_large(config, step.model.parameters) if step.model else ""
     remarks = (*locate.remarks(_called(config.model, name), model), *expected.warnings())
     remarks += (f"training would be refused: {refused}.",) if refused else ()
+    remarks += tuple(_of_memory(room, None if refused else misfit(machine, recipe, step, rows)))
     return Outlook(config.model, device, recipe, expected, remarks)
+
+
+def device_info(config: TrainConfig, backend: str, rail: Rail, probe: Probe) -> DeviceInfo:
+    """The device, and the modes that auto cannot take on it since a package is missing."""
+    lacks: dict[Mode, str] = {}
+    for mode in AUTO_MODES if config.mode == "auto" else ():
+        try:
+            rail.check(dataclasses.replace(config, mode=mode))
+        except PackageMissing as error:
+            lacks[mode] = error.message.removeprefix(f"mode {mode} ").rstrip(".")
+        except BadValue:
+            continue  # what does not go together is told where the mode is chosen, what this machine lacks in `choose`
+    return DeviceInfo.of(backend, probe, lacks)
+
+
+def _of_memory(device: DeviceInfo, unfit: DoesNotFit | None) -> Iterator[str]:
+    """What to tell of a card that shows a screen, and of one that is too small."""
+    if device.reserve:
+        yield f"this card shows a screen: {device.reserve / GIB:.1f} GiB that are free are left to the desktop."
+    if unfit:
+        yield f"training would be refused: {unfit.message} {unfit.fix}"
 
 
 def _called(wanted: str, name: str) -> str:

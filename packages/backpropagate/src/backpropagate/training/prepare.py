@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,18 +26,18 @@ from bp_data.preparing.losses import trimmed
 from bp_data.reading.files import lasting, require
 from bp_plan.defaults import MachineSettings, for_machine
 from bp_plan.plan import Plan
-from bp_plan.rows import DeviceInfo
 from bp_runs import Claim, lock_file, run_folder, tracker_processes
 from bp_runs.recorder import Recording
 from bp_runs.run_folder import RunFolder
 from bp_runs.versions import versions
 
+from ..doctor.card import cuda_probe, idle_card
 from ..hints import resume_command
 from ..models import locate
-from ..models.compatibility import refuse_by_size, refuse_misfits, refuse_unknown_tokens
+from ..models.compatibility import refuse_by_size, refuse_misfits, refuse_quantised, refuse_unknown_tokens
 from ..models.targets import Artifact
 from ..reports import run_report
-from .planning import planned
+from .planning import device_info, planned
 from .remarks import remarks
 from .run import TrainingJob, TrainingRequest
 
@@ -65,7 +65,7 @@ def choose(request: TrainingRequest) -> TrainingSetup:
         raise BadValue("shard shares weights out over several processes, and this is one by itself.", fix=fix)
     tracker_processes.chosen(config.report_to)
     backend, rail, probe = choose_rail(config.backend)
-    machine = for_machine(config, DeviceInfo.of(backend, probe))
+    machine = for_machine(config, device_info(config, backend, rail, probe))
     variables = {name: f"from {variable}" for name, variable in variables_of("train", config).items()}
     machine = replace(machine, why={**variables, **machine.why})
     rail.check(machine.config)
@@ -87,11 +87,17 @@ def reading(config: TrainConfig, notify: Notify) -> dict[str, Any]:
 
 
 def prepared_job(setup: TrainingSetup, notify: Notify, *, weights: bool = True) -> TrainingJob:
-    """Read the data, and plan what to do with them. Without `weights` those of the base are not fetched."""
+    """Read the data, and plan what to do with them. Without `weights` those of the base are not fetched.
+
+    What cannot fit is refused before they are. Raises DoesNotFit, and what data and model are refused for.
+    """
     config = setup.machine.config
     refuse_by_size(config)
-    base = locate.locate(config.model, notify, weights=weights)
-    refuse_misfits(config, base, weights=weights)
+    base = locate.locate(config.model, notify, weights=False)
+    refuse_quantised(config, base)
+    to_fetch = weights and locate.is_snapshot(base)
+    if not to_fetch:
+        refuse_misfits(config, base, weights=weights)
     tokenizer = ChatTokenizer.open(base)
     how = reading(config, notify)
     prepared = prepare(setup.request.data, tokenizer, samples=config.samples, **how)
@@ -109,10 +115,23 @@ def prepared_job(setup: TrainingSetup, notify: Notify, *, weights: bool = True) 
     evaluation |= {"summary": losses.message} if losses else {}
     counts = prepared.report.as_dict() | evaluation | {"evaluation_examples": len(held_out)}
     slowdown = setup.rail.slowdown(config.dtype)
-    plan = planned(setup.machine, prepared, base, setup.probe.device, counts, slowdown)
+    plan, unfit = planned(setup.machine, prepared, base, setup.probe.device, counts, slowdown)
+    if unfit and weights and not setup.request.resume:  # a run that was begun has found its way
+        raise unfit
+    if to_fetch:
+        plan = replace(plan, base=locate.locate(config.model, notify))
+        refuse_misfits(config, plan.base)
     about = remarks(setup.request.config, plan.recipe, prepared, held_out, tokenizer, locate.description(base))
-    plan = replace(plan, remarks=(*plan.remarks, *about))
+    plan = replace(plan, remarks=(*_unused_card(setup), *plan.remarks, *about))
     return TrainingJob(setup.request, plan, prepared, held_out, setup.rail, tokenizer)
+
+
+def _unused_card(setup: TrainingSetup) -> Iterator[str]:
+    """A card that stands idle, where the processor was not asked for."""
+    if setup.request.config.backend == "auto" and setup.machine.config.backend == "cpu":
+        idle = idle_card(cuda_probe())
+        if idle:
+            yield idle
 
 
 def begin(setup: TrainingSetup, notify: Notify, claims: ExitStack) -> tuple[TrainingJob, RunFolder | None, list[str]]:
@@ -151,12 +170,11 @@ def to_resume(name: bool | str, output: Path) -> RunFolder:
 def run_settings(run: RunFolder, given: Mapping[str, Any], output: str) -> TrainConfig:
     """The settings that a run was begun with, and in their place those that are `given` now."""
     names = {setting.name for setting in settings(TrainConfig)}
-    begun = {name: value for name, value in run.read()["settings"].items() if name in names}
+    begun = {name: value for name, value in run_folder.begun_settings(run).items() if name in names}
     if "epochs" in given and "steps" not in given:
         begun["steps"] = None  # which would win over the epochs
-    if Path(run.read().get("base", "")).is_dir():
-        begun["model"] = run.read()["base"]
-    return TrainConfig(**begun | dict(given) | {"output": output})
+    changes = {name: value for name, value in given.items() if (name, value) != ("mode", "auto")}
+    return TrainConfig(**begun | changes | {"output": output})
 
 
 def beginning(start: str | Path | None, plan: Plan) -> Path | None:
