@@ -291,6 +291,7 @@ class TrainConfig(DataConfig):
     output: Annotated[
         str, "Folder for the adapter and the run's records.", Panel.OUTPUT, Trait.FREE | Trait.NEEDS | Trait.LOCAL
     ] = "output"
+    name: Annotated[str, "What to call the run in lists and on the page.", Trait.FREE | Trait.LOCAL] = ""
     report_to: Annotated[
         str,
         "Trackers: auto (tensorboard where installed, whose files stay in the run's folder), none, or names with "

@@ -421,6 +421,12 @@ class RunNotFound(BackpropagateError, code="INPUT_RUN_NOT_FOUND"):
     fix = "Name a run by its id; `backprop list-runs` shows them."
 
 
+class RunNotRunning(BackpropagateError, code="INPUT_RUN_NOT_RUNNING"):
+    """A run was to be paused, continued or stopped, and no process is training it."""
+
+    fix = "`backprop list-runs --status running` shows those that are; `backprop resume` goes on with one."
+
+
 class NotReplayable(BackpropagateError, code="INPUT_RUN_NOT_REPLAYABLE"):
     """A run cannot be done again from its record: its data was not a file, or run.lock is missing or damaged."""
 

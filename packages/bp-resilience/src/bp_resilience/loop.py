@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -31,13 +32,25 @@ _NEVER_FINITE = (
 )
 
 
+PAUSE, STOP = "pause", "stop"  # what a user may wish between two steps; anything else is to go on
+_SECONDS_BETWEEN_LOOKS = 1.0  # for the wish to go on
+
+
+def no_wish() -> str:
+    return ""
+
+
 @dataclass(frozen=True)
 class LoopContext:
-    """Optional inputs of a run: held-out examples, a temperature sensor, signals, a clock."""
+    """Optional inputs of a run: held-out examples, a temperature sensor, signals, what the user wishes, a clock.
+
+    `wish` returns PAUSE or STOP, or anything else to go on. It is asked often, so it must be quick.
+    """
 
     held_out: StepBatch | None = None
     sensor: Sensor | None = None
     signals: Signals = field(default_factory=Signals)
+    wish: Callable[[], str] = no_wish
     clock: Clock = field(default_factory=Clock)
 
 
@@ -96,6 +109,7 @@ class _Loop:
             if self._stop_requested():
                 raise Interrupted(f"stopped after step {state.step} of {self.recipe.steps}; a checkpoint was written.")
             self.thermal.between_steps(state.step, self.pause)
+            self._pause_if_wished(state.step)
             if not self._stop_requested():
                 state = self._step(state)
 
@@ -190,5 +204,13 @@ class _Loop:
         )
         return state
 
+    def _pause_if_wished(self, step: int) -> None:
+        if self._pause_wished():
+            self.pause.until(lambda waited: not self._pause_wished(), step, "as wished", _SECONDS_BETWEEN_LOOKS)
+
+    def _pause_wished(self) -> bool:
+        """Whether rank 0 was told to pause: all must wait together, and a file may be seen late elsewhere."""
+        return bool(self.group.gather(self.context.wish() == PAUSE)[0])
+
     def _stop_requested(self) -> bool:
-        return any(self.group.gather(self.context.signals.stop_requested))
+        return any(self.group.gather(self.context.signals.stop_requested or self.context.wish() == STOP))

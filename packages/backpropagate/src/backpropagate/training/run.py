@@ -33,6 +33,7 @@ from bp_resilience import train as run_loop
 from bp_runs import lock_file, read_events
 from bp_runs.recorder import Recording
 from bp_runs.run_folder import RunFolder
+from bp_runs.wishes import WishReader
 
 from ..models import locate
 from ..models.published import WEIGHTS, publish, weights_in
@@ -208,7 +209,7 @@ def _train(work: TrainingJob, run: RunFolder, watch: Watch, signals: Signals, ca
     checkpoints = CheckpointManager(run.checkpoints, recipe.checkpoint_every, recipe.keep_checkpoints, minutes=minutes)
     held_out = Batches(work.held_out, recipe.seed, method=recipe.method).whole() if work.held_out else None
     batches = Batches(work.prepared.examples, recipe.seed, work.prepared.packed, recipe.method)
-    context = LoopContext(held_out, nvml(card) if card else None, signals)
+    context = LoopContext(held_out, nvml(card) if card else None, signals, WishReader(run.path))
     state = run_loop(work.rail, batches, recipe, checkpoints, watch, context)
     if state.best_step in (-1, state.step):
         return state, state.step
