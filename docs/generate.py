@@ -16,6 +16,7 @@ from typing import Any
 from typer.main import get_command
 
 from backpropagate.cli.app import app
+from backpropagate.ui_config import UiConfig
 from bp_core.choices import Mode
 from bp_core.config import FULL_LIMIT, TrainConfig
 from bp_core.environment import variable
@@ -84,7 +85,7 @@ def config() -> str:
         "eval": EvalConfig,
     }
     verbs |= {"compare": CompareConfig, "lm-eval": HarnessConfig, "push": PushConfig}
-    verbs |= {"data check": CheckConfig}
+    verbs |= {"data check": CheckConfig, "ui": UiConfig}
     for verb, kind in verbs.items():
         parts.append(f"## {verb}\n")
         for panel, declared in groupby(settings(kind), lambda setting: setting.panel):

@@ -40,6 +40,7 @@ _COMMANDS = {
     "lm-eval": "evaluate.lm_eval",
     "serve": "serve.serve",
     "push": "push.push",
+    "ui": "ui.ui",
     "quickstart": "quickstart.quickstart",
     "info": "info.info",
     "list-runs": "history.list_runs",

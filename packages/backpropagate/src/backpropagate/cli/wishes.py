@@ -35,7 +35,7 @@ def stop(run: RunName, json: Json = False) -> None:
 def note(
     run: RunName,
     text: Annotated[
-        str | None, typer.Argument(help="The note, in place of the one there was. Default: show it.")
+        str | None, typer.Argument(help="The note, in place of what it was. Default: show it.")
     ] = None,
     json: Json = False,
 ) -> None:
