@@ -34,7 +34,7 @@ class DataFile:
 
 @dataclass(frozen=True)
 class Folders:
-    """`roots` by the name that begins an address; `private`: files and folders that are not opened below any root."""
+    """`roots` by the name that begins an address; `private`: files and folders not shown below any root but uploads."""
 
     roots: dict[str, Path]
     private: tuple[Path, ...]
@@ -50,11 +50,10 @@ class Folders:
             if not path.is_dir():
                 raise BadValue(f"root names {name!r}, which is no folder.")
             roots[_free_name(path, roots)] = path
-        private = [home / "ui", home / "jobs", *keys]
-        return cls(roots, tuple(path.resolve() for path in private))
+        return cls(roots, tuple(path.resolve() for path in (home, *keys)))
 
     def find(self, address: str) -> Path:
-        """The file or folder at an address. Raises FileMissing, with the same words for all that is not shown."""
+        """The file at an address. Raises FileMissing, with the same words for all that is not shown."""
         name, _, rest = address.partition("/")
         parts = rest.split("/") if rest else []
         root = self.roots.get(name)
@@ -62,13 +61,14 @@ class Folders:
             raise _missing()
         path = root.joinpath(*parts)
         real = Path(os.path.realpath(path))
-        if not self.shows(real) or not real.exists():
+        if not self.shows(real) or not real.is_file():
             raise _missing()
         return real
 
     def shows(self, real: Path) -> bool:
         """Whether a resolved path is below a root, and neither hidden nor private."""
-        if any(real == secret or real.is_relative_to(secret) for secret in self.private):
+        uploaded = real.is_relative_to(self.roots[UPLOADS])
+        if not uploaded and any(real.is_relative_to(secret) for secret in self.private):
             return False
         for root in self.roots.values():
             if real.is_relative_to(root):

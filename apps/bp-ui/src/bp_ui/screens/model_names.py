@@ -12,7 +12,7 @@ from ..feed import Runs
 from ..site import Site
 
 _HUB_ID = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}(@\w[\w./-]{0,95})?")
-_OLLAMA = re.compile(r"ollama:[\w][\w./:-]{0,127}")
+_OLLAMA = re.compile(r"ollama:\w[\w.-]{0,63}(/[\w.-]{1,63})?(:[\w.-]{1,63})?")
 
 
 def checked_model(name: str, site: Site, runs: Runs) -> str:

@@ -24,7 +24,7 @@ from .run import head, open_jobs_of, output_of
 from .train import Field, field_of
 
 _REPO = re.compile(r"[\w][\w.-]{0,95}/[\w][\w.-]{0,95}")
-_OLLAMA_NAME = re.compile(r"[A-Za-z0-9][\w./:-]{0,127}")
+_OLLAMA_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}(/[\w.-]{1,63})?(:[\w.-]{1,63})?")
 _LONGEST = 2000  # characters of a system message
 _EXPORT = ("format", "quantization", "ollama_name", "overwrite", "accept_unproven", "system", "num_ctx", "max_size")
 _EVALUATE = ("against", "answers", "gate", "regex", "max_tokens", "samples")

@@ -24,6 +24,7 @@ from bp_core.settings import Panel, Setting, known, settings
 from bp_plan.presets import PRESETS
 
 from ..feed import Runs
+from ..folders import is_data
 from ..jobs import HEAVY, OPEN
 from ..render import fragment, page
 from ..site import Site
@@ -107,10 +108,16 @@ def show(request: Request) -> Response:
         count=len(fields),
         files=files,
         example=EXAMPLE,
-        data=query.get("data") or data or (files[0][0] if files else EXAMPLE),
+        data=query.get("data") or data or _newest(files),
         busy=next((job for job in site.jobs.open_jobs() if job.verb in HEAVY), None),
         opens=OPEN,
     )
+
+
+def _newest(files: list[tuple[str, int]]) -> str:
+    """The newest file of rows; texts are often notes beside them."""
+    rows = [address for address, _ in files if not address.lower().endswith((".txt", ".md"))]
+    return rows[0] if rows else EXAMPLE
 
 
 def _begun(request: Request) -> tuple[dict[str, Any], str]:
@@ -205,7 +212,8 @@ def _data_path(site: Site, name: str) -> str:
     try:
         return str(site.folders.find(name))
     except FileMissing:
-        if _HUB_DATA.fullmatch(name) and name.partition("/")[0] not in site.folders.roots:
+        of_hub = _HUB_DATA.fullmatch(name) and name.partition("/")[0] not in site.folders.roots
+        if of_hub and not is_data(name):
             return name
         raise
 
