@@ -30,7 +30,8 @@ _CONNECTIONS = 200
 
 def serve(config: UiConfig, credentials: tuple[str, str] | None = None) -> None:
     """Serve the page. Raises AddressUnusable, and BadValue for a root that is none."""
-    host = config.host or (_ALL if config.share and config.certificate else _LOCAL)
+    to_all = config.container or (config.share and config.certificate)
+    host = config.host or (_ALL if to_all else _LOCAL)
     with closing(_bound(host, config)) as listening:
         port = listening.getsockname()[1]
         site = Site.of(config, port, credentials)
@@ -39,7 +40,7 @@ def serve(config: UiConfig, credentials: tuple[str, str] | None = None) -> None:
         code = "" if credentials else f"/#{site.sessions.new_code()}"
         print(f"The page: {site.address}{code}", flush=True)
         print("Ctrl-C ends the page; training that was started goes on.", file=sys.stderr, flush=True)
-        if config.open and not config.share and _has_screen():
+        if config.open and not (config.share or config.container) and _has_screen():
             webbrowser.open(f"{site.address}{code}")
         try:
             _server(app, config).run(sockets=[listening])
@@ -77,6 +78,7 @@ def _bound(host: str, config: UiConfig) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, config.port))
+        listening.listen()  # from now on a browser may come, even before the server takes it
     except OSError as error:
         listening.close()
         if error.errno == errno.EADDRINUSE and _is_ours(config.port):

@@ -18,6 +18,7 @@ def _half(certificate: str | None, key: str | None) -> bool:
 
 
 _CLASHES = (
+    *only_where("share", [False], "{} and --share exclude each other.", "container"),
     *only_where("share", [True], _WITH_SHARE, "behind", "certificate", "key", "host"),
     Clash(("certificate", "key"), _half, "certificate and key belong together: give both."),
 )
@@ -37,6 +38,11 @@ class UiConfig:
     open: Annotated[bool, "Open the page in the browser."] = True
     share: Annotated[
         bool, "Let other machines reach the page. Needs --auth, and a certificate or a proxy that has one."
+    ] = False
+    container: Annotated[
+        bool,
+        "Listen at all addresses of a container whose port is published on this machine's 127.0.0.1 alone. Needs "
+        "--auth.",
     ] = False
     behind: Annotated[
         str | None, "With --share: the https address of the proxy in front, such as https://train.example.org."

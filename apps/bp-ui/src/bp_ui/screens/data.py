@@ -103,7 +103,8 @@ async def check(request: Request) -> Response:
     model = checked_model(str(body["model"]), site, runs_of(request)) if body.get("model") else None
     config = {"model": model}
     arguments = {"file": str(path), "settings": config, "reading": reading_of(body)}
-    return JSONResponse(started(site.jobs.start("check", f"Checking {path.name}", arguments, site.here)))
+    job = site.jobs.start("check", f"Checking {path.name}", arguments, site.here)
+    return JSONResponse(started(job, then=f"/data/{body['address']}"))
 
 
 async def repair(request: Request) -> Response:
@@ -114,7 +115,7 @@ async def repair(request: Request) -> Response:
     settings = {"fix": str(target)}
     arguments = {"file": str(path), "settings": settings, "reading": reading_of(body)}
     job = site.jobs.start("check", f"Repairing {path.name}", arguments, site.here)
-    return JSONResponse(started(job) | {"location": f"/jobs/{job.id}?then=/data/{UPLOADS}/{target.name}"})
+    return JSONResponse(started(job, then=f"/data/{UPLOADS}/{target.name}"))
 
 
 async def split(request: Request) -> Response:
@@ -125,7 +126,7 @@ async def split(request: Request) -> Response:
     if not isinstance(share, int | float) or not 0 < share < 1:
         raise BadValue("the share that is held out must be between 0 and 1.", fix="0.1 holds out one row in ten.")
     arguments = {"file": str(path), "held_out": float(share), "reading": reading_of(body)}
-    return JSONResponse(started(site.jobs.start("split", f"Splitting {path.name}", arguments, site.here)))
+    return JSONResponse(started(site.jobs.start("split", f"Splitting {path.name}", arguments, site.here), then="/data"))
 
 
 def reading_of(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,8 @@ def part(request: Request) -> Response:
 async def get(request: Request) -> Response:
     site, body = site_of(request), await body_of(request)
     model = checked_model(str(body.get("model", "")), site, runs_of(request))
-    return JSONResponse(started(site.jobs.start("download", f"Fetching {model}", {"model": model}, site.here)))
+    job = site.jobs.start("download", f"Fetching {model}", {"model": model}, site.here)
+    return JSONResponse(started(job, "/models"))
 
 
 ROUTES = [Route("/models", show), Route("/models/list", part), Route("/models/get", get, methods=["POST"])]

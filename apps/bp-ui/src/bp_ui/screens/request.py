@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from typing import Any
+from urllib.parse import quote
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -63,9 +64,10 @@ def run_of(request: Request) -> RunFolder:
     return run
 
 
-def started(job: Job) -> dict[str, Any]:
-    """The answer to whoever started a job: where it is watched."""
-    return {"job": job.id, "location": f"/jobs/{job.id}"}
+def started(job: Job, place: str = "", then: str = "") -> dict[str, Any]:
+    """The answer to whoever started a job: where it is watched, and where to go when it is done."""
+    after = f"?then={quote(then)}" if then else ""
+    return {"job": job.id, "location": place or f"/jobs/{job.id}{after}"}
 
 
 def text(value: Any, name: str, longest: int = 500) -> str:

@@ -53,7 +53,7 @@ async def evaluate(request: Request) -> Response:
     data = str(site.folders.find(str(body["data"]))) if body.get("data") else None
     arguments = {"target": str(run.path), "data": data, "settings": chosen}
     job = site.jobs.start("evaluate", f"Evaluating {run.id}", arguments, site.here, queue=bool(body.get("queue")))
-    return JSONResponse(started(job))
+    return JSONResponse(started(job, f"/runs/{run.id}/evaluate"))
 
 
 def show_export(request: Request) -> Response:
@@ -78,7 +78,7 @@ async def export(request: Request) -> Response:
         raise BadValue("this is no name for a model in Ollama.", fix="Take letters, digits and - . _ like my-model.")
     arguments = {"target": str(run.path), "settings": chosen}
     job = site.jobs.start("export", f"Exporting {run.id}", arguments, site.here, queue=bool(body.get("queue")))
-    return JSONResponse(started(job))
+    return JSONResponse(started(job, f"/runs/{run.id}/export"))
 
 
 def show_push(request: Request) -> Response:
@@ -104,7 +104,7 @@ async def push(request: Request) -> Response:
     dry_run = body.get("send") is not True
     arguments = {"target": str(run.path), "repo": repo, "settings": chosen, "dry_run": dry_run}
     title = f"{'Looking at' if dry_run else 'Sending'} {run.id} for {repo}"
-    return JSONResponse(started(site.jobs.start("push", title, arguments, site.here)))
+    return JSONResponse(started(site.jobs.start("push", title, arguments, site.here), f"/runs/{run.id}/push"))
 
 
 def _fields(config: type, names: tuple[str, ...], given: dict[str, Any]) -> list[Field]:

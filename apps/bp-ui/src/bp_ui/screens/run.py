@@ -94,7 +94,7 @@ async def resume(request: Request) -> Response:
     title = f"Going on with {name_of(entry) if entry else run.id}"
     site = site_of(request)
     job = site.jobs.start("resume", title, {"run": str(run.path)}, site.here, queue=bool(body.get("queue")))
-    return JSONResponse(started(job) | {"location": f"/runs/{run.id}"})
+    return JSONResponse(started(job, f"/runs/{run.id}"))
 
 
 def records(request: Request) -> Response:

@@ -42,7 +42,7 @@ def ui(
     """Open the web page: choose data, train, watch, prove, export and chat, on this machine and for you alone."""
     config = UiConfig(**settings)
     credentials = _credentials(auth)
-    if config.share and credentials is None:
+    if (config.share or config.container) and credentials is None:
         raise UiAuthRequired("the page would be open to everybody who reaches this machine.")
     if config.share and not (config.behind or config.certificate):
         fix = "Give --certificate and --key, or --behind https://name for a proxy that has them."
