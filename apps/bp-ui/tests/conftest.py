@@ -6,7 +6,7 @@ os.environ["BACKPROPAGATE_TRAIN_REPORT_TO"] = "none"
 
 
 import pytest
-from page_runs import ADDRESS, PORT, written_run
+from page_runs import ADDRESS, PORT, wait_for_children, written_run
 from starlette.testclient import TestClient
 
 from backpropagate.ui_config import UiConfig
@@ -33,6 +33,7 @@ def app(site):
     app = create_app(site)
     yield app
     app.state.helpers.end()
+    wait_for_children(site.jobs)
 
 
 @pytest.fixture

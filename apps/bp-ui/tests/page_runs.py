@@ -32,3 +32,11 @@ def written_run(output, name="bakery", steps=20, status="finished"):
     summary, last = history.summed(run)
     history.ledger().record(history.entry_of(run, summary, status, last))
     return run
+
+
+def wait_for_children(jobs):
+    """Let the processes of jobs end, so that none outlives its test."""
+    for job in jobs.all():
+        job.stop()
+    for child in jobs._children:
+        child.wait(60)

@@ -19,7 +19,7 @@ _LISTED = 500  # files of a folder
 _DEPTH = 3  # folders below a root
 _SEEN = 20_000  # entries looked at in all, so that a huge tree costs no minutes
 # What is never data, and may be large.
-_SKIPPED = {"node_modules", "__pycache__", "runs", "checkpoints", "site-packages", "venv"}
+_SKIPPED = {"node_modules", "__pycache__", "runs", "checkpoints", "site-packages", "venv", "lora", "model", "multi-run"}
 
 
 @dataclass(frozen=True)

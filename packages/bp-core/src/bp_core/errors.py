@@ -308,7 +308,7 @@ class UiAuthRequired(BackpropagateError, code="CONFIG_UI_AUTH_REQUIRED"):
 class UploadRefused(BackpropagateError, code="INPUT_UPLOAD_REFUSED"):
     """A file that was sent to the web page is too large, of a kind that is no data, or its name is in use."""
 
-    fix = "Send a .jsonl, .json, .csv, .tsv, .txt, .md or .parquet file; `backprop ui --upload-limit` allows larger ones."
+    fix = "Send a .jsonl, .json, .csv, .txt, .md or .parquet file; `backprop ui --upload-limit` allows larger ones."
 
 
 class DeviceBusy(BackpropagateError, code="STATE_DEVICE_BUSY"):

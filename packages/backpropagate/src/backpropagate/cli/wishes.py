@@ -34,9 +34,7 @@ def stop(run: RunName, json: Json = False) -> None:
 
 def note(
     run: RunName,
-    text: Annotated[
-        str | None, typer.Argument(help="The note, in place of what it was. Default: show it.")
-    ] = None,
+    text: Annotated[str | None, typer.Argument(help="The note, in place of what it was. Default: show it.")] = None,
     json: Json = False,
 ) -> None:
     """Write a note on a run, or show the one there is."""
