@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import statistics
+import tempfile
 import time
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def browser():
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A folder to work in, with the bakery's rows, and an empty home."""
-    folder = tmp_path_factory.mktemp("page")
+    folder = Path(tempfile.mkdtemp(prefix="bakery-")) if PICTURES else tmp_path_factory.mktemp("page")
     (folder / "work").mkdir()
     shutil.copyfile(ROOT / "examples" / "quickstart.jsonl", folder / "bakery.jsonl")
     return folder
@@ -40,7 +41,7 @@ def place(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(place):
-    server = PageServer(place / "work", place / "home")
+    server = PageServer(place / "work", place / "work" / ".backpropagate")
     yield server
     server.stop()
 
@@ -165,7 +166,7 @@ def test_from_upload_to_chat_while_the_server_dies(browser, place, server):
     print("base:", base, "| trained:", trained, "| file:", file)
     assert "seven" in trained.lower() and base != trained and file
     keep(look, "chat")
-    with speaker(place / "home" / "models" / "smollm2-135m") as model:
+    with speaker(place / "work" / ".backpropagate" / "models" / "smollm2-135m") as model:
         assert model.answer([user(QUESTION)], 30, lambda text: None).strip() == base.strip(), "base is the base"
 
     look.go("/runs")
@@ -229,7 +230,7 @@ def test_every_screen_is_for_everybody(browser, place, server, scheme, width):
     runs = [path.name for path in (place / "work" / "output" / "runs").iterdir()]
     others = [path.name for path in (place / "work" / "other" / "runs").iterdir()]
     run = f"/runs/{runs[0]}"
-    jobs = sorted((place / "home" / "jobs").iterdir())
+    jobs = sorted((place / "work" / ".backpropagate" / "jobs").iterdir())
     screens = ["/runs", "/data", "/data/uploads/bakery.jsonl", "/train", "/chat", "/models", "/system", "/nothing"]
     screens += [run, f"{run}/evaluate", f"{run}/export", f"{run}/push", f"{run}/records", f"/runs/{others[0]}"]
     screens += [f"/compare?a={runs[0]}&b={others[0]}", f"/jobs/{jobs[0].name}"]

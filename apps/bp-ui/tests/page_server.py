@@ -21,7 +21,7 @@ class PageServer:
     """`backprop ui` in a folder, with a home; it can be killed and started again at the same port."""
 
     def __init__(self, folder, home):
-        self.folder, self.home = folder, home
+        self.folder, self.home, self.log = folder, home, folder.parent / "server.txt"
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -32,14 +32,14 @@ class PageServer:
         """Start it; the address to sign in at."""
         variables = os.environ | {"BACKPROPAGATE_HOME": str(self.home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
         words = [sys.executable, "-m", "backpropagate", "ui", "--no-open", "--port", str(self.port)]
-        with (self.folder / "server.txt").open("ab") as said:
+        with self.log.open("ab") as said:
             self.process = subprocess.Popen(
                 words, cwd=self.folder, env=variables, stdout=subprocess.PIPE, stderr=said, text=True
             )
         line = self.process.stdout.readline()
         self.process.stdout.close()
         found = re.search(r"http\S+", line)
-        assert found, (self.folder / "server.txt").read_text(encoding="utf-8")
+        assert found, self.log.read_text(encoding="utf-8")
         return found[0]
 
     def kill(self):
@@ -53,7 +53,7 @@ class PageServer:
 
     def errors(self):
         """What it told on stderr besides that it can be ended."""
-        lines = (self.folder / "server.txt").read_text(encoding="utf-8").splitlines()
+        lines = self.log.read_text(encoding="utf-8").splitlines()
         return [line for line in lines if line.strip() and not line.startswith(("Ctrl-C", "Stopped"))]
 
 

@@ -11,6 +11,7 @@ from typer.main import get_command
 from backpropagate.cli.app import app as command_line
 from bp_core.config import TrainConfig
 from bp_core.settings import settings
+from bp_multirun.record import Entry, Record, Score
 from bp_ui.screens.train import _chosen
 from bp_ui.screens.train import command_line as same_command
 
@@ -95,3 +96,23 @@ def test_two_runs_are_compared(browser, tmp_path):
     second = written_run(tmp_path / "work" / "output", name="two", steps=30)
     page = browser.get(f"/compare?a={first.id}&b={second.id}").text
     assert "one" in page and "two" in page and re.search(r"<td>steps</td><td[^>]*>20</td><td[^>]*>30</td>", page)
+
+
+def test_a_session_of_stages_shows_what_was_forgotten(browser, tmp_path):
+    run = written_run(tmp_path / "work" / "output" / "multi-run" / "stage-0002", name="second")
+    scores = {"1": Score([20.0], [10.0]), "2": Score([30.0], [10.0])}
+    first = {"1": Score([5.0], [10.0])}
+    second = {"1": Score([25.0], [10.0]), "2": Score([10.0], [10.0])}
+    one = Entry("cats", "a", True, None, scores, first, first)
+    two = Entry("dogs", "b", True, 2.0, scores, second, second)
+    folder = tmp_path / "work" / "output" / "multi-run" / "state-0002"
+    folder.mkdir(parents=True)
+    Record({}, (one, two)).write(folder)
+    page = browser.get(f"/stages/{run.id}").text
+    assert re.search(r'class="num fallen-3">0.5 <span>-1.5</span>', page)
+    assert re.search(r'class="num risen-1">2.5 <span>\+0.5</span>', page)
+    assert f"/stages/{run.id}" in browser.get(f"/runs/{run.id}").text
+
+
+def test_a_run_by_itself_has_no_stages(browser, run):
+    assert browser.get(f"/stages/{run.id}").status_code == 404

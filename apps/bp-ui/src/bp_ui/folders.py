@@ -70,10 +70,8 @@ class Folders:
         uploaded = real.is_relative_to(self.roots[UPLOADS])
         if not uploaded and any(real.is_relative_to(secret) for secret in self.private):
             return False
-        for root in self.roots.values():
-            if real.is_relative_to(root):
-                return all(is_plain(part) for part in real.relative_to(root).parts)
-        return False
+        inside = [real.relative_to(root) for root in self.roots.values() if real.is_relative_to(root)]
+        return any(all(is_plain(part) for part in path.parts) for path in inside)
 
     def address_of(self, path: Path) -> str | None:
         """The address of a path; None for one that the page does not show."""

@@ -204,6 +204,8 @@ $("#theme")?.addEventListener("click", () => {
   document.dispatchEvent(new Event("themed"));
 });
 
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => document.dispatchEvent(new Event("themed")));
+
 // Keys.
 const places = { r: "/runs", d: "/data", t: "/train", c: "/chat", m: "/models", s: "/system" };
 let afterG = false;

@@ -1,6 +1,8 @@
 // A chart of uPlot in the page's colours, with the arrow keys to read it.
 const uPlot = window.uPlot;
 
+const whole = [1, 2, 5].flatMap((digit) => [...Array(10).keys()].map((power) => digit * 10 ** power)).sort((a, b) => a - b);
+
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
 /** `series`: [{label, colour, points}]; `data`: x, then one array for each. */
@@ -25,7 +27,7 @@ export class Curve {
       width: Math.max(200, this.place.clientWidth),
       height: this.height,
       scales: { x: { time: false }, y: { distr: this.log ? 3 : 1 } },
-      axes: [axis, { ...axis, size: 56 }],
+      axes: [{ ...axis, incrs: whole }, { ...axis, size: 56 }],
       cursor: { drag: { x: true, y: false } },
       series: [{ label: this.xLabel ?? "step" }, ...this.series.map((one) => ({
         label: one.label,

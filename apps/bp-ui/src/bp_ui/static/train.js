@@ -17,7 +17,9 @@ function mark(field, reason, value) {
   }
   if (value !== undefined && value !== null && control.tagName === "INPUT" && control.name !== "model") control.placeholder = String(value) || "none";
   const shown = control.tagName === "SELECT" && value != null && !control.options[0].text.startsWith(String(value)) ? `${value}: ` : "";
-  place.textContent = reason && reason !== "as set" ? `${shown}${reason}.` : "";
+  // That it is the default says less than what it is for.
+  const says = reason && reason !== "as set" && !reason.endsWith("the default");
+  place.textContent = says ? `${shown}${reason}.` : "";
 }
 
 /** Errors of single settings stand beside them. */
