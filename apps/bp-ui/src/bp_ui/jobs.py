@@ -49,6 +49,7 @@ _STAMP = "%Y%m%d-%H%M%S"
 _SECONDS_TO_START = 30.0  # after that a job without a process is taken as killed
 _MOST_OPEN = 20
 _LINES_OF_LOG = 200
+_STAGE = ("stage", "done", "total", "unit")
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ class Job:
             "title": self.record.get("title", self.verb),
             "state": state,
             "run": self.run(),
-            "stages": [{name: line[name] for name in ("stage", "done", "total")} for line in stages.values()],
+            "stages": [{name: line.get(name, "") for name in _STAGE} for line in stages.values()],
             "error": self.error if state not in OPEN else None,
         }
 

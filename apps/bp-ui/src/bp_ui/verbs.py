@@ -13,6 +13,7 @@ from backpropagate.export.export import export as write_export
 from backpropagate.hub.push import gather
 from backpropagate.models import locate
 from backpropagate.privacy import disable_telemetry
+from backpropagate.progress import progress_line
 from backpropagate.replay import resume as resume_run
 from backpropagate.trainer import Trainer
 from bp_core.config import DataConfig
@@ -49,8 +50,8 @@ class ProgressLines:
         if progress.stage == self._stage and not over and now - self._told < _SECONDS_BETWEEN_LINES:
             return
         self._stage, self._told = progress.stage, now
-        line = {"event": "Progress", "stage": progress.stage, "done": progress.done, "total": progress.total}
-        print(json.dumps({"time": round(time.time(), 3), **line}), file=sys.stderr, flush=True)
+        line = {"time": round(time.time(), 3), **progress_line(progress)}
+        print(json.dumps(line), file=sys.stderr, flush=True)
 
 
 def train(arguments: Arguments) -> dict[str, Any]:

@@ -231,11 +231,12 @@ Watch = Callable[[Event], None]
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress of a long job other than training: `done` of `total`; `total` 0 means unknown."""
+    """Progress of a long job other than training: `done` of `total`; `total` 0 means unknown. `unit`: "B" for bytes."""
 
     stage: str
     done: int
     total: int
+    unit: str = ""
 
 
 Notify = Callable[[Progress], None]

@@ -3,6 +3,8 @@ import { $, again, all, element, getJson } from "/static/app.js";
 
 const then = new URLSearchParams(location.search).get("then");
 
+const amount = (stage, count) => (stage.unit === "B" ? (count >= 1e8 ? `${(count / 1e9).toFixed(2)} GB` : `${(count / 1e6).toFixed(1)} MB`) : count);
+
 function follow(card) {
   const follows = card.parentElement.dataset.follow === "run";
   again(1, async () => {
@@ -19,7 +21,7 @@ function follow(card) {
         bar.max = stage.total;
         bar.value = stage.done;
         bar.setAttribute("aria-label", stage.stage);
-        item.append(bar, element("span", `${stage.done} of ${stage.total}`, "num"));
+        item.append(bar, element("span", `${amount(stage, stage.done)} of ${amount(stage, stage.total)}`, "num"));
       }
       return item;
     }));
