@@ -268,6 +268,12 @@ class TrainConfig(DataConfig):
         Range(1),
         Trait.FREE,
     ] = None
+    sample_every: Annotated[
+        int | None,
+        "Steps between answers to a few questions of the held-out rows, or else of the training rows. Default: never.",
+        Range(1),
+        Trait.FREE,
+    ] = None
     checkpoint_every: Annotated[int, "Steps between checkpoints.", Range(1), Trait.FREE] = 100
     keep_checkpoints: Annotated[
         int, "How many checkpoints to keep; the best one is kept besides.", Range(1), Trait.FREE | Trait.NEEDS

@@ -156,6 +156,18 @@ class Evaluated(Event):
 
 
 @dataclass(frozen=True)
+class Sampled(Event):
+    """What the model answers to a question by now, greedily; `expected` is the answer of the data."""
+
+    question: str
+    answer: str
+    expected: str
+
+    def describe(self) -> str:
+        return f"Answer after step {self.step}: {self.question.strip()!r} → {self.answer!r}"
+
+
+@dataclass(frozen=True)
 class StoppedEarly(Event):
     """No evaluation since `best_step` was better, for as many evaluations as `patience` allows."""
 

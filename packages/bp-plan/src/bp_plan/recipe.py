@@ -34,6 +34,7 @@ def resolve(machine: MachineSettings, rows: int | RowSizes, model: Mapping[str, 
         "dtype": dtype(config, machine.device),
         **preference(config, sizes),
         **evaluation(config, steps),
+        "sample_every": (0, "never, the default"),
     }
     for name, (value, reason) in computed.items():
         if values[name] in (None, "auto"):
