@@ -62,6 +62,16 @@ def keep(look, name):
     look.page.wait_for_timeout(200)
 
 
+def begin(look):
+    """Start what the form is for; behind a job that still writes its report."""
+    look.page.click("form[data-form] button.primary")
+    later = look.page.locator("text=Begin when that one ends")
+    look.until(lambda: later.count() or look.page.locator("main .job").count(), 30)
+    if later.count():
+        look.page.click("text=Begin when that one ends")
+        look.until(lambda: look.page.locator("main .job").count(), 30)
+
+
 def steps_of(folder):
     return [event["step"] for event in read_events(folder) if event["event"] == "Stepped"]
 
@@ -129,7 +139,7 @@ def test_from_upload_to_chat_while_the_server_dies(browser, place, server):
     end = time.monotonic() + 20
     while time.monotonic() < end and page.get_attribute("#tag .tag", "data-status") == "running":
         shown = int(look.text("#where").split()[0])
-        if shown != seen and seen >= 0:
+        if shown != seen >= 0:
             event = next(
                 e for e in reversed(list(read_events(folder))) if e["event"] == "Stepped" and e["step"] <= shown
             )
@@ -145,13 +155,13 @@ def test_from_upload_to_chat_while_the_server_dies(browser, place, server):
 
     look.go(f"/runs/{run}/evaluate")
     page.fill("#f-answers", "2")
-    page.click("form[data-form] button.primary")
+    begin(look)
     look.until(lambda: page.locator("main table").count(), 400)
     assert "perplexity" in look.text("main table") and "difference" in look.text("main table")
     keep(look, "evaluate")
 
     look.go(f"/runs/{run}/export")
-    page.click("form[data-form] button.primary")
+    begin(look)
     look.until(lambda: page.locator("main .tag.ok >> text=Proven").count(), 600)
     assert page.locator("main table tbody tr").count() >= 5
     keep(look, "export")

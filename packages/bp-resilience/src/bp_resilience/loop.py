@@ -50,7 +50,8 @@ class LoopContext:
     """Optional inputs of a run: held-out examples, a temperature sensor, signals, what the user wishes, a clock.
 
     `wish` returns PAUSE or STOP, or anything else to go on. It is asked often, so it must be quick. `sample` is called
-    every `Recipe.sample_every` steps, and must leave the rail as it was; when memory runs out in it, it is not called again.
+    every `Recipe.sample_every` steps, and must leave the rail as it was; when memory runs out in it, that was the last
+    time.
     """
 
     held_out: StepBatch | None = None

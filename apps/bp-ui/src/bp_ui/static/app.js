@@ -136,10 +136,13 @@ async function send(address, body, near) {
     near.dispatchEvent(new CustomEvent("posted", { bubbles: true, detail: told }));
     return told;
   } catch (error) {
-    if (error.told?.code === "STATE_DEVICE_BUSY" && near.dataset.queue && !body.queue) {
-      if (confirm(`${error.told.message} Begin when that one ends?`)) return send(address, { ...body, queue: true }, near);
-    } else {
-      showError(problemPlace(near), error);
+    const place = problemPlace(near);
+    showError(place, error);
+    if (error.told?.code === "STATE_DEVICE_BUSY" && near.dataset.queue) {
+      const later = element("button", "Begin when that one ends");
+      later.type = "button";
+      later.addEventListener("click", () => send(address, { ...body, queue: true }, near));
+      place.append(later);
     }
   } finally {
     near.disabled = false;
