@@ -13,10 +13,10 @@ RUN uv build --all-packages --wheel --quiet --out-dir /wheels \
     && uv venv --no-project /opt/backpropagate
 
 FROM build AS cpu-environment
-RUN uv pip install --no-cache --python /opt/backpropagate --torch-backend cpu --find-links /wheels backpropagate
+RUN uv pip install --no-cache --python /opt/backpropagate --torch-backend cpu --find-links /wheels "backpropagate[ui]"
 
 FROM build AS cuda-environment
-RUN uv pip install --no-cache --python /opt/backpropagate --torch-backend cu128 --find-links /wheels backpropagate
+RUN uv pip install --no-cache --python /opt/backpropagate --torch-backend cu128 --find-links /wheels "backpropagate[ui]"
 
 FROM python:${PYTHON}-slim-bookworm AS base
 # llama.cpp and torch count on the system's OpenMP.

@@ -17,6 +17,7 @@ from typing import Any
 from typer.main import get_command
 
 from backpropagate.cli.app import app
+from backpropagate.ui_config import UiConfig
 from bp_core.choices import ON_HOST, Mode
 from bp_core.config import BATCH_SIZE, FULL_LIMIT, MAX_LENGTH, TrainConfig
 from bp_core.environment import variable
@@ -86,7 +87,7 @@ def config() -> str:
         "eval": EvalConfig,
     }
     verbs |= {"compare": CompareConfig, "lm-eval": HarnessConfig, "push": PushConfig}
-    verbs |= {"data check": CheckConfig}
+    verbs |= {"data check": CheckConfig, "ui": UiConfig}
     for verb, kind in verbs.items():
         parts.append(f"## {verb}\n")
         for panel, declared in groupby(settings(kind), lambda setting: setting.panel):

@@ -23,7 +23,7 @@ BEGIN = "# What follows is written by release/stamp.py from the pyproject.toml o
 END = "# End of what release/stamp.py writes."
 # A page of ours in a package's README: from the repository's folders, or as it was stamped before.
 _PAGE = re.compile(r"\]\((?:\.\./\.\./|https://[^)\s]+?/blob/main/)")
-_SIBLING = re.compile(r'(?<!name = )"(bp-[a-z]+)(\[[a-z0-9,-]+\])?(?:==[^";,]+)?(?=[";])')
+_SIBLING = re.compile(r'(?<!name = )"(bp-[a-z]+|backpropagate(?!\[))(\[[a-z0-9,-]+\])?(?:==[^";,]+)?(?=[";])')
 
 
 def shared() -> Mapping[str, Any]:
@@ -62,7 +62,7 @@ def files() -> dict[Path, str]:
     page = f"]({project['urls']['Repository']}/blob/main/"
     licence = (ROOT / "LICENSE").read_text(encoding="utf-8")
     texts: dict[Path, str] = {}
-    for config in sorted(ROOT.glob("packages/*/pyproject.toml")):
+    for config in sorted([*ROOT.glob("packages/*/pyproject.toml"), *ROOT.glob("apps/*/pyproject.toml")]):
         texts[config] = stamped(config.read_text(encoding="utf-8"), project)
         texts[config.with_name("LICENSE")] = licence
         readme = config.with_name("README.md")

@@ -66,13 +66,21 @@ def test_what_is_copied_in_is_what_the_wheels_are_built_from():
     assert {"packages", "pyproject.toml", "uv.lock", "README.md"} <= set(allowed)
 
 
-def test_compose_runs_a_stage_that_there_is_with_a_lasting_home_and_no_open_port(compose):
-    (service,) = compose["services"].values()
+@pytest.mark.parametrize("name", ["backprop", "page"])
+def test_compose_runs_a_stage_that_there_is_with_a_lasting_home(compose, name):
+    service = compose["services"][name]
     assert stage(service["build"]["target"])
     homes = [line.split(":") for line in service["volumes"]]
     assert ["home", "/home/backprop/.backpropagate"] in homes and "home" in compose["volumes"]
-    assert "ports" not in service and service["init"] is True
+    assert service["init"] is True
     assert service["security_opt"] == ["no-new-privileges:true"] and service["cap_drop"] == ["ALL"]
+
+
+def test_compose_brings_up_the_page_for_this_machine_alone_and_with_a_password(compose):
+    command_line, page = compose["services"]["backprop"], compose["services"]["page"]
+    assert "ports" not in command_line and command_line["profiles"] and not page["profiles"]
+    assert page["ports"] == ["127.0.0.1:7860:7860"] and "--container" in page["command"]
+    assert page["environment"]["BACKPROPAGATE_UI_AUTH"].startswith("${BACKPROPAGATE_UI_AUTH:?")
 
 
 def test_the_commented_reservation_of_a_card_is_whole(compose):

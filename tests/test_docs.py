@@ -20,7 +20,7 @@ DATA = ROOT / "docs" / "data.md"
 METHODS, SEVERAL, EVALUATE, MANY = (
     ROOT / "docs" / f"{name}.md" for name in ("methods", "several-gpus", "evaluate", "multi-run")
 )
-READMES = sorted(ROOT.glob("packages/*/README.md"))
+READMES = sorted([*ROOT.glob("packages/*/README.md"), *ROOT.glob("apps/*/README.md")])
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md")), *READMES]
 
 
@@ -171,4 +171,5 @@ def test_generated_pages_are_fresh():
 
 def test_the_readme_names_every_folder():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert all(f"packages/{path.name}" in text for path in (ROOT / "packages").iterdir())
+    folders = [path.relative_to(ROOT).as_posix() for place in ("packages", "apps") for path in (ROOT / place).iterdir()]
+    assert all(folder in text for folder in folders)

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from bp_core.events import Checkpointed, Evaluated, Started, Warned
 from bp_runs import EventLog, read_events
+from bp_runs.event_log import LogPart, events_after
 
 
 def told(folder):
@@ -54,3 +55,29 @@ def test_on_a_full_disk_events_wait_for_room(tmp_path, monkeypatch):
     assert told(tmp_path) == [("Warned", 1)]
     log.watch(Warned(4, "d"))
     assert told(tmp_path) == [("Warned", 1), ("Warned", 2), ("Warned", 3), ("Warned", 4)]
+
+
+def test_events_are_read_from_a_place_on(tmp_path):
+    path = tmp_path / "events.jsonl"
+    assert events_after(tmp_path, 0) == LogPart([], 0, False)
+    path.write_bytes(b'{"a": 1}\n{"a": 2}\n{"a": 3')
+    first = events_after(tmp_path, 0)
+    assert first == LogPart([{"a": 1}, {"a": 2}], 18, False), "a line that is being written is left for later"
+    path.write_bytes(path.read_bytes() + b"}\n")
+    assert events_after(tmp_path, first.cursor) == LogPart([{"a": 3}], 27, False)
+    assert events_after(tmp_path, 27) == LogPart([], 27, False)
+
+
+def test_a_log_that_became_shorter_is_read_from_its_start(tmp_path):
+    (tmp_path / "events.jsonl").write_bytes(b'{"a": 1}\n')
+    assert events_after(tmp_path, 100) == LogPart([{"a": 1}], 9, True)
+    assert events_after(tmp_path, -1).reset
+
+
+def test_a_part_has_whole_lines_and_an_end(tmp_path):
+    (tmp_path / "events.jsonl").write_bytes(b'{"a": 1}\n' * 10 + b'{"b": "' + b"x" * 100 + b'"}\n')
+    cursor, seen = 0, 0
+    for _ in range(20):
+        part = events_after(tmp_path, cursor, limit=30)
+        cursor, seen = part.cursor, seen + len(part.events)
+    assert (seen, cursor) == (11, 90 + 110)

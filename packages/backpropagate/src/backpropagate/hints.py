@@ -25,7 +25,10 @@ def options_of(config: Any, **changes: Any) -> str:
         option = "--" + field.name.replace("_", "-")
         if value == field.default:
             continue
-        words += [option] if value is True else [option, shlex.quote(str(value))]
+        if isinstance(value, bool):
+            words.append(option if value else f"--no-{option.removeprefix('--')}")
+        else:
+            words += [option, shlex.quote(str(value))]
     return " ".join(words)
 
 

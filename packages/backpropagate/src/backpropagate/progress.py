@@ -20,7 +20,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from bp_core import events
 from bp_core.errors import BadValue
 from bp_core.redact import redact, redact_all
-from bp_core.units import counted, duration
+from bp_core.units import counted, duration, gigabytes
 
 _SECONDS_BETWEEN_LINES = 10.0
 LOG_FORMAT = "BACKPROPAGATE_LOG_FORMAT"
@@ -70,6 +70,20 @@ def shown(notify: events.Notify | None) -> Iterator[events.Notify]:
             yield screen.notify
 
 
+def progress_line(progress: events.Progress) -> dict[str, Any]:
+    """Progress as a JSON line has it."""
+    line = {"event": "Progress", "stage": progress.stage, "done": progress.done, "total": progress.total}
+    return line | ({"unit": progress.unit} if progress.unit else {})
+
+
+def _count(progress: events.Progress) -> str:
+    if not progress.total:
+        return ""
+    if progress.unit == "B":
+        return f"{gigabytes(progress.done)} of {gigabytes(progress.total)}"
+    return f"{progress.done} of {progress.total}"
+
+
 class Screen:
     """One bar a stage on a terminal and in a notebook. Elsewhere (nohup, CI) plain lines, steps only now and then.
 
@@ -117,14 +131,14 @@ class Screen:
 
     def notify(self, progress: events.Progress) -> None:
         """Show how far a long job is."""
-        count = f"{progress.done} of {progress.total}" if progress.total else ""
+        count = _count(progress)
         if self._live:
             self._show(progress.stage, progress.done, progress.total, count)
             return
         begins = progress.stage != self._stage
         self._stage = progress.stage
         if self._json:
-            value = {"event": "Progress", "stage": progress.stage, "done": progress.done, "total": progress.total}
+            value = progress_line(progress)
             self._line(json.dumps(redact_all(self._head() | value)), always=begins)
         else:
             self._line(

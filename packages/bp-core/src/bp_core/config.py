@@ -284,6 +284,12 @@ class TrainConfig(DataConfig):
         Range(1),
         Trait.FREE,
     ] = None
+    sample_every: Annotated[
+        int | None,
+        "Steps between answers to a few questions of the held-out rows, or else of the training rows. Default: never.",
+        Range(1),
+        Trait.FREE,
+    ] = None
     checkpoint_every: Annotated[int, "Steps between checkpoints.", Range(1), Trait.FREE] = 100
     keep_checkpoints: Annotated[
         int, "How many checkpoints to keep; the best one is kept besides.", Range(1), Trait.FREE | Trait.NEEDS
@@ -307,6 +313,7 @@ class TrainConfig(DataConfig):
     output: Annotated[
         str, "Folder for the adapter and the run's records.", Panel.OUTPUT, Trait.FREE | Trait.NEEDS | Trait.LOCAL
     ] = "output"
+    name: Annotated[str, "What to call the run in lists and on the page.", Trait.FREE | Trait.LOCAL] = ""
     report_to: Annotated[
         str,
         "Trackers: auto (tensorboard where installed, whose files stay in the run's folder), none, or names with "

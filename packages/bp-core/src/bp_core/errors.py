@@ -305,6 +305,24 @@ class OpenToOthers(BackpropagateError, code="INPUT_HOST_NOT_LOCAL"):
     fix = "Leave --host out, or say that you mean it with --open-to-network; better with --api-key too."
 
 
+class UiAuthRequired(BackpropagateError, code="CONFIG_UI_AUTH_REQUIRED"):
+    """The web page would be open to others without a password, or the password would travel unprotected."""
+
+    fix = "Set BACKPROPAGATE_UI_AUTH to name:password, or give --auth to be asked; or leave --share out."
+
+
+class UploadRefused(BackpropagateError, code="INPUT_UPLOAD_REFUSED"):
+    """A file that was sent to the web page is too large, of a kind that is no data, or its name is in use."""
+
+    fix = "Send a .jsonl, .json, .csv, .txt, .md or .parquet file; `backprop ui --upload-limit` allows larger ones."
+
+
+class DeviceBusy(BackpropagateError, code="STATE_DEVICE_BUSY"):
+    """Another job of the web page uses the device; two at once would be slower than one after the other."""
+
+    fix = "Let it begin when that one ends, or stop that one."
+
+
 class OutOfMemory(BackpropagateError, code="RUNTIME_GPU_OOM"):
     """The device's memory is exhausted, also with one example at a time and with all that saves memory."""
 
@@ -425,6 +443,12 @@ class RunNotFound(BackpropagateError, code="INPUT_RUN_NOT_FOUND"):
     """What is named is there, but no run that made it is known."""
 
     fix = "Name a run by its id; `backprop list-runs` shows them."
+
+
+class RunNotRunning(BackpropagateError, code="INPUT_RUN_NOT_RUNNING"):
+    """A run was to be paused, continued or stopped, and no process is training it."""
+
+    fix = "`backprop list-runs --status running` shows those that are; `backprop resume` goes on with one."
 
 
 class NotReplayable(BackpropagateError, code="INPUT_RUN_NOT_REPLAYABLE"):

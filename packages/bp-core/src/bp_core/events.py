@@ -156,6 +156,18 @@ class Evaluated(Event):
 
 
 @dataclass(frozen=True)
+class Sampled(Event):
+    """What the model answers to a question by now, greedily; `expected` is the answer of the data."""
+
+    question: str
+    answer: str
+    expected: str
+
+    def describe(self) -> str:
+        return f"Answer after step {self.step}: {self.question.strip()!r} → {self.answer!r}"
+
+
+@dataclass(frozen=True)
 class StoppedEarly(Event):
     """No evaluation since `best_step` was better, for as many evaluations as `patience` allows."""
 
@@ -231,11 +243,12 @@ Watch = Callable[[Event], None]
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress of a long job other than training: `done` of `total`; `total` 0 means unknown."""
+    """Progress of a long job other than training: `done` of `total`; `total` 0 means unknown. `unit`: "B" for bytes."""
 
     stage: str
     done: int
     total: int
+    unit: str = ""
 
 
 Notify = Callable[[Progress], None]

@@ -42,6 +42,7 @@ class Recipe(TrainConfig):
     held_out: float = 0.0
     eval_every: int = 0
     patience: int = 0
+    sample_every: int = 0
     beta: float = 0.0
     gamma: float = 0.0
     desirable_weight: float = 0.0

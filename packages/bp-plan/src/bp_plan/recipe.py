@@ -67,6 +67,7 @@ def _in_one_mode(machine: MachineSettings, sizes: RowSizes, model: Mapping[str, 
         "dtype": dtype(config, machine.device),
         **preference(config, sizes),
         **evaluation(config, steps),
+        "sample_every": (0, "never, the default"),
     }
     for name, (value, reason) in computed.items():
         if values[name] in (None, "auto"):

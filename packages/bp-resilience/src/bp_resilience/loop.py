@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -31,13 +32,33 @@ _NEVER_FINITE = (
 )
 
 
+PAUSE, STOP = "pause", "stop"  # what a user may wish between two steps; anything else is to go on
+_NEVER_AGAIN = -2
+_SECONDS_BETWEEN_LOOKS = 1.0  # for the wish to go on
+
+
+def no_wish() -> str:
+    return ""
+
+
+def no_samples(step: int) -> None:
+    """Ask nothing."""
+
+
 @dataclass(frozen=True)
 class LoopContext:
-    """Optional inputs of a run: held-out examples, a temperature sensor, signals, a clock."""
+    """Optional inputs of a run: held-out examples, a temperature sensor, signals, what the user wishes, a clock.
+
+    `wish` returns PAUSE or STOP, or anything else to go on. It is asked often, so it must be quick. `sample` is called
+    every `Recipe.sample_every` steps, and must leave the rail as it was; when memory runs out in it, that was the last
+    time.
+    """
 
     held_out: StepBatch | None = None
     sensor: Sensor | None = None
     signals: Signals = field(default_factory=Signals)
+    wish: Callable[[], str] = no_wish
+    sample: Callable[[int], None] = no_samples
     clock: Clock = field(default_factory=Clock)
 
 
@@ -82,12 +103,14 @@ class _Loop:
         self.thermal = ThermalPause(sensor, self.recipe.max_temp, self.recipe.cooldown)
         self.recovery, self.spill = OomRecovery(self.rail, self.watch), UnifiedMemorySpill()
         self.loss = math.nan
+        self.sampled = -1  # the last step that was sampled; none is twice
 
     def run(self) -> State:
         state = self._begin()
         while True:
             if self.evaluation.due(state) and not self._stop_requested():
                 state = self.evaluation.run(state, self._stop_requested)
+            self._sample(state)
             due = self.group.gather(self.checkpoints.due(state, self.recipe.steps))[0]
             if due or (self._stop_requested() and not self.checkpoints.has(state)):
                 self._checkpoint(state)
@@ -96,6 +119,7 @@ class _Loop:
             if self._stop_requested():
                 raise Interrupted(f"stopped after step {state.step} of {self.recipe.steps}; a checkpoint was written.")
             self.thermal.between_steps(state.step, self.pause)
+            self._pause_if_wished(state.step)
             if not self._stop_requested():
                 state = self._step(state)
 
@@ -106,6 +130,7 @@ class _Loop:
         self.recovery.resume(state)
         self.batches.seek(state.position)
         self.watch(Started(state.step, self.recipe.steps))
+        self.sampled = state.step
         return state
 
     def _step(self, state: State) -> State:
@@ -163,6 +188,19 @@ class _Loop:
             raise Diverged(message, fix=_NEVER_FINITE if state.skipped == state.step else None)
         return state
 
+    def _sample(self, state: State) -> None:
+        """Let the model answer, if that is due."""
+        every, step = self.recipe.sample_every, state.step
+        if not every or step % every or self.sampled in (step, _NEVER_AGAIN) or self._stop_requested():
+            return
+        self.sampled = step
+        try:
+            self.context.sample(step)
+        except (OutOfMemory, MemoryError):
+            self.rail.discard()
+            self.sampled = _NEVER_AGAIN
+            self.watch(Warned(step, "memory ran out while answering; no more answers until the end."))
+
     def _checkpoint(self, state: State) -> None:
         def write() -> str:
             try:
@@ -190,5 +228,13 @@ class _Loop:
         )
         return state
 
+    def _pause_if_wished(self, step: int) -> None:
+        if self._pause_wished():
+            self.pause.until(lambda waited: not self._pause_wished(), step, "as wished", _SECONDS_BETWEEN_LOOKS)
+
+    def _pause_wished(self) -> bool:
+        """Whether rank 0 was told to pause: all must wait together, and a file may be seen late elsewhere."""
+        return bool(self.group.gather(self.context.wish() == PAUSE)[0])
+
     def _stop_requested(self) -> bool:
-        return any(self.group.gather(self.context.signals.stop_requested))
+        return any(self.group.gather(self.context.signals.stop_requested or self.context.wish() == STOP))

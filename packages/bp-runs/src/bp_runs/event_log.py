@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from bp_core.folders import writing
 from bp_core.redact import redact_all
 
 EVENTS_FILE = "events.jsonl"
+PART_BYTES = 4 << 20  # of a log, read at once
 
 
 class EventLog:
@@ -55,11 +57,47 @@ def read_events(folder: Path) -> Iterator[dict[str, Any]]:
     yield from kept
 
 
+@dataclass(frozen=True)
+class LogPart:
+    """Events from a place in the log on. `cursor` is where the next part begins, in bytes.
+
+    `reset`: the log is shorter than the place that was asked for, so this part begins at its start again.
+    """
+
+    events: list[dict[str, Any]]
+    cursor: int
+    reset: bool
+
+
+def events_after(folder: Path, cursor: int, limit: int = PART_BYTES) -> LogPart:
+    """The events of a run from byte `cursor` on: whole lines, at most `limit` bytes of them unless one line is longer.
+
+    Steps that a resumed run repeated are in it again: at a `Started` a reader drops what it has beyond that step.
+    """
+    path = folder / EVENTS_FILE
+    size = path.stat().st_size if path.is_file() else 0
+    reset = not 0 <= cursor <= size
+    start = 0 if reset else cursor
+    if start == size:
+        return LogPart([], start, reset)
+    with path.open("rb") as file:
+        file.seek(start)
+        content = file.read(limit)
+        if b"\n" not in content:
+            content += file.readline()
+    whole = content[: content.rfind(b"\n") + 1]
+    return LogPart(list(_objects(whole)), start + len(whole), reset)
+
+
 def json_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a .jsonl file; broken lines, left by a killed process, are skipped."""
     if not path.is_file():
         return
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    yield from _objects(path.read_bytes())
+
+
+def _objects(content: bytes) -> Iterator[dict[str, Any]]:
+    for line in content.decode("utf-8", errors="replace").splitlines():
         try:
             value = json.loads(line)
         except ValueError:

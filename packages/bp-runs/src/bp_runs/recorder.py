@@ -27,6 +27,7 @@ from .event_log import EventLog
 from .run_folder import RunFolder
 from .summary import FINISHED, RUNNING
 from .tracker_processes import TrackerProcesses
+from .wishes import forget_wish
 
 _SECONDS_BETWEEN_HEARTBEATS = 10.0
 _KEPT_AT_ONCE = (Started, Paused, Continued, Finished, Failed)
@@ -60,6 +61,7 @@ class Recording:
     def begin(self) -> None:
         """Tell the ledger and the trackers. The run has its run.lock by now."""
         known = self.run.read()
+        forget_wish(self.run.path)
         self.run.write(owner=asdict(Owner.this()), started=known.get("started", round(time.time(), 3)))
         self._tracker_processes = TrackerProcesses(self._trackers, self.run.path)
         with suppress(OSError):  # the ledger, in the same folder, will say so

@@ -28,7 +28,7 @@ from bp_runs.summary import STATUSES
 from .options import Json
 from .output import print_json, visible
 
-_HEADER = ("run", "status", "step", "loss", "time", "model")
+_HEADER = ("run", "status", "step", "loss", "time", "model", "name")
 _COLOURS = {"finished": "green", "failed": "red", "interrupted": "yellow", "running": "cyan", "paused": "cyan"}
 
 
@@ -110,7 +110,8 @@ def _row(entry: Entry) -> tuple[str, ...]:
     """The cells of a run, as under `_HEADER`."""
     losses = "" if entry.last_loss is None else f"{entry.first_loss:.3f} → {entry.last_loss:.3f}"
     step, model = f"{entry.step}/{entry.steps}", visible(Path(entry.model).name)
-    return entry.id, entry.status_now(), step, losses, duration(entry.seconds), model
+    name = visible(str(entry.recipe.get("name", "")))
+    return entry.id, entry.status_now(), step, losses, duration(entry.seconds), model, name
 
 
 def _csv(rows: list[dict[str, Any]]) -> str:

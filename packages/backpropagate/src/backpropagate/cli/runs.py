@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -10,7 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from bp_core.units import moment
-from bp_runs import Entry, history
+from bp_runs import Entry, RunFolder, history
+from bp_runs.notes import read_note
 
 from ..models.targets import entry_of
 from ..replay import parsed
@@ -26,10 +28,11 @@ _MOMENTS = ("pid_began", "started", "heartbeat")
 def show_run(run: RunName, json: Json = False) -> None:
     """Show all that the ledger knows of a run."""
     entry = entry_of(run)
+    noted = {"note": read_note(RunFolder(Path(entry.folder)))}
     if json:
-        tables.print_json(entry.as_dict())
+        tables.print_json(entry.as_dict() | noted)
         return
-    for key, value in _flat(entry).items():
+    for key, value in (_flat(entry) | noted).items():
         if value not in (None, ""):
             print(f"{key:24} {_text(value) if key not in _MOMENTS else moment(value)}")
 

@@ -30,6 +30,7 @@ from bp_export.gguf.unpacked_config import unpacked_config
 from bp_plan.architecture import KNOWN, architecture
 from bp_plan.presets import PRESETS, Preset, of_hub_id, suggestion
 
+from .download_progress import bytes_told
 from .gguf_source import gguf_source, loss_by_quantization, model_store, samples, unpacked
 
 DEFAULT = "smollm2-135m"
@@ -95,12 +96,19 @@ def _embedded(preset: Preset, name: str, notify: Notify) -> Path | None:
 
 def _download(hub_id: str, notify: Notify, weights: bool = True) -> Path:
     """The newest snapshot of a hub model; what is cached already when the hub does not answer."""
-    notify(Progress(f"download {hub_id}", 0, 0))
+    stage = f"download {hub_id}"
+    notify(Progress(stage, 0, 0))
     unwanted = _UNWANTED + ([] if weights else [_WEIGHTS])
     repository, revision = _parts(hub_id)
     return _fetched(
         hub_id,
-        lambda: snapshot_download(repository, revision=revision, allow_patterns=_WANTED, ignore_patterns=unwanted),
+        lambda: snapshot_download(
+            repository,
+            revision=revision,
+            allow_patterns=_WANTED,
+            ignore_patterns=unwanted,
+            tqdm_class=bytes_told(stage, notify),
+        ),
     )
 
 

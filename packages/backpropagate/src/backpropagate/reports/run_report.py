@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bp_core.errors import OutOfMemory
-from bp_core.events import Evaluated, Stepped
+from bp_core.events import Evaluated, Sampled, Stepped
 from bp_core.folders import write_json
 from bp_core.glossary import GLOSSARY, terms_in
 from bp_core.recipe import AS_SET, at_default
@@ -33,7 +33,7 @@ from .line_chart import NARROW, loss_chart, value_chart
 REPORT = "report"
 LIMIT = 64  # tokens of an answer
 _ANSWERS_FILE = "answers.json"
-_PROMPTS = 3
+PROMPTS = 3
 _SHARE = 0.05  # of the training's time that answers may take; the first prompt is always answered
 
 
@@ -48,7 +48,7 @@ def ask(
     base, tuned = answers_of
     began = time.perf_counter()
     answers: list[dict[str, str]] = []
-    for question in questions[:_PROMPTS]:
+    for question in questions[:PROMPTS]:
         over = time.perf_counter() - began > _SHARE * run.read()["seconds"]
         if stop_requested() or (answers and over):
             break
@@ -73,6 +73,7 @@ def write(run: RunFolder) -> Path:
         *_numbers(record, summary, gained),
         *curve(events),
         *before_and_after(run),
+        *_while_training(events),
         *_notes(events),
         *_files(run, record),
         *_next_step(run, lock, record, summary),
@@ -208,9 +209,16 @@ def _notes(events: Sequence[Mapping[str, Any]]) -> list[Block]:
     told = [
         (moment(event["time"]), event["says"])
         for event in events
-        if event.get("says") and event["event"] != Evaluated.__name__
+        if event.get("says") and event["event"] not in (Evaluated.__name__, Sampled.__name__)
     ]
     return [Heading("What happened"), Table(("at", "what"), told)] if told else []
+
+
+def _while_training(events: Sequence[Mapping[str, Any]]) -> list[Block]:
+    """What was answered on the way, for `--sample-every`."""
+    sampled = [event for event in events if event["event"] == Sampled.__name__]
+    rows = [(str(event["step"]), event["question"], event["answer"]) for event in sampled]
+    return [Heading("Answers while training"), Table(("after step", "question", "answer"), rows)] if rows else []
 
 
 def before_and_after(run: RunFolder, *, expected: bool = True) -> list[Block]:

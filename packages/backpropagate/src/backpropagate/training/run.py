@@ -14,7 +14,7 @@ from typing import Any
 from bp_core.choices import PAIRED
 from bp_core.config import TrainConfig
 from bp_core.errors import BackpropagateError, DiskFull, OutputUnusable
-from bp_core.events import Evaluated, Event, Planned, Stepped, Warned, Watch
+from bp_core.events import Evaluated, Event, Planned, Sampled, Stepped, Warned, Watch
 from bp_core.examples import Example
 from bp_core.folders import digest, sweep
 from bp_core.process_group import all_agree, no_op
@@ -25,14 +25,16 @@ from bp_data.preparing.losses import trimmed
 from bp_data.reading.files import Data
 from bp_data.tokenizer.question import asked
 from bp_eval.improvement import improvement, row_losses
-from bp_eval.questions import answering, last_answer, question_before
+from bp_eval.questions import Question, answering, last_answer, question_before
 from bp_plan import speed
 from bp_plan.plan import Plan
 from bp_resilience import CheckpointManager, LoopContext, Signals, State, nvml
 from bp_resilience import train as run_loop
+from bp_resilience.loop import no_samples
 from bp_runs import lock_file, read_events
 from bp_runs.recorder import Recording
 from bp_runs.run_folder import RunFolder
+from bp_runs.wishes import WishReader
 
 from ..models import locate
 from ..models.published import WEIGHTS, publish, weights_in
@@ -208,7 +210,8 @@ def _train(work: TrainingJob, run: RunFolder, watch: Watch, signals: Signals, ca
     checkpoints = CheckpointManager(run.checkpoints, recipe.checkpoint_every, recipe.keep_checkpoints, minutes=minutes)
     held_out = Batches(work.held_out, recipe.seed, method=recipe.method).whole() if work.held_out else None
     batches = Batches(work.prepared.examples, recipe.seed, work.prepared.packed, recipe.method)
-    context = LoopContext(held_out, nvml(card) if card else None, signals)
+    sample = _sampler(work, watch) if recipe.sample_every else no_samples
+    context = LoopContext(held_out, nvml(card) if card else None, signals, WishReader(run.path), sample)
     state = run_loop(work.rail, batches, recipe, checkpoints, watch, context)
     if state.best_step in (-1, state.step):
         return state, state.step
@@ -226,6 +229,31 @@ def _ask(work: TrainingJob, run: RunFolder, signals: Signals) -> None:
     recipe, rail, decode = work.plan.recipe, work.rail, work.tokenizer.decode
     if recipe.mode == "full" or recipe.shared_out:
         return
+    source, questions = _questions(work)
+    stop = work.tokenizer.stop_ids(work.prepared.contract)
+    limit = run_report.LIMIT
+    base, tuned = (answering(rail, decode, stop, limit, adapter=adapter, to_read=True) for adapter in (False, True))
+    run_report.ask(run, source, questions, (base, tuned), lambda: signals.stop_requested)
+
+
+def _sampler(work: TrainingJob, watch: Watch) -> Callable[[int], None]:
+    """Answers a few questions by what is trained so far, and tells each. Shared weights would need all processes."""
+    if work.plan.recipe.shared_out or work.rail.join().rank:
+        return no_samples
+    stop = work.tokenizer.stop_ids(work.prepared.contract)
+    _, questions = _questions(work)
+    answer = answering(work.rail, work.tokenizer.decode, stop, run_report.LIMIT, to_read=True)
+
+    def sample(step: int) -> None:
+        for question in questions[: run_report.PROMPTS]:
+            watch(Sampled(step, question.asked or question.text, answer(question), question.expected))
+
+    return sample
+
+
+def _questions(work: TrainingJob) -> tuple[str, list[Question]]:
+    """Where the questions are from, in words, and the questions: of held-out rows, or else of training rows."""
+    recipe, decode = work.plan.recipe, work.tokenizer.decode
     stop = work.tokenizer.stop_ids(work.prepared.contract)
     good = work.held_out[:: 2 if recipe.method in PAIRED else 1]
     source, spans = "held out", [(*last_answer(row), row.tokens) for row in good if row.desirable]
@@ -234,10 +262,7 @@ def _ask(work: TrainingJob, run: RunFolder, signals: Signals) -> None:
         spans = [(len(sample.prompt), len(sample.tokens), sample.tokens) for sample in work.prepared.samples]
     # An answer that begins at 1 has no question before it.
     questions = [question_before(*span, decode, stop) for span in spans if span[0] > 1]
-    questions = [dataclasses.replace(one, asked=asked(work.tokenizer, one.text)) for one in questions]
-    limit = run_report.LIMIT
-    base, tuned = (answering(rail, decode, stop, limit, adapter=adapter, to_read=True) for adapter in (False, True))
-    run_report.ask(run, source, questions, (base, tuned), lambda: signals.stop_requested)
+    return source, [dataclasses.replace(one, asked=asked(work.tokenizer, one.text)) for one in questions]
 
 
 def _result(work: TrainingJob, run: RunFolder, adapter: Path, state: State, step: int) -> Run:

@@ -1,0 +1,1 @@
+"""The web page of Backpropagate. `bp_ui.serve` starts it; `bp_ui.app` puts it together."""

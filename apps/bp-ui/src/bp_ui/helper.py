@@ -1,0 +1,198 @@
+"""`python -m bp_ui.helper KIND`: a process that answers the page's questions for which the server would need torch.
+
+One JSON object a line comes in, one or more go out; the last has "done". What it knows costs nothing to lose: the page
+starts another one. Training is never done here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import select
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from itertools import islice
+from typing import Any, TextIO
+
+from backpropagate.export.chat import Speaker, speaker
+from backpropagate.models import locate
+from backpropagate.models.targets import Artifact
+from backpropagate.privacy import disable_telemetry
+from backpropagate.progress import silent
+from backpropagate.trainer import Trainer
+from bp_core.backends import find, rails
+from bp_core.config import DataConfig
+from bp_core.errors import BackpropagateError, FileUnreadable
+from bp_core.redact import redact_all
+from bp_data import ChatTokenizer, convert, read
+from bp_data.formats.records import demonstrations
+from bp_data.reading.columns import as_it_is
+from bp_data.reading.context import Remark
+from bp_data.show import show
+from bp_plan.architecture import architecture
+from bp_plan.presets import PRESETS
+
+from .memory_limit import limit_memory
+
+Question = Mapping[str, Any]
+Answers = Iterator[dict[str, Any]]
+_SHOWN = 20_000  # characters of a row
+
+
+def rows(question: Question) -> Answers:
+    """Rows of a file as they lie, and as the model sees them; a row that cannot be read comes with its error."""
+    file, reading = question["file"], DataConfig(**question["reading"])
+    if os.path.realpath(file) != file:
+        raise FileUnreadable("the file was exchanged meanwhile.", where=file)
+    model = question.get("model")
+    tokenizer = ChatTokenizer.open(locate.locate(model, silent, weights=False)) if model else None
+    remarks: list[str] = []
+
+    def tell(remark: Remark) -> None:
+        remarks.append(remark.message)
+
+    def fault(error: BackpropagateError) -> None:
+        faults.append(error.as_dict())
+
+    faults: list[dict[str, Any]] = []
+    skip, count = question["skip"], question["count"]
+    lying = read(file, as_it_is(reading), fault)
+    seen = read(file, reading, fault, tell)
+    found = []
+    for raw, row in islice(zip(lying, seen, strict=False), skip, skip + count):
+        text = json.dumps(raw.value, indent=2, ensure_ascii=False, default=str)
+        found.append({"where": raw.where, "raw": text[:_SHOWN], **_as_seen(row, tokenizer, question["train_on"])})
+    yield {"rows": found, "remarks": remarks[:5], "faults": faults[:20]}
+
+
+def _as_seen(row: Any, tokenizer: ChatTokenizer | None, train_on: Any) -> dict[str, Any]:
+    """A row with its learned stretches, or why the model cannot see it."""
+    if tokenizer is None:
+        return {"seen": []}
+    try:
+        record = convert(row)
+        views = [show(one, tokenizer, train_on) for one in demonstrations(record)]
+    except BackpropagateError as error:
+        return {"seen": [], "error": error.as_dict()}
+    seen = []
+    for view in views:
+        stretches = [[text[:_SHOWN], learned] for text, learned in view.stretches()]
+        seen.append({"stretches": stretches, "tokens": len(view.tokens), "learned": sum(view.trained)})
+    return {"format": record.format, "seen": seen}
+
+
+def plan(question: Question) -> Answers:
+    """What a training would do: its recipe with reasons, memory, disk, time. Or which backends and models are here."""
+    what = question.get("what")
+    if what == "backends":
+        yield {name: dataclasses.asdict(find(name).probe()) for name in rails()}
+        return
+    if what == "models":
+        yield {"models": [_preset(name) for name in PRESETS], "cache": str(locate.downloads())}
+        return
+    found = Trainer(**question["settings"]).plan(question["data"], notify=silent)
+    told = found.as_dict()
+    told["message"] = found.preflight.message()
+    told["recipe"] = {field.name: getattr(found.recipe, field.name) for field in dataclasses.fields(found.recipe)}
+    yield json.loads(json.dumps(told, default=str))
+
+
+def _preset(name: str) -> dict[str, Any]:
+    preset, shape = PRESETS[name], architecture(PRESETS[name].config)
+    _, _, download = locate.shape(name)
+    told = {"name": name, "hub_id": preset.hub_id, "licence": preset.licence, "restrictions": preset.restrictions}
+    return told | {"here": download is None, "parameters": shape.parameters if shape else None}
+
+
+class _StoppedError(Exception):
+    """Whoever asked has heard enough."""
+
+
+def _is_called() -> bool:
+    """Whether a line came in meanwhile, which is then read: it asks to stop. Windows cannot look into a pipe."""
+    if os.name == "nt" or not select.select([0], [], [], 0)[0]:
+        return False
+    sys.stdin.readline()
+    return True
+
+
+class Chats:
+    """The models that are open to talk to, by name; each of the three columns has a process of its own."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._name = ""
+        self._speaker: Speaker | None = None
+
+    def __call__(self, question: Question) -> Answers:
+        """The answer to a conversation, piece by piece."""
+        model = self._open(question["model"])
+        yield {"opened": True}
+
+        def tell(text: str) -> None:
+            _write({"text": text})
+            if _is_called():
+                raise _StoppedError
+
+        try:
+            model.answer(question["turns"], question["limit"], tell)
+        except _StoppedError:
+            yield {"stopped": True}
+
+    def _open(self, model: Mapping[str, str]) -> Speaker:
+        name = model.get("name") or _of_run(model["run"], model["column"])
+        if self._speaker is None or name != self._name:
+            self._stack.close()
+            self._speaker = self._stack.enter_context(speaker(name))
+            self._name = name
+        return self._speaker
+
+
+def _of_run(run: str, column: str) -> str:
+    """What a column of a run is called: its base, the folder that was trained, or its newest file."""
+    artifact = Artifact.find(run)
+    if column == "file":
+        return str(artifact.require_gguf())
+    if column == "trained":
+        return str(artifact.require_folder())
+    record = artifact.record
+    return str(record["base"] if os.path.isdir(record["base"]) else record["recipe"]["model"])
+
+
+_KINDS: dict[str, Callable[[], Callable[[Question], Answers]]] = {
+    "rows": lambda: rows,
+    "plan": lambda: plan,
+    "chat": Chats,
+}
+_out: TextIO = sys.stdout
+
+
+def _write(answer: Mapping[str, Any]) -> None:
+    print(json.dumps(answer), file=_out, flush=True)
+
+
+def main(kind: str) -> None:
+    """Answer until there is nobody who asks."""
+    disable_telemetry()
+    if kind == "rows":
+        limit_memory()
+    answer = _KINDS[kind]()
+    for line in sys.stdin:
+        try:
+            for told in answer(json.loads(line)):
+                _write(told)
+            _write({"done": True})
+        except BackpropagateError as error:
+            _write({"done": True, "error": redact_all(error.as_dict())})
+        except MemoryError:
+            fix = "Split the file, or use a smaller one."
+            error_told = {"code": "INPUT_FILE_TOO_LARGE", "message": "this needs too much memory.", "fix": fix}
+            _write({"done": True, "error": error_told | {"where": None}})
+
+
+if __name__ == "__main__":
+    _out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what libraries print must not come between the answers
+    main(sys.argv[1])

@@ -1,0 +1,1 @@
+"""One module a screen: its pages, and what the page asks and changes there."""

@@ -1,0 +1,262 @@
+"""The page from the first click to the last, in Chromium, with a real training: its server killed, reloaded, by phone.
+
+With PAGE_PICTURES=docs/images the pictures of the docs are made.
+"""
+
+import json
+import os
+import shutil
+import signal
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from page_server import Looker, PageServer, chromium
+
+from backpropagate.export.chat import speaker, user
+from bp_runs import read_events
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+ROOT = Path(__file__).parent.parent
+PICTURES = os.environ.get("PAGE_PICTURES")
+QUESTION = "When do you open?"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder to work in, with the bakery's rows, and an empty home."""
+    folder = Path(tempfile.mkdtemp(prefix="bakery-")) if PICTURES else tmp_path_factory.mktemp("page")
+    (folder / "work").mkdir()
+    shutil.copyfile(ROOT / "examples" / "quickstart.jsonl", folder / "bakery.jsonl")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(place):
+    server = PageServer(place / "work", place / "work" / ".backpropagate")
+    yield server
+    server.stop()
+
+
+def keep(look, name):
+    """A picture for the docs: light and wide, or dark and as on a phone."""
+    if not PICTURES:
+        return
+    folder = ROOT / PICTURES
+    folder.mkdir(parents=True, exist_ok=True)
+    look.page.screenshot(path=folder / f"page-{name}-light.png")
+    look.page.set_viewport_size({"width": 375, "height": 812})
+    look.page.emulate_media(color_scheme="dark")
+    look.page.wait_for_timeout(400)
+    look.page.screenshot(path=folder / f"page-{name}-dark-phone.png")
+    look.page.set_viewport_size({"width": 1280, "height": 900})
+    look.page.emulate_media(color_scheme="light")
+    look.page.wait_for_timeout(200)
+
+
+def begin(look):
+    """Start what the form is for; behind a job that still writes its report."""
+    look.page.click("form[data-form] button.primary")
+    later = look.page.locator("text=Begin when that one ends")
+    look.until(lambda: later.count() or look.page.locator("main .job").count(), 30)
+    if later.count():
+        look.page.click("text=Begin when that one ends")
+        look.until(lambda: look.page.locator("main .job").count(), 30)
+
+
+def steps_of(folder):
+    return [event["step"] for event in read_events(folder) if event["event"] == "Stepped"]
+
+
+def test_from_upload_to_chat_while_the_server_dies(browser, place, server):
+    look = Looker(browser, server)
+    page = look.page
+    page.goto(server.start())
+    page.wait_for_url("**/runs")
+    assert "No run yet" in look.text("main")
+
+    look.go("/data")
+    page.set_input_files("#file", place / "bakery.jsonl")
+    page.wait_for_url("**/data/uploads/bakery.jsonl*")
+    look.until(lambda: page.locator("mark").count())
+    assert "We open at seven" in look.text("mark >> nth=0") and "learned" in look.text("#rows")
+    page.click("button[data-post='/data-check']")
+    page.wait_for_url("**/jobs/**")
+    look.until(lambda: page.url.startswith(f"{server.address}/data/uploads/bakery.jsonl"))
+    assert "no error" in look.text("main")
+    look.until(lambda: page.locator("mark").count())
+    keep(look, "data")
+
+    page.click("#use")
+    page.wait_for_url("**/train?*")
+    page.fill("#f-name", "bakery")
+    page.fill("#f-epochs", "3")
+    page.fill("#f-held_out", "0.15")
+    look.until(lambda: "--held-out 0.15" in look.text("#command") and "--epochs 3" in look.text("#command"))
+    assert "Memory" in look.text("#plan") and page.locator("#row mark").count()
+    assert "wide" in look.text("[data-field=learning_rate]"), "the reason stands beside the value"
+    keep(look, "train")
+    page.click("#start")
+    page.wait_for_url("**/runs/2*", timeout=120_000)
+    run = page.url.rpartition("/")[2]
+    folder = place / "work" / "output" / "runs" / run
+    look.until(lambda: len(steps_of(folder)) >= 4, 400)
+    look.until(lambda: page.get_attribute("#tag .tag", "data-status") == "running")
+    keep(look, "run")
+
+    page.reload()
+    look.until(lambda: int(look.text("#where").split()[0]) >= 4)
+    second = Looker(browser, server)
+    second.context.add_cookies(look.context.cookies())
+    second.go(f"/runs/{run}")
+    second.until(lambda: int(second.text("#where").split()[0]) >= 4)
+
+    page.click("#pause")
+    look.until(lambda: page.get_attribute("#tag .tag", "data-status") == "paused")
+    second.until(lambda: second.page.get_attribute("#tag .tag", "data-status") == "paused")
+    paused_at = steps_of(folder)[-1]
+    page.wait_for_timeout(2000)
+    assert steps_of(folder)[-1] == paused_at
+    page.click("#continue")
+    look.until(lambda: page.get_attribute("#tag .tag", "data-status") == "running")
+
+    server.kill()
+    look.until(lambda: page.locator("#offline").is_visible())
+    before = steps_of(folder)[-1]
+    look.until(lambda: steps_of(folder)[-1] > before + 1)
+    server.start()
+    look.until(lambda: not page.locator("#offline").is_visible())
+    lags = []
+    seen = -1
+    end = time.monotonic() + 20
+    while time.monotonic() < end and page.get_attribute("#tag .tag", "data-status") == "running":
+        shown = int(look.text("#where").split()[0])
+        if shown != seen >= 0:
+            event = next(
+                e for e in reversed(list(read_events(folder))) if e["event"] == "Stepped" and e["step"] <= shown
+            )
+            lags.append(time.time() - event["time"])
+        seen = shown
+        page.wait_for_timeout(50)
+    print("lag from event to page, median s:", round(statistics.median(lags), 2) if lags else None)
+    look.until(lambda: page.get_attribute("#run", "data-status") == "finished", 600)
+    look.until(lambda: look.text("#where").split()[0] == look.text("#where").split()[2])
+    numbers = steps_of(folder)
+    assert numbers == list(range(1, len(numbers) + 1)), "no step is missing and none is twice"
+    second.context.close()
+
+    look.go(f"/runs/{run}/evaluate")
+    page.fill("#f-answers", "2")
+    begin(look)
+    look.until(lambda: page.locator("main table").count(), 400)
+    assert "perplexity" in look.text("main table") and "difference" in look.text("main table")
+    keep(look, "evaluate")
+
+    look.go(f"/runs/{run}/export")
+    begin(look)
+    look.until(lambda: page.locator("main .tag.ok >> text=Proven").count(), 600)
+    assert page.locator("main table tbody tr").count() >= 5
+    keep(look, "export")
+
+    look.go(f"/chat?run={run}")
+    page.fill("#limit", "30")
+    page.fill("#message", QUESTION)
+    page.keyboard.press("Enter")
+    answers = [f".talk[data-column={column}] .turn:not(.user)" for column in ("base", "trained", "file")]
+    look.until(lambda: page.locator("#stop").is_hidden() and all(page.locator(a).count() for a in answers), 400)
+    base, trained, file = (look.text(answer) for answer in answers)
+    print("base:", base, "| trained:", trained, "| file:", file)
+    assert "seven" in trained.lower() and base != trained and file
+    keep(look, "chat")
+    with speaker(place / "work" / ".backpropagate" / "models" / "smollm2-135m") as model:
+        assert model.answer([user(QUESTION)], 30, lambda text: None).strip() == base.strip(), "base is the base"
+
+    look.go("/runs")
+    look.until(lambda: "proven" in look.text("#list"))
+    keep(look, "runs")
+    assert look.faults == []
+    assert server.errors() == []
+
+
+def test_a_training_that_is_killed_is_gone_on_with(browser, place, server):
+    look = Looker(browser, server)
+    page = look.page
+    server.stop()
+    page.goto(server.start())
+    page.wait_for_url("**/runs")
+    look.go("/train?data=example")
+    page.click("#all summary")
+    page.select_option("#f-backend", "null")
+    page.fill("#f-steps", "300000")
+    page.fill("#f-name", "killed")
+    page.fill("#f-checkpoint_every", "2000")
+    page.fill("#f-output", "other")
+    look.until(lambda: "--output other" in look.text("#command"))
+    page.click("#start")
+    page.wait_for_url("**/runs/2*", timeout=120_000)
+    folder = place / "work" / "other" / "runs" / page.url.rpartition("/")[2]
+    look.until(lambda: any((folder / "checkpoints").glob("step-*")))
+    owner = json.loads((folder / "run.json").read_text(encoding="utf-8"))["owner"]
+    os.kill(owner["pid"], signal.SIGKILL)
+    look.until(lambda: page.get_attribute("#run", "data-status") == "interrupted")
+    look.until(lambda: page.locator("#resume").is_visible())
+    page.click("#resume")
+    look.until(lambda: page.get_attribute("#tag .tag", "data-status") == "running", 60)
+    page.click("#stop")
+    look.until(lambda: page.get_attribute("#run", "data-status") == "interrupted", 60)
+    assert "RUNTIME_INTERRUPTED" in look.text("main") and "checkpoint was written" in look.text("main")
+    assert look.faults == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 375])
+def test_every_screen_is_for_everybody(browser, place, server, scheme, width):
+    """axe-core finds nothing, nothing sticks out sideways, nothing is fetched from elsewhere."""
+    look = Looker(browser, server, color_scheme=scheme, viewport={"width": width, "height": 900})
+    page = look.page
+    server.stop()
+    address = server.start()
+    faults = {}
+
+    def check(name):
+        found = look.axe()
+        wide = page.evaluate("document.documentElement.scrollWidth > innerWidth")
+        if found or wide:
+            faults[name] = [*found, *(["it must be scrolled sideways"] if wide else [])]
+
+    look.go("/sign-in")
+    check("sign-in")
+    page.goto("about:blank")
+    page.goto(address)
+    page.wait_for_url("**/runs")
+    runs = [path.name for path in (place / "work" / "output" / "runs").iterdir()]
+    others = [path.name for path in (place / "work" / "other" / "runs").iterdir()]
+    run = f"/runs/{runs[0]}"
+    jobs = sorted((place / "work" / ".backpropagate" / "jobs").iterdir())
+    screens = ["/runs", "/data", "/data/uploads/bakery.jsonl", "/train", "/chat", "/models", "/system", "/nothing"]
+    screens += [run, f"{run}/evaluate", f"{run}/export", f"{run}/push", f"{run}/records", f"/runs/{others[0]}"]
+    screens += [f"/compare?a={runs[0]}&b={others[0]}", f"/jobs/{jobs[0].name}"]
+    waits = {
+        "/data/uploads/bakery.jsonl": "mark",
+        "/train": "#row mark",
+        "/models": "#models table",
+        "/system": "#backends table",
+    }
+    for screen in screens:
+        look.go(screen)
+        if screen in waits:
+            look.until(lambda selector=waits[screen]: page.locator(selector).count(), 90)
+        page.wait_for_timeout(400)
+        for details in page.locator("details").all():
+            details.evaluate("element => element.open = true")
+        check(screen)
+    assert faults == {}, json.dumps(faults, indent=1)
+    assert [fault for fault in look.faults if "404" not in fault] == []
