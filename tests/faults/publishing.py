@@ -157,7 +157,7 @@ def _told(where):
     """Let what does not hold say after which fault."""
     try:
         yield
-    except AssertionError as error:
+    except (AssertionError, OSError) as error:
         raise AssertionError(f"{error}\n{where}") from error
 
 

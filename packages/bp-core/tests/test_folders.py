@@ -36,6 +36,15 @@ def test_a_folder_appears_whole(tmp_path):
     assert os.listdir(tmp_path / "made") == ["here"]
 
 
+def test_a_folder_whose_draft_was_moved_away_is_not_called_whole(tmp_path):
+    place = tmp_path / "place"
+    with pytest.raises(OutputUnusable, match="moved or removed"), new_folder(place / "target") as draft:
+        fill(draft)
+        place.rename(tmp_path / "elsewhere")
+        write_json(draft / "settings.json", {})  # which makes the draft's folder anew
+    assert not (place / "target").exists()
+
+
 def test_a_failure_leaves_nothing(tmp_path):
     with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "x") as draft:
         fill(draft)

@@ -33,9 +33,12 @@ def new_folder(target: Path) -> Iterator[Path]:
     with writing(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        made = draft.stat().st_ino
     try:
         with writing(target):
             yield draft
+            if not draft.is_dir() or draft.stat().st_ino != made:  # made anew, it would lack what was written before
+                raise OutputUnusable("this folder is gone; it was moved or removed.", where=str(target.parent))
             write_manifest(draft)
             _share(draft)
             sync(draft)
