@@ -35,7 +35,7 @@ _ANSWER = "\u2402answer\u2403"  # in no template
 
 @dataclass(frozen=True)
 class TrainedTokenizer:
-    """`folder` has the tokenizer's files. `contract` is that of training, or `derived` from them; None if they are none.
+    """`folder` has the tokenizer's files. `contract` is that of training, or `derived` from them.
 
     `origins` says for "tokenizer", "chat template" and "end of turn" where it is from.
     """
