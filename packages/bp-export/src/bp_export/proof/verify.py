@@ -105,9 +105,9 @@ class _Verification:
 
     def _ends_alike(self, stored: Mapping[str, Any]) -> bool:
         """Whether the file's end of an answer is one of several, of which no contract says which is the first."""
-        tokenizer = self.model.tokenizer
-        ends = tokenizer.contract.terminators if tokenizer.contract else ()
-        return tokenizer.derived and stored.get(_EOS) in ends
+        contract, tokenizer = self.model.contract, self.model.tokenizer
+        derived = tokenizer is not None and tokenizer.derived
+        return derived and contract is not None and stored.get(_EOS) in contract.terminators
 
 
 def _model_fields(gguf: GgufFile) -> Mapping[str, Any]:
