@@ -108,3 +108,14 @@ def test_a_merged_adapter_that_finds_no_place_says_where_it_lies_and_the_old_one
     assert (output / "lora" / published.WEIGHTS).read_bytes() == b"old"
     publish_merged(merged, output)
     assert (output / "lora" / published.WEIGHTS).read_bytes() == b"new"
+
+
+def test_what_is_published_has_the_template_and_the_end_of_a_turn_of_training(base, run):
+    settings = {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
+    (base / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    template = "{% for m in messages %}{{ m.role }}: {{ m.content }}<|im_end|>\n{% endfor %}"
+    target = publish(NullRail(), run, base, Contract(template, "none", (9,), ("<|im_end|>",)), 3)
+    assert (target / "chat_template.jinja").read_text(encoding="utf-8") == template
+    written = json.loads((target / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert written == settings | {"eos_token": "<|im_end|>"}
+    assert json.loads((base / "tokenizer_config.json").read_text(encoding="utf-8")) == settings

@@ -35,7 +35,7 @@ _ANSWER = "\u2402answer\u2403"  # in no template
 
 @dataclass(frozen=True)
 class TrainedTokenizer:
-    """`folder` has the tokenizer's files. `contract` is that of training, or derived from them; None without tokenizer.
+    """`folder` has the tokenizer's files. `contract` is that of training, or `derived` from them.
 
     `origins` says for "tokenizer", "chat template" and "end of turn" where it is from.
     """
@@ -43,13 +43,14 @@ class TrainedTokenizer:
     folder: Path
     contract: Contract | None
     origins: Mapping[str, str] = field(default_factory=dict)
+    derived: bool = True
 
 
 def trained_tokenizer(adapter: Path | None, base: Path) -> TrainedTokenizer:
     """The tokenizer of what was trained. Raises AdapterUnusable for a damaged contract."""
     if contract := Contract.read(adapter or base):
         origins = {"tokenizer": _BASE, "chat template": "the contract", "end of turn": "the contract"}
-        return TrainedTokenizer(base, contract, origins)
+        return TrainedTokenizer(base, contract, origins, derived=False)
     if adapter is None:
         return TrainedTokenizer(base, _derived(base))
     folder = tokenizer_folder(adapter, base)

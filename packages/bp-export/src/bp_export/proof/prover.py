@@ -78,9 +78,10 @@ class TrainedModel:
 
     base: Path
     converter: Converter
-    tokenizer: TrainedTokenizer
+    contract: Contract | None = None
     reference: Reference | None = None
     samples: Sequence[Sample] = ()
+    tokenizer: TrainedTokenizer | None = None
 
     @classmethod
     def open(
@@ -98,16 +99,18 @@ class TrainedModel:
         of reading them.
         """
         converter = Converter(trained_weights(adapter, base), base)
-        return cls(base, converter, tokenizer or trained_tokenizer(adapter, base), reference, samples)
+        tokenizer = tokenizer or trained_tokenizer(adapter, base)
+        return cls(base, converter, tokenizer.contract, reference, samples, tokenizer)
 
     @property
-    def contract(self) -> Contract | None:
-        return self.tokenizer.contract
+    def tokenizer_folder(self) -> Path:
+        """Where the tokenizer's files are."""
+        return self.tokenizer.folder if self.tokenizer else self.base
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
         """What a GGUF of this model must have as its vocabulary."""
-        return vocabulary.read(self.tokenizer.folder, self.converter.vocabulary_size, self.contract)
+        return vocabulary.read(self.tokenizer_folder, self.converter.vocabulary_size, self.contract)
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,7 @@ class Prover:
     types: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._tokenizer = Tokenizer.from_file(str(self.model.tokenizer.folder / VOCABULARY))
+        self._tokenizer = Tokenizer.from_file(str(self.model.tokenizer_folder / VOCABULARY))
         self._splits_at_marks = False
         corpus = [rows.as_sample(text, self._tokenizer) for text in TEXTS]
         self._rows = rows.choose(self.model.samples) or rows.choose(corpus, rows.TOKENS // 2)
@@ -358,7 +361,7 @@ class Prover:
         """Check the prompts, and whether answers end."""
         if self.notify:
             self.notify(Progress("render prompts", 0, 0))
-        self.checks += prompts.check(path, facts, self.model.tokenizer.folder, self.model.contract)
+        self.checks += prompts.check(path, facts, self.model.tokenizer_folder, self.model.contract)
         self._check_endings(path, facts)
 
     def _check_endings(self, path: Path, facts: GgufFacts) -> None:

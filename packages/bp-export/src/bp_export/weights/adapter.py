@@ -34,6 +34,8 @@ _SAVED = ("base_layer.weight", "original_module.weight")
 _DIMENSIONS = {_MAGNITUDE: (1,), "bias": (1,), "base_layer.bias": (1,), "weight": (1, 2)}
 _COMPUTED = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "bias", "trainable_token_indices")
 _EMBEDDING, _HEAD = "embed_tokens", "lm_head"
+_LAYER = re.compile(r"(.*?layers)\.\d+\.")
+_TEXT_LAYERS = "model.layers"
 _SHOWN = 3
 
 
@@ -66,7 +68,10 @@ def check_complete(file: AdapterFile, modules: Iterable[str]) -> None:
     """
     config = AdapterConfig.of_file(file.values, file.folder / CONFIG, file.values)
     there = {text_name(match["module"]) for name in file.names() if (match := _KEY.fullmatch(name))}
-    missing = sorted(name for name in map(text_name, modules) if name not in there and config.targets(name))
+    # A vision tower has layers of the same names, which need not have been trained.
+    roots = {_TEXT_LAYERS, *map(_root, there)}
+    known = [name for name in map(text_name, modules) if _root(name) in roots]
+    missing = sorted(name for name in known if name not in there and config.targets(name))
     if not missing:
         return
     shown = ", ".join(missing[:_SHOWN])
@@ -174,6 +179,12 @@ def _token_indices(setting: Any, module: str) -> list[int]:
                 return list(numbers)
         return []
     return list(setting or [])
+
+
+def _root(module: str) -> str:
+    """What stands before the number of a module's layer; "" for a module outside of layers."""
+    match = _LAYER.match(module)
+    return match[1] if match else ""
 
 
 def _last(module: str) -> str:
