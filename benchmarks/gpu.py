@@ -24,7 +24,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results" / "gpu.json"
 PARTS = ("tests", "memory", "small_card", "speed", "float8")
-MINUTES = 8.0
+MINUTES, DRY_MINUTES = 8.0, 60.0  # in all; the processor may be busy, and takes what it takes
 _PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
 _COUNTS = re.compile(r"(\d+) (passed|failed|errors?|skipped|tests? collected|deselected)")
 
@@ -39,7 +39,7 @@ def main() -> int:
     if chosen.part:
         print(json.dumps(measured(chosen.part, chosen.dry)))
         return 0
-    ends = time.monotonic() + 60 * MINUTES
+    ends = time.monotonic() + 60 * (DRY_MINUTES if chosen.dry else MINUTES)
     found: dict[str, Any] = {"machine": machine(chosen.dry)}
     for name in chosen.only:
         began = time.monotonic()
@@ -81,6 +81,8 @@ def part(name: str, dry: bool, seconds: float) -> Any:
         return {"failed": f"not done within {seconds:.0f} seconds"}
     if name == "tests":
         counts = {what: int(number) for number, what in _COUNTS.findall(done.stdout)}
+        if dry:
+            counts = {"selected": counts.get("tests collected", 0) - counts.get("deselected", 0)}
         failed = {"failed": done.stdout[-2000:]} if done.returncode else {}
         return counts | failed
     if done.returncode:
