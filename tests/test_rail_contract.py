@@ -17,6 +17,8 @@ from bp_core.examples import Batch
 from bp_core.rail import Job, ModelInfo
 
 AVAILABLE = [name for name in rails() if find(name).probe().available]
+# The card's are among those of `-m gpu`, where the suite for a card counts them.
+RAILS = [pytest.param(name, marks=pytest.mark.gpu) if name == "cuda" else name for name in AVAILABLE]
 LENGTHS = np.array([6, 9], dtype=np.int32)
 
 
@@ -27,7 +29,7 @@ def batch():
     return Batch(tokens, trained, LENGTHS)
 
 
-@pytest.fixture(params=AVAILABLE)
+@pytest.fixture(params=RAILS)
 def rail(request, tmp_path):
     found = find(request.param)
     opened = found.open(Job(save_tiny(tmp_path / "model"), recipe=recipe(), dtype="float32"))
