@@ -66,10 +66,10 @@ def begin(look):
     """Start what the form is for; behind a job that still writes its report."""
     look.page.click("form[data-form] button.primary")
     later = look.page.locator("text=Begin when that one ends")
-    look.until(lambda: later.count() or look.page.locator("main .job").count(), 30)
+    look.until(lambda: later.count() or look.page.locator("main .job").count())
     if later.count():
         look.page.click("text=Begin when that one ends")
-        look.until(lambda: look.page.locator("main .job").count(), 30)
+        look.until(lambda: look.page.locator("main .job").count())
 
 
 def steps_of(folder):
@@ -105,7 +105,7 @@ def test_from_upload_to_chat_while_the_server_dies(browser, place, server):
     assert "wide" in look.text("[data-field=learning_rate]"), "the reason stands beside the value"
     keep(look, "train")
     page.click("#start")
-    page.wait_for_url("**/runs/2*", timeout=120_000)
+    page.wait_for_url("**/runs/2*", timeout=600_000)
     run = page.url.rpartition("/")[2]
     folder = place / "work" / "output" / "runs" / run
     look.until(lambda: len(steps_of(folder)) >= 4, 400)
@@ -201,7 +201,7 @@ def test_a_training_that_is_killed_is_gone_on_with(browser, place, server):
     page.fill("#f-output", "other")
     look.until(lambda: "--output other" in look.text("#command"))
     page.click("#start")
-    page.wait_for_url("**/runs/2*", timeout=120_000)
+    page.wait_for_url("**/runs/2*", timeout=600_000)
     folder = place / "work" / "other" / "runs" / page.url.rpartition("/")[2]
     look.until(lambda: any((folder / "checkpoints").glob("step-*")))
     owner = json.loads((folder / "run.json").read_text(encoding="utf-8"))["owner"]
@@ -253,7 +253,7 @@ def test_every_screen_is_for_everybody(browser, place, server, scheme, width):
     for screen in screens:
         look.go(screen)
         if screen in waits:
-            look.until(lambda selector=waits[screen]: page.locator(selector).count(), 90)
+            look.until(lambda selector=waits[screen]: page.locator(selector).count())
         page.wait_for_timeout(400)
         for details in page.locator("details").all():
             details.evaluate("element => element.open = true")
