@@ -52,6 +52,7 @@ def keep(look, name):
         return
     folder = ROOT / PICTURES
     folder.mkdir(parents=True, exist_ok=True)
+    look.page.set_viewport_size({"width": 1280, "height": 760})
     look.page.screenshot(path=folder / f"page-{name}-light.png")
     look.page.set_viewport_size({"width": 375, "height": 812})
     look.page.emulate_media(color_scheme="dark")
@@ -101,6 +102,7 @@ def test_from_upload_to_chat_while_the_server_dies(browser, place, server):
     page.fill("#f-epochs", "3")
     page.fill("#f-held_out", "0.15")
     look.until(lambda: "--held-out 0.15" in look.text("#command") and "--epochs 3" in look.text("#command"))
+    look.until(lambda: "Memory" in look.text("#plan") and "held out" in look.text("#plan"))
     assert "Memory" in look.text("#plan") and page.locator("#row mark").count()
     assert "wide" in look.text("[data-field=learning_rate]"), "the reason stands beside the value"
     keep(look, "train")
