@@ -1,11 +1,14 @@
 import json
 import os
+import socket
+import threading
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["BACKPROPAGATE_TRAIN_REPORT_TO"] = "none"
 
 
 import pytest
+import uvicorn
 from page_runs import ADDRESS, PORT, wait_for_children, written_run
 from starlette.testclient import TestClient
 
@@ -62,3 +65,21 @@ def rows(home, tmp_path):
 def run(home, tmp_path):
     """A finished run as a training leaves it, without the training."""
     return written_run(tmp_path / "work" / "output")
+
+
+@pytest.fixture
+def server(app):
+    """The page on a real socket, for what a client in Python would put right."""
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    listening.listen()
+    port = listening.getsockname()[1]
+    site = app.state.site
+    object.__setattr__(site, "hosts", frozenset([f"127.0.0.1:{port}"]))
+    running = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off", ws="none"))
+    thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    yield port
+    running.should_exit = True
+    thread.join(10)
+    listening.close()

@@ -1,6 +1,9 @@
 """Runs as a training leaves them, written without the training."""
 
+import re
 import time
+
+from starlette.routing import Route
 
 from bp_core.config import TrainConfig
 from bp_core.events import Evaluated, Finished, Started, Stepped
@@ -11,6 +14,7 @@ from bp_runs.run_folder import create
 
 PORT = 7862
 ADDRESS = f"http://127.0.0.1:{PORT}"
+JSON = {"content-type": "application/json"}
 
 
 def written_run(output, name="bakery", steps=20, status="finished"):
@@ -40,3 +44,15 @@ def wait_for_children(jobs):
         job.stop()
     for child in jobs._children:
         child.wait(60)
+
+
+def posts(app):
+    """The addresses that change something, with names in them that there are not."""
+    names = {"run": "20260101-000000-abcd", "job": "20260101-000000-abcd"}
+    found = [route.path for route in app.routes if isinstance(route, Route) and "POST" in route.methods]
+    return [re.sub(r"\{(\w+)[^}]*\}", lambda match: names[match[1]], path) for path in found]
+
+
+def filled(path, run):
+    names = {"run": run.id, "job": "20260101-000000-abcd", "address": "here/rows.jsonl"}
+    return re.sub(r"\{(\w+)[^}]*\}", lambda match: names[match[1]], path)

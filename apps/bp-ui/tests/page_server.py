@@ -97,7 +97,7 @@ class Looker:
         self.page.wait_for_load_state()
         return self.page
 
-    def until(self, look, seconds=60):
+    def until(self, look, seconds=240):
         """Wait until `look` gives something true; an evaluation in the page would need what the policy forbids."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:

@@ -52,9 +52,17 @@ def head(request: Request, run: RunFolder) -> dict[str, Any]:
         "note": read_note(run),
         "longest_note": LONGEST,
         "device": record.get("opened", {}).get("device", ""),
+        "resuming": _resuming(request, run) if status not in ACTIVE else None,
         "from_page": any(job.run() == run.id for job in site_of(request).jobs.all()[:200]),
         "multi_run": "multi-run" in run.path.parts,
     }
+
+
+def _resuming(request: Request, run: RunFolder) -> str | None:
+    """The job that is about to go on with a run, but has not begun to train."""
+    jobs = site_of(request).jobs.open_jobs()
+    mine = [job.id for job in jobs if job.verb == "resume" and job.record["arguments"].get("run") == str(run.path)]
+    return mine[0] if mine else None
 
 
 def events(request: Request) -> Response:

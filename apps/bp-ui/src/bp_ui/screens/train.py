@@ -132,8 +132,14 @@ def _begun(request: Request) -> tuple[dict[str, Any], str]:
     return given, address or (EXAMPLE if first == str(EXAMPLE_DATA) else "")
 
 
+async def same_command(request: Request) -> Response:
+    """The same as a command line; what is wrong with the settings is told with it, before a plan is made."""
+    config, data = _chosen(site_of(request), runs_of(request), await body_of(request))
+    return JSONResponse({"command": command_line(config, data)})
+
+
 async def plan(request: Request) -> Response:
-    """What would happen: every value with its reason, what it needs, and the same as a command line."""
+    """What would happen: every value with its reason, and what it needs."""
     config, data = _chosen(site_of(request), runs_of(request), await body_of(request))
     question = {"settings": _set(config), "data": [str(path) for path in data]}
     return JSONResponse(await anyio.to_thread.run_sync(_planned, request, config, question))
@@ -154,7 +160,6 @@ def _planned(request: Request, config: TrainConfig, question: dict[str, Any]) ->
     row = helpers.ask("rows", first) if Path(first["file"]).is_file() else {"rows": [], "remarks": [], "faults": []}
     found["row"] = fragment("seen.html", rows=row["rows"])
     found["facts"] = fragment("plan.html", plan=found)
-    found["command"] = command_line(config, question["data"])
     return found
 
 
@@ -230,5 +235,6 @@ def _set(config: TrainConfig) -> dict[str, Any]:
 ROUTES = [
     Route("/train", show, methods=["GET"]),
     Route("/train", start, methods=["POST"]),
+    Route("/train/command", same_command, methods=["POST"]),
     Route("/train/plan", plan, methods=["POST"]),
 ]

@@ -111,7 +111,7 @@ function show(status) {
   $("#pause").hidden = status !== "running";
   $("#continue").hidden = !["paused", "pausing"].includes(status);
   $("#stop").hidden = !["running", "paused", "pausing"].includes(status);
-  $("#resume").hidden = active.includes(status) || status === "finished";
+  $("#resume").hidden = active.includes(status) || status === "finished" || Boolean(head.dataset.resuming);
   if (was !== status) {
     tell(`${word}, step ${state.step} of ${state.steps}`, true);
     const ended = active.includes(was) && !active.includes(status);

@@ -36,6 +36,7 @@ async function plan() {
   asking?.abort();
   asking = new AbortController();
   try {
+    $("#command").textContent = (await postJson("/train/command", valuesOf(form), asking.signal)).command;
     const found = await postJson("/train/plan", valuesOf(form), asking.signal);
     for (const field of all(".field[data-field]")) {
       field.classList.remove("wrong");
@@ -43,7 +44,6 @@ async function plan() {
     }
     fill($("#plan"), found.facts);
     fill($("#row"), found.row);
-    $("#command").textContent = found.command;
     problem.replaceChildren();
     $("#start").disabled = false;
   } catch (error) {
