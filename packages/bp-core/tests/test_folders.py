@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import signal
@@ -96,6 +97,15 @@ def test_a_file_is_replaced_at_once(tmp_path):
     write_json(tmp_path / "x.json", {"ü": 2})
     assert json.loads((tmp_path / "x.json").read_text(encoding="utf-8")) == {"ü": 2}
     assert os.listdir(tmp_path) == ["x.json"]
+
+
+def test_a_disk_that_becomes_read_only_is_told_though_the_draft_cannot_be_removed(tmp_path, monkeypatch):
+    def refused(self, missing_ok=False):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("pathlib.Path.unlink", refused)
+    with pytest.raises(OutputUnusable, match="Read-only"), new_file(tmp_path / "a.gguf"):
+        raise OSError(errno.EROFS, "Read-only file system")
 
 
 def test_an_output_must_be_a_folder(tmp_path):

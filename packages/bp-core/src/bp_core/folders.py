@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ def new_file(target: Path) -> Iterator[Path]:
             replace(draft, target)
             _sync_entry(target.parent)
     finally:
-        draft.unlink(missing_ok=True)
+        _remove(draft)
 
 
 def sweep(folder: Path, name: str) -> None:
@@ -73,7 +73,13 @@ def sweep(folder: Path, name: str) -> None:
     Only where nobody else can be writing such a target now.
     """
     for draft in folder.glob(f".{name}*"):
-        shutil.rmtree(draft, ignore_errors=True) if draft.is_dir() else draft.unlink(missing_ok=True)
+        shutil.rmtree(draft, ignore_errors=True) if draft.is_dir() else _remove(draft)
+
+
+def _remove(draft: Path) -> None:
+    """Remove an unfinished file. Where that fails, what failed before it is to be told, and `sweep` comes again."""
+    with suppress(OSError):
+        draft.unlink()
 
 
 def move(source: Path, target: Path) -> None:
