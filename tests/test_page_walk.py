@@ -212,9 +212,9 @@ def test_a_training_that_is_killed_is_gone_on_with(browser, place, server):
     look.until(lambda: page.get_attribute("#run", "data-status") == "interrupted")
     look.until(lambda: page.locator("#resume").is_visible())
     page.click("#resume")
-    look.until(lambda: page.get_attribute("#tag .tag", "data-status") == "running", 60)
+    look.until(lambda: page.get_attribute("#run", "data-status") == "running")
     page.click("#stop")
-    look.until(lambda: page.get_attribute("#run", "data-status") == "interrupted", 60)
+    look.until(lambda: page.get_attribute("#run", "data-status") == "interrupted")
     assert "RUNTIME_INTERRUPTED" in look.text("main") and "checkpoint was written" in look.text("main")
     assert look.faults == []
 

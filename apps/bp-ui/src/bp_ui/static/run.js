@@ -116,7 +116,8 @@ function show(status) {
     tell(`${word}, step ${state.step} of ${state.steps}`, true);
     const ended = active.includes(was) && !active.includes(status);
     if (ended && $("#tell").checked && Notification.permission === "granted") new Notification(`${$("h1").textContent}: ${word}`);
-    if (ended) setTimeout(() => location.reload(), 800); // what the server knows of the end is on the page, too
+    // What the server says of a run that began again, or ended, is on the page, too.
+    if (active.includes(was) !== active.includes(status)) setTimeout(() => location.reload(), 800);
   }
 }
 
