@@ -170,5 +170,5 @@ def test_pissa_needs_a_rank_that_every_layer_has(backprop, rows, tiny_llama, tmp
 def test_what_this_machine_cannot_do_is_refused_before_anything_is_loaded(backprop, rows, tmp_path):
     status, said = backprop(*train(rows, "owner/not-downloaded", tmp_path / "out"), "--optimizer", "paged-adamw-8bit")
     said = " ".join(said.split())
-    assert status == 1 and "CONFIG_VALUE_INVALID" in said and "there is no card: use adamw-8bit" in said
+    assert status == 1 and "CONFIG_VALUE_INVALID" in said and "for a card, and there is none: use adamw-8bit" in said
     assert list((tmp_path / "out").rglob("*")) == []

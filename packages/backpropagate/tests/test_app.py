@@ -74,7 +74,7 @@ def test_public_names_are_these():
 
 @pytest.mark.parametrize(("verb", "config"), [("train", TrainConfig), ("export", ExportConfig), ("serve", ServeConfig)])
 def test_every_setting_is_an_option_with_its_help(verb, config, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "400")
+    monkeypatch.setenv("COLUMNS", "700")
     assert exit_code_of(app, [verb, "--help"]) == 0
     page = capsys.readouterr().out
     for setting in settings(config):
@@ -86,7 +86,7 @@ def test_every_setting_is_an_option_with_its_help(verb, config, capsys, monkeypa
 
 
 def test_options_are_shown_in_panels_and_those_of_the_command_first(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "400")
+    monkeypatch.setenv("COLUMNS", "700")
     assert exit_code_of(app, ["train", "--help"]) == 0
     page = capsys.readouterr().out
     assert re.findall(r"╭─ (.*?) ─", page) == [panel for panel in Panel if panel != Panel.STAGES]

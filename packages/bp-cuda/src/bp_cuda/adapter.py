@@ -92,7 +92,8 @@ def read(model: PreTrainedModel, folder: Path, *, trainable: bool) -> PeftModel:
         stored = {canonical(key): tensor.shape for key, tensor in read_header(folder / WEIGHTS).tensors.items()}
         _resize(model, stored)
         with _peft_calls():
-            config = _fitted(LoraConfig.from_pretrained(folder, inference_mode=not trainable), model, stored)
+            config = _fitted(LoraConfig.from_pretrained(folder), model, stored)
+            config.inference_mode = not trainable  # the file says how the adapter was saved
             kind = PeftModelForCausalLM if config.task_type == "CAUSAL_LM" else PeftModel
             adapted: PeftModel = kind(model, config)
             mapping = {_TEXT_PART: _text_part(model)}

@@ -62,7 +62,13 @@ class Comparison:
 
 
 def compare(
-    name: str | Path, prompts: Sequence[str], data: Data | None, config: CompareConfig, notify: Notify, **reading: Any
+    name: str | Path,
+    prompts: Sequence[str],
+    data: Data | None,
+    config: CompareConfig,
+    notify: Notify,
+    /,
+    **reading: Any,
 ) -> Comparison:
     """Ask a trained model, its base, and the GGUF that the settings name. A model as it came has no second column.
 

@@ -24,7 +24,7 @@ from ..models.targets import BASE, Artifact
 from .rows import Rows, check_data, given, of_run, questions_in, trained_on
 
 
-def evaluate(name: str | Path, data: Data | None, config: EvalConfig, notify: Notify, **reading: Any) -> Evaluation:
+def evaluate(name: str | Path, data: Data | None, config: EvalConfig, notify: Notify, /, **reading: Any) -> Evaluation:
     """Measure a model, and the one it is compared with, on `data`, or on the rows that its run held out.
 
     `reading` are fields of TrainConfig: how to cut and mask `data`, where not as the run did. Raises TargetNotFound,
