@@ -61,7 +61,10 @@ def assert_equal(one, two):
     """The same losses and adapters, but for the order in which floats were added."""
     assert losses(two) == pytest.approx(losses(one), rel=1e-5)
     a, b = (load_file(output / "lora" / "adapter_model.safetensors") for output in (one, two))
-    assert a.keys() == b.keys() and max((a[name] - b[name]).abs().max().item() for name in a) < 1e-4
+    assert a.keys() == b.keys()
+    # Adam divides by a gradient's size: where that is next to nothing, rounding decides. So by the whole matrix.
+    away = {name: ((a[name] - b[name]).norm() / a[name].norm()).item() for name in a}
+    assert max(away.values()) < 1e-4, away
     assert max(value.abs().max().item() for value in a.values()) > 1e-2
 
 
