@@ -24,6 +24,5 @@ def test_auto_takes_bfloat16_only_where_it_is_computed_by_instructions():
 
 def test_a_format_is_as_slow_as_itself():
     threads = torch.get_num_threads()
-    measured = [processor.slowdown(torch.float32) for _ in range(5)]  # other work on the processor disturbs some
-    assert any(slowdown == pytest.approx(1, abs=0.9) for slowdown in measured), measured
+    assert processor.slowdown(torch.float32) == pytest.approx(1, abs=0.9)
     assert torch.get_num_threads() == threads

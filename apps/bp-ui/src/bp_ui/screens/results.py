@@ -24,7 +24,6 @@ from .run import head, open_jobs_of, output_of
 from .train import Field, field_of
 
 _REPO = re.compile(r"[\w][\w.-]{0,95}/[\w][\w.-]{0,95}")
-_OLLAMA_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}(/[\w.-]{1,63})?(:[\w.-]{1,63})?")
 _LONGEST = 2000  # characters of a system message
 _EXPORT = ("format", "quantization", "ollama_name", "overwrite", "accept_unproven", "system", "num_ctx", "max_size")
 _EVALUATE = ("against", "answers", "gate", "regex", "max_tokens", "samples")
@@ -73,9 +72,6 @@ async def export(request: Request) -> Response:
     site, run, body = site_of(request), run_of(request), await body_of(request)
     chosen = _settings(ExportConfig, _EXPORT, body)
     ExportConfig(**chosen)
-    name = chosen.get("ollama_name")
-    if name is not None and not _OLLAMA_NAME.fullmatch(name):
-        raise BadValue("this is no name for a model in Ollama.", fix="Take letters, digits and - . _ like my-model.")
     arguments = {"target": str(run.path), "settings": chosen}
     job = site.jobs.start("export", f"Exporting {run.id}", arguments, site.here, queue=bool(body.get("queue")))
     return JSONResponse(started(job, f"/runs/{run.id}/export"))
