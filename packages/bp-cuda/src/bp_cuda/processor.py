@@ -34,8 +34,7 @@ def slowdown(dtype: torch.dtype) -> float:
         rounds = [(_seconds(dtype), _seconds(torch.float32)) for _ in range(_ROUNDS)]
     finally:
         torch.set_num_threads(threads)
-    measured, of_float32 = zip(*rounds, strict=True)
-    return min(measured) / min(of_float32)
+    return min(measured for measured, _ in rounds) / min(of_float32 for _, of_float32 in rounds)
 
 
 def _seconds(dtype: torch.dtype) -> float:
