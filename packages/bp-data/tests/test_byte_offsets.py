@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Encoding, Tokenizer, normalizers
 
 from bp_data import ChatTokenizer
-from bp_data.tokenizer.byte_offsets import SpelledText, TokenBytes
+from bp_data.tokenizer.byte_offsets import SpelledText, TokenBytes, first_ending, first_starting
 
 TEXT = st.text(st.characters(codec="utf-8") | st.sampled_from(" \n\t<|im_end|>é👍東"), min_size=1, max_size=40)
 PIECES = st.lists(TEXT | st.sampled_from(["<|im_start|>", "<|im_end|>", "\n"]), min_size=1, max_size=6).map("".join)
@@ -17,6 +17,9 @@ def same(tokenizer: ChatTokenizer, text: str) -> type:
     (found,), (asked,) = tokenizer.tokens([text]), tokenizer.encodings([text])
     assert list(found.ids) == asked.ids
     assert [found.token_to_chars(i) for i in range(len(asked.ids))] == asked.offsets
+    for char in range(1, len(text) + 1):
+        assert first_ending(found, char) == first_ending(asked, char)
+        assert first_starting(found, char) == first_starting(asked, char)
     return type(found)
 
 

@@ -49,7 +49,10 @@ def before_answer(value: Value, key: str, where: str) -> list[Turn]:
 
 def first_given(value: Value, keys: tuple[str, ...]) -> str | None:
     """The first of the columns that has something."""
-    return next((key for key in keys if given(value.get(key))), None)
+    for key in keys:
+        if given(value.get(key)):
+            return key
+    return None
 
 
 def with_system(value: Value, turns: list[Turn], where: str) -> list[Turn]:

@@ -6,11 +6,12 @@ import difflib
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from bp_core.errors import BadRow, NoTarget, UnknownFormat
 
 from ..reading.files import Row
-from .conversations import PAIRS, alpaca, is_rendered, openai, pair, raw, sharegpt
+from .conversations import PAIRS, alpaca, first_given, is_rendered, openai, pair, raw, sharegpt
 from .fields import Value, given, given_list, listed, string
 from .preferences import (
     BESIDE_MESSAGES,
@@ -49,6 +50,7 @@ FORMATS = (
     Format("text", (("text",),), raw),
 )
 _MEDIA = ("images", "image", "videos", "video", "audios", "audio")
+_MEDIA_KEYS = frozenset(_MEDIA)
 _UNKNOWN = "unknown"
 _NEAR = 0.75  # similarity of a misspelt name, as in difflib
 
@@ -152,17 +154,23 @@ def _contents(record: Record) -> list[str]:
 
 
 def _has(value: Value, keys: tuple[str, ...]) -> bool:
-    return all(key in value for key in keys)
+    return set(keys) <= value.keys()
 
 
 def _identify(value: Value) -> tuple[str, Format | None]:
     """The name of the row's format, and the Format that reads its conversation, if any."""
     if _has(value, COMPARED) or ("messages" in value and any(given(value.get(key)) for key in BESIDE_MESSAGES)):
         return PREFERENCE, None
-    format = next((each for each in FORMATS if any(_has(value, keys) for keys in each.keys)), None)
+    format = _format_of(tuple(value))
     if format is None:
         return _UNKNOWN, None
     return RATED if _is_rated(format, value) else format.name, format
+
+
+@lru_cache(maxsize=1024)
+def _format_of(names: tuple[str, ...]) -> Format | None:
+    """The first format that has its keys among the names; the rows of a file mostly have the same."""
+    return next((each for each in FORMATS if any(set(keys) <= set(names) for keys in each.keys)), None)
 
 
 def _unknown_format(value: Value, where: str, thoughts: bool) -> UnknownFormat:
@@ -199,7 +207,7 @@ def _demonstration(format: Format, value: Value, where: str, thoughts: bool) -> 
 def _with_thoughts(turns: list[Turn], value: Value, where: str, asked: bool) -> list[Turn]:
     """The turns, the last answer with the reasoning that a column has for it."""
     names = (REASONING, *THOUGHTS) if asked else (REASONING,)
-    name = next((name for name in names if given(value.get(name))), None)
+    name = first_given(value, names)
     if name is None or turns[-1]["role"] != "assistant":
         return turns
     last = turns[-1]
@@ -219,6 +227,8 @@ def _present(row: Row) -> Value:
 
 def _refuse_media(value: Value, where: str) -> None:
     """Raise BadRow for rows with images or other media: their text must not be trained without them."""
+    if _MEDIA_KEYS.isdisjoint(value):
+        return
     for key in _MEDIA:
         if given_list(value.get(key)):
             fix = f"Only text is learned; remove {key!r} and what the turns say of it, or the row."

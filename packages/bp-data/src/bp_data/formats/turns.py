@@ -32,6 +32,7 @@ LOSS_MARK = "train"  # the key of a turn without loss, until `without_loss_marks
 # Keys that would change what is learned but are not supported in a turn: refused, not ignored.
 _MISPLACED = ("tools", "functions")
 _MEDIA = ("images", "image", "videos", "video", "audios", "audio")
+_REFUSED = {*_MISPLACED, *_MEDIA}
 # Keys of turns that are read, or that say nothing of what is learned.
 TURN_KEYS = {
     *ROLE_KEYS, *TEXT_KEYS, *_LOSS, *_UNCLEAR, *_REASONING, *_MISPLACED, *_MEDIA,
@@ -117,6 +118,8 @@ def read_turn(item: object, name: str, where: str) -> Turn:
 
 def _refuse(item: Value, name: str, where: str) -> None:
     """Raise BadRow for keys that would change what is learned, and that a turn cannot have."""
+    if _REFUSED.isdisjoint(item):
+        return
     for key in _MISPLACED:
         if given_list(item.get(key)):
             raise BadRow(f"{name} has {key!r}, which belongs to the row.", where=where, fix=f"Move {key!r} to the row.")
@@ -136,7 +139,10 @@ def _keys(item: Value, name: str, where: str) -> tuple[str, str]:
 
 
 def _first(item: Value, keys: tuple[str, ...]) -> str | None:
-    return next((key for key in keys if item.get(key) is not None), None)
+    for key in keys:
+        if item.get(key) is not None:
+            return key
+    return None
 
 
 def _unknown_role(role: object, named: str, name: str, where: str) -> BadRow:
@@ -170,7 +176,7 @@ def _more(item: Value, role: str, name: str, where: str) -> Turn:
 
 def _mark(item: Value, name: str, where: str) -> Turn:
     """The mark of a turn without loss. Raises BadRow for one that says more than yes and no, or is not clear."""
-    if not _MARKS & item.keys():
+    if _MARKS.isdisjoint(item):
         return {}
     for key, why in _UNCLEAR.items():
         if given(item.get(key)):

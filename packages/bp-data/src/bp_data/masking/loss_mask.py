@@ -7,7 +7,6 @@ is raised.
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +16,7 @@ from bp_core.contract import Bos
 from bp_core.errors import TemplateUnusable
 
 from ..formats.records import Preference, Rated, Record, demonstrations
-from ..tokenizer.byte_offsets import Tokens
+from ..tokenizer.byte_offsets import Tokens, first_ending, first_starting
 from ..tokenizer.chat_tokenizer import ChatTokenizer
 from .render import Layout, Span, lay_out
 
@@ -123,15 +122,15 @@ class _TokenPositions:
     """
 
     def __init__(self, text: str, ids: Sequence[int], found: Tokens, added: frozenset[int]):
-        self._text, self._ids, self._added = text, ids, added
+        self._text, self._ids, self._added, self._found = text, ids, added, found
         self._chars: Callable[[int], tuple[int, int]] = found.token_to_chars
 
     def tokens(self, span: Span, where: str) -> tuple[int, int]:
         """The indices of the first and last trained token of a turn; the last is its terminator."""
-        first = bisect_left(range(len(self._ids)), span.start + 1, key=lambda index: self._chars(index)[1])
+        first = first_ending(self._found, span.start + 1)
         while first < len(self._ids) and self._ids[first] in self._added and self._literal(first) < span.start:
             first += 1
-        last = bisect_left(range(len(self._ids)), span.end, key=lambda index: self._chars(index)[0]) - 1
+        last = first_starting(self._found, span.end) - 1
         while last >= first and not (self._ids[last] in self._added and self._literal_end(last) <= span.end):
             last -= 1
         if last < first or self._literal(last) < span.answer:

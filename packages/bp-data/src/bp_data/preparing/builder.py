@@ -221,7 +221,10 @@ class PreparedBuilder:
         )
 
 
+_JSON = json.JSONEncoder(ensure_ascii=False)
+
+
 def _canonical(record: AnyRecord) -> bytes:
     """The row's content as bytes, independent of line ends, blank lines and key order in the file."""
     untrained = json.dumps(record.untrained) if isinstance(record, Record) and record.untrained else ""
-    return (json.dumps(content_of(record), ensure_ascii=False) + untrained + "\n").encode()
+    return (_JSON.encode(content_of(record)) + untrained + "\n").encode()

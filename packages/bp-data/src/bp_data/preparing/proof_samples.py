@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
@@ -33,13 +34,13 @@ class Candidates:
         """Add rows, in the order of the data."""
         for row in rows:
             if len(row.tokens) > self._max_length:
-                self._cut.append(row)
+                insort(self._cut, row, key=lambda cut: cut.prompt)
+                del self._cut[_COUNT * 8 :]  # some cannot be trimmed
             elif len(row.tokens) > _SHORT:
-                self._whole.append(row)
+                insort(self._whole, row, key=lambda whole: len(whole.tokens))
+                del self._whole[_COUNT:]
             else:
                 self._add_short(row)
-        self._whole = sorted(self._whole, key=lambda row: len(row.tokens))[:_COUNT]
-        self._cut = sorted(self._cut, key=lambda row: row.prompt)[: _COUNT * 8]  # some cannot be trimmed
 
     def choose(self, tokenizer: ChatTokenizer) -> list[Sample]:
         """Up to eight samples. Tokenising a sample's text gives its tokens, without the tokenizer's BOS.

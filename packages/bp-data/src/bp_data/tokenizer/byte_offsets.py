@@ -7,6 +7,7 @@ exactly those of the text, so that the offsets are certain.
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -37,6 +38,34 @@ class SpelledText:
         """Start and end in characters; a character that several tokens share belongs to each of them."""
         start = self._ends.item(index - 1) if index else 0
         return self._chars(start), self._chars(self._ends.item(index) - 1) + 1
+
+    def first_ending(self, char: int) -> int:
+        """The number of the first token that ends at or after `char`, which is at least 1."""
+        return int(self._ends.searchsorted(self._byte(char - 1), side="right"))
+
+    def first_starting(self, char: int) -> int:
+        """The number of the first token that starts at or after `char`, which is at least 1."""
+        return 1 + int(self._ends.searchsorted(self._byte(char)))
+
+    def _byte(self, char: int) -> int:
+        """The byte offset at which a character starts; that of the end for the one after the last."""
+        if self._chars is _identity:
+            return char
+        return len(self._text.decode()[:char].encode())
+
+
+def first_ending(tokens: Tokens, char: int) -> int:
+    """The number of the first token that ends at or after `char`, which is at least 1."""
+    if isinstance(tokens, SpelledText):
+        return tokens.first_ending(char)
+    return bisect_left(range(len(tokens.ids)), char, key=lambda index: tokens.token_to_chars(index)[1])
+
+
+def first_starting(tokens: Tokens, char: int) -> int:
+    """The number of the first token that starts at or after `char`, which is at least 1."""
+    if isinstance(tokens, SpelledText):
+        return tokens.first_starting(char)
+    return bisect_left(range(len(tokens.ids)), char, key=lambda index: tokens.token_to_chars(index)[0])
 
 
 class TokenBytes:
