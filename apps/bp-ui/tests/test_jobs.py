@@ -1,7 +1,9 @@
 """Jobs: folders that outlive the server, their queue, their errors."""
 
+import errno
 import gzip
 import json
+import os
 import time
 
 import pytest
@@ -9,7 +11,9 @@ import pytest
 from bp_core.errors import DeviceBusy, TargetNotFound
 from bp_core.folders import write_json
 from bp_runs.claim import Owner
-from bp_ui.jobs import EXIT, OWNER, Jobs
+from bp_ui import verbs
+from bp_ui.job import main
+from bp_ui.jobs import ERROR, EXIT, OWNER, Jobs
 
 
 @pytest.fixture
@@ -92,6 +96,18 @@ def test_not_more_than_a_few_jobs_are_open(jobs, home):
 def test_a_job_that_there_is_not_is_not_found(jobs, name):
     with pytest.raises(TargetNotFound):
         jobs.find(name)
+
+
+def test_a_file_that_vanished_is_told_as_the_command_line_tells_it(jobs, monkeypatch):
+    job = made(jobs)
+
+    def vanished(verb, arguments):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "lora/contract.json")
+
+    monkeypatch.setattr(verbs, "do", vanished)
+    assert main(job.folder) == 1
+    error = json.loads((job.folder / ERROR).read_text())
+    assert error["code"] == "INPUT_FILE_NOT_FOUND" and error["where"] == "lora/contract.json"
 
 
 def test_a_file_that_expands_without_end_is_an_error_of_the_file(browser, app, tmp_path):

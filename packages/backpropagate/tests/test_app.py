@@ -174,6 +174,15 @@ def test_a_file_that_fails_in_mid_work_is_no_mistake_of_ours(number, code, text,
     assert error["code"] == code and text in error["message"] and error["where"] == "lora/contract.json"
 
 
+def test_a_disk_that_fails_without_naming_the_file_is_none_either(capsys):
+    def command(args, **_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    assert exit_code_of(command, ["--json"]) == 1
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["code"] == "INPUT_FILE_UNREADABLE" and os.strerror(errno.EIO) in error["message"]
+
+
 def completed(line, home):
     """What bash is offered at the end of a line."""
     words = line.split(" ")

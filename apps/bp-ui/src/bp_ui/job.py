@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 from bp_core.errors import BackpropagateError, FileTooLarge, Interrupted
-from bp_core.folders import write_json
+from bp_core.folders import of_system, write_json
 from bp_core.redact import redact, redact_all
 from bp_runs.claim import Owner
 
@@ -42,13 +42,19 @@ def main(folder: Path) -> int:
         write_json(folder / ERROR, too_large.as_dict())
         code = too_large.exit_code
     except Exception as error:  # noqa: BLE001 - the border to the user
-        print(redact("".join(traceback.format_exception(error))), file=sys.stderr)
-        message = f"This is a mistake in Backpropagate: {type(error).__name__}: {redact(str(error))}"
-        fix = "Report it with the log below and what the page System shows."
-        write_json(folder / ERROR, {"code": "BUG", "message": message, "where": None, "fix": fix})
-        code = _BUG
+        told = of_system(error)
+        write_json(folder / ERROR, redact_all(told.as_dict()) if told else _bug(error))
+        code = told.exit_code if told else _BUG
     write_json(folder / EXIT, {"code": code, "time": round(time.time(), 3)})
     return code
+
+
+def _bug(error: Exception) -> dict[str, Any]:
+    """What the page shows of a mistake of ours; the traceback goes into the job's log."""
+    print(redact("".join(traceback.format_exception(error))), file=sys.stderr)
+    message = f"This is a mistake in Backpropagate: {type(error).__name__}: {redact(str(error))}"
+    fix = "Report it with the log below and what the page System shows."
+    return {"code": "BUG", "message": message, "where": None, "fix": fix}
 
 
 def _do(job: Job) -> int:

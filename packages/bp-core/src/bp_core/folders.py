@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from .errors import DiskFull, OutputUnusable
+from .errors import BackpropagateError, DiskFull, FileMissing, FileUnreadable, OutputUnusable
 from .renaming import rename, replace
 
 MANIFEST = "manifest.json"
@@ -161,6 +161,23 @@ def writing(path: Path) -> Iterator[None]:
         if error.errno in _NOT_WRITABLE:
             raise OutputUnusable(f"cannot write here ({error.strerror}).", where=str(path)) from error
         raise
+
+
+def of_system(error: Exception) -> BackpropagateError | None:
+    """What the operating system says of a file in the middle of the work, as an error with a code; None for others."""
+    if not isinstance(error, OSError):
+        return None
+    named = isinstance(error.filename, str | bytes)
+    if not named and error.errno not in (*DISK_FULL, *_NOT_WRITABLE):
+        return None
+    path = os.fsdecode(error.filename) if named else "a file that the system does not name"
+    if isinstance(error, FileNotFoundError):
+        fix = "Put it back where it was, then give the command again."
+        return FileMissing("this is gone; it was moved or removed.", where=path, fix=fix)
+    if error.errno in DISK_FULL:
+        return DiskFull("the disk is full.", where=path)
+    fix = "Check its permissions and its disk, then give the command again."
+    return FileUnreadable(f"it cannot be used ({error.strerror}).", where=path, fix=fix)
 
 
 def sync(folder: Path) -> None:

@@ -23,12 +23,10 @@ from bp_core.errors import (
     BackpropagateError,
     BadValue,
     DiskFull,
-    FileMissing,
-    FileUnreadable,
     Interrupted,
     NotProven,
 )
-from bp_core.folders import DISK_FULL
+from bp_core.folders import DISK_FULL, of_system
 from bp_core.other_names import OTHER_NAMES
 from bp_core.process_group import launch_env
 from bp_core.redact import redact
@@ -65,26 +63,12 @@ def exit_code_of(app: Callable[..., Any], arguments: Sequence[str]) -> int:
             fix = "Send the output to a file on another disk; what the command did before it printed is done."
             _say(DiskFull("the result could not be written: no room.", where="standard output", fix=fix), False)
             return DiskFull.exit_code
-        told = _of_system(error)
+        told = of_system(error)
         if told is None:
             _say_bug(error, as_json)
             return 2
         _say(told, as_json)
         return told.exit_code
-
-
-def _of_system(error: Exception) -> BackpropagateError | None:
-    """What the operating system says of a file in the middle of the work; None for other errors."""
-    if not isinstance(error, OSError) or not isinstance(error.filename, str | bytes):
-        return None
-    path = os.fsdecode(error.filename)
-    if isinstance(error, FileNotFoundError):
-        fix = "Put it back where it was, then give the command again."
-        return FileMissing("this is gone; it was moved or removed.", where=path, fix=fix)
-    if error.errno in DISK_FULL:
-        return DiskFull("the disk is full.", where=path)
-    fix = "Check its permissions and its disk, then give the command again."
-    return FileUnreadable(f"it cannot be used ({error.strerror}).", where=path, fix=fix)
 
 
 def _close_stdout() -> None:

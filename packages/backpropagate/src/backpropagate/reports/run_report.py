@@ -147,11 +147,9 @@ def _warnings(record: Mapping[str, Any], summary: Summary, gained: Improvement |
 
 def _numbers(record: Mapping[str, Any], summary: Summary, gained: Improvement | None) -> list[Block]:
     speed = summary.as_dict()["tokens_per_second"]
-    evaluated = record.get("eval_loss")
-    before = gained.before.estimate if gained else None
     values = {
         "Training loss": f"{number_text(summary.first_loss)} → {number_text(summary.last_loss)}",
-        "Loss on rows kept out": "" if evaluated is None else f"{_arrow(before)}{number_text(evaluated)}",
+        "Loss on rows kept out": _held_out(record.get("eval_loss"), gained),
         "Published step": str(record.get("published_step") or ""),
         "Time": in_words(summary.seconds),
         "Speed": f"{speed:.0f} tokens/s" if speed else "",
@@ -160,8 +158,11 @@ def _numbers(record: Mapping[str, Any], summary: Summary, gained: Improvement | 
     return [Facts([(name, value) for name, value in values.items() if value])]
 
 
-def _arrow(before: float | None) -> str:
-    return "" if before is None else f"{number_text(before)} → "
+def _held_out(evaluated: float | None, gained: Improvement | None) -> str:
+    """Before and after on the same rows, measured alike; where there is no such pair, the run's own evaluation."""
+    if gained:
+        return f"{number_text(gained.before.estimate)} → {number_text(gained.after.estimate)}"
+    return "" if evaluated is None else number_text(evaluated)
 
 
 def curve(events: Sequence[Mapping[str, Any]], *, details: bool = True) -> list[Block]:
