@@ -113,7 +113,7 @@ COMMANDS = {
     "show-run": (["show-run", "NAME"], "recipe rank"),
     "eval": (["eval", "NAME", "--answers", 0, *COMPUTING, "--json"], '"rows": 2'),
     "compare": (["compare", "NAME", "--prompt", "Question 3?", "--max-tokens", 2, *COMPUTING], "tuned"),
-    "verify": (["verify", "GGUF", "--adapter", "NAME", "--json"], '"proven": true'),
+    "verify": (["verify", "NAME", "--json"], '"compared_with": "model"'),
     "replay": (["replay", "NAME", "--set", "output=again", "--json"], '"published_step": 2'),
 }
 LONG = ("verify", "replay")
@@ -127,8 +127,8 @@ CASES = [
 @pytest.mark.parametrize(("command", "short"), CASES)
 def test_a_runs_id_or_its_beginning_is_enough_from_another_folder(command, short, run, backprop):
     words, expected = COMMANDS[command]
-    names = {"NAME": run.id[:-1] if short else run.id, "GGUF": run.folder.parents[1] / "tiny-llama-f16.gguf"}
-    code, out, err = backprop(*(names.get(word, word) for word in words))
+    name = run.id[:-1] if short else run.id
+    code, out, err = backprop(*(name if word == "NAME" else word for word in words))
     assert code == 0 and expected in out, err
 
 

@@ -45,8 +45,8 @@ def export(
 
 
 def verify(
-    file: Annotated[str, typer.Argument(help="The GGUF file, whoever made it.")],
-    adapter: Annotated[str | None, typer.Option(help=f"What it should be. {NAME}")] = None,
+    file: Annotated[str, typer.Argument(help="The GGUF file, whoever made it, or a run, whose newest file is proven.")],
+    adapter: Annotated[str | None, typer.Option(help=f"What it should be. {NAME} Default: what the run has.")] = None,
     base: Annotated[
         str | None, typer.Option(help="The model it should be, or that --adapter was trained on. Default: as it says.")
     ] = None,

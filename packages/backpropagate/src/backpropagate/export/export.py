@@ -75,11 +75,15 @@ def export(name: str | Path, config: ExportConfig, notify: Notify) -> Export:
 def verify_file(file: str, name: str | None, base: str | None, notify: Notify) -> Parity:
     """Prove any GGUF against what was trained (an adapter, or a whole model) and its base; by itself without both.
 
+    A run that is named in the file's place stands for its newest file, and for what that should be.
     Raises FileMissing, TargetNotFound, AdapterUnusable, ModelNotFound, and what `bp_export.verify` raises.
     """
-    path = Artifact.find(file).require_gguf()
+    found = Artifact.find(file)
+    path = found.require_gguf()
     if name is None and base is None:
-        return verify(path)
+        if found.named_run is None:
+            return verify(path)
+        name = file
     source = Artifact.find(name or str(base))
     job = source.job(notify, "float32", base)
     notify(Progress("open the reference", 0, 0))
