@@ -100,9 +100,9 @@ def test_from_upload_to_chat_while_the_server_dies(browser, place, server):
     page.click("#use")
     page.wait_for_url("**/train?*")
     page.fill("#f-name", "bakery")
-    page.fill("#f-epochs", "3")
+    page.fill("#f-epochs", "8")  # long enough to be paused and cut off, on a fast machine, too
     page.fill("#f-held_out", "0.15")
-    look.until(lambda: "--held-out 0.15" in look.text("#command") and "--epochs 3" in look.text("#command"))
+    look.until(lambda: "--held-out 0.15" in look.text("#command") and "--epochs 8" in look.text("#command"))
     look.until(lambda: "Memory" in look.text("#plan") and "held out" in look.text("#plan"))
     assert "Memory" in look.text("#plan") and page.locator("#row mark").count()
     assert "wide" in look.text("[data-field=learning_rate]"), "the reason stands beside the value"
