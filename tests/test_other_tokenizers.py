@@ -1,4 +1,4 @@
-"""Folders that no tokenizer.json or no safetensors are in: refused by name, and the command that is told converts them."""
+"""Folders without tokenizer.json or safetensors: refused by name, and the command that is told converts them."""
 
 import base64
 import io

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 
 from bp_core import folders
 from bp_core.contract import CONTRACT_FILE, Bos, Contract
-from bp_core.errors import ModelUnusable, OutputUnusable, TemplateUnusable
+from bp_core.errors import OutputUnusable, TemplateUnusable
 from bp_core.model_files import SETTINGS, VOCABULARY, other_vocabulary, read_json, read_vocabulary
 
 from .chat_template import ChatTemplate
