@@ -64,7 +64,7 @@ def download(system: System, python: str, requirements: list[str], folder: Path)
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("systems", nargs="*", default=list(SYSTEMS), choices=list(SYSTEMS))
+    parser.add_argument("systems", nargs="*", choices=list(SYSTEMS), help="default: all")
     parser.add_argument("--python", default="3.12")
     arguments = parser.parse_args()
     failed = False
@@ -72,7 +72,7 @@ def main() -> int:
         wheels = Path(place, "wheels")
         words = ["uv", "build", "--all-packages", "--wheel", "--quiet", "--out-dir", str(wheels)]
         subprocess.run(words, cwd=ROOT, check=True)
-        for name in arguments.systems:
+        for name in arguments.systems or SYSTEMS:
             folder = Path(place, name)
             requirements = needed(SYSTEMS[name], arguments.python, wheels)
             missing = download(SYSTEMS[name], arguments.python, requirements, folder)
