@@ -64,9 +64,11 @@ def download(system: System, python: str, requirements: list[str], folder: Path)
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("systems", nargs="*", choices=list(SYSTEMS), help="default: all")
+    parser.add_argument("systems", nargs="*", help=f"{', '.join(SYSTEMS)}; default: all")
     parser.add_argument("--python", default="3.12")
     arguments = parser.parse_args()
+    if unknown := set(arguments.systems) - SYSTEMS.keys():
+        parser.error(f"unknown systems: {', '.join(sorted(unknown))}")
     failed = False
     with tempfile.TemporaryDirectory() as place:
         wheels = Path(place, "wheels")
