@@ -12,6 +12,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+PIP = ("uv", "tool", "run", "pip")  # environments that uv makes have none of their own
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -53,7 +54,7 @@ def download(system: System, python: str, requirements: list[str], folder: Path)
     """The requirements for which there is no wheel."""
     missing = []
     for requirement in requirements:
-        words = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        words = [*PIP, "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
         words += ["--only-binary=:all:", "--python-version", python, "--implementation", "cp", "--dest", str(folder)]
         for platform in system.wheels:
             words += ["--platform", platform]
@@ -69,6 +70,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if unknown := set(arguments.systems) - SYSTEMS.keys():
         parser.error(f"unknown systems: {', '.join(sorted(unknown))}")
+    subprocess.run([*PIP, "--version"], check=True, capture_output=True)  # else it would look as if wheels were missing
     failed = False
     with tempfile.TemporaryDirectory() as place:
         wheels = Path(place, "wheels")
