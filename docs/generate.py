@@ -1,4 +1,4 @@
-"""Writes the pages cli, config, errors and models of docs/, and tables of data.md and methods.md, from the code and
+"""Writes the pages cli, config, errors and models of docs/, and tables of other pages, from the code and
 from benchmarks/results.
 
 With --check it writes nothing, and fails when one is stale.
@@ -17,6 +17,7 @@ from typing import Any
 from typer.main import get_command
 
 from backpropagate.cli.app import app
+from backpropagate.cli.version_1 import COMMANDS, OPTIONS
 from backpropagate.ui_config import UiConfig
 from bp_core.choices import ON_HOST, Mode
 from bp_core.config import BATCH_SIZE, FULL_LIMIT, MAX_LENGTH, TrainConfig
@@ -298,6 +299,21 @@ def merging() -> str:
     return "\n".join(parts) + f"\n\nThe most memory at a time: {found['peak_in_adapters']:.1f} adapters."
 
 
+def former_commands() -> str:
+    rows = [f"| `{words}` | {instead} |" for words, instead in COMMANDS.items()]
+    return "\n".join(["| 1.x | 2.0 |", "|---|---|", *rows])
+
+
+def former_options() -> str:
+    """An option with its commands, one line for all that have it."""
+    commands: dict[tuple[str, str], list[str]] = {}
+    for command, options in OPTIONS.items():
+        for option, instead in options.items():
+            commands.setdefault((option, instead), []).append(f"`{command}`")
+    rows = [f"| `{option}` of {', '.join(of)} | {instead} |" for (option, instead), of in commands.items()]
+    return "\n".join(["| 1.x | 2.0 |", "|---|---|", *rows]).replace("| head", "\\| head")
+
+
 def with_tables(name: str, **tables: str) -> str:
     """A page as it is, its tables written anew."""
     page = (DOCS / name).read_text(encoding="utf-8")
@@ -315,6 +331,7 @@ def main(check: bool) -> int:
     pages["data.md"] = with_tables("data.md", formats=formats(), kinds=kinds())
     pages["methods.md"] = with_tables("methods.md", parity=parity())
     pages["multi-run.md"] = with_tables("multi-run.md", experiment=experiment(), merging=merging())
+    pages["migration.md"] = with_tables("migration.md", commands=former_commands(), options=former_options())
     for name, page in pages.items():
         path = DOCS / name
         if not path.exists() or path.read_text(encoding="utf-8") != page:

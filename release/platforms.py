@@ -12,6 +12,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+PIP = ("uv", "tool", "run", "pip")  # environments that uv makes have none of their own
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -53,7 +54,7 @@ def download(system: System, python: str, requirements: list[str], folder: Path)
     """The requirements for which there is no wheel."""
     missing = []
     for requirement in requirements:
-        words = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        words = [*PIP, "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
         words += ["--only-binary=:all:", "--python-version", python, "--implementation", "cp", "--dest", str(folder)]
         for platform in system.wheels:
             words += ["--platform", platform]
@@ -64,15 +65,18 @@ def download(system: System, python: str, requirements: list[str], folder: Path)
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("systems", nargs="*", default=list(SYSTEMS), choices=list(SYSTEMS))
+    parser.add_argument("systems", nargs="*", help=f"{', '.join(SYSTEMS)}; default: all")
     parser.add_argument("--python", default="3.12")
     arguments = parser.parse_args()
+    if unknown := set(arguments.systems) - SYSTEMS.keys():
+        parser.error(f"unknown systems: {', '.join(sorted(unknown))}")
+    subprocess.run([*PIP, "--version"], check=True, capture_output=True)  # else it would look as if wheels were missing
     failed = False
     with tempfile.TemporaryDirectory() as place:
         wheels = Path(place, "wheels")
         words = ["uv", "build", "--all-packages", "--wheel", "--quiet", "--out-dir", str(wheels)]
         subprocess.run(words, cwd=ROOT, check=True)
-        for name in arguments.systems:
+        for name in arguments.systems or SYSTEMS:
             folder = Path(place, name)
             requirements = needed(SYSTEMS[name], arguments.python, wheels)
             missing = download(SYSTEMS[name], arguments.python, requirements, folder)

@@ -1,8 +1,10 @@
 """What the docs say is run: Python blocks, command lines, and the pages that are generated."""
 
+import json
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from tokenizers import Tokenizer
 from typer.main import get_command
 
 from backpropagate.cli.app import app
@@ -97,6 +100,34 @@ def test_the_methods_page(monkeypatch, tiny_llama, capsys):
         words = [*shlex.split(line)[1:], "--model", str(tiny_llama), "--dry-run"]
         assert exit_code_of(app, words) == 0, capsys.readouterr().err
     assert len(lines) == 4
+
+
+# The parts of an R1 distill's template that matter here.
+R1 = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}{{ '<｜User｜>' + m.content }}{% else %}"
+    "{% set content = m.content %}{% if '</think>' in content %}{% set content = content.split('</think>')[-1] %}"
+    "{% endif %}{{ '<｜Assistant｜>' + content + '<｜end▁of▁sentence｜>' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<｜Assistant｜><think>\\n' }}{% endif %}"
+)
+R1_TOKENS = ["<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>"]
+
+
+def test_the_template_of_an_r1_distill_is_changed_as_the_methods_page_says(tmp_path, monkeypatch, smollm2, capsys):
+    folder = tmp_path / "DeepSeek-R1-Distill-Qwen-1.5B"
+    folder.mkdir()
+    tokenizer = Tokenizer.from_file(str(smollm2 / "tokenizer.json"))
+    tokenizer.add_special_tokens(R1_TOKENS)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {"bos_token": R1_TOKENS[0], "eos_token": R1_TOKENS[1], "chat_template": R1}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    shutil.copyfile(smollm2 / "config.json", folder / "config.json")
+    show = ["data", "show", str(ROOT / "examples" / "traces.jsonl"), "--model", str(folder), "--rows", "1"]
+    assert exit_code_of(app, show) == 1
+    assert "docs/methods.md" in capsys.readouterr().err
+    (code,) = blocks(METHODS, "python")
+    run(code, tmp_path, monkeypatch)
+    assert exit_code_of(app, show) == 0
+    assert "<｜Assistant｜>" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -68,6 +68,34 @@ def test_naming_the_base_suffices(base, adapter, tiny_llama, tmp_path, capsys):
         assert "--base" in capsys.readouterr().err
 
 
+def test_reading_commands_take_the_base_too(adapter, tiny_llama, tmp_path, capsys):
+    def told(words):
+        code = run(words)
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo."}]}\n')
+    commands = [
+        ["chat", str(adapter), "--prompt", "Hi", "--max-tokens", "4"],
+        ["eval", str(adapter), "--data", str(rows), "--answers", "0", "--json"],
+        ["compare", str(adapter), "--prompt", "Hi", "--max-tokens", "4", "--json"],
+    ]
+    say(adapter, base=str(tiny_llama))
+    known = [told(words)[1] for words in commands]
+    assert all(known)
+    say(adapter, base="/content/models/x")
+    for words, answer in zip(commands, known, strict=True):
+        code, _, err = told(words)
+        assert code == 1
+        assert "Name the base with --base" in err
+        assert told([*words, "--base", str(tiny_llama)])[:2] == (0, answer)
+    for words in (commands[0], ["export", str(adapter)]):
+        code, _, err = told([words[0], str(tiny_llama), *words[2:], "--base", str(tiny_llama)])
+        assert code == 1
+        assert "Leave --base out." in err
+
+
 def test_it_is_proven_and_answers_as_itself_under_other_names(adapter, tiny_llama, tmp_path, capsys):
     def answer(name):
         assert run(["chat", str(name), "--prompt", "Hi", "--max-tokens", "8"]) == 0

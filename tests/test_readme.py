@@ -1,11 +1,16 @@
 """What a visitor sees first: the README, its translations, and the files that a repository is expected to have."""
 
+import json
 import re
 import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
+
+from backpropagate.cli.app import app
+from backpropagate.cli.exit_codes import exit_code_of
+from bp_plan.memory import GIB
 
 ROOT = Path(__file__).parent.parent
 LANGUAGES = ("es", "fr", "hi", "it", "ja", "pt", "zh")
@@ -49,6 +54,17 @@ def test_the_readme_and_all_translations_lead_to_each_other(language):
     assert {f"(README.{other}.md)" for other in LANGUAGES if other != language} <= set(
         re.findall(r"\([^)]+\)", translation(language))
     )
+
+
+def test_what_fits_a_card_of_16_gb_is_what_the_estimate_says(capsys):
+    (words,) = re.findall(r"`backprop (estimate-vram [^`]+)`", english().split("## ")[0])
+    assert exit_code_of(app, [*words.split(), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["recipe"]["mode"] == "qlora" and found["recipe"]["max_length"] == 2048
+    needed = f"{found['preflight']['memory']['total'] / GIB:.1f}"
+    for text in (english(), *map(translation, LANGUAGES)):
+        (line,) = re.findall(r"^.*QLoRA.*(?:\n  .*)*", text, re.M)
+        assert {words.split()[-1], needed, "16", "2048"} <= set(re.findall(r"[\d.]+\d", line)), line
 
 
 PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs" / "readme").glob("*.md"))]

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from typer.main import get_command
 
 from backpropagate.cli.app import app
 from backpropagate.cli.exit_codes import exit_code_of
+from backpropagate.cli.version_1 import COMMANDS, OPTIONS
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -61,20 +63,34 @@ def _names(pages):
     return [next(iter(page.values())) if isinstance(page, dict) else page for page in pages]
 
 
-def test_the_options_that_the_page_on_migration_names_exist():
-    text = (DOCS / "migration.md").read_text(encoding="utf-8")
-    table = text[text.index("## Options of `train`") : text.index("## In Python")]
+def test_what_version_1_called_otherwise_is_refused_with_what_there_is_now(capsys):
+    for command, options in OPTIONS.items():
+        for option, instead in options.items():
+            assert option not in _options(command), (command, option)
+            assert exit_code_of(app, [*command.split(), option]) == 1
+            assert f"{option} is of version 1: {instead}." in capsys.readouterr().err
+            _require_known(instead, command)
+    for words, instead in COMMANDS.items():
+        assert exit_code_of(app, words.split()) == 1
+        assert f"{words} is of version 1: {instead}." in capsys.readouterr().err
+        _require_known(instead, "train")
+
+
+def _require_known(instead, command):
+    """What is told to use is there: an option of the command that is named with it, else of the same one."""
+    for text in re.findall(r"`([^`]+)`", instead):
+        words = list(takewhile(lambda word: not word.startswith("--"), text.split()))
+        if words and words[0] not in get_command(app).commands:  # another program, or a value
+            continue
+        known = _options(" ".join(words) or command)
+        assert set(re.findall(r"--[a-z-]+", text)) <= known, (command, instead)
+
+
+def _options(words):
     command = get_command(app)
-    known = _options(command, "train") | _options(command, "multi-run")
-    for line in table.splitlines():
-        if line.startswith("| `--"):
-            new = line.split("|")[2]
-            assert set(re.findall(r"--[a-z-]+", new)) <= known, line
-
-
-def _options(command, name):
-    parameters = command.get_command(None, name).params
-    return {option for parameter in parameters for option in (*parameter.opts, *parameter.secondary_opts)}
+    for word in words.split():
+        command = command.get_command(None, word)
+    return {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
 
 
 @pytest.fixture

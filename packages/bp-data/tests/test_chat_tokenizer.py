@@ -188,7 +188,7 @@ def test_an_unusable_folder_is_said(
 ) -> None:
     with pytest.raises(ModelNotFound):
         ChatTokenizer.open(tmp_path / "nowhere")
-    with pytest.raises(ModelUnusable, match=r"tokenizer_config\.json is missing"):
+    with pytest.raises(ModelUnusable, match=r"tokenizer\.json is missing"):
         ChatTokenizer.open(tmp_path)
     write_folder(tmp_path, byte_level(AddedToken("<s>")), chat_template=[{"name": "rag", "template": "x"}])
     with pytest.raises(TemplateUnusable, match="there are rag"):

@@ -148,6 +148,18 @@ def test_a_prompt_that_begins_the_thoughts_is_honoured_in_the_last_turn_only(
     assert "--train-on last" in caught.value.fix
 
 
+def test_a_template_that_begins_thoughts_and_takes_them_away_is_told_from_others(
+    made: Callable[[str], ChatTokenizer],
+) -> None:
+    template = HONEST.replace("{{ m.content }}", "{{ m.content.split('</think>')[-1] }}")
+    template = template.replace("'[assistant]'", "'[assistant]<think>\\n'")
+    thinking = [turn("user", "q"), turn("assistant", "<think>\nhm\n</think>\n\na")]
+    for turns in (thinking, [*thinking, *thinking], DIALOGUE):
+        with pytest.raises(TemplateUnusable) as caught:
+            learned(made(template), turns)
+        assert "docs/methods.md" in caught.value.fix
+
+
 def test_a_last_answer_may_end_in_a_way_of_its_own(byte_level: Byte) -> None:
     template = HONEST.replace("</s>", "{{ '<return>' if loop.last and m.role == 'assistant' else '</s>' }}")
     tokenizer = ChatTokenizer(byte_level("</s>", "<return>"), template, eos_token="<return>")

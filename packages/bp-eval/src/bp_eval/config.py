@@ -16,6 +16,9 @@ from .gates import METRICS, OF_ANSWERS, gates_in
 LONGEST_ANSWER = 512
 _Backend = Annotated[str, "Where to compute: auto, or the name of an installed backend."]
 _Format = Annotated[DType, "Number format of the weights. auto: bfloat16 where it is fast."]
+_Base = Annotated[
+    str | None, "Open the adapter on this model, where its own base cannot be found. Default: the base it names."
+]
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class EvalConfig:
         Range(1),
     ] = None
     samples: Annotated[int | None, "Use only the first so many rows of the data. Default: all.", Range(1)] = None
+    base: _Base = None
     backend: _Backend = TrainConfig.backend
     dtype: _Format = TrainConfig.dtype
 
@@ -65,6 +69,7 @@ class CompareConfig:
     output: Annotated[str | None, "Write the page here, as .md and .html. Default: only to the screen."] = None
     answers: Annotated[int, "How many rows of the data to ask, spread over it.", Range(1)] = 4
     max_tokens: Annotated[int, "Longest answer, in tokens.", Range(1)] = 128
+    base: _Base = None
     backend: _Backend = TrainConfig.backend
     dtype: _Format = TrainConfig.dtype
 
@@ -79,6 +84,7 @@ class HarnessConfig:
     samples: Annotated[int | None, "Use only the first so many rows of each task. Default: all.", Range(1)] = None
     shots: Annotated[int | None, "Solved examples before each question. Default: what the task says.", Range(0)] = None
     chat: Annotated[bool, "Ask in the model's chat template, as a user would; tasks are made for plain text."] = False
+    base: _Base = None
     backend: _Backend = TrainConfig.backend
     dtype: _Format = TrainConfig.dtype
 

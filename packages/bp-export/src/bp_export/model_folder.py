@@ -13,10 +13,10 @@ from typing import Any
 from bp_core import folders
 from bp_core.contract import Contract
 from bp_core.errors import TemplateUnusable
-from bp_core.model_files import read_json
+from bp_core.model_files import SETTINGS, read_json
 
 from .chat_template import ChatTemplate
-from .trained_tokenizer import SETTINGS, TEMPLATE
+from .trained_tokenizer import TEMPLATE
 from .weights.model_files import chat_template, special_token
 
 GENERATION, CONFIG, SPECIAL = "generation_config.json", "config.json", "special_tokens_map.json"

@@ -12,6 +12,7 @@ from bp_core import folders
 from bp_core.errors import AdapterUnusable, BackpropagateError, FileMissing, LlamaCppFailed, NotProven, OutputUnusable
 from bp_core.events import Notify, Progress
 from bp_core.examples import Sample
+from bp_core.model_files import VOCABULARY
 from bp_core.units import bytes_of, gigabytes
 
 from . import model_folder, ollama
@@ -41,7 +42,7 @@ from .quantization.choice import Choice
 from .quantization.ggml import require_ggml
 from .quantization.importance import FEWEST_TOKENS, ImportanceMatrix, importance_matrix, write_importance
 from .quantization.quantize import quantize
-from .trained_tokenizer import VOCABULARY, TrainedTokenizer, copy_tokenizer, trained_tokenizer
+from .trained_tokenizer import TrainedTokenizer, copy_tokenizer, trained_tokenizer
 from .weights import adapter as lora
 from .weights.merge import write_merged
 from .weights.model_files import special_token

@@ -18,13 +18,13 @@ from tokenizers import Tokenizer
 
 from bp_core import folders
 from bp_core.contract import CONTRACT_FILE, Bos, Contract
-from bp_core.errors import ModelUnusable, OutputUnusable, TemplateUnusable
-from bp_core.model_files import read_json
+from bp_core.errors import OutputUnusable, TemplateUnusable
+from bp_core.model_files import SETTINGS, VOCABULARY, other_vocabulary, read_json, read_vocabulary
 
 from .chat_template import ChatTemplate
 from .weights.model_files import chat_template, special_token
 
-VOCABULARY, SETTINGS, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
+TEMPLATE = "chat_template.jinja"
 TOKENIZER_FILES = (
     *(VOCABULARY, SETTINGS, "special_tokens_map.json", "added_tokens.json", TEMPLATE),
     *("tokenizer.model", "vocab.json", "merges.txt"),
@@ -73,6 +73,7 @@ def tokenizer_folder(adapter: Path | None, base: Path) -> Path:
         return adapter
     if not any((adapter / name).is_file() for name in TOKENIZER_FILES):
         return base
+    _require_readable(adapter, base)
     files = dict(_joined_files(adapter, base))
     digest = hashlib.sha256()
     for name, content in files.items():
@@ -81,6 +82,16 @@ def tokenizer_folder(adapter: Path | None, base: Path) -> Path:
     if not (folder / folders.MANIFEST).is_file():
         _write(folder, files)
     return folder
+
+
+def _require_readable(adapter: Path, base: Path) -> None:
+    """Raise ModelUnusable for an adapter's tokenizer of a kind that is not read, unless it is just the base's."""
+    other = other_vocabulary(adapter)
+    if other is None:
+        return
+    own, bases = adapter / other, base / other
+    if not (bases.is_file() and bases.read_bytes() == own.read_bytes()):
+        read_vocabulary(adapter)
 
 
 def _joined_files(adapter: Path, base: Path) -> Iterator[tuple[str, bytes]]:
@@ -114,11 +125,13 @@ def _write(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def _derived(folder: Path) -> Contract | None:
-    """The contract that the tokenizer's files imply; None where there is no tokenizer of a kind that is read."""
-    try:
-        vocabulary = read_json(folder / VOCABULARY)
-    except ModelUnusable:
+    """The contract that the tokenizer's files imply; None where there is none, or not of the `tokenizers` library.
+
+    Raises ModelUnusable for a tokenizer that must be converted first.
+    """
+    if not (folder / VOCABULARY).is_file() and other_vocabulary(folder) is None:
         return None
+    vocabulary = read_vocabulary(folder)
     if not isinstance(vocabulary.get("model"), dict):
         return None
     tokenizer = Tokenizer.from_file(str(folder / VOCABULARY))

@@ -9,9 +9,10 @@ import typer
 from rich.console import Console
 
 from bp_core.errors import BadValue
+from bp_eval.config import EvalConfig
 
 from ..export.chat import Speaker, Turn, speaker, user
-from .options import NAME
+from .options import NAME, option
 
 
 def chat(
@@ -22,11 +23,14 @@ def chat(
     raw: Annotated[
         bool, typer.Option("--raw", help="Let a .gguf go on with each text as it is, without a chat template.")
     ] = False,
+    base: Annotated[str | None, option(EvalConfig, "base")] = None,
 ) -> None:
     """Talk to a trained model: the GGUF through llama.cpp, an adapter through its training backend."""
     if raw and system is not None:
         raise BadValue("system is set, but --raw goes on with the text alone.")
-    with speaker(target, raw=raw) as model:
+    if raw and base is not None:
+        raise BadValue("base is set, but --raw lets a .gguf go on, which needs no base.")
+    with speaker(target, raw=raw, base=base) as model:
         _converse(model, prompt, system, max_tokens)
 
 

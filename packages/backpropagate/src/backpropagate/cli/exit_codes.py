@@ -32,6 +32,8 @@ from bp_core.process_group import launch_env
 from bp_core.redact import redact
 from bp_core.units import short
 
+from .version_1 import replaced_command, replaced_option
+
 _BROKEN_PIPE = 141  # as a shell says of a process that this signal ended
 
 
@@ -88,6 +90,8 @@ def _usage_error(usage: Any, arguments: Sequence[str]) -> BadValue:
         fix = f"Set the environment variable {name} to another value, or remove it."
         return BadValue(f"the environment variable {name} is {os.environ[name]!r}: {usage.message}", fix=fix)
     message = _with_nearest(usage.format_message())
+    if former := _of_version_1(path.removeprefix("backprop").strip(), message):
+        return BadValue(former, fix=f"{fix} docs/migration.md lists what version 1 called otherwise.")
     unknown = re.search(r"No such option: --([\w-]+)", message)
     if unknown and context:
         names = [parameter.name for parameter in context.command.params]
@@ -95,6 +99,17 @@ def _usage_error(usage: Any, arguments: Sequence[str]) -> BadValue:
         if other and other in names:
             message = f"No such option: --{unknown[1]}. Did you mean --{other.replace('_', '-')}?"
     return BadValue(message, fix=fix)
+
+
+def _of_version_1(command: str, message: str) -> str | None:
+    """What to do in the place of a command or option of version 1; None where the unknown word is not one."""
+    option = re.search(r"No such option: (--[\w-]+)", message)
+    if option and (instead := replaced_option(command, option[1])):
+        return f"{option[1]} is of version 1: {instead}."
+    word = re.search(r"No such command '([\w-]+)'", message)
+    words = f"{command} {word[1]}".strip() if word else ""
+    instead = replaced_command(words)
+    return f"{words} is of version 1: {instead}." if instead else None
 
 
 def _of_command(error: BackpropagateError, arguments: Sequence[str]) -> BackpropagateError:

@@ -79,7 +79,7 @@ def compare(
     if prompts and data:
         raise BadValue("prompts and data are both given: use one of them.")
     source = Artifact.find(name)
-    job = source.reading_job(config.dtype, notify)
+    job = source.reading_job(config.dtype, notify, config.base)
     choose_rail(config.backend)
     if config.output:
         _require_free(Path(config.output))

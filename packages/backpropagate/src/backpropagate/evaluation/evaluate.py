@@ -32,7 +32,7 @@ def evaluate(name: str | Path, data: Data | None, config: EvalConfig, notify: No
     """
     check_data(data, reading.get("columns", ""))
     source = Artifact.find(name)
-    job = source.reading_job(config.dtype, notify)
+    job = source.reading_job(config.dtype, notify, config.base)
     choose_rail(config.backend)
     tokenizer = source.tokenizer(job.model)
     other = _other(source, job, tokenizer, config, notify)

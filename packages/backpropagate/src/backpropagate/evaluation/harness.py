@@ -46,7 +46,7 @@ def run_tasks(name: str, names: str, config: HarnessConfig, notify: Notify) -> H
     Raises PackageMissing, BadValue for an unknown task, HubUnreachable for one whose rows cannot be had.
     """
     source = Artifact.find(name)
-    job = source.reading_job(config.dtype, notify)
+    job = source.reading_job(config.dtype, notify, config.base)
     if importlib.util.find_spec("lm_eval") is None:
         raise PackageMissing('lm-eval is not installed; install it: pip install "backpropagate[lm-eval]".')
     lm_eval, manager = (importlib.import_module(name) for name in ("lm_eval", "lm_eval.tasks"))

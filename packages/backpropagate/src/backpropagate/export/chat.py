@@ -31,22 +31,23 @@ class Speaker(Protocol):
 
 
 @contextmanager
-def speaker(name: str | Path, *, raw: bool = False) -> Iterator[Speaker]:
+def speaker(name: str | Path, *, raw: bool = False, base: str | None = None) -> Iterator[Speaker]:
     """The model behind a name, open to talk to. `raw`: the file behind it goes on with each message as it is.
 
-    Raises TargetNotFound, AdapterUnusable, and FileMissing for a `raw` that no .gguf is there for.
+    An adapter is opened on `base`, if that is given. Raises TargetNotFound, AdapterUnusable, BadValue for a `base` that
+    is not needed, and FileMissing for a `raw` that no .gguf is there for.
     """
     source = Artifact.find(name)
     if raw:
         with gguf(source.require_gguf()) as (engine, facts):
             yield _Completion(engine, facts)
         return
-    if file := source.gguf:
+    if base is None and (file := source.gguf):
         with chat_client(file) as server:
             yield server
         return
     with Screen() as screen:
-        job = source.job(screen.notify)
+        job = source.job(screen.notify, base=base)
         _, rail, _ = choose_rail("auto")
         screen.notify(Progress("load the model", 0, 0))
         rail.open(job)

@@ -85,7 +85,7 @@ def verify_file(file: str, name: str | None, base: str | None, notify: Notify) -
             return verify(path)
         name = file
     source = Artifact.find(name or str(base))
-    job = source.job(notify, "float32", base)
+    job = source.job(notify, "float32", base if name else None)
     notify(Progress("open the reference", 0, 0))
     with ExitStack() as stack:
         truth = reference(job, source.before_training(notify), stack)

@@ -17,6 +17,7 @@ from bp_core.config import TrainConfig
 from bp_core.contract import Contract
 from bp_core.errors import (
     AdapterUnusable,
+    BadValue,
     FileMissing,
     HubUnreachable,
     LedgerUnusable,
@@ -250,8 +251,11 @@ class Artifact:
     def job(self, notify: Notify, dtype: DType = "auto", base: str | None = None) -> Job:
         """What opens it: a whole model by itself, an adapter on its base, or on `base` in its place.
 
-        Raises AdapterUnusable, also for another base than it was trained on, ModelNotFound, HubUnreachable.
+        Raises AdapterUnusable, also for another base than it was trained on, ModelNotFound, HubUnreachable, and
+        BadValue for `base` where there is no adapter.
         """
+        if base and (self.place is None or self.file or self.is_whole):
+            raise BadValue(f"base is set, but {self.name} is no adapter, so it needs no base.", fix="Leave --base out.")
         if self.place is None:
             return Job(locate.locate(self.name, notify), dtype=dtype)
         folder = self.require_folder()
@@ -273,13 +277,13 @@ class Artifact:
         if base:
             return locate.locate(base, notify)
         if self.base is None:
-            fix = f"Name it: {command('export', folder)} --base MODEL"
+            fix = _name_base(folder, "MODEL")
             raise AdapterUnusable("it does not say which base model it belongs to.", where=where, fix=fix)
         try:
             return locate.locate(self.base, notify)
         except (ModelNotFound, HubUnreachable) as error:
             error.where = error.where or where
-            error.fix = f"{error.fix} Or name the base yourself: {command('export', folder)} --base {_full(self.base)}"
+            error.fix = f"{error.fix} {_name_base(folder, _full(self.base))}"
             raise
 
     def tokenizer(self, base: Path) -> ChatTokenizer:
@@ -294,12 +298,12 @@ class Artifact:
     def _adapter(self) -> Path | None:
         return self.folder if self.folder and not self.is_whole else None
 
-    def reading_job(self, dtype: DType, notify: Notify) -> Job:
+    def reading_job(self, dtype: DType, notify: Notify, base: str | None = None) -> Job:
         """What opens it for reading, in the mode it was trained in. Raises TargetNotFound for a file, and as `job`."""
         if self.file:
             fix = "Name the folder of an adapter or a model; `backprop compare --file` asks a .gguf."
             raise TargetNotFound("this is a file, not a folder.", where=self.name, fix=fix)
-        return replace(self.job(notify, dtype), mode=self.mode)
+        return replace(self.job(notify, dtype, base), mode=self.mode)
 
     def base_job(self, job: Job, notify: Notify) -> Job:
         """What opens the model that `job`'s was trained from; a model as it came is its own base."""
@@ -341,6 +345,12 @@ class Artifact:
             if str(path) in (made["path"] for made in history.exports_of(run)):
                 return run
         return None
+
+
+def _name_base(folder: Path, base: str) -> str:
+    """How to say which base an adapter belongs to."""
+    example = f"{command('export', folder)} --base {base}"
+    return f"Name the base with --base, which chat, eval, compare and export take; for example: {example}"
 
 
 def _full(base: str) -> str:

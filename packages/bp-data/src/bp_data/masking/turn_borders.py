@@ -26,6 +26,11 @@ Texts = Mapping[Hole, str]
 _HOLE = re.compile(r"Zq(\d+)v(\d+)qZ")
 _THOUGHT = re.compile(r"(</?think>)")  # templates take contents apart there
 _CACHED = 512  # skeletons in the cache; conversations with the same roles share one
+_OPEN = "<think>"
+_ASKING_FIX = (
+    "It begins a thought in the prompt and takes it from the answers, so it is for asking only. Put a "
+    "chat_template.jinja that does neither into the model's folder: docs/methods.md, 'Reasoning traces', shows how."
+)
 _LAST_FIX = "Train on the last answer only (--train-on last), or use a model whose template keeps earlier turns."
 
 
@@ -139,8 +144,14 @@ class Skeleton:
             message = (
                 f"the chat template writes assistant turn {index + 1} differently from the prompt that asks for it."
             )
-            raise TemplateUnusable(message, fix=_LAST_FIX if index < len(self._turns) - 1 else None)
+            raise TemplateUnusable(message, fix=self._prompt_fix(index, pieces[-1]))
         return len(pieces[-1])
+
+    def _prompt_fix(self, index: int, prompt: str) -> str | None:
+        """What helps where the generation prompt, which ends with `prompt`, is not what stands before the answer."""
+        if prompt.rstrip().endswith(_OPEN) and not any(_OPEN in piece for piece in self.pieces):
+            return _ASKING_FIX
+        return _LAST_FIX if index < len(self._turns) - 1 else None
 
     def _closing(self, index: int, last: int) -> Place:
         """The end of the text that closes the turn: as far as it is the same with and without a turn after it.

@@ -12,7 +12,7 @@ from tokenizers import Encoding, Tokenizer
 
 from bp_core.contract import Bos, Contract
 from bp_core.errors import ModelNotFound, ModelUnusable, TemplateUnusable
-from bp_core.model_files import DEFAULT, TokenizerConfig, read_json
+from bp_core.model_files import DEFAULT, VOCABULARY, TokenizerConfig, read_vocabulary
 
 from .byte_offsets import TokenBytes, Tokens
 from .chat_template import ChatTemplate, Message, chatml
@@ -67,10 +67,12 @@ class ChatTokenizer:
         folder = Path(folder)
         if not folder.is_dir():
             raise ModelNotFound("there is no such folder.", where=str(folder))
+        vocabulary = folder / VOCABULARY
+        if not vocabulary.is_file():
+            read_vocabulary(folder)  # which says what is wrong
         config = TokenizerConfig.read(folder)
-        vocabulary = folder / "tokenizer.json"
-        state = vocabulary.stat() if vocabulary.is_file() else None
-        version = (state.st_ino, state.st_mtime_ns, state.st_size) if state else None
+        state = vocabulary.stat()
+        version = (state.st_ino, state.st_mtime_ns, state.st_size)
         return _opened(folder, json.dumps([config.templates, config.special]), version)
 
     @property
@@ -191,11 +193,11 @@ def _prefix(tokenizer: Tokenizer) -> tuple[int, ...]:
 
 
 @functools.lru_cache(maxsize=2)  # a model and what it is compared with
-def _opened(folder: Path, settings: str, version: tuple[int, ...] | None) -> ChatTokenizer:
+def _opened(folder: Path, settings: str, version: tuple[int, ...]) -> ChatTokenizer:
     """The tokenizer of a folder with these settings and this version of tokenizer.json."""
     templates, special = json.loads(settings)
-    vocabulary = folder / "tokenizer.json"
-    if not isinstance(read_json(vocabulary).get("model"), dict):
+    vocabulary = folder / VOCABULARY
+    if not isinstance(read_vocabulary(folder).get("model"), dict):
         raise ModelUnusable("this is not a tokenizer of the `tokenizers` library.", where=str(vocabulary))
     if templates and DEFAULT not in templates:
         message = f"none of the chat templates is named default; there are {', '.join(sorted(templates))}."

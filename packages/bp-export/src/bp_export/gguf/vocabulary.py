@@ -12,12 +12,11 @@ from gguf import GGUFWriter, TokenType
 
 from bp_core.contract import Contract
 from bp_core.errors import ModelUnusable, UnsupportedArchitecture
-from bp_core.model_files import read_json
+from bp_core.model_files import VOCABULARY, read_vocabulary
 
 from ..weights.model_files import chat_template, special_token
 from . import pre_tokenizers
 
-_FILE = "tokenizer.json"
 _BYTE = re.compile("<0x[0-9A-F]{2}>")
 # Added tokens that are control tokens although not marked as special, as llama.cpp's own converter decides.
 _LOOKS_SPECIAL = re.compile(r"<\|.*\|>|<｜.*｜>|<unused.*>|<pad>|<mask>|<2mass>|\[@BOS@\]", re.S)
@@ -71,7 +70,7 @@ def read(folder: Path, size: int, contract: Contract | None = None) -> Vocabular
     Template, turn terminators and BOS policy of a contract replace the base's. Raises ModelUnusable,
     UnsupportedArchitecture.
     """
-    tokenizer = read_json(folder / _FILE)
+    tokenizer = read_vocabulary(folder)
     model = tokenizer.get("model") or {}
     if model.get("type") != "BPE":
         raise UnsupportedArchitecture(f"its tokenizer is of type {model.get('type')}; only BPE is supported.")
@@ -83,7 +82,7 @@ def read(folder: Path, size: int, contract: Contract | None = None) -> Vocabular
         merges = [_merge(pair) for pair in model["merges"]]
         add_bos, add_eos = _adds_bos_eos(tokenizer)
     except (KeyError, TypeError, ValueError) as error:
-        raise ModelUnusable(f"the tokenizer cannot be read ({error}).", where=str(folder / _FILE)) from error
+        raise ModelUnusable(f"the tokenizer cannot be read ({error}).", where=str(folder / VOCABULARY)) from error
     if contract and contract.bos != "template":
         add_bos = contract.bos == "tokenizer"
     ids = _special_ids(folder, tokens, contract)

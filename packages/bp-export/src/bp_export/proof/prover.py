@@ -17,6 +17,7 @@ from bp_core.contract import Contract
 from bp_core.errors import GgufUnusable
 from bp_core.events import Notify, Progress
 from bp_core.examples import Sample
+from bp_core.model_files import VOCABULARY
 
 from ..config import EXACT
 from ..gguf import pre_tokenizers, vocabulary
@@ -27,7 +28,7 @@ from ..gguf.vocabulary import Vocabulary
 from ..llama_cpp.engine import Engine
 from ..parity import Check, Parity, Trial
 from ..progress import tracked
-from ..trained_tokenizer import VOCABULARY, TrainedTokenizer, trained_tokenizer
+from ..trained_tokenizer import TrainedTokenizer, trained_tokenizer
 from ..weights.merged_weights import trained_weights
 from . import prompts, tensor_check
 from . import samples as rows

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,12 +15,18 @@ import ml_dtypes
 import numpy as np
 
 from bp_core.errors import ModelUnusable
+from bp_core.model_files import python_command
 from bp_core.tensor_file import Header, StoredTensor, TensorFileBroken, header_bytes, read_header
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _AT_ONCE = 4096  # rows that are looked at together
 _PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+_CONVERT = (
+    "import sys; from transformers import AutoModelForCausalLM, AutoTokenizer; source, target = sys.argv[1:]; "
+    'AutoModelForCausalLM.from_pretrained(source, dtype="auto").save_pretrained(target); '
+    "AutoTokenizer.from_pretrained(source).save_pretrained(target)"
+)
 DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype(np.float64),
     "F32": np.dtype(np.float32),
@@ -115,9 +120,7 @@ def _files(folder: Path) -> list[Path]:
         return [folder / SINGLE]
     index = folder / INDEX
     if not index.is_file():
-        pickled = any((folder / name).is_file() for name in _PICKLED)
-        fix = _converting(folder) if pickled else None
-        raise ModelUnusable(f"there is no {SINGLE} and no {INDEX}.", where=str(folder), fix=fix)
+        raise ModelUnusable(f"there is no {SINGLE} and no {INDEX}.", where=str(folder), fix=_converting(folder))
     try:
         places: Mapping[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         names = sorted(set(places.values()))
@@ -128,16 +131,18 @@ def _files(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def _converting(folder: Path) -> str:
-    """The command that writes PyTorch's pickled weights as safetensors, in a folder of its own."""
-    copy = f"{folder.name}-safetensors"
-    code = (
-        "import sys; from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; "
-        "a, b = sys.argv[1:]; M.from_pretrained(a, dtype='auto').save_pretrained(b); "
-        "T.from_pretrained(a).save_pretrained(b)"
-    )
-    place = shlex.quote(str(folder.with_name(copy)))
-    return f'Convert pytorch_model.bin, then use {place}: python -c "{code}" {shlex.quote(str(folder))} {place}'
+def _converting(folder: Path) -> str | None:
+    """The command that writes PyTorch's pickled weights as safetensors, in a folder of its own; None without any.
+
+    A repository of the hub whose pickled weights were not fetched is read by its name.
+    """
+    source, target = str(folder), folder.with_name(f"{folder.name}-safetensors")
+    if folder.parent.name == "snapshots":
+        source = folder.parent.parent.name.removeprefix("models--").replace("--", "/")
+        target = Path(f"{source.rpartition('/')[2]}-safetensors").absolute()
+    elif not any((folder / name).is_file() for name in _PICKLED):
+        return None
+    return f"Convert pytorch_model.bin, then use {target}: {python_command(_CONVERT, source, target)}"
 
 
 def _header(file: Path) -> Header:
