@@ -83,7 +83,8 @@ def test_a_model_is_uploaded_created_checked_and_only_then_named(ollama, gguf_so
         assert server.has(NAME) and not any("unchecked" in model["name"] for model in server.models())
     if ollama is None:
         return
-    checks = ["/api/show", *["/api/chat"] * 4, "/api/copy", "/api/delete", *["/api/tags"] * 2]
+    out = ["/api/chat", "/api/ps"]  # out of memory
+    checks = ["/api/show", *["/api/chat"] * 4, *out, "/api/copy", *out, "/api/delete", *["/api/tags"] * 2]
     assert paths(ollama) == ["/api/version", "/api/tags", "/api/blobs", "/api/blobs", "/api/create", *checks]
     (request,) = (body for _, path, _, body, _ in ollama.talk if path == "/api/create")
     assert request["parameters"] == {"num_ctx": 8192, "repeat_penalty": 1.0, "stop": ["<|im_end|>"]}
@@ -135,7 +136,7 @@ def test_an_answer_that_ends_neither_here_nor_there_is_told(newest, tiny):
 
 
 def test_an_answer_that_ends_in_the_file_only_is_refused(newest, tiny, monkeypatch):
-    monkeypatch.setattr("bp_export.ollama.checks.Checks._ends_in_llama_cpp", lambda checks: True)
+    monkeypatch.setattr("bp_export.ollama.checks.Checks._ends_in_llama_cpp", lambda checks: (True, ""))
     with pytest.raises(OllamaMismatch, match="does not stop"):
         register(tiny, CONFIG)
     assert not newest.models
@@ -146,7 +147,7 @@ def test_an_answer_that_ends_in_the_file_only_is_refused(newest, tiny, monkeypat
     [
         ("/api/create", [{"status": "parsing GGUF"}, {"error": "no room"}], OllamaRegistrationFailed, "no room"),
         ("/api/create", [{"status": "parsing GGUF"}], OllamaRegistrationFailed, "after 'parsing GGUF'"),
-        ("/api/create", "break off", OllamaRegistrationFailed, "connection to Ollama broke"),
+        ("/api/create", "break off", OllamaUnreachable, "connection to Ollama broke"),
         ("/api/create", "hang", OllamaUnreachable, "within 0.5 s"),
         ("/api/show", {"parameters": "", "template": ""}, OllamaMismatch, "im_end"),
         ("/api/version", {"version": "0.5.1"}, OllamaTooOld, "cannot import GGUF files"),

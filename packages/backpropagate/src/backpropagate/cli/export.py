@@ -37,6 +37,7 @@ def export(
         registered = done.ollama.as_dict() if done.ollama else None
         tables.print_json(
             told
+            | {"placed": done.placed.as_dict() if done.placed else None}
             | {"importance": done.importance_path, "modelfile": done.modelfile, "ollama": registered}
             | {"origins": dict(done.origins)}
         )
