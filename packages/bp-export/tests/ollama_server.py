@@ -18,6 +18,7 @@ import go_text
 
 from bp_core.errors import BackpropagateError
 from bp_export.config import ServeConfig
+from bp_export.gguf.metadata import gguf_facts
 from bp_export.gguf.reader import GgufFile
 from bp_export.llama_cpp.server import LlamaServer
 
@@ -176,7 +177,8 @@ class OllamaServer:
 
     def ask(self, model, path, request):
         if model["digest"] not in self._running:
-            config = ServeConfig(port=0, num_ctx=512)
+            longest = gguf_facts(self.blob(model["digest"])).context_length
+            config = ServeConfig(port=0, num_ctx=min(512, longest))
             self._running[model["digest"]] = LlamaServer(self.blob(model["digest"]), config, gpu=False)
         url = self._running[model["digest"]].url + path
         with urllib.request.urlopen(urllib.request.Request(url, json.dumps(request).encode())) as answer:

@@ -148,14 +148,15 @@ def test_an_answer_that_ends_in_the_file_only_is_refused(newest, tiny, monkeypat
         ("/api/create", [{"status": "parsing GGUF"}, {"error": "no room"}], OllamaRegistrationFailed, "no room"),
         ("/api/create", [{"status": "parsing GGUF"}], OllamaRegistrationFailed, "after 'parsing GGUF'"),
         ("/api/create", "break off", OllamaUnreachable, "connection to Ollama broke"),
-        ("/api/create", "hang", OllamaUnreachable, "within 0.5 s"),
+        ("/api/create", "hang", OllamaUnreachable, "within 2 s"),
         ("/api/show", {"parameters": "", "template": ""}, OllamaMismatch, "im_end"),
         ("/api/version", {"version": "0.5.1"}, OllamaTooOld, "cannot import GGUF files"),
         ("/api/version", {"hello": "I am another server"}, OllamaRegistrationFailed, "not Ollama"),
     ],
 )
 def test_what_goes_wrong_is_noticed_and_leaves_nothing(newest, tiny, monkeypatch, path, fault, error, message):
-    monkeypatch.setattr("bp_export.ollama.client._ANSWER_SECONDS", 0.5)
+    if fault == "hang":
+        monkeypatch.setattr("bp_export.ollama.client._ANSWER_SECONDS", 2)
     newest.faults[path] = fault
     with pytest.raises(error, match=message) as caught:
         register(tiny, CONFIG)

@@ -75,7 +75,7 @@ class ChatTemplate:
     @property
     def thinks(self) -> bool:
         """Whether the template knows thoughts, by the signs that Ollama goes by."""
-        return "<think>" in self._template and "</think>" in self._template
+        return all(tag in self._template for tag in ("<think>", "</think>"))
 
     def prompt(self, turns: Turns, tools: Tools = None) -> str:
         """The prompt for an answer, without a BOS token that the tokenizer adds."""

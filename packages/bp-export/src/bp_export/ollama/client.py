@@ -15,7 +15,9 @@ import httpx
 from bp_core.errors import OllamaModelMissing, OllamaRegistrationFailed, OllamaUnreachable
 from bp_core.events import Notify, Progress
 
+from ..chat_template import Tools, Turns
 from ..llama_cpp.server import is_local
+from ..replies import Reply, call_of
 from .blob import Blob
 from .versions import Version, parse_version
 
@@ -102,6 +104,18 @@ class Ollama:
 
     def chat(self, request: Mapping[str, Any]) -> dict[str, Any]:
         return self._json("POST", "/api/chat", {"stream": False, **request})
+
+    def reply(self, name: str, turns: Turns, tools: Tools = None, *, limit: int, think: bool | None = None) -> Reply:
+        """The greedy answer in its parts. `think` false leaves thoughts out; None leaves it to the server."""
+        request: dict[str, Any] = {"model": name, "messages": list(turns)}
+        request |= {"options": {"temperature": 0, "num_predict": limit}}
+        request |= {"tools": list(tools)} if tools else {}
+        request |= {"think": think} if think is not None else {}
+        answer = self.chat(request)
+        message = answer.get("message") or {}
+        calls = tuple(call_of(call["function"]) for call in message.get("tool_calls") or ())
+        ended = answer.get("done_reason") != "length"
+        return Reply(str(message.get("content") or ""), str(message.get("thinking") or ""), calls, ended)
 
     def create(self, request: Mapping[str, Any], notify: Notify | None = None) -> None:
         """Create a model from uploaded blobs. An error may come late in the stream, or the stream may break off."""
