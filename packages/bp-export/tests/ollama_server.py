@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 import threading
+import urllib.error
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -181,8 +182,11 @@ class OllamaServer:
             config = ServeConfig(port=0, num_ctx=min(512, longest))
             self._running[model["digest"]] = LlamaServer(self.blob(model["digest"]), config, gpu=False)
         url = self._running[model["digest"]].url + path
-        with urllib.request.urlopen(urllib.request.Request(url, json.dumps(request).encode())) as answer:
-            return json.loads(answer.read())
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url, json.dumps(request).encode())) as answer:
+                return json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            raise Refused(error.code, json.loads(error.read())["error"]["message"]) from error
 
     def answer(self, model, request, think):
         """The message and why it ended."""
