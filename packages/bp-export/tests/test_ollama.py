@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import os
 import shutil
 import socket
 
@@ -25,7 +26,7 @@ from bp_export import export, gguf_facts
 from bp_export.config import ExportConfig
 from bp_export.gguf.reader import GgufFile
 from bp_export.ollama import Ollama, address, default_name, read_modelfile, register, settings_for, write_modelfile
-from bp_export.ollama.blob import Blob, guard
+from bp_export.ollama.blob import Blob, digests, guard
 from bp_export.ollama.modelfile import Origin
 from bp_export.weights.merge import open_base
 
@@ -52,6 +53,7 @@ def newest(tmp_path, monkeypatch):
 
 def running(version, folder, monkeypatch):
     (folder / "blobs").mkdir()
+    monkeypatch.setenv("BACKPROPAGATE_HOME", str(folder / "home"))
     with ollama_server.OllamaServer(version, folder / "blobs") as server:
         monkeypatch.setenv("OLLAMA_HOST", server.url)
         yield server
@@ -176,6 +178,18 @@ def test_where_nothing_listens_the_next_command_is_told(tiny, monkeypatch):
         monkeypatch.setenv("OLLAMA_HOST", host)
         with pytest.raises(OllamaUnreachable):
             register(tiny, CONFIG)
+
+
+def test_the_digest_of_an_export_is_remembered_so_that_its_bytes_are_read_once_more(newest, tiny):
+    assert digests(tiny) == hashlib.sha256(tiny.read_bytes()).hexdigest()
+    stages = []
+    done = register(tiny, CONFIG, notify=lambda step: stages.append(step.stage))
+    assert done.uploaded and "upload to Ollama" in stages and "compute the digest" not in stages
+    assert newest.blob(done.digest).is_file(), "the server has checked the digest"
+    os.utime(tiny, (1, 1))
+    stages.clear()
+    register(tiny, dataclasses.replace(CONFIG, ollama_overwrite=True), notify=lambda step: stages.append(step.stage))
+    assert "compute the digest" in stages, "a file that was touched is read again"
 
 
 def test_a_blob_that_is_not_what_its_name_says_is_refused(newest, tiny):

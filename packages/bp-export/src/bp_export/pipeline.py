@@ -23,6 +23,7 @@ from .gguf.metadata import require_context
 from .gguf.reader import GgufFile
 from .llama_cpp.engine import require_llama_cpp
 from .ollama import RegistrationResult
+from .ollama.blob import digests
 from .output_paths import (
     BESIDE,
     free_beside,
@@ -211,7 +212,7 @@ class _Gguf:
             matrix, trials = self._write(model, prover, draft)
             parity = replace(prover.parity(), importance_tokens=matrix.tokens if matrix else 0, trials=tuple(trials))
             parity = self._accepted(parity, draft)
-            digest, size = folders.digest(draft), draft.stat().st_size
+            digest, size = digests(draft) if self.config.registers else folders.digest(draft), draft.stat().st_size
         importance = free_beside(self.target, _IMPORTANCE) if matrix else None
         report = _write_report(self.target, parity, digest, size, [importance] if importance else [])
         if matrix and importance:
