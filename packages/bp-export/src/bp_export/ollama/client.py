@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Self
 
 import httpx
@@ -85,7 +85,9 @@ class Ollama:
         return self._json("POST", "/api/show", {"model": name})
 
     def remove(self, name: str) -> None:
-        """Raises OllamaModelMissing."""
+        """Take a model out of memory, where it would stay, and off the disk. Raises OllamaModelMissing."""
+        with suppress(OllamaRegistrationFailed):  # one that cannot chat is removed all the same
+            self.unload(name)
         self._json("DELETE", "/api/delete", {"model": name})
 
     def copy(self, source: str, target: str) -> None:

@@ -98,7 +98,6 @@ def _record(server: Ollama, name: str) -> Iterator[Path | None]:
 def _discard(server: Ollama, name: str, record: Path | None) -> bool:
     """Unload and remove a draft, and its record. False if the server did not answer."""
     try:
-        server.unload(name)
         server.remove(name)
     except OllamaModelMissing:
         pass  # it was never created, or somebody removed it
