@@ -19,6 +19,7 @@ from backpropagate.cli.exit_codes import exit_code_of
 @pytest.fixture
 def ollama(tmp_path, monkeypatch):
     (tmp_path / "blobs").mkdir()
+    monkeypatch.setenv("BACKPROPAGATE_HOME", str(tmp_path / "home"))
     with OllamaServer("0.34.1", tmp_path / "blobs") as server:
         monkeypatch.setenv("OLLAMA_HOST", server.url)
         yield server

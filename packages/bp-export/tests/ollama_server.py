@@ -10,9 +10,11 @@ import hashlib
 import json
 import re
 import threading
+import urllib.error
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import go_structs
 import go_text
 
 from bp_core.errors import BackpropagateError
@@ -50,6 +52,7 @@ class OllamaServer:
         self.version, self.folder = version, folder
         self.numbers = tuple(map(int, version.split(".")))
         self.models, self.talk, self.faults, self._running = {}, [], {}, {}
+        self.loaded = {}  # digest: the name under which it was loaded first
         self.over = threading.Event()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"ollama": self}))
         self.url = f"http://127.0.0.1:{self._http.server_port}"
@@ -124,15 +127,51 @@ class OllamaServer:
         }
         yield {"status": "success"}
 
-    def prompt(self, model, messages):
-        if model["system"] and messages[0]["role"] != "system":
-            messages = [{"role": "system", "content": model["system"]}, *messages]
+    def capabilities(self, model):
+        """What a model can do, as the server reads it off its template."""
         if self.writes_jinja(model):
-            return self.ask(model, "/apply-template", {"messages": messages})["prompt"], messages
+            jinja = model["jinja"]
+            tools = "tools" in jinja or "tool_call" in jinja
+            split = "content.split('</think>')" in jinja and "reasoning_content" not in jinja
+            thinking = split or ("<think>" in jinja and "</think>" in jinja)
+        else:
+            tools, thinking = (word in (model["go"] or "") for word in (".Tools", ".Thinking"))
+        return ["completion", *(["tools"] if tools else []), *(["thinking"] if thinking else [])]
+
+    def check_chat(self, model, request):
+        """What is asked must be among what the model can do. Returns whether thoughts are wanted; None: not asked."""
+        can, name = self.capabilities(model), request["model"]
+        if request.get("tools") and "tools" not in can:
+            raise Refused(400, f"registry.ollama.ai/library/{name} does not support tools")
+        if "thinking" not in can:
+            if request.get("think"):
+                raise Refused(400, f'"{name}" does not support thinking')
+            return request.get("think")
+        return request["think"] if request.get("think") is not None else True
+
+    def with_system(self, model, messages):
+        if model["system"] and messages[0]["role"] != "system":
+            return [{"role": "system", "content": model["system"]}, *messages]
+        return messages
+
+    def prompt(self, model, request, think):
+        messages = self.with_system(model, request["messages"])
+        if self.writes_jinja(model):
+            return self.ask(model, "/apply-template", self.for_llama_server(model, request, think))["prompt"]
         system = "\n\n".join(turn["content"] for turn in messages if turn["role"] == "system")
         turns = [{"Role": turn["role"], "Content": turn["content"]} for turn in messages]
         values = {"System": system, "Messages": turns, "Prompt": messages[-1]["content"], "Response": ""}
-        return go_text.render(model["go"] or PASSED_ON, values), messages
+        values |= {"Think": bool(think), "IsThinkSet": think is not None}
+        return go_text.render(model["go"] or PASSED_ON, values)
+
+    def for_llama_server(self, model, request, think):
+        messages = self.with_system(model, request["messages"])
+        told = {"messages": [go_structs.message_for_llama_server(message) for message in messages]}
+        if request.get("tools"):
+            told["tools"] = go_structs.tools_as_kept(request["tools"])
+        if think is not None:
+            told["chat_template_kwargs"] = {"enable_thinking": bool(think)}
+        return told
 
     def writes_jinja(self, model):
         return self.since(0, 30, 0) and (not model["go"] or "tools" in model["jinja"])
@@ -143,20 +182,46 @@ class OllamaServer:
             config = ServeConfig(port=0, num_ctx=min(512, longest))
             self._running[model["digest"]] = LlamaServer(self.blob(model["digest"]), config, gpu=False)
         url = self._running[model["digest"]].url + path
-        with urllib.request.urlopen(urllib.request.Request(url, json.dumps(request).encode())) as answer:
-            return json.loads(answer.read())
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url, json.dumps(request).encode())) as answer:
+                return json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            raise Refused(error.code, json.loads(error.read())["error"]["message"]) from error
 
-    def answer(self, model, messages, options):
-        stop = (model["parameters"] or {}).get("stop", [])
+    def answer(self, model, request, think):
+        """The message and why it ended."""
+        options = (model["parameters"] or {}) | request.get("options", {})
         limit, temperature = options.get("num_predict", 128), options.get("temperature", 0.8)
-        prompt, messages = self.prompt(model, messages)
-        common = {"stop": stop, "temperature": temperature}
+        common = {"stop": options.get("stop", []), "temperature": temperature}
         if self.writes_jinja(model):
-            request = {"messages": messages, "max_tokens": limit, **common}
-            (choice,) = self.ask(model, "/v1/chat/completions", request)["choices"]
-            return choice["message"]["content"], choice["finish_reason"]
+            told = self.for_llama_server(model, request, think) | {"max_tokens": limit, **common}
+            (choice,) = self.ask(model, "/v1/chat/completions", told)["choices"]
+            message, reason = choice["message"], choice["finish_reason"]
+            calls = [_told_call(call, number) for number, call in enumerate(message.get("tool_calls") or [])]
+            found = {"content": message.get("content") or "", "thinking": message.get("reasoning_content")}
+            return found | {"tool_calls": calls}, "stop" if reason == "tool_calls" else reason
+        prompt = self.prompt(model, request, think)
         done = self.ask(model, "/completion", {"prompt": prompt, "n_predict": limit, **common})
-        return done["content"], "length" if done["stop_type"] == "limit" else "stop"
+        thought, found, rest = done["content"].strip().partition("</think>")
+        if think and "thinking" in self.capabilities(model) and (found or thought.startswith("<think>")):
+            message = {"content": rest.strip(), "thinking": thought.removeprefix("<think>").strip()}
+        else:
+            message = {"content": done["content"]}
+        return message, "length" if done["stop_type"] == "limit" else "stop"
+
+    def load(self, name, model):
+        self.loaded.setdefault(model["digest"], name)
+
+    def unload(self, model):
+        self.loaded.pop(model["digest"], None)
+
+
+def _told_call(call, number):
+    function = call["function"] | {"arguments": json.loads(call["function"]["arguments"] or "{}"), "index": number}
+    return {"id": call["id"], "function": function}
+
+
+_LOADED = {"details": {"format": "gguf"}, "expires_at": "2026-11-25T00:05:00Z", "context_length": 4096}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -194,7 +259,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.handled(lambda: self.reply(200 if self.ollama.blob(self.path.split("/")[-1]).is_file() else 404, None))
 
     def do_GET(self):
-        answers = {"/api/version": lambda: {"version": self.ollama.version}, "/api/tags": self.tags}
+        answers = {"/api/version": lambda: {"version": self.ollama.version}, "/api/tags": self.tags, "/api/ps": self.ps}
         self.handled(lambda: self.reply(200, answers[self.path]()))
 
     def do_DELETE(self):
@@ -212,6 +277,13 @@ class _Handler(BaseHTTPRequestHandler):
                 for name, model in self.ollama.models.items()
             ]
         }
+
+    def ps(self):
+        models = []
+        for digest, name in self.ollama.loaded.items():
+            size = self.ollama.blob(digest).stat().st_size
+            models.append({"name": name, "model": name, "size": size, "size_vram": 0, "digest": digest[7:], **_LOADED})
+        return {"models": models}
 
     def take(self):
         target, expected = self.ollama.blob(self.path.split("/")[-1]), self.path.split("/")[-1]
@@ -265,32 +337,37 @@ class _Handler(BaseHTTPRequestHandler):
             for item in (value if isinstance(value, list) else [value])
         ]
         shown = {"parameters": "\n".join(lines), "template": model["go"] or model["jinja"], "system": model["system"]}
+        if self.ollama.since(0, 6, 4):
+            shown["capabilities"] = self.ollama.capabilities(model)
         self.reply(200, {key: value for key, value in shown.items() if value})
 
     def chat(self):
         request = self.body()
-        model = self.ollama.find(request["model"])
-        if request.get("_debug_render_only") and self.ollama.since(0, 12):
-            prompt, _ = self.ollama.prompt(model, request["messages"])
-            self.reply(200, {"model": request["model"], "_debug_info": {"rendered_template": prompt}})
+        model, told = self.ollama.find(request["model"]), {"model": request["model"]}
+        if not request["messages"] and request.get("keep_alive") == 0:
+            self.ollama.unload(model)
+            empty = {"message": {"role": "assistant", "content": ""}, "done": True, "done_reason": "unload"}
+            self.reply(200, told | empty)
             return
-        text, reason = self.ollama.answer(model, request["messages"], request.get("options", {}))
-        message = {"role": "assistant", "content": text}
-        self.reply(200, {"model": request["model"], "message": message, "done": True, "done_reason": reason})
+        think = self.ollama.check_chat(model, request)
+        self.ollama.load(_with_tag(request["model"]), model)
+        if request.get("_debug_render_only") and self.ollama.since(0, 12):
+            prompt = self.ollama.prompt(model, request, think)
+            self.reply(200, told | {"_debug_info": {"rendered_template": prompt}})
+            return
+        answer, reason = self.ollama.answer(model, request, think)
+        message = {"role": "assistant", **{key: value for key, value in answer.items() if value or key == "content"}}
+        self.reply(200, told | {"message": message, "done": True, "done_reason": reason})
 
     def copy(self):
         request = self.body()
-        self.ollama.models[request["destination"]] = self.ollama.find(request["source"])
-        name = request["destination"]
-        full = name if ":" in name.rpartition("/")[2] else f"{name}:latest"
-        self.ollama.models[full] = self.ollama.models.pop(name)
+        self.ollama.models[_with_tag(request["destination"])] = self.ollama.find(request["source"])
         self.reply(200, None)
 
     def delete(self):
         request = self.body()
         self.ollama.find(request["model"])
-        name = request["model"]
-        del self.ollama.models[name if ":" in name.rpartition("/")[2] else f"{name}:latest"]
+        del self.ollama.models[_with_tag(request["model"])]
         self.reply(200, None)
 
     def reply(self, status, value):
@@ -305,6 +382,10 @@ class _Handler(BaseHTTPRequestHandler):
     def remember(self, status, value):
         self.ollama.talk.append((self.command, self.path, status, self.request_body, value))
         self.request_body = b""
+
+
+def _with_tag(name):
+    return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
 
 
 def _distance(first, second):

@@ -23,6 +23,14 @@ def test_it_answers_as_the_engine_does_and_remembers_nothing_of_other_talks(gguf
             assert answer == engine.generate(tokens, 12).text == "".join(pieces) and len(pieces) > 2
 
 
+def test_a_reply_has_its_parts(gguf_source):
+    with chat_client(gguf_source, gpu=False) as server:
+        reply = server.reply(ASKED, limit=12)
+        assert reply.text and not reply.calls and not reply.thought
+        assert reply.text == server.answer(ASKED, 12, str).strip()
+        assert not server.reply(ASKED, limit=1).ended
+
+
 def test_a_conversation_that_is_too_long_is_told_and_the_next_is_answered(gguf_source):
     with chat_client(gguf_source, gpu=False) as server:
         with pytest.raises(LlamaCppFailed, match=r"longer than the context") as caught:

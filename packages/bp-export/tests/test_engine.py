@@ -4,6 +4,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections import deque
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from bp_core.errors import FileMissing, LlamaCppFailed, LlamaCppMissing
 from bp_export import Engine
 from bp_export.llama_cpp import engine
+from bp_export.llama_cpp.process import ModuleProcess
 from bp_export.weights.merge import open_base
 
 
@@ -171,3 +173,28 @@ def test_without_llama_cpp(monkeypatch, gguf_source):
     monkeypatch.setattr(engine.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(LlamaCppMissing):
         Engine(gguf_source)
+
+
+def test_a_context_shorter_than_a_batch_takes_what_llama_cpp_rounds_it_up_to(gguf_source):
+    with Engine(gguf_source, context=64, gpu=False) as engine:
+        assert engine.context == 256
+        assert engine.logits(range(100, 300)).shape[0] == 200
+        assert engine.generate(list(range(100, 300)), 4).tokens
+
+
+def test_an_abort_is_told_by_the_line_that_names_its_cause():
+    lines = [
+        "llama_context: n_ctx = 256",
+        "src/llama-context.cpp:1801: GGML_ASSERT(n_tokens_all <= cparams.n_batch) failed",
+        "[New LWP 123]",
+        *(f"#{number} 0x00007f in frame () from lib.so" for number in range(40)),
+        "[Inferior 1 (process 5) detached]",
+    ]
+    code = f"import sys; sys.stderr.write({chr(10).join(lines)!r}); sys.exit(6)"
+    process = ModuleProcess.__new__(ModuleProcess)
+    process._log, process._cause, process._on_log = deque(maxlen=12), "", None
+    process._process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
+    process._listen()
+    assert process._process.wait() == 6
+    assert process.log_tail == "src/llama-context.cpp:1801: GGML_ASSERT(n_tokens_all <= cparams.n_batch) failed"
+    assert process._log[0] == "llama_context: n_ctx = 256", "the backtrace pushed nothing out"

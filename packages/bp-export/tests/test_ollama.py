@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import os
 import shutil
 import socket
 
@@ -25,7 +26,7 @@ from bp_export import export, gguf_facts
 from bp_export.config import ExportConfig
 from bp_export.gguf.reader import GgufFile
 from bp_export.ollama import Ollama, address, default_name, read_modelfile, register, settings_for, write_modelfile
-from bp_export.ollama.blob import Blob, guard
+from bp_export.ollama.blob import Blob, digests, guard
 from bp_export.ollama.modelfile import Origin
 from bp_export.weights.merge import open_base
 
@@ -52,6 +53,7 @@ def newest(tmp_path, monkeypatch):
 
 def running(version, folder, monkeypatch):
     (folder / "blobs").mkdir()
+    monkeypatch.setenv("BACKPROPAGATE_HOME", str(folder / "home"))
     with ollama_server.OllamaServer(version, folder / "blobs") as server:
         monkeypatch.setenv("OLLAMA_HOST", server.url)
         yield server
@@ -83,7 +85,8 @@ def test_a_model_is_uploaded_created_checked_and_only_then_named(ollama, gguf_so
         assert server.has(NAME) and not any("unchecked" in model["name"] for model in server.models())
     if ollama is None:
         return
-    checks = ["/api/show", *["/api/chat"] * 4, "/api/copy", "/api/delete", *["/api/tags"] * 2]
+    out = ["/api/chat", "/api/ps"]  # out of memory
+    checks = ["/api/show", *["/api/chat"] * 4, *out, "/api/copy", *out, "/api/delete", *["/api/tags"] * 2]
     assert paths(ollama) == ["/api/version", "/api/tags", "/api/blobs", "/api/blobs", "/api/create", *checks]
     (request,) = (body for _, path, _, body, _ in ollama.talk if path == "/api/create")
     assert request["parameters"] == {"num_ctx": 8192, "repeat_penalty": 1.0, "stop": ["<|im_end|>"]}
@@ -135,7 +138,7 @@ def test_an_answer_that_ends_neither_here_nor_there_is_told(newest, tiny):
 
 
 def test_an_answer_that_ends_in_the_file_only_is_refused(newest, tiny, monkeypatch):
-    monkeypatch.setattr("bp_export.ollama.checks.Checks._ends_in_llama_cpp", lambda checks: True)
+    monkeypatch.setattr("bp_export.ollama.checks.Checks._ends_in_llama_cpp", lambda checks: (True, ""))
     with pytest.raises(OllamaMismatch, match="does not stop"):
         register(tiny, CONFIG)
     assert not newest.models
@@ -146,15 +149,16 @@ def test_an_answer_that_ends_in_the_file_only_is_refused(newest, tiny, monkeypat
     [
         ("/api/create", [{"status": "parsing GGUF"}, {"error": "no room"}], OllamaRegistrationFailed, "no room"),
         ("/api/create", [{"status": "parsing GGUF"}], OllamaRegistrationFailed, "after 'parsing GGUF'"),
-        ("/api/create", "break off", OllamaRegistrationFailed, "connection to Ollama broke"),
-        ("/api/create", "hang", OllamaUnreachable, "within 0.5 s"),
+        ("/api/create", "break off", OllamaUnreachable, "connection to Ollama broke"),
+        ("/api/create", "hang", OllamaUnreachable, "within 2 s"),
         ("/api/show", {"parameters": "", "template": ""}, OllamaMismatch, "im_end"),
         ("/api/version", {"version": "0.5.1"}, OllamaTooOld, "cannot import GGUF files"),
         ("/api/version", {"hello": "I am another server"}, OllamaRegistrationFailed, "not Ollama"),
     ],
 )
 def test_what_goes_wrong_is_noticed_and_leaves_nothing(newest, tiny, monkeypatch, path, fault, error, message):
-    monkeypatch.setattr("bp_export.ollama.client._ANSWER_SECONDS", 0.5)
+    if fault == "hang":
+        monkeypatch.setattr("bp_export.ollama.client._ANSWER_SECONDS", 2)
     newest.faults[path] = fault
     with pytest.raises(error, match=message) as caught:
         register(tiny, CONFIG)
@@ -174,6 +178,18 @@ def test_where_nothing_listens_the_next_command_is_told(tiny, monkeypatch):
         monkeypatch.setenv("OLLAMA_HOST", host)
         with pytest.raises(OllamaUnreachable):
             register(tiny, CONFIG)
+
+
+def test_the_digest_of_an_export_is_remembered_so_that_its_bytes_are_read_once_more(newest, tiny):
+    assert digests(tiny) == hashlib.sha256(tiny.read_bytes()).hexdigest()
+    stages = []
+    done = register(tiny, CONFIG, notify=lambda step: stages.append(step.stage))
+    assert done.uploaded and "upload to Ollama" in stages and "compute the digest" not in stages
+    assert newest.blob(done.digest).is_file(), "the server has checked the digest"
+    os.utime(tiny, (1, 1))
+    stages.clear()
+    register(tiny, dataclasses.replace(CONFIG, ollama_overwrite=True), notify=lambda step: stages.append(step.stage))
+    assert "compute the digest" in stages, "a file that was touched is read again"
 
 
 def test_a_blob_that_is_not_what_its_name_says_is_refused(newest, tiny):

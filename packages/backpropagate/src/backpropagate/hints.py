@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import shlex
 from pathlib import Path
 from typing import Any
 
 from bp_core.config import TrainConfig
+from bp_core.settings import settings
 
 
 def command(verb: str, rest: Path | str) -> str:
@@ -20,10 +20,10 @@ def command(verb: str, rest: Path | str) -> str:
 def options_of(config: Any, **changes: Any) -> str:
     """The options of a command line that give a settings object, with `changes`: those that are not the default."""
     words = []
-    for field in dataclasses.fields(config):
-        value = changes.get(field.name, getattr(config, field.name))
-        option = "--" + field.name.replace("_", "-")
-        if value == field.default:
+    for setting in settings(type(config)):
+        value = changes.get(setting.name, getattr(config, setting.name))
+        option = setting.option
+        if value == setting.default:
             continue
         if isinstance(value, bool):
             words.append(option if value else f"--no-{option.removeprefix('--')}")

@@ -50,6 +50,13 @@ class Trait(Flag):
 
 
 @dataclass(frozen=True)
+class OptionName:
+    """The name of a setting's option on the command line, without dashes, where it is not the setting's own."""
+
+    name: str
+
+
+@dataclass(frozen=True)
 class Setting:
     """One field of a settings class, with all that is declared beside it."""
 
@@ -60,6 +67,13 @@ class Setting:
     range: Range | None
     panel: Panel | None
     traits: Trait
+    option_name: OptionName | None = None
+
+    @property
+    def option(self) -> str:
+        """Its option on the command line."""
+        name = self.option_name.name if self.option_name else self.name
+        return "--" + name.replace("_", "-")
 
     def problem(self, value: object) -> str | None:
         """What is wrong with a value, in words."""
@@ -126,7 +140,8 @@ def _declared(config: type) -> Iterator[Setting]:
         kind, text, *marks = get_args(hint)
         panel = _first(Panel, marks) or panel
         traits = _first(Trait, marks) or Trait.NONE
-        yield Setting(field.name, kind, field.default, text, _first(Range, marks), panel, traits)
+        option = _first(OptionName, marks)
+        yield Setting(field.name, kind, field.default, text, _first(Range, marks), panel, traits, option)
 
 
 def names(config: type, traits: Trait = Trait.NONE) -> list[str]:

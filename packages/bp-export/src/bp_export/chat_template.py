@@ -16,7 +16,8 @@ from bp_core.errors import TemplateUnusable
 
 from .gguf.metadata import GgufFacts
 
-Turns = Sequence[Mapping[str, str]]
+Turns = Sequence[Mapping[str, Any]]
+_SHOWN = 60  # characters to show of a difference
 Tools = Sequence[Mapping[str, Any]] | None  # as OpenAI writes them
 
 
@@ -45,9 +46,9 @@ class ChatTemplate:
         *,
         added: str = "",
         today: datetime | None = None,
-        variables: Mapping[str, str] | None = None,
+        variables: Mapping[str, Any] | None = None,
     ) -> None:
-        self.added = added
+        self.added, self._template = added, template
         environment = ImmutableSandboxedEnvironment(extensions=[_Generation, loopcontrols])
         equip(environment, today)
         self._special = {"bos_token": bos, "eos_token": eos, **(variables or {})}
@@ -57,10 +58,10 @@ class ChatTemplate:
             raise TemplateUnusable(f"the chat template does not compile: {error}") from error
 
     @classmethod
-    def of(cls, facts: GgufFacts, today: datetime | None = None) -> Self:
-        """The chat template of a GGUF. Raises TemplateUnusable."""
+    def of(cls, facts: GgufFacts, today: datetime | None = None, **variables: Any) -> Self:
+        """The chat template of a GGUF; `variables` as for the class. Raises TemplateUnusable."""
         added = facts.bos_token if facts.add_bos else ""
-        return cls(facts.template, facts.bos_token, facts.eos_token, added=added, today=today)
+        return cls(facts.template, facts.bos_token, facts.eos_token, added=added, today=today, variables=variables)
 
     def render(self, turns: Turns, *, answer: bool = True, tools: Tools = None) -> str:
         """The conversation as text; `answer` opens the assistant's turn. Raises TemplateUnusable."""
@@ -71,9 +72,20 @@ class ChatTemplate:
         except (TemplateError, *RENDERING_ERRORS) as error:
             raise TemplateUnusable(f"the chat template refuses the conversation: {error}") from error
 
+    @property
+    def thinks(self) -> bool:
+        """Whether the template knows thoughts, by the signs that Ollama goes by."""
+        return all(tag in self._template for tag in ("<think>", "</think>"))
+
     def prompt(self, turns: Turns, tools: Tools = None) -> str:
         """The prompt for an answer, without a BOS token that the tokenizer adds."""
         return self.render(turns, tools=tools).removeprefix(self.added)
+
+
+def first_difference(first: str, second: str) -> tuple[str, str]:
+    """What two texts have around the place where they part."""
+    start = max(len(common_prefix(first, second)) - _SHOWN // 2, 0)
+    return first[start : start + _SHOWN], second[start : start + _SHOWN]
 
 
 def common_prefix(*texts: str) -> str:

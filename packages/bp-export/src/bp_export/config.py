@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from bp_core.settings import Clash, Range, check
+from bp_core.settings import Clash, OptionName, Range, check
 from bp_core.units import bytes_of
 
 from .ollama_names import NAME_FIX, is_name
@@ -26,6 +26,7 @@ Quantization = Literal[
     "iq3_m",
     "auto",
 ]
+Program = Literal["ollama", "lmstudio", "llama-cpp", "vllm", "jan"]
 NUM_CTX = 8192
 
 
@@ -58,6 +59,12 @@ class ExportConfig:
     accept_unproven: Annotated[
         bool, "Hand over a GGUF whose proof fails, too. What failed stays on record, beside the file and in its card."
     ] = False
+    program: Annotated[
+        Program | None,
+        "Put it where this program looks for models, and say how it is started there: ollama registers it; lmstudio "
+        "and jan get it in their folders; vllm runs a folder, so the format is merged. Default: it stays where it is.",
+        OptionName("for"),
+    ] = None
     ollama: Annotated[bool, "Register the GGUF with Ollama, too, and see that it behaves there."] = False
     ollama_name: Annotated[
         str | None, "What Ollama shall call it; asks for --ollama by itself. Default: the file's name."
@@ -75,12 +82,15 @@ class ExportConfig:
     @property
     def registers(self) -> bool:
         """Whether Ollama is wanted."""
-        return self.ollama or self.ollama_name is not None
+        return self.ollama or self.ollama_name is not None or self.program == "ollama"
 
     def __post_init__(self) -> None:
         if isinstance(self.quantization, str):  # llama.cpp writes Q4_K_M
             object.__setattr__(self, "quantization", self.quantization.lower())
-        check(self, [*_NOT_GGUF, _NO_NAME, _NOTHING_TO_PROVE, _MERGELESS, _NO_SIZE, _SIZE_UNASKED, _NOTHING_TO_WEIGH])
+        if self.program == "vllm" and self.format == "gguf":
+            object.__setattr__(self, "format", "merged")
+        sizes = [_NO_SIZE, _SIZE_UNASKED, _NOTHING_TO_WEIGH]
+        check(self, [*_NOT_GGUF, _NOT_THERE, _NO_NAME, _NOTHING_TO_PROVE, _MERGELESS, *sizes])
 
 
 @dataclass(frozen=True)
@@ -130,6 +140,11 @@ _NOT_GGUF: list[Clash] = [
     )
     for name in ("ollama", "ollama_name", "ollama_overwrite", "system", "num_ctx")
 ]
+_NOT_THERE = Clash(
+    ("program", "format"),
+    lambda program, format: program is not None and format != ("merged" if program == "vllm" else "gguf"),
+    "the program of --for does not run that format: vllm runs merged, the others gguf",
+)
 _NOTHING_TO_PROVE = Clash(
     ("accept_unproven", "format"),
     lambda accept, format: accept and not format.startswith("gguf"),

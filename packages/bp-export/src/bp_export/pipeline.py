@@ -24,6 +24,7 @@ from .gguf.metadata import require_context
 from .gguf.reader import GgufFile
 from .llama_cpp.engine import require_llama_cpp
 from .ollama import RegistrationResult
+from .ollama.blob import digests
 from .output_paths import (
     BESIDE,
     free_beside,
@@ -35,6 +36,7 @@ from .output_paths import (
     require_space,
 )
 from .parity import Parity, Trial
+from .programs import Placed, place, require_free_place
 from .progress import tracked
 from .proof.folder_check import check_folder
 from .proof.prover import Prover, Reference, TrainedModel
@@ -60,8 +62,8 @@ class Export:
     """The exported file or folder. Fields with a default are for GGUF files only.
 
     `parity` is the proof, also written to `parity_path`. `importance_path` is the importance matrix that quantising
-    used. `modelfile` is for Ollama. `ollama` is set if the model was registered there. `origins` says where tokenizer,
-    chat template and end of turn are from.
+    used. `modelfile` is for Ollama. `ollama` is set if the model was registered there, `placed` if another program was
+    named to run it. `origins` says where tokenizer, chat template and end of turn are from.
     """
 
     path: Path
@@ -74,6 +76,7 @@ class Export:
     modelfile: Path | None = None
     importance_path: Path | None = None
     ollama: RegistrationResult | None = None
+    placed: Placed | None = None
     origins: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -105,6 +108,8 @@ def export(
     target = _target(adapter or base, name, config)
     sources = [folder for folder in (adapter, base) if folder]
     require_replaceable(target, overwrite=config.overwrite, sources=sources)
+    if config.program:
+        require_free_place(target, config.program)
     tokenizer = trained_tokenizer(adapter, base)
     origin = None
     if config.format == "gguf":
@@ -119,10 +124,12 @@ def export(
         done = replace(done, origins=tokenizer.origins)
     if written:
         written(done)
-    if not config.registers:
-        return done
     try:
-        return replace(done, ollama=ollama.register(done.path, config, origin=origin, notify=notify))
+        if config.program and config.program != "ollama":
+            done = replace(done, placed=place(done.path, config.program, config.num_ctx))
+        if config.registers:
+            done = replace(done, ollama=ollama.register(done.path, config, origin=origin, notify=notify))
+        return done
     except BackpropagateError as error:
         error.kept = str(done.path)
         raise
@@ -206,7 +213,7 @@ class _Gguf:
             matrix, trials = self._write(model, prover, draft)
             parity = replace(prover.parity(), importance_tokens=matrix.tokens if matrix else 0, trials=tuple(trials))
             parity = self._accepted(parity, draft)
-            digest, size = folders.digest(draft), draft.stat().st_size
+            digest, size = digests(draft) if self.config.registers else folders.digest(draft), draft.stat().st_size
         importance = free_beside(self.target, _IMPORTANCE) if matrix else None
         report = _write_report(self.target, parity, digest, size, [importance] if importance else [])
         if matrix and importance:

@@ -9,8 +9,8 @@ import typer
 from bp_core.errors import NotProven
 from bp_export.config import ExportConfig
 
+from ..export.export import ASKED, verify_file
 from ..export.export import export as write_export
-from ..export.export import verify_file
 from ..progress import Screen
 from . import tables
 from .options import NAME, Json, with_options
@@ -37,6 +37,7 @@ def export(
         registered = done.ollama.as_dict() if done.ollama else None
         tables.print_json(
             told
+            | {"placed": done.placed.as_dict() if done.placed else None}
             | {"importance": done.importance_path, "modelfile": done.modelfile, "ollama": registered}
             | {"origins": dict(done.origins)}
         )
@@ -50,11 +51,21 @@ def verify(
     base: Annotated[
         str | None, typer.Option(help="The model it should be, or that --adapter was trained on. Default: as it says.")
     ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Rows with tools, best such as it was not trained on: asked through llama-server, and calls compared."
+        ),
+    ] = None,
+    answers: Annotated[int, typer.Option(min=1, help="How many of these rows are asked.")] = ASKED,
+    ollama_name: Annotated[
+        str | None, typer.Option(help="What Ollama calls the file: the same rows are asked there, too.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Prove that a GGUF is the model that was trained; exits with 2 if it is not."""
     with Screen() as screen:
-        parity = verify_file(file, adapter, base, screen.notify)
+        parity = verify_file(file, adapter, base, screen.notify, data=data, ollama_name=ollama_name, answers=answers)
     if not json:
         tables.show_proof(parity)
     with tables.result({"file": file, **parity.as_dict()}, json):

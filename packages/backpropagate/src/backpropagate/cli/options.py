@@ -94,7 +94,8 @@ def option(config: type, name: str, kind: Callable[..., Any] = typer.Option) -> 
 
 def _declared(setting: Setting, kind: Callable[..., Any], panel: Panel | None) -> Any:
     offered = _OFFERED.get(setting.name)
-    return kind(help=setting.help, rich_help_panel=panel, autocompletion=offered, case_sensitive=False)
+    named = [setting.option] if setting.option_name and kind is typer.Option else []
+    return kind(*named, help=setting.help, rich_help_panel=panel, autocompletion=offered, case_sensitive=False)
 
 
 def _place(parameter: inspect.Parameter) -> int:

@@ -17,6 +17,7 @@ from bp_core.units import counted, gigabytes, in_words, short
 from bp_export import Export, Parity
 from bp_export.ollama import RegistrationResult
 from bp_export.parity import Trial
+from bp_export.programs import Placed
 from bp_plan.plan import Plan
 from bp_plan.preflight import Preflight
 
@@ -169,8 +170,20 @@ def show_export(export: Export) -> None:
         print_facts(console, ("importance matrix", near(export.importance_path)))
     if export.modelfile:
         print_facts(console, ("Modelfile", near(export.modelfile)))
+    if export.placed:
+        show_placed(export.placed)
     if export.ollama:
         show_registered(export.ollama)
+
+
+def show_placed(placed: Placed) -> None:
+    """Where a program finds the model, and the line that starts it."""
+    console = Console()
+    if placed.path:
+        print_facts(console, (f"for {placed.program}", near(placed.path)))
+    print_facts(console, ("next", placed.command))
+    if placed.note:
+        console.print(f"[yellow]Note:[/] {escape(placed.note)}", soft_wrap=True)
 
 
 def show_trials(trials: Iterable[Trial], console: Console) -> None:
@@ -188,16 +201,22 @@ def show_registered(done: RegistrationResult) -> None:
     """What Ollama has now, and what was seen of it there."""
     console, seen = Console(), done.seen
     rendered = {True: "as trained", False: "other than trained", None: "not seen"}[seen.rendered]
-    print_facts(
-        console,
+    ending = {True: "", False: " … (did not end)", None: "not seen"}[seen.ended]
+    facts = [
         ("in Ollama", f"{done.name}, {done.server} (version {done.version})"),
         ("upload", "done" if done.uploaded else "not needed, it was there"),
         ("prompts", rendered),
-        ("answer", visible(seen.answer)[:200] + ("" if seen.ended else " … (did not end)")),
-        ("next", f"ollama run {done.name}"),
-    )
+    ]
+    if seen.tools is not None:
+        facts.append(("tools", "as trained" if seen.tools else "do not arrive as trained"))
+    if seen.thinking is not None:
+        facts.append(("thoughts", "told from answers" if seen.thinking else "stay part of the answer"))
+    facts += [("answer", visible(seen.answer)[:200] + ending), ("next", f"ollama run {done.name}")]
+    print_facts(console, *facts)
+    for draft in done.removed:
+        console.print(f"removed {draft}, which an earlier registration had to leave", soft_wrap=True)
     for note in seen.notes:
-        console.print(f"[yellow]Note:[/] {note}", soft_wrap=True)
+        console.print(f"[yellow]Note:[/] {escape(visible(note))}", soft_wrap=True)
 
 
 _TRUTHS = {

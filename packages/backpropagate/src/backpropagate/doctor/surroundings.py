@@ -18,7 +18,7 @@ from bp_core.errors import LlamaCppMissing, OllamaRegistrationFailed, OllamaUnre
 from bp_core.units import gigabytes
 from bp_export.llama_cpp.engine import library_file
 from bp_export.ollama.client import Ollama
-from bp_export.ollama.register import OLDEST
+from bp_export.ollama.versions import OLDEST, shown
 
 from .finding import Finding
 
@@ -109,7 +109,7 @@ def ollama() -> Finding:
             version = server.version()
     except (OllamaUnreachable, OllamaRegistrationFailed) as error:
         return Finding("Ollama", "note", error.message, "ollama serve")
-    told = ".".join(map(str, version))
+    told = shown(version)
     if version < OLDEST:
         return Finding("Ollama", "problem", f"{told} cannot import GGUF files.", "ollama --version")
     return Finding("Ollama", "ok", f"answers, version {told}.")

@@ -98,6 +98,7 @@ class Model:
         library.llama_set_n_threads(self._context, threads, threads)
         self.words = int(library.llama_vocab_n_tokens(self._vocabulary))
         self.length = int(library.llama_n_ctx(self._context))
+        self.batch = int(library.llama_n_batch(self._context))
 
     def tokenize(self, text: str, add_special: bool, parse_special: bool) -> list[int]:
         encoded = text.encode()

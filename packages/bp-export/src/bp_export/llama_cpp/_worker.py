@@ -29,6 +29,7 @@ class Session:
 
     def __init__(self, path: str, context: int, gpu: bool, threads: int) -> None:
         self.model = Model(load_library(), path, context, BATCH, gpu, threads)
+        self.batch = min(BATCH, self.model.batch)  # llama.cpp's is no longer than the context that was asked for
 
     def tokenize(self, text: str, add_special: bool, parse_special: bool) -> list[int]:
         return self.model.tokenize(text, add_special, parse_special) if text else []
@@ -37,15 +38,15 @@ class Session:
         """float32 [len(tokens), vocabulary]"""
         self._fits(tokens)
         self.model.clear()
-        parts = [tokens[start : start + BATCH] for start in range(0, len(tokens), BATCH)]
+        parts = [tokens[start : start + self.batch] for start in range(0, len(tokens), self.batch)]
         return np.concatenate([self.model.decode(part, every=True) for part in parts])
 
     def prefill(self, tokens: list[int]) -> np.ndarray:
         """Start anew with these tokens; the logits behind the last, float32 [vocabulary]."""
         self._fits(tokens)
         self.model.clear()
-        for start in range(0, len(tokens), BATCH):
-            last = self.step(tokens[start : start + BATCH])
+        for start in range(0, len(tokens), self.batch):
+            last = self.step(tokens[start : start + self.batch])
         return last
 
     def step(self, tokens: list[int]) -> np.ndarray:

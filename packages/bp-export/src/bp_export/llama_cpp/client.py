@@ -17,6 +17,7 @@ from bp_core.errors import GgufUnusable, LlamaCppFailed
 from ..chat_template import Tools, Turns
 from ..config import ServeConfig
 from ..gguf.metadata import gguf_facts
+from ..replies import Reply, call_of
 from .server import LlamaServer
 
 _SHORTER = "Start over with /new, or serve the file with more: backprop serve FILE --num-ctx 16384"
@@ -44,17 +45,31 @@ class ChatClient:
             raise _disconnected(error) from error
         return "".join(pieces)
 
+    def reply(self, turns: Turns, tools: Tools = None, *, limit: int, think: bool | None = None) -> Reply:
+        """The greedy answer in its parts. `think` is passed on to the chat template. Raises LlamaCppFailed."""
+        request: dict[str, Any] = {"messages": list(turns), "max_tokens": limit, "temperature": 0}
+        request |= {"tools": list(tools)} if tools else {}
+        request |= {"chat_template_kwargs": {"enable_thinking": think}} if think is not None else {}
+        (choice,) = self._post("/v1/chat/completions", request)["choices"]
+        message = choice["message"]
+        calls = tuple(call_of(call["function"]) for call in message.get("tool_calls") or ())
+        ended = choice["finish_reason"] != "length"
+        return Reply(message.get("content") or "", message.get("reasoning_content") or "", calls, ended)
+
     def prompt(self, turns: Turns, tools: Tools = None) -> str:
         """The prompt that llama.cpp's Jinja renders, without the BOS token that it adds. Raises LlamaCppFailed."""
         request = {"messages": turns} | ({"tools": tools} if tools else {})
+        return str(self._post("/apply-template", request)["prompt"])
+
+    def _post(self, path: str, request: dict[str, Any]) -> dict[str, Any]:
         try:
-            response = self._client.post("/apply-template", json=request)
+            response = self._client.post(path, json=request)
         except httpx.HTTPError as error:
             raise _disconnected(error) from error
-        body = response.json()
+        body: dict[str, Any] = response.json()
         if not response.is_success:
             raise _refusal(body)
-        return str(body["prompt"])
+        return body
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -14,6 +15,12 @@ from typing import Any
 END_OF_LOG = "-- end of log --"
 EXIT_SECONDS = 10
 _TAIL_LINES = 12
+# What ggml prints when it aborts: the line with the cause, then a backtrace, by gdb where that is installed.
+_CAUSE = re.compile(r"GGML_(ASSERT|ABORT)\b|: fatal error\b")
+_BACKTRACE = re.compile(
+    r"#\d+\s|\s*0x[0-9a-f]+|\S+\.(so|dylib)\S*\(|\S+\([^)]*\) ?\[0x|\[(New LWP|Thread debugging|Inferior)|"
+    r"(Using host libthread_db|warning: |ptrace: |No stack|The program is not being run|See: |WARNING: Using native)"
+)
 
 
 class ModuleProcess:
@@ -29,6 +36,7 @@ class ModuleProcess:
         assert self._process.stdin and self._process.stdout
         self.stdin, self.stdout = self._process.stdin, self._process.stdout
         self._log: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._cause = ""
         self._on_log = on_log
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
@@ -39,8 +47,8 @@ class ModuleProcess:
 
     @property
     def log_tail(self) -> str:
-        """The last lines of its log, in one line."""
-        return " | ".join(line for line in self._log if line not in ("", END_OF_LOG)) or "none"
+        """The line that names the cause if it aborted, else the last lines of its log, in one line."""
+        return self._cause or " | ".join(line for line in self._log if line not in ("", END_OF_LOG)) or "none"
 
     def send(self, request: Mapping[str, Any]) -> None:
         """Send a request as a line of JSON. Raises OSError if the process has ended."""
@@ -74,6 +82,12 @@ class ModuleProcess:
         with self._process.stderr as stream:
             for line in stream:
                 text = line.decode("utf-8", "replace").rstrip()
-                self._log.append(text)
+                self._remember(text)
                 if self._on_log:
                     self._on_log(text)
+
+    def _remember(self, line: str) -> None:
+        if not self._cause and _CAUSE.search(line):
+            self._cause = line
+        if not _BACKTRACE.match(line):
+            self._log.append(line)

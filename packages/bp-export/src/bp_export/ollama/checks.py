@@ -4,31 +4,39 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from bp_core.errors import LlamaCppMissing, OllamaMismatch, TemplateUnusable
+from bp_core.errors import LlamaCppFailed, LlamaCppMissing, OllamaMismatch, OllamaRegistrationFailed
 from bp_core.events import Notify, Progress
 
-from ..chat_template import ChatTemplate, Turns
+from ..chat_template import ChatTemplate
 from ..gguf.metadata import GgufFacts
 from ..llama_cpp.engine import Engine
 from .client import Ollama
-from .go_template import conversations
 from .modelfile import OllamaSettings
+from .prompt_check import PromptCheck
 
 QUESTION = {"role": "user", "content": "Please tell me in one short sentence what you can do for me."}
 _LIMIT = 256  # tokens
-_ROOM = 1024  # tokens; more than any of the conversations
+_SHORT = 32  # tokens
 
 
 @dataclass(frozen=True)
 class OllamaCheck:
-    """The result: whether prompts are right (None: could not be checked), whether an answer ended, and its text."""
+    """The result: whether prompts are right, whether an answer ended, and its text. None: not seen.
+
+    `tools`: tools, calls and results reach the model as its template writes them. `thinking`: Ollama tells thoughts
+    from answers. Both are None where the template has none.
+    """
 
     rendered: bool | None
-    ended: bool
+    ended: bool | None
     answer: str
     notes: tuple[str, ...] = ()
+    tools: bool | None = None
+    thinking: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -40,17 +48,25 @@ class Checks:
     settings: OllamaSettings
     server: Ollama
     name: str
+    notify: Notify | None = None
 
-    def run(self, notify: Notify | None) -> OllamaCheck:
-        self._settings_are_kept()
-        rendered, notes = self._prompts_are_right()
-        if notify:
-            notify(Progress("ask Ollama once", 0, 0))
+    def run(self) -> OllamaCheck:
+        capabilities = self._settings_are_kept()
+        prompts = self._prompts.run(capabilities)
+        if self.notify:
+            self.notify(Progress("ask Ollama once", 0, 0))
         ended, answer, more = self._answer_ends()
-        return OllamaCheck(rendered, ended, answer, (*notes, *more))
+        if prompts.thinking:
+            more += self._thoughts_can_be_left_out()
+        notes = (*prompts.notes, *more)
+        return OllamaCheck(prompts.rendered, ended, answer, notes, prompts.tools, prompts.thinking)
 
-    def _settings_are_kept(self) -> None:
-        """Ollama must have kept the stop texts and the system message."""
+    @cached_property
+    def _prompts(self) -> PromptCheck:
+        return PromptCheck(self.server, self.name, self.facts, self.settings)
+
+    def _settings_are_kept(self) -> list[str] | None:
+        """Ollama must have kept the stop texts and the system message. Returns what it says that the model can do."""
         shown = self.server.show(self.name)
         parameters = str(shown.get("parameters") or "")
         stops = self.settings.parameters.get("stop", [])
@@ -58,60 +74,49 @@ class Checks:
         if lost or (shown.get("system") or "") != self.settings.system:
             what = f"the stop texts {lost}" if lost else "the system message"
             raise OllamaMismatch(f"Ollama did not keep {what}.", where=self.server.url)
+        capabilities = shown.get("capabilities")
+        return list(capabilities) if isinstance(capabilities, list) else None
 
-    def _prompts_are_right(self) -> tuple[bool | None, list[str]]:
-        """Compare Ollama's prompts with those of the file's own template."""
-        if not self.facts.template:
-            return None, ["the model has no chat template: Ollama passes it the plain text."]
-        chat = ChatTemplate.of(self.facts)
-        for turns in conversations()[-2:] + conversations()[:1]:
-            try:
-                expected = chat.prompt(self._with_system(turns))
-            except TemplateUnusable:
-                continue  # this template refuses a system message
-            rendered = self._rendered(turns)
-            if rendered is None:
-                return None, ["this version of Ollama cannot show its prompts, so they were not compared."]
-            if rendered.removeprefix(chat.added) != expected:
-                message = f"Ollama writes the prompt {rendered!r}; the model was trained on {expected!r}."
-                raise OllamaMismatch(message, where=self.server.url)
-        return True, []
-
-    def _rendered(self, turns: Turns) -> str | None:
-        # num_predict: a server that does not know _debug_render_only answers, with one token.
-        context = max(self.settings.parameters.get("num_ctx", 0), _ROOM)
-        request = {"model": self.name, "messages": list(turns), "_debug_render_only": True}
-        debug = self.server.chat({**request, "options": {"num_ctx": context, "num_predict": 1}}).get("_debug_info")
-        return str(debug["rendered_template"]) if debug else None
-
-    def _answer_ends(self) -> tuple[bool, str, list[str]]:
+    def _answer_ends(self) -> tuple[bool | None, str, list[str]]:
         """Ask once, greedily. The answer must end by itself if it does in llama.cpp."""
-        options = {"temperature": 0, "num_predict": _LIMIT}
-        response = self.server.chat({"model": self.name, "messages": [QUESTION], "options": options})
-        answer = str((response.get("message") or {}).get("content", ""))
+        try:
+            response = self._ask(_LIMIT)
+        except OllamaRegistrationFailed as error:
+            if "context" not in error.message:
+                raise
+            return None, "", [f"no answer was seen, because the prompt does not fit the context: {error.message}"]
+        message = response.get("message") or {}
+        answer = str(message.get("content") or message.get("thinking") or "")
         if response.get("done_reason") == "stop":
             return True, answer, []
-        ends_in_llama_cpp = self._ends_in_llama_cpp()
-        if ends_in_llama_cpp:
+        in_llama_cpp, why = self._ends_in_llama_cpp()
+        if in_llama_cpp:
             raise OllamaMismatch(f"in Ollama the model does not stop: …{answer[-80:]!r}", where=self.server.url)
-        why = "it does not in llama.cpp either"
-        if ends_in_llama_cpp is None:
-            why = "llama.cpp is not installed here to compare with"
         return False, answer, [f"an answer did not end within {_LIMIT} tokens; {why}."]
 
-    def _ends_in_llama_cpp(self) -> bool | None:
-        """Whether the same answer ends in llama.cpp; None without llama.cpp."""
+    def _thoughts_can_be_left_out(self) -> list[str]:
+        """With `think` false an answer has none."""
+        message = self._ask(_SHORT, think=False).get("message") or {}
+        return ["thoughts come even where they are not wanted (think: false)."] if message.get("thinking") else []
+
+    def _ask(self, limit: int, **request: Any) -> dict[str, Any]:
+        options = {"temperature": 0, "num_predict": limit}
+        return self.server.chat({"model": self.name, "messages": [QUESTION], "options": options, **request})
+
+    def _ends_in_llama_cpp(self) -> tuple[bool | None, str]:
+        """Whether the same answer ends in llama.cpp, and in words; None where that was not seen."""
         text = QUESTION["content"]
         if self.facts.template:
-            text = ChatTemplate.of(self.facts).prompt(self._with_system([QUESTION]))
+            text = ChatTemplate.of(self.facts).prompt(self._prompts.with_system([QUESTION]))
+        context = min(len(text.encode()) + _LIMIT, self.facts.exact_context)  # a token is a byte or more
         try:
-            with Engine(self.file, context=min(self.facts.exact_context, 4 * _LIMIT)) as engine:
-                return engine.generate(engine.tokenize(text, add_special=self.facts.add_bos), _LIMIT).stopped
+            with Engine(self.file, context=context) as engine:
+                tokens = engine.tokenize(text, add_special=self.facts.add_bos)
+                if len(tokens) + _LIMIT > engine.context:
+                    return None, "in llama.cpp it was not seen, because the prompt nearly fills the model's context"
+                stopped = engine.generate(tokens, _LIMIT).stopped
         except LlamaCppMissing:
-            return None
-
-    def _with_system(self, turns: Turns) -> Turns:
-        """The conversation, with the model's system message first if it has none."""
-        if turns[0]["role"] == "system" or not self.settings.system:
-            return turns
-        return [{"role": "system", "content": self.settings.system}, *turns]
+            return None, "llama.cpp is not installed here to compare with"
+        except LlamaCppFailed as error:
+            return None, f"in llama.cpp it was not seen: {error.message}"
+        return stopped, "it does not in llama.cpp either"

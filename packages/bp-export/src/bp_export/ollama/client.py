@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Self
 
 import httpx
@@ -14,17 +15,19 @@ import httpx
 from bp_core.errors import OllamaModelMissing, OllamaRegistrationFailed, OllamaUnreachable
 from bp_core.events import Notify, Progress
 
+from ..chat_template import Tools, Turns
 from ..llama_cpp.server import is_local
+from ..replies import Reply, call_of
 from .blob import Blob
+from .versions import Version, parse_version
 
-Version = tuple[int, ...]
 _PORTS = {"": 11434, "http": 80, "https": 443}  # Ollama's own default only where no scheme is named
 _ANYWHERE = ("0.0.0.0", "::")  # addresses to listen on, not to connect to
 _CONNECT_SECONDS = 5.0
 _QUICK_SECONDS = 30.0  # for requests that only look something up
 _ANSWER_SECONDS = 600.0  # loading a large model takes minutes
 _SLOW = ("/api/blobs/", "/api/create", "/api/chat")
-_DEVELOPMENT = (0, 0, 0)  # a server built from source; we take it for the newest
+_UNLOADING_SECONDS = 10.0  # that memory may take to be free
 
 
 def address(host: str) -> str:
@@ -65,31 +68,56 @@ class Ollama:
     def version(self) -> Version:
         """The server's version, such as (0, 34, 1)."""
         text = str(self._json("GET", "/api/version").get("version"))
-        numbers = tuple(map(int, re.findall(r"\d+", text.split("-")[0])))
-        if not numbers:
+        version = parse_version(text)
+        if version is None:
             message = f"this is not Ollama: its version is {text!r}."
             raise OllamaRegistrationFailed(message, where=self.url)
-        return (1 << 16,) if numbers == _DEVELOPMENT else numbers
+        return version
 
     def models(self) -> list[dict[str, Any]]:
         """Its models, each with name, size in bytes, digest, modified_at, …"""
         return list(self._json("GET", "/api/tags").get("models") or [])
 
     def has(self, name: str) -> bool:
-        return _full(name).lower() in {_full(str(model.get("name"))).lower() for model in self.models()}
+        return any(_same(model, name) for model in self.models())
 
     def show(self, name: str) -> dict[str, Any]:
         return self._json("POST", "/api/show", {"model": name})
 
     def remove(self, name: str) -> None:
-        """Raises OllamaModelMissing."""
+        """Take a model out of memory, where it would stay, and off the disk. Raises OllamaModelMissing."""
+        with suppress(OllamaRegistrationFailed):  # one that cannot chat is removed all the same
+            self.unload(name)
         self._json("DELETE", "/api/delete", {"model": name})
 
     def copy(self, source: str, target: str) -> None:
         self._json("POST", "/api/copy", {"source": source, "destination": target})
 
+    def loaded(self) -> list[dict[str, Any]]:
+        """The models in memory, each with name, size in bytes, expires_at, …"""
+        return list(self._json("GET", "/api/ps").get("models") or [])
+
+    def unload(self, name: str) -> None:
+        """Take a model out of memory, and wait until it is. Raises OllamaModelMissing."""
+        self.chat({"model": name, "messages": [], "keep_alive": 0})
+        end = time.monotonic() + _UNLOADING_SECONDS
+        while time.monotonic() < end and any(_same(model, name) for model in self.loaded()):
+            time.sleep(0.05)
+
     def chat(self, request: Mapping[str, Any]) -> dict[str, Any]:
         return self._json("POST", "/api/chat", {"stream": False, **request})
+
+    def reply(self, name: str, turns: Turns, tools: Tools = None, *, limit: int, think: bool | None = None) -> Reply:
+        """The greedy answer in its parts. `think` false leaves thoughts out; None leaves it to the server."""
+        request: dict[str, Any] = {"model": name, "messages": list(turns)}
+        request |= {"options": {"temperature": 0, "num_predict": limit}}
+        request |= {"tools": list(tools)} if tools else {}
+        request |= {"think": think} if think is not None else {}
+        answer = self.chat(request)
+        message = answer.get("message") or {}
+        calls = tuple(call_of(call["function"]) for call in message.get("tool_calls") or ())
+        ended = answer.get("done_reason") != "length"
+        return Reply(str(message.get("content") or ""), str(message.get("thinking") or ""), calls, ended)
 
     def create(self, request: Mapping[str, Any], notify: Notify | None = None) -> None:
         """Create a model from uploaded blobs. An error may come late in the stream, or the stream may break off."""
@@ -146,7 +174,7 @@ class Ollama:
             message = f"Ollama did not answer {path} within {patience:g} s."
             raise OllamaUnreachable(message, where=self.url) from error
         except httpx.HTTPError as error:
-            raise OllamaRegistrationFailed(f"the connection to Ollama broke ({error}).", where=self.url) from error
+            raise OllamaUnreachable(f"the connection to Ollama broke ({error}).", where=self.url) from error
 
 
 def _refusal(response: httpx.Response, url: str) -> OllamaModelMissing | OllamaRegistrationFailed:
@@ -158,6 +186,10 @@ def _refusal(response: httpx.Response, url: str) -> OllamaModelMissing | OllamaR
     if response.status_code == httpx.codes.NOT_FOUND and "not found" in reason:
         return OllamaModelMissing(f"Ollama: {reason}", where=url)
     return OllamaRegistrationFailed(f"Ollama refused: {reason} (HTTP {response.status_code})", where=url)
+
+
+def _same(model: Mapping[str, Any], name: str) -> bool:
+    return _full(str(model.get("name"))).lower() == _full(name).lower()
 
 
 def _full(name: str) -> str:

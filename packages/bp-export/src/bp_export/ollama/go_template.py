@@ -26,6 +26,8 @@ _CONTENTS = (
     'Grüße, 你好 🙂 \\n "quoted" `code` <tag>',
     "7",
 )
+# Earlier thoughts are not written; this tells Ollama by which tags it knows those of an answer.
+_THOUGHT = '{{ if eq .Role "thought" }}<think>{{ .Thinking }}</think>{{ end }}'
 Place = Literal["own", "first", "last"]  # a system message: a turn of its own, or inside the first or last user turn
 
 
@@ -34,7 +36,8 @@ class TemplateParts:
     """The fixed texts of a chat template, without a BOS token that the tokenizer adds.
 
     `opening` starts a conversation without a system message. `system`, `user` and `assistant` are the texts before and
-    after such a turn; `answer` opens the turn to generate.
+    after such a turn; `answer` opens the turn to generate. `silent` opens it where thoughts are not wanted; None: the
+    template knows no thoughts.
     """
 
     opening: str
@@ -43,8 +46,9 @@ class TemplateParts:
     user: tuple[str, str]
     assistant: tuple[str, str]
     answer: str
+    silent: str | None = None
 
-    def render(self, turns: Turns) -> str:
+    def render(self, turns: Turns, *, silent: bool = False) -> str:
         """What the Go template renders, step by step, in Python."""
         system = "\n\n".join(turn["content"] for turn in turns if turn["role"] == "system")
         head = system and self.place in ("own", "first")
@@ -58,7 +62,7 @@ class TemplateParts:
             if turn["role"] == "user" and system and self.place == "last" and number == len(turns) - 1:
                 before += f"{self.system[0]}{system}{self.system[1]}"
             text += before + turn["content"] + after
-        return text + self.answer
+        return text + (self.silent if silent and self.silent is not None else self.answer)
 
     def as_go(self) -> str:
         """The Go template, without extra white space, which would be rendered."""
@@ -70,19 +74,26 @@ class TemplateParts:
             asked = f"{{{{ if not (and $.System (eq $i 1)) }}}}{asked}{{{{ end }}}}"
         if self.place == "last":
             asked += f"{{{{ if and $.System (eq (len (slice $.Messages $i)) 1) }}}}{system}{{{{ end }}}}"
+        answer, thought = _literal(self.answer), ""
+        if self.silent is not None:
+            answer = (
+                f"{{{{ if and $.IsThinkSet (not $.Think) }}}}{_literal(self.silent)}{{{{ else }}}}{answer}{{{{ end }}}}"
+            )
+            thought = _THOUGHT
         return (
             f"{head}{{{{ range $i, $m := .Messages }}}}"
             f'{{{{ if eq $m.Role "user" }}}}{asked}{{{{ $m.Content }}}}{_literal(self.user[1])}'
             f'{{{{ else if eq $m.Role "assistant" }}}}'
             f"{_literal(self.assistant[0])}{{{{ $m.Content }}}}{_literal(self.assistant[1])}"
-            f"{{{{ end }}}}{{{{ end }}}}{_literal(self.answer)}"
+            f"{{{{ end }}}}{thought}{{{{ end }}}}{answer}"
         )
 
 
 def go_template(facts: GgufFacts) -> str:
     """The exact Go form of a GGUF's chat template. Raises TemplateUnusable if there is none."""
     chat, later = (ChatTemplate.of(facts, today) for today in _DAYS)
-    pieces = _take_apart(chat)
+    silent = ChatTemplate.of(facts, _DAYS[0], enable_thinking=False) if chat.thinks else None
+    pieces = _take_apart(chat, silent)
     for turns in conversations():
         expected = _prompt_or_none(chat, turns)
         if expected is None:
@@ -91,6 +102,8 @@ def go_template(facts: GgufFacts) -> str:
             raise TemplateUnusable("the chat template renders today's date, which a Go template cannot.")
         if pieces.render(turns) != expected:
             raise TemplateUnusable("the chat template does more than write turns between fixed texts.")
+        if silent and pieces.render(turns, silent=True) != silent.prompt(turns):
+            pieces, silent = replace(pieces, silent=None), None
     return pieces.as_go()
 
 
@@ -106,8 +119,8 @@ def conversations() -> list[Turns]:
     return talks
 
 
-def _take_apart(chat: ChatTemplate) -> TemplateParts:
-    """Find the fixed texts by rendering conversations with marked turns."""
+def _take_apart(chat: ChatTemplate, silent: ChatTemplate | None) -> TemplateParts:
+    """Find the fixed texts by rendering conversations with marked turns; `silent` leaves thoughts out."""
     user, assistant = {"role": "user", "content": _ASKED}, {"role": "assistant", "content": _ANSWERED}
     again, system = {"role": "user", "content": _ASKED_AGAIN}, {"role": "system", "content": _SYSTEM}
     head, to_answer, to_user, tail = _between(chat.prompt([user, assistant, again]), _ASKED, _ANSWERED, _ASKED_AGAIN)
@@ -125,6 +138,9 @@ def _take_apart(chat: ChatTemplate) -> TemplateParts:
         (to_answer.removeprefix(after_user), after_answer),
         tail.removeprefix(after_user),
     )
+    if silent:
+        *_, last = _between(silent.prompt([user, assistant, again]), _ASKED, _ANSWERED, _ASKED_AGAIN)
+        pieces = replace(pieces, silent=last.removeprefix(after_user))
     written = _prompt_or_none(chat, [system, user, assistant, again])
     return pieces if written is None else _with_system(pieces, written)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shlex
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ _SAMPLING = {
     "repetition_penalty": "repeat_penalty",
 }
 _OURS = "# Backpropagate wrote this; once it is changed by hand, it is left alone. sha256 of what follows: "
+_INTEGER, _DECIMAL = re.compile(r"[+-]?\d+", re.A), re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.A | re.I)
 _FLAGS = {"true": True, "false": False}
 _UNUSED = {
     "template": "prompts are written by the file's own chat template",
@@ -39,6 +41,7 @@ _UNUSED = {
     "adapter": "an adapter is merged into the file when it is exported",
     "renderer": "prompts are written by the file's own chat template",
     "parser": "answers are passed on as they are",
+    "requires": "the check sees whether this Ollama runs the model",
 }
 
 
@@ -165,12 +168,9 @@ def _quoted(value: Any) -> str:
 def _number(text: str) -> bool | int | float | str:
     if text.lower() in _FLAGS:
         return _FLAGS[text.lower()]
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    return float(text) if _DECIMAL.fullmatch(text) else text
 
 
 def _ends(gguf: GgufFile) -> list[str]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import re
 import shlex
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bp_core.errors import (
     AdapterUnusable,
-    BackpropagateError,
     BadValue,
     GgufUnusable,
     OllamaNameTaken,
@@ -28,16 +27,18 @@ from ..gguf.reader import GgufFile
 from ..ollama_names import LONGEST, NAME_FIX, is_name
 from .blob import Blob
 from .checks import QUESTION, Checks, OllamaCheck
-from .client import Ollama, Version
+from .client import Ollama
+from .drafts import draft, remove_abandoned
 from .modelfile import QUOTES, RAW, OllamaSettings, Origin, go_or_none, place_for, read_modelfile, settings_for
-
-OLDEST: Version = (0, 5, 5)  # /api/create takes uploaded files
-RUNS_JINJA: Version = (0, 30, 0)  # every GGUF runs in llama-server, which renders the template in the file
+from .versions import CONTEXT, OLDEST, RUNS_JINJA, Version, repeat_penalty, shown
 
 
 @dataclass(frozen=True)
 class RegistrationResult:
-    """A model in Ollama. `template` is what renders its prompts: the file's "jinja", a "go" template, or "none"."""
+    """A model in Ollama. `template` is what renders its prompts: the file's "jinja", a "go" template, or "none".
+
+    `removed` are drafts of earlier registrations that were left there.
+    """
 
     name: str
     server: str
@@ -46,6 +47,7 @@ class RegistrationResult:
     uploaded: bool
     template: str
     seen: OllamaCheck
+    removed: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -82,12 +84,15 @@ def register(
         settings = settings_for(gguf, origin or Origin())
     settings = settings.changed(config)
     facts = facts_of(gguf)
-    require_context(config.num_ctx, facts.context_length, file)
+    num_ctx = settings.parameters.get("num_ctx")
+    require_context(num_ctx if isinstance(num_ctx, int) else None, facts.context_length, file)
     if settings.system:
         require_place_for(settings.system, ChatTemplate.of(facts))
     with _next_step(file, name), Ollama() as server:
         version = _admit(server, name, config)
-        return _Registration(file, gguf, facts, settings, server, version, notify).run(name)
+        removed = remove_abandoned(server)
+        done = _Registration(file, gguf, facts, settings, server, version, notify).run(name)
+        return replace(done, removed=tuple(removed))
 
 
 def default_name(file: Path) -> str:
@@ -124,17 +129,26 @@ class _Registration:
         template = self._template()
         blob = Blob(self.gguf, guarded=template is None, notify=self.notify)
         uploaded = self.server.upload(blob)
-        draft = _draft_name(name)
-        try:
-            self.server.create(self._request(draft, blob, template), self.notify)
-            seen = Checks(self.file, self.facts, self.settings, self.server, draft).run(self.notify)
-            self.server.copy(draft, name)
-        finally:
-            with contextlib.suppress(BackpropagateError):  # it may not exist, and the first error matters
-                self.server.remove(draft)
+        with draft(self.server, name) as unchecked:
+            self.server.create(self._request(unchecked, blob, template), self.notify)
+            seen = Checks(self.file, self.facts, self.settings, self.server, unchecked, self.notify).run()
+            # What is in memory is there under the draft's name, and would be used for the model's own.
+            self.server.unload(unchecked)
+            self.server.copy(unchecked, name)
+        seen = replace(seen, notes=(*seen.notes, *self._defaults()))
         kind = "jinja" if template is None else "none" if template == RAW else "go"
-        version = ".".join(map(str, self.version))
-        return RegistrationResult(name, self.server.url, version, blob.digest, uploaded, kind, seen)
+        return RegistrationResult(name, self.server.url, shown(self.version), blob.digest, uploaded, kind, seen)
+
+    def _defaults(self) -> list[str]:
+        """What Ollama decides because the user's Modelfile does not, where that is not what the model was made for."""
+        notes = []
+        if "num_ctx" not in self.settings.parameters:
+            notes.append(f"the Modelfile has no num_ctx: Ollama's own context counts, {CONTEXT}.")
+        penalty = repeat_penalty(self.version)
+        if "repeat_penalty" not in self.settings.parameters:
+            effect = "which changes answers" if penalty != 1 else "which changes nothing"
+            notes.append(f"the Modelfile has no repeat_penalty: Ollama's own counts, {penalty:g}, {effect}.")
+        return notes
 
     def _template(self) -> str | None:
         """The Go template for Ollama; None if it uses the file's own Jinja."""
@@ -145,7 +159,7 @@ class _Registration:
         template = go_or_none(self.gguf)
         if template is None:
             message = "this chat template cannot be written exactly in Go, which Ollama before 0.30 needs."
-            raise OllamaTooOld(f"{message} It is {'.'.join(map(str, self.version))}.", where=self.server.url)
+            raise OllamaTooOld(f"{message} It is {shown(self.version)}.", where=self.server.url)
         return template
 
     def _request(self, name: str, blob: Blob, template: str | None) -> dict[str, Any]:
@@ -155,21 +169,13 @@ class _Registration:
         return request | {key: value for key, value in given.items() if value}
 
 
-def _draft_name(name: str) -> str:
-    """The name under which a model is checked: another tag of the same model."""
-    before, slash, last = name.rpartition("/")
-    model, _, tag = last.partition(":")
-    ending = "-unchecked"
-    return f"{before}{slash}{model}:{(tag or 'latest')[: LONGEST - len(ending)]}{ending}"
-
-
 def _admit(server: Ollama, name: str, config: ExportConfig) -> Version:
     """The server's version. Raises if it cannot accept a model of this name."""
     if not is_name(name):
         raise BadValue(f"{name!r} is not a valid model name in Ollama.", fix=NAME_FIX)
     version = server.version()
     if version < OLDEST:
-        raise OllamaTooOld(f"Ollama {'.'.join(map(str, version))} cannot import GGUF files.", where=server.url)
+        raise OllamaTooOld(f"Ollama {shown(version)} cannot import GGUF files.", where=server.url)
     if not config.ollama_overwrite and server.has(name):
         raise OllamaNameTaken(f"there is a model {name!r} already.", where=server.url)
     return version
@@ -194,5 +200,5 @@ def _next_step(file: Path, name: str) -> Any:
     try:
         yield
     except (OllamaUnreachable, OllamaTooOld) as error:
-        error.fix = f"{type(error).fix} Then: backprop ollama register {shlex.quote(str(file))} {name}"
+        error.fix = f"{error.fix} Then: backprop ollama register {shlex.quote(str(file))} {name}"
         raise

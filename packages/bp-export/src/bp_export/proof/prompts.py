@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 
 from bp_core.contract import Contract
 from bp_core.errors import LlamaCppFailed, TemplateUnusable
 
-from ..chat_template import ChatTemplate, Tools, Turns, common_prefix
+from ..chat_template import ChatTemplate, Tools, Turns, first_difference
+from ..dates import other_dates
 from ..gguf.metadata import GgufFacts
-from ..llama_cpp.client import chat_client
+from ..llama_cpp.client import ChatClient, chat_client
 from ..parity import Check
+from ..tool_talk import TOOL_TALKS, as_openai
 from ..weights.model_files import special_token
 
 NAME = "rendered prompts"
 _CONTEXT = 256  # tokens; nothing is generated
-_SHOWN = 60  # characters to show of a difference
 _NO_SERVER = 'not compared with llama.cpp\'s own rendering: pip install "bp-export[serve]"'
-_DATE = "llama.cpp writes today's date where training had a fixed one"
+_REFUSED = "(llama.cpp refuses this conversation)"
 _SYSTEM = {"role": "system", "content": "Answer briefly."}
 _ASKED = {"role": "user", "content": ' Hi é漢 "you" <b>?\n\nTwo & lines. '}
 _TURNS = (
@@ -30,20 +30,12 @@ _TURNS = (
     {"role": "assistant", "content": "{{ no }}"},
     {"role": "user", "content": "Why?"},
 )
-_TOOL = {
-    "type": "function",
-    "function": {
-        "name": "get_weather",
-        "description": 'The weather in a "place".',
-        "parameters": {"type": "object", "properties": {"place": {"type": "string"}}, "required": ["place"]},
-    },
-}
 CONVERSATIONS: Mapping[str, tuple[Turns, Tools]] = {
     "a question": ([_ASKED], None),
     "a system message": ([_SYSTEM, _ASKED], None),
     "three turns": (_TURNS, None),
     "three turns, system message": ([_SYSTEM, *_TURNS], None),
-    "a tool": ([_ASKED], [_TOOL]),
+    **TOOL_TALKS,
 }
 
 
@@ -51,8 +43,8 @@ def check(path: Path, facts: GgufFacts, base: Path, contract: Contract | None) -
     """Render each conversation in llama.cpp and with the training template. No check without a chat template.
 
     The training template is the contract's, else the file's, with the special tokens of the base's tokenizer. These
-    differences are only warnings: in a tool's definition; in a date, because llama.cpp gives Llama 3's templates
-    today's and transformers does not; and if llama-server is not installed, so nothing was compared.
+    differences are only warnings: with tools; in a date alone, because each program has its own day; and if
+    llama-server is not installed, so nothing was compared.
     """
     template = contract.template if contract else facts.template
     if not (facts.template and template):
@@ -62,13 +54,10 @@ def check(path: Path, facts: GgufFacts, base: Path, contract: Contract | None) -
     bos, eos = (special_token(base, name) or "" for name in ("bos_token", "eos_token"))
     try:
         added = facts.bos_token if facts.add_bos else ""
-        today = {"date_string": datetime.now().strftime("%d %b %Y")}
-        plain = ChatTemplate(template, bos, eos, added=added)
-        dated = ChatTemplate(template, bos, eos, added=added, variables=today)
-        expected = _rendered(plain)
+        expected = _rendered(ChatTemplate(template, bos, eos, added=added))
         with chat_client(path, gpu=False, context=_CONTEXT) as server:
-            rendered = {name: server.prompt(*CONVERSATIONS[name]) for name in expected}
-        return [_compare(expected, _rendered(dated), rendered)]
+            rendered = {name: _by_llama_cpp(server, name) for name in expected}
+        return [_compare(expected, rendered)]
     except (LlamaCppFailed, TemplateUnusable) as error:
         return [Check(NAME, "cannot be rendered", 0, passed=False, note=error.message)]
 
@@ -86,20 +75,32 @@ def _rendered(chat: ChatTemplate) -> dict[str, str]:
     return prompts
 
 
-def _compare(expected: Mapping[str, str], dated: Mapping[str, str], rendered: Mapping[str, str]) -> Check:
+def _by_llama_cpp(server: ChatClient, name: str) -> str:
+    turns, tools = CONVERSATIONS[name]
+    if not tools:
+        return server.prompt(turns)
+    try:
+        return server.prompt(as_openai(turns), tools)
+    except LlamaCppFailed:
+        return _REFUSED
+
+
+def _compare(expected: Mapping[str, str], rendered: Mapping[str, str]) -> Check:
     different = [name for name, text in rendered.items() if text != expected[name]]
-    wrong = [name for name in different if rendered[name] != dated[name]]
+    dates = {name: other_dates(expected[name], rendered[name]) for name in different}
+    wrong = [name for name in different if not dates[name]]
     passed = all(CONVERSATIONS[name][1] for name in wrong)
     measured = f"{len(different)} of {len(rendered)} differ"
     if not different:
         return Check(NAME, measured, 0, passed=True, note=", ".join(rendered))
-    shown = (wrong or different)[0]
-    why = "" if wrong else f"{_DATE}; "
-    note = f"{why}{shown}: {_difference(expected[shown], rendered[shown])}"
+    if not wrong:
+        ours, theirs = dates[different[0]] or ("", "")
+        note = f"in the date alone: trained on {ours}, llama.cpp writes {theirs}"
+        return Check(NAME, measured, 0, passed=True, warning=True, note=note)
+    note = f"{wrong[0]}: {_difference(expected[wrong[0]], rendered[wrong[0]])}"
     return Check(NAME, measured, 0, passed=passed, warning=passed, note=note)
 
 
 def _difference(expected: str, rendered: str) -> str:
-    start = max(len(common_prefix(expected, rendered)) - _SHOWN // 2, 0)
-    ours, theirs = (text[start : start + _SHOWN] for text in (expected, rendered))
+    ours, theirs = first_difference(expected, rendered)
     return f"trained on …{ours!r}, llama.cpp writes …{theirs!r}"

@@ -25,9 +25,10 @@ from ..gguf.convert import Converter
 from ..gguf.metadata import GgufFacts, facts_of
 from ..gguf.reader import GgufFile
 from ..gguf.vocabulary import Vocabulary
-from ..llama_cpp.engine import Engine
+from ..llama_cpp.engine import Engine, GeneratedTokens
 from ..parity import Check, Parity, Trial
 from ..progress import tracked
+from ..replies import CLOSE, OPEN, share
 from ..trained_tokenizer import TrainedTokenizer, trained_tokenizer
 from ..weights.merged_weights import trained_weights
 from . import prompts, tensor_check
@@ -369,15 +370,27 @@ class Prover:
         asked = sorted((sample.prompt for sample in self.model.samples if sample.prompt), key=len)[:GENERATIONS]
         if not asked:
             return
-        ended = 0
+        made: list[GeneratedTokens] = []
         with Engine(path, context=len(asked[-1]) + GENERATED, gpu=False) as engine:
             for prompt in tracked(asked, "generate", self.notify):
-                ended += engine.generate(prompt, GENERATED).stopped
+                made.append(engine.generate(prompt, GENERATED))
+        ended = sum(answer.stopped for answer in made)
         note = f"of {len(asked)} answers within {GENERATED} tokens"
+        self._check_thoughts(asked, made)
         if ended:
             self._add("answers end", ended, 1, passed=True, note=note)
         else:
             self._judge_endless(asked, facts, note)
+
+    def _check_thoughts(self, asked: Sequence[Sequence[int]], made: Sequence[GeneratedTokens]) -> None:
+        """Count the answers that close their thought, among those that begin one; no check where none does."""
+        closed = []
+        for prompt, answer in zip(asked, made, strict=True):
+            opened = self._tokenizer.decode(list(prompt), skip_special_tokens=False).rstrip().endswith(OPEN)
+            if opened or answer.text.lstrip().startswith(OPEN):
+                closed.append(CLOSE in answer.text)
+        if closed:
+            self.checks.append(share("thoughts close", closed))
 
     def _judge_endless(self, asked: Sequence[Sequence[int]], facts: GgufFacts, note: str) -> None:
         """No answer ended, which fails only if those of the trained model do."""
