@@ -15,6 +15,8 @@ from ..formats.records import Record, Turn
 from ..tokenizer.chat_tokenizer import ChatTokenizer
 from .turn_borders import Place, Skeleton, skeleton_of, with_holes
 
+_NO_TOOLS = "Give it tools (--tools-template hermes), use a model whose template has some, or remove 'tools' from the rows."
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -82,7 +84,7 @@ def _conversation(record: Record, turns: list[Turn], tokenizer: ChatTokenizer, t
     missing = [tool["function"]["name"] for tool in record.tools if tool["function"]["name"] not in text]
     if missing:
         message = f"the chat template does not write the row's tools ({', '.join(missing)})."
-        raise TemplateUnusable(message, fix="Use a model whose template knows tools, or remove 'tools' from the rows.")
+        raise TemplateUnusable(message, fix=_NO_TOOLS)
     answers = [i for i, turn in enumerate(turns) if turn["role"] == "assistant" and i not in record.untrained]
     answers = answers[-1:] if train_on == "last" else answers
     spans, left_out = _spans(record, turns, text, tokenizer, answers)

@@ -51,7 +51,7 @@ class Skeleton:
 
     def __init__(self, turns: Sequence[Turn], tools: Tools, tokenizer: ChatTokenizer) -> None:
         self._turns, self._tools, self._tokenizer = turns, tools, tokenizer
-        text, self._marks = tokenizer.template_for(tools).render_marked(turns, tools=tools)
+        text, self._marks = tokenizer.template_for(turns, tools).render_marked(turns, tools=tools)
         self.pieces, self.holes = _cut(text)
         self._borders: dict[int, Border | TemplateUnusable] = {}
         self.missing = frozenset(_holes_of(turns)) - set(self.holes)
