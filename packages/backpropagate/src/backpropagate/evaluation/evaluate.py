@@ -35,7 +35,7 @@ def evaluate(name: str | Path, data: Data | None, config: EvalConfig, notify: No
     job = source.reading_job(config.dtype, notify)
     choose_rail(config.backend)
     tokenizer = source.tokenizer(job.model)
-    other = _other(source, job, tokenizer, config, notify)
+    other = _other(source, job, config, notify)
     if data is None:
         rows = of_run(tokenizer, source, config.samples, notify)
     else:
@@ -76,10 +76,9 @@ def opened(name: str, job: Job, backend: str, notify: Notify) -> Iterator[Rail]:
         yield rail
 
 
-def _other(
-    source: Artifact, job: Job, tokenizer: ChatTokenizer, config: EvalConfig, notify: Notify
-) -> tuple[str, Job] | None:
-    """Name and job of the model to compare with, if there is one."""
+def _other(source: Artifact, job: Job, config: EvalConfig, notify: Notify) -> tuple[str, Job] | None:
+    """Name and job of the model to compare with, if there is one. What training added to a template is asked of both.
+    """
     if config.against is None:
         return None
     if config.against == BASE:
@@ -87,7 +86,7 @@ def _other(
     else:
         named = Artifact.find(config.against)
         name, other = named.name, named.reading_job(config.dtype, notify)
-    if ChatTokenizer.open(other.model).fingerprint != tokenizer.fingerprint:
+    if ChatTokenizer.open(other.model).fingerprint != source.own_tokenizer(job.model).fingerprint:
         message = f"{source.name} and {name} have other tokenizers or chat templates: their losses are of other tokens"
         raise BadValue(f"{message}, and cannot be compared.", fix="Evaluate each alone, or use `compare`.")
     return name, other

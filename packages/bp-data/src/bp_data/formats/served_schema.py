@@ -9,9 +9,13 @@ there is none. What is written here goes through both unchanged.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
-from .records import Tools
+from bp_core.choices import ToolSchema
+from bp_core.config import TrainConfig
+
+from .records import Record, Tools
 
 Schema = dict[str, Any]
 _FUNCTION = ("name", "description", "parameters")
@@ -23,6 +27,11 @@ _ANY = ("$defs", "items", "enum")  # which Ollama keeps whole, with sorted keys
 def served(tools: Tools) -> Tools:
     """The tools as a server would pass them on."""
     return tuple(_tool(tool["function"]) for tool in tools)
+
+
+def with_schema(record: Record, schema: ToolSchema = TrainConfig.tool_schema) -> Record:
+    """The record, its tools in the schema that is learned."""
+    return record if schema == "as-is" or not record.tools else replace(record, tools=served(record.tools))
 
 
 def dropped_keys(tools: Tools) -> set[str]:

@@ -26,6 +26,10 @@ Texts = Mapping[Hole, str]
 _HOLE = re.compile(r"Zq(\d+)v(\d+)qZ")
 _THOUGHT = re.compile(r"(</?think>)")  # templates take contents apart there
 _CACHED = 512  # skeletons in the cache; conversations with the same roles share one
+NO_TOOLS = (
+    "Give it tools (--tools-template hermes), use a model whose template has some, or remove tools and calls from the "
+    "rows."
+)
 _LAST_FIX = "Train on the last answer only (--train-on last), or use a model whose template keeps earlier turns."
 
 
@@ -89,7 +93,7 @@ class Skeleton:
         lost = [hole for hole in holes if hole in self.missing]
         name = f"turn {index + 1} ({turn['role']})"
         if lost and turn.get("tool_calls") and holes[-1] in self.missing:
-            raise TemplateUnusable(f"the chat template leaves out the tool calls of {name}.")
+            raise TemplateUnusable(f"the chat template leaves out the tool calls of {name}.", fix=NO_TOOLS)
         if lost and (len(lost) == len(holes) or turn["role"] != "assistant"):
             fix = "Put its text into another turn, or use a model whose template writes such turns."
             raise TemplateUnusable(f"the chat template leaves out {name}.", fix=fix)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from bp_core.settings import names
 
 from ..formats.detect import convert
 from ..formats.records import AnyRecord, Record
-from ..formats.served_schema import served
+from ..formats.served_schema import with_schema
 from ..masking.loss_mask import Masked, mark
 from ..masking.methods import parts
 from ..masking.reasoning import Limits
@@ -103,10 +102,7 @@ def _tokenised(
 
 def _parts(record: AnyRecord, builder: PreparedBuilder) -> list[Record]:
     """The conversations of a row, their tools in the schema that is learned."""
-    found = parts(record, builder.method)
-    if not record.tools or builder.tool_schema == "as-is":
-        return found
-    return [replace(part, tools=served(part.tools)) for part in found]
+    return [with_schema(part, builder.tool_schema) for part in parts(record, builder.method)]
 
 
 class _Chunk:

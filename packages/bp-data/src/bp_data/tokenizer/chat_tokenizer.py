@@ -110,6 +110,10 @@ class ChatTokenizer:
         """Whether a template can write today's date, so that its text may change from day to day."""
         return any("strftime_now" in template.source for template in self._templates.values())
 
+    def has(self, template: str) -> bool:
+        """Whether it is one of the model's own chat templates."""
+        return template in (own.source for own in self._templates.values())
+
     def with_template(self, template: str) -> Self:
         """The same tokenizer with another chat template."""
         return self._changed(has_template=True, _templates={DEFAULT: ChatTemplate(template, self._names)})
