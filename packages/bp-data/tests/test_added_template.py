@@ -21,7 +21,7 @@ TOOL = {
     "type": "function",
     "function": {
         "name": "get_weather",
-        "description": "The weather <now>, in a place's \"centre\".",
+        "description": 'The weather <now>, in a place\'s "centre".',
         "parameters": {"type": "object", "required": ["place"], "properties": {"place": {"type": "string"}}},
     },
 }
@@ -94,7 +94,12 @@ def test_thoughts_are_written_before_the_last_answer_and_leave_the_history(
 ) -> None:
     tokenizer = built(family)
     assert not tokenizer.knows_thoughts
-    apart = [user("A"), answer("B", reasoning_content="first"), user("C"), answer("D", reasoning_content="second\nidea")]
+    apart = [
+        user("A"),
+        answer("B", reasoning_content="first"),
+        user("C"),
+        answer("D", reasoning_content="second\nidea"),
+    ]
     inside = [user("A"), answer("<think>first</think>B"), user("C"), answer("<think>second\nidea</think>\n\nD")]
     text = tokenizer.render(apart)
     assert text == tokenizer.render(inside)
@@ -119,22 +124,28 @@ def test_thoughts_between_calls_stay(smol: ChatTokenizer) -> None:
     turns += [{"role": "tool", "content": "rain"}, answer("Rain.", reasoning_content="done")]
     masked = mask(Record("openai", turns, "f:1", tools=(TOOL,)), smol.with_tools("hermes"))
     learned = smol.decode([token for token, trained in zip(masked.tokens, masked.trained, strict=True) if trained])
-    wanted = '<think>\nlook\n</think>\n\n<tool_call>\n{"name": "get_weather", "arguments": {"place": "Oslo"}}\n</tool_call>'
+    wanted = (
+        '<think>\nlook\n</think>\n\n<tool_call>\n{"name": "get_weather", "arguments": {"place": "Oslo"}}\n</tool_call>'
+    )
     assert learned == f"{wanted}<|im_end|><think>\ndone\n</think>\n\nRain.<|im_end|>"
 
 
 @pytest.mark.parametrize("family", ["gemma", "llama3", "mistral", "smollm2", "gemma3"])
-def test_a_template_without_tools_writes_them_as_hermes(
-    family: str, built: Callable[[str], ChatTokenizer]
-) -> None:
+def test_a_template_without_tools_writes_them_as_hermes(family: str, built: Callable[[str], ChatTokenizer]) -> None:
     plain = built(family)
     assert not plain.knows_tools
     tokenizer = plain.with_tools("hermes")
     turns = [user("Oslo?"), answer("", tool_calls=[call(place="Oslo"), call(place="Bergen")])]
     turns += [{"role": "tool", "content": "rain"}, {"role": "tool", "content": "sun"}, answer("Rain, and sun.")]
     text = tokenizer.render(turns, tools=[TOOL])
-    assert '\n<tools>\n{"type": "function", "function": {"name": "get_weather", "description": "The weather <now>, ' in text
-    calls = [f'<tool_call>\n{{"name": "get_weather", "arguments": {{"place": "{at}"}}}}\n</tool_call>' for at in ("Oslo", "Bergen")]
+    assert (
+        '\n<tools>\n{"type": "function", "function": {"name": "get_weather", "description": "The weather <now>, '
+        in text
+    )
+    calls = [
+        f'<tool_call>\n{{"name": "get_weather", "arguments": {{"place": "{at}"}}}}\n</tool_call>'
+        for at in ("Oslo", "Bergen")
+    ]
     assert "\n".join(calls) in text
     assert "<tool_response>\nrain\n</tool_response>\n<tool_response>\nsun\n</tool_response>" in text
     learned = mask(Record("openai", turns, "f:1", tools=(TOOL,)), tokenizer)

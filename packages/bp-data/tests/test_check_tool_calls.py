@@ -71,9 +71,7 @@ def test_arguments_that_do_not_match_their_schema(tmp_path: Path, change: dict[s
 
 
 def test_a_missing_argument_is_named(tmp_path: Path) -> None:
-    assert found(tmp_path, row({})) == [
-        ("wrong-arguments", "1", "turn 2 calls 'book_table': arguments lacks 'guests'")
-    ]
+    assert found(tmp_path, row({})) == [("wrong-arguments", "1", "turn 2 calls 'book_table': arguments lacks 'guests'")]
 
 
 def test_names_text_results_and_json(tmp_path: Path) -> None:

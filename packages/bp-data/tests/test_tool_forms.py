@@ -130,7 +130,9 @@ def test_arguments_that_are_no_object_are_refused_by_line(arguments: Any) -> Non
     assert found.value.where == "f:7"
 
 
-@pytest.mark.parametrize("text", ['{"name": "other", "arguments": {}}', "[]", '["get_weather"]', "{}", '{"city": "Oslo"}'])
+@pytest.mark.parametrize(
+    "text", ['{"name": "other", "arguments": {}}', "[]", '["get_weather"]', "{}", '{"city": "Oslo"}']
+)
 def test_other_json_is_an_answer(text: str) -> None:
     record = convert(Row(said(text), "f:1"))
     assert isinstance(record, Record) and record.content[1] == {"role": "assistant", "content": text}

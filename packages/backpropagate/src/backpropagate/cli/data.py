@@ -49,9 +49,7 @@ def show(
     rows: Annotated[int, typer.Option("--rows", "-n", help="How many rows.", min=1)] = 3,
     skip: Annotated[int, typer.Option(help="Leave out the first so many.", min=0)] = 0,
     train_on: Annotated[TrainOn, option(TrainConfig, "train_on")] = TrainConfig.train_on,
-    tools_template: Annotated[
-        ToolsTemplate | None, option(TrainConfig, "tools_template")
-    ] = TrainConfig.tools_template,
+    tools_template: Annotated[ToolsTemplate | None, option(TrainConfig, "tools_template")] = TrainConfig.tools_template,
     tool_schema: Annotated[ToolSchema, option(TrainConfig, "tool_schema")] = TrainConfig.tool_schema,
     json: Json = False,
 ) -> None:

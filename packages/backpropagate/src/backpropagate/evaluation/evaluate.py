@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,26 @@ from bp_core.events import Notify, Progress
 from bp_core.rail import Job, Rail
 from bp_data import ChatTokenizer
 from bp_data.reading.files import Data
-from bp_eval.bootstrap import difference, interval
+from bp_eval.bootstrap import Ratio, difference, interval
 from bp_eval.config import LONGEST_ANSWER, EvalConfig
-from bp_eval.gates import OF_ANSWERS, OF_PAIRS, gates_in, judge
-from bp_eval.measures import Baseline, Evaluation, ModelResults, losses, of_answers, of_loss, of_pairs
+from bp_eval.gates import OF_ANSWERS, OF_PAIRS, OF_THOUGHTS, OF_TOOLS, gates_in, judge
+from bp_eval.measures import (
+    Baseline,
+    Evaluation,
+    ModelResults,
+    ToolResults,
+    losses,
+    of_answers,
+    of_loss,
+    of_pairs,
+)
 from bp_eval.questions import Question, answering, ask
+from bp_eval.thoughts import answers_of, of_thoughts
+from bp_eval.tool_calls import ToolAnswer, ToolQuestion, of_tools
 
 from ..models.targets import BASE, Artifact
 from .rows import Rows, check_data, given, of_run, questions_in, trained_on
+from .tool_questions import tool_answer, tool_questions
 
 
 def evaluate(name: str | Path, data: Data | None, config: EvalConfig, notify: Notify, /, **reading: Any) -> Evaluation:
@@ -42,14 +54,17 @@ def evaluate(name: str | Path, data: Data | None, config: EvalConfig, notify: No
         rows = given(tokenizer, data, replace(source.settings, **reading), config.samples, notify)
     notes = [] if data is None else trained_on(source, rows, notify)
     _require_pairs(rows, config)
-    questions = _questions(rows, config)
-    mine = _read(source.name, job, rows, questions, config, notify)
-    measures = {name: interval(ratio) for name, ratio in mine.ratios.items()}
+    asked = _asked(rows, config)
+    mine = _read(source.name, job, rows, asked, config, notify)
+    theirs = _read(*other, rows, asked, config, notify) if other else None
+    thinks = _thinks(asked.questions, [mine, *([theirs] if theirs else [])], config)
+    ratios = _ratios(mine, rows, asked, config, thinks)
+    measures = {name: interval(ratio) for name, ratio in ratios.items()}
     compared = None
-    if other:
-        theirs = _read(*other, rows, questions, config, notify)
-        change = {name: difference(ratio, theirs.ratios[name]) for name, ratio in mine.ratios.items()}
-        found = {name: interval(ratio) for name, ratio in theirs.ratios.items()}
+    if other and theirs:
+        others = _ratios(theirs, rows, asked, config, thinks)
+        change = {name: difference(ratio, others[name]) for name, ratio in ratios.items()}
+        found = {name: interval(ratio) for name, ratio in others.items()}
         compared = Baseline(other[0], found, change, theirs.answers)
     return Evaluation(
         target=source.name,
@@ -58,11 +73,12 @@ def evaluate(name: str | Path, data: Data | None, config: EvalConfig, notify: No
         tokens=sum(example.trained_tokens for example in rows.examples),
         truncated=rows.truncated,
         measures=measures,
-        questions=questions,
+        questions=asked.questions,
         answers=mine.answers,
         against=compared,
         gates=judge(gates_in(config.gate), measures, compared.change if compared else {}),
         notes=tuple(notes),
+        tools=_tool_results(asked, mine, theirs),
     )
 
 
@@ -77,8 +93,7 @@ def opened(name: str, job: Job, backend: str, notify: Notify) -> Iterator[Rail]:
 
 
 def _other(source: Artifact, job: Job, config: EvalConfig, notify: Notify) -> tuple[str, Job] | None:
-    """Name and job of the model to compare with, if there is one. What training added to a template is asked of both.
-    """
+    """Name and job of the model to compare with, if there is one. Both get the template of what was trained."""
     if config.against is None:
         return None
     if config.against == BASE:
@@ -98,23 +113,65 @@ def _require_pairs(rows: Rows, config: EvalConfig) -> None:
         raise NothingToEvaluate(message, where=rows.source, fix="Give pairs with --data, or leave that gate out.")
 
 
-def _questions(rows: Rows, config: EvalConfig) -> list[Question]:
+@dataclass(frozen=True)
+class Asked:
+    """What both models are asked: the last answer of some rows, and of those with tools their call."""
+
+    questions: Sequence[Question]
+    tool_questions: Sequence[ToolQuestion]
+
+
+def _asked(rows: Rows, config: EvalConfig) -> Asked:
     questions = questions_in(rows, config.answers)
-    wanted = config.regex or any(gate.metric in OF_ANSWERS for gate in gates_in(config.gate))
+    wanted = config.regex or any(gate.metric in OF_ANSWERS + OF_THOUGHTS for gate in gates_in(config.gate))
     if wanted and not questions:
         message = "no row has a question before its answer, so there are no answers to judge."
         raise NothingToEvaluate(message, where=rows.source, fix="Give conversations, or leave out --regex and gates.")
-    return questions
+    asked = Asked(questions, tool_questions(rows, config.answers))
+    there = of_tools([ToolAnswer("", ())] * len(asked.tool_questions), asked.tool_questions)
+    missing = [gate.metric for gate in gates_in(config.gate) if gate.metric in OF_TOOLS and gate.metric not in there]
+    if missing:
+        what = "is without a call" if missing[0] == "tools.no_call" else "has a call"
+        message = f"a gate is on {missing[0]}, but of the rows that are asked none has tools and {what}."
+        raise NothingToEvaluate(
+            message, where=rows.source, fix="Give such rows, ask more (--answers), or drop that gate."
+        )
+    return asked
 
 
-def _read(
-    name: str, job: Job, rows: Rows, questions: Sequence[Question], config: EvalConfig, notify: Notify
-) -> ModelResults:
-    limit = config.max_tokens or min(LONGEST_ANSWER, 2 * max((q.length for q in questions), default=0))
+def _read(name: str, job: Job, rows: Rows, asked: Asked, config: EvalConfig, notify: Notify) -> ModelResults:
+    everything = {tuple(one.tokens): one for one in (*asked.questions, *(one.question for one in asked.tool_questions))}
+    limit = config.max_tokens or min(LONGEST_ANSWER, 2 * max((q.length for q in everything.values()), default=0))
     with opened(name, job, config.backend, notify) as rail:
         chosen = losses(rail, rows.examples, f"loss of {name}", notify)
         rejected = losses(rail, rows.rejected, f"rejected answers, loss of {name}", notify)
         answer = answering(rail, rows.tokenizer.decode, rows.tokenizer.stop_ids(rows.contract), limit)
-        answers = ask(answer, questions, f"answers of {name}", notify)
-    ratios = of_loss(chosen) | of_pairs(chosen, rejected) | of_answers(answers, questions, config.regex)
-    return ModelResults(ratios, answers)
+        said = ask(answer, list(everything.values()), f"answers of {name}", notify)
+    by_prompt = dict(zip(everything, said, strict=True))
+    answers = [by_prompt[tuple(question.tokens)] for question in asked.questions]
+    tool_answers = [tool_answer(by_prompt[tuple(one.question.tokens)], one.question) for one in asked.tool_questions]
+    return ModelResults(chosen, rejected, answers, tool_answers)
+
+
+def _thinks(questions: Sequence[Question], results: Sequence[ModelResults], config: EvalConfig) -> bool:
+    """Whether there are thoughts to tell of: in the data, in an answer, or since a gate asks for them."""
+    texts = [[question.expected for question in questions], *(result.answers for result in results)]
+    thoughts = (answer for each in texts for answer in answers_of(each, questions))
+    by_gate = any(gate.metric in OF_THOUGHTS for gate in gates_in(config.gate))
+    return by_gate or any(answer.thought or not answer.closed for answer in thoughts)
+
+
+def _ratios(found: ModelResults, rows: Rows, asked: Asked, config: EvalConfig, thinks: bool) -> dict[str, Ratio]:
+    ratios = of_loss(found.chosen) | of_pairs(found.chosen, found.rejected)
+    ratios |= of_answers(found.answers, asked.questions, config.regex)
+    ratios |= of_tools(found.tool_answers, asked.tool_questions)
+    if thinks and asked.questions:
+        answers = answers_of(found.answers, asked.questions)
+        ratios |= of_thoughts(answers, lambda text: len(rows.tokenizer.encode(text)))
+    return ratios
+
+
+def _tool_results(asked: Asked, mine: ModelResults, theirs: ModelResults | None) -> ToolResults | None:
+    if not asked.tool_questions:
+        return None
+    return ToolResults(asked.tool_questions, mine.tool_answers, theirs.tool_answers if theirs else ())

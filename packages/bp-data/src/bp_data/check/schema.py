@@ -83,7 +83,7 @@ def _is_one(value: Any, name: Any) -> bool:
     if kinds is None:  # a type that JSON does not have says nothing
         return True
     if isinstance(value, bool):
-        return name == "boolean"
+        return bool(name == "boolean")
     if name == "integer" and isinstance(value, float):
         return value.is_integer()
     return isinstance(value, kinds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Container
 from typing import Any
 
 from bp_core.errors import BadRow
@@ -15,7 +15,8 @@ from .tool_calls import name_of, read_call, read_tool_list
 
 # Hermes, Qwen and others; Phi 4. What is between is a call, or a list of calls.
 _TAGS = (("<tool_call>", "</tool_call>"), ("<|tool_call|>", "<|/tool_call|>"))
-_MARKS = ("[TOOL_CALLS]", "<|python_tag|>")  # Mistral and Llama: all that follows is calls
+_HEADS = ("[TOOL_CALLS]", "<|python_tag|>")  # Mistral and Llama: all that follows is calls
+MARKS = (*(opening for opening, _ in _TAGS), *_HEADS)
 _RESPONSE = re.compile(r"<tool_response>(.*?)</tool_response>", re.DOTALL)
 _TOOLS = re.compile(r"<tools>(.*?)</tools>", re.DOTALL)
 _HERMES_SYSTEM = "You are a function calling AI model"  # which begins a system turn that says nothing else
@@ -24,10 +25,10 @@ Parse = Callable[[str], object]
 
 def is_marked(text: str) -> bool:
     """Whether a text holds what marks a call in some notation."""
-    return any(mark in text for mark in (*(opening for opening, _ in _TAGS), *_MARKS))
+    return any(mark in text for mark in MARKS)
 
 
-def split_calls(text: str, names: Collection[str] = (), parse: Parse = json.loads) -> tuple[str, list[Turn]] | None:
+def split_calls(text: str, names: Container[str] = (), parse: Parse = json.loads) -> tuple[str, list[Turn]] | None:
     """The text before the calls, and the calls; None if there are some that cannot be read, or text follows them.
 
     JSON alone is a call where its names are among `names`.
@@ -36,7 +37,7 @@ def split_calls(text: str, names: Collection[str] = (), parse: Parse = json.load
         if opening in text:
             before, _, rest = text.partition(opening)
             return _read(before, _between(opening + rest, opening, closing), parse)
-    for mark in _MARKS:
+    for mark in _HEADS:
         if mark in text:
             before, _, rest = text.partition(mark)
             return _read(before, [rest], parse)
@@ -57,7 +58,9 @@ def _read(before: str, texts: list[str] | None, parse: Parse) -> tuple[str, list
         return None
     try:
         values = [parse(text.strip()) for text in texts]
-        calls = [read_call(call, "", "") for value in values for call in (value if isinstance(value, list) else [value])]
+        calls = [
+            read_call(call, "", "") for value in values for call in (value if isinstance(value, list) else [value])
+        ]
     except (ValueError, RecursionError, BadRow):
         return None
     return before.rstrip(), calls
@@ -104,7 +107,7 @@ def _in_tags(text: str) -> Tools:
     return ()
 
 
-def _parsed(turn: Turn, names: Collection[str]) -> list[Turn] | None:
+def _parsed(turn: Turn, names: Container[str]) -> list[Turn] | None:
     """The turn converted to one or more turns; None if a tag in it cannot be parsed."""
     if turn["role"] == "assistant" and "tool_calls" not in turn:
         found = split_calls(turn["content"], names, _json_or_python)

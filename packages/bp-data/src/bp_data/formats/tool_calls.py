@@ -13,7 +13,7 @@ from .fields import Value, from_json, given_list, plain, shown
 from .records import Tools, Turn
 
 _FIX = 'Write a call as {"type": "function", "function": {"name": "…", "arguments": {…}}}.'
-_TOOL_FIX = 'Write a tool as {"type": "function", "function": {"name": "…", "parameters": {…}}}.'
+TOOL_FIX = 'Write a tool as {"type": "function", "function": {"name": "…", "parameters": {…}}}.'
 TOOL_KEYS = ("tools", "functions", "tool_defs", "tool_definitions", "available_tools")
 _ARGUMENTS = ("arguments", "parameters", "input")  # OpenAI; Llama; Anthropic
 _ENCODED = 3  # times that arguments may be JSON text inside JSON text
@@ -42,7 +42,7 @@ def read_tool_list(tools: object, name: str, where: str) -> Tools:
     """A list of tools, or a single one, in any common notation. Raises BadRow."""
     tools = [tools] if isinstance(tools, Mapping) else tools
     if not isinstance(tools, list | tuple):
-        raise BadRow(f"{name} must be a list of tools, not {shown(tools)}.", where=where, fix=_TOOL_FIX)
+        raise BadRow(f"{name} must be a list of tools, not {shown(tools)}.", where=where, fix=TOOL_FIX)
     plain(tools, name, where)
     read = [_tool(tool, f"tool {number}", where) for number, tool in enumerate(tools, 1)]
     return tuple(without_padding(tool) for tool in read)  # null is no schema, whatever wrote it
@@ -56,7 +56,7 @@ def _tool(tool: object, name: str, where: str) -> dict[str, Any]:
         if _named(function):
             around = {"type": "function", **tool} if wrapped else {"type": "function"}
             return {**around, "function": _with_schema(function)}
-    raise BadRow(f"{name} has no name: {shown(tool)}.", where=where, fix=_TOOL_FIX)
+    raise BadRow(f"{name} has no name: {shown(tool)}.", where=where, fix=TOOL_FIX)
 
 
 def _with_schema(function: Mapping[str, Any]) -> dict[str, Any]:

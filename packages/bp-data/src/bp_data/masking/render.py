@@ -15,6 +15,7 @@ from ..formats.records import Record, Turn
 from ..tokenizer.chat_tokenizer import ChatTokenizer
 from .turn_borders import NO_TOOLS, Place, Skeleton, skeleton_of, with_holes
 
+
 @dataclass(frozen=True, slots=True)
 class Span:
     """An assistant turn in the text, in characters: `start` after the generation prompt, `end` after the terminator,

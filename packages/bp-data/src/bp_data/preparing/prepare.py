@@ -53,7 +53,8 @@ def prepare(
     pieces that repeat `text_overlap` tokens. Rows are read, converted and tokenised in chunks; only tokens and masks
     are kept. `reading` is the `config` of `read`, `evaluating` as there. With `packing` the examples share rows of
     `max_length` tokens. `method` decides what rows must be: examples, pairs of answers, or rated answers. `traces`
-    limits the length of reasoning traces; other rows are dropped. `tool_schema` says how tools are written. `cache` is a folder for the results of large files.
+    limits the length of reasoning traces; other rows are dropped. `tool_schema` says how tools are written. `cache` is
+    a folder for the results of large files.
     Raises the errors of reading and converting, MethodMismatch, TemplateUnusable, and NoTarget if nothing is left.
     """
     limits = (traces.shortest, traces.longest) if traces else None

@@ -195,9 +195,7 @@ class ChatTokenizer:
         template = self.template_for(messages, tools)
         return template.render(messages, add_generation_prompt, tools, documents, thinking)
 
-    def prompt(
-        self, messages: Sequence[Message], tools: Sequence[Message] = (), thinking: bool = True
-    ) -> list[int]:
+    def prompt(self, messages: Sequence[Message], tools: Sequence[Message] = (), thinking: bool = True) -> list[int]:
         """The token ids of a prompt for generation, with BOS as in training. Raises TemplateUnusable."""
         text = self.render(messages, True, tools, thinking=thinking)
         return [*(self.prefix if self.bos(text) == "tokenizer" else ()), *self.encode(text)]
