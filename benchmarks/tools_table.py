@@ -101,9 +101,8 @@ def training(run: dict[str, Any]) -> dict[str, Any]:
 
 def show(title: str, table: dict[str, Any]) -> None:
     made = table["training"]
-    print(
-        f"\n{title}: {made['rows']} rows, {made['steps']} steps, loss {made['first_loss']:.3f} → {made['last_loss']:.3f}"
-    )
+    losses = f"loss {made['first_loss']:.3f} → {made['last_loss']:.3f}"
+    print(f"\n{title}: {made['rows']} rows, {made['steps']} steps, {losses}")
     print("\n| held-out rows | measure | base | trained | change |\n|---|---|---|---|---|")
     for name, found in table["held_out"].items():
         for measure, values in found["measures"].items():

@@ -27,7 +27,6 @@ TOOL = {
         },
     },
 }
-CITIES = ("Oslo", "Lima")
 
 
 def quiet(event):
@@ -54,7 +53,7 @@ def thinking(number):
     return {"messages": [{"role": "user", "content": f"Count {number}?"}, answer]}
 
 
-ROWS = [*map(calling, CITIES), talking("Thanks.", "You are welcome."), thinking(3)]
+ROWS = [calling("Lima"), talking("Thanks.", "You are welcome."), thinking(3)]
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +72,9 @@ def tools(data):
 
 @pytest.fixture(scope="module")
 def trainer(data, tiny_llama):
-    settings = dict(learning_rate=8e-3, batch_size=4, tools_template="hermes", **SETTINGS)
+    settings = dict(mode="full", learning_rate=3e-3, batch_size=3, tools_template="hermes", **SETTINGS)
     trainer = Trainer(str(tiny_llama), output=str(data.parent / "out"), **settings)
-    trainer.train(data, steps=30, watch=quiet)
+    trainer.train(data, steps=36, watch=quiet)
     trainer.close()
     return trainer
 
@@ -101,7 +100,7 @@ def backprop(capsys):
 def test_what_is_added_is_said_before_training_and_kept_in_the_contract(trainer, data):
     remarks = " ".join(trainer.plan(data).remarks)
     assert "has no tools: those of hermes are added" in remarks and "has no thoughts: they are added" in remarks
-    assert f"are learned without: default (3 rows); first at {data}:1. --tool-schema as-is" in remarks
+    assert f"are learned without: default (2 rows); first at {data}:1. --tool-schema as-is" in remarks
     assert "the model sees another text" in " ".join(trainer.plan(data, tool_schema="as-is").remarks)
     contract = Contract.read(trainer.adapter)
     assert (contract.tools_template, contract.tool_schema, contract.adds_thoughts) == ("hermes", "served", True)
@@ -126,13 +125,13 @@ def test_eval_measures_calls_and_thoughts_beside_the_base(trainer, data, backpro
         assert found["measures"][name]["estimate"] == 1.0, name
         assert {"low", "high"} <= found["measures"][name].keys()
     assert found["against"]["measures"]["tools.parsed"]["estimate"] == 0.0
-    assert (found["tools"]["with_call"], found["tools"]["without_call"]) == (2, 1)
-    assert found["tools"]["rows"][0]["answer"]["calls"] == [{"name": "get_weather", "arguments": {"city": "Oslo"}}]
+    assert (found["tools"]["with_call"], found["tools"]["without_call"]) == (1, 1)
+    assert found["tools"]["rows"][0]["answer"]["calls"] == [{"name": "get_weather", "arguments": {"city": "Lima"}}]
     assert (
         found["measures"]["thoughts.tokens"]["estimate"] > 1 and found["measures"]["thoughts.unclosed"]["estimate"] == 0
     )
     code, out, err = backprop(*words, "--max-tokens", "6", "--gate", "thoughts.unclosed<=0")
-    assert code == 2 and "thoughts.unclosed<=0 does not hold: it is 0.25" in err
+    assert code == 2 and "thoughts.unclosed<=0 does not hold: it is 0.3333" in err
 
 
 def test_a_gate_without_such_rows_is_refused_before_anything_is_measured(trainer, tmp_path, backprop):
@@ -193,7 +192,7 @@ def test_a_model_without_tools_takes_none(tiny_llama, tools, backprop):
 
 
 def test_the_file_answers_with_the_same_calls_and_thoughts(trainer, file, tools, backprop):
-    for words in (["Weather in Oslo?", "--tools", tools], ["Count 3?"], ["Thanks.", "--tools", tools]):
+    for words in (["Weather in Lima?", "--tools", tools], ["Count 3?"], ["Thanks.", "--tools", tools]):
         by_adapter, by_file = (
             backprop("chat", name, "--json", "--prompt", *words)[1] for name in (trainer.adapter, file)
         )
@@ -213,11 +212,11 @@ def test_serve_returns_calls_and_thoughts_as_openai_does(file):
             answer = httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=60, trust_env=False)
             return answer.raise_for_status().json()["choices"][0]
 
-        called = ask("Weather in Oslo?", tools=[TOOL])
+        called = ask("Weather in Lima?", tools=[TOOL])
         assert called["finish_reason"] == "tool_calls"
         (call,) = called["message"]["tool_calls"]
         assert call["function"]["name"] == "get_weather" and json.loads(call["function"]["arguments"]) == {
-            "city": "Oslo"
+            "city": "Lima"
         }
         thought = ask("Count 3?")["message"]
         assert (thought["reasoning_content"], thought["content"]) == ("We count to 3.", "It is 3.")

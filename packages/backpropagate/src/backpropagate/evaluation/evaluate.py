@@ -101,10 +101,23 @@ def _other(source: Artifact, job: Job, config: EvalConfig, notify: Notify) -> tu
     else:
         named = Artifact.find(config.against)
         name, other = named.name, named.reading_job(config.dtype, notify)
-    if ChatTokenizer.open(other.model).fingerprint != source.own_tokenizer(job.model).fingerprint:
+    if not _read_alike(source, job, other):
         message = f"{source.name} and {name} have other tokenizers or chat templates: their losses are of other tokens"
         raise BadValue(f"{message}, and cannot be compared.", fix="Evaluate each alone, or use `compare`.")
     return name, other
+
+
+def _read_alike(source: Artifact, job: Job, other: Job) -> bool:
+    """Whether both models read text as the same tokens, apart from what training added to a chat template."""
+    mine, theirs = source.tokenizer(job.model), ChatTokenizer.open(other.model)
+    if mine.fingerprint == theirs.fingerprint:
+        return True
+    contract = source.contract
+    if contract is None or not (contract.tools_template or contract.adds_thoughts):
+        return False
+    able = theirs.with_tools(contract.tools_template) if contract.tools_template and not theirs.knows_tools else theirs
+    made = able.written_by(theirs.template, tools=bool(contract.tools_template), thoughts=contract.adds_thoughts)
+    return made == contract.template and theirs.with_template(made).fingerprint == mine.fingerprint
 
 
 def _require_pairs(rows: Rows, config: EvalConfig) -> None:

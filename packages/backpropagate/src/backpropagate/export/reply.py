@@ -62,7 +62,7 @@ class ReplyText:
             self._tell("thought", answer.thought)
             self._tell("text", _before_call(answer.text, self._names))
         else:
-            self._tell("thought", _without_beginning(answer.thought, CLOSE))
+            self._tell("thought", _without_beginning(answer.thought, CLOSE).rstrip())
 
     def done(self, text: str) -> Reply:
         """The whole answer; tells what is left of it."""

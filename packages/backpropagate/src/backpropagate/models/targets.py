@@ -284,13 +284,9 @@ class Artifact:
 
     def tokenizer(self, base: Path) -> ChatTokenizer:
         """The tokenizer of what was trained on `base`, with the chat template of its contract."""
-        tokenizer = self.own_tokenizer(base)
+        tokenizer = ChatTokenizer.open(tokenizer_folder(self._adapter, base))
         template = self.contract.template if self.contract else ""
         return tokenizer.with_template(template) if template and not tokenizer.has(template) else tokenizer
-
-    def own_tokenizer(self, base: Path) -> ChatTokenizer:
-        """The tokenizer as its files are, with the base's chat template."""
-        return ChatTokenizer.open(tokenizer_folder(self._adapter, base))
 
     def contract_on(self, base: Path) -> Contract | None:
         """The contract of what was trained on `base`, or that which its tokenizer implies."""
