@@ -43,6 +43,15 @@ def backprop(*words: str | Path | int) -> Any:
     return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
 
 
+def trained(folder: Path, *options: str | Path | int) -> dict[str, Any]:
+    """What `backprop train` tells of a run in this folder. One that is there already is not trained again."""
+    result = folder / "result.json"
+    if not result.is_file():
+        run = backprop("train", "--model", MODEL, *options, "--report-to", "none", "--output", folder)
+        result.write_text(json.dumps(run), encoding="utf-8")
+    return dict(json.loads(result.read_text(encoding="utf-8")))
+
+
 def measured(adapter: Path, rows: Path, count: int, names: tuple[str, ...]) -> dict[str, Any]:
     """The measures of the base and of what was trained, and the difference."""
     words = ("--against", "base", "--answers", count, "--samples", count, "--max-tokens", 80)
@@ -57,8 +66,7 @@ def measured(adapter: Path, rows: Path, count: int, names: tuple[str, ...]) -> d
 
 def tools_table(folder: Path, steps: int, count: int) -> dict[str, Any]:
     """Rows of tools that were trained, and of tools that were not, each measured apart."""
-    options = ("--model", MODEL, "--tools-template", "hermes", "--steps", steps, "--report-to", "none")
-    run = backprop("train", "--data", TOOLS, *options, "--output", folder / "tools")
+    run = trained(folder / "tools", "--data", TOOLS, "--tools-template", "hermes", "--steps", steps)
     lines = [json.loads(line) for line in HELD_OUT.read_text(encoding="utf-8").splitlines()]
     half = len(lines) // 2
     found = {}
@@ -71,8 +79,7 @@ def tools_table(folder: Path, steps: int, count: int) -> dict[str, Any]:
 
 def thoughts_table(folder: Path, steps: int, count: int) -> dict[str, Any]:
     """Sums of wares that no training row has."""
-    options = ("--model", MODEL, "--reasoning-trace", "--steps", steps, "--report-to", "none")
-    run = backprop("train", "--data", TRACES, *options, "--output", folder / "thoughts")
+    run = trained(folder / "thoughts", "--data", TRACES, "--reasoning-trace", "--steps", steps)
     path = folder / "sums.jsonl"
     write(path, [sum_row(*each) for each in sums(count)])
     found = measured(Path(run["adapter"]), path, count, (*ANSWERS, *OF_THOUGHTS))
@@ -120,7 +127,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40, help="of 8 rows with tools")
     parser.add_argument("--trace-steps", type=int, default=24, help="of 8 rows with thoughts")
     parser.add_argument("--rows", type=int, default=40, help="held-out rows of each kind")
-    parser.add_argument("--work", type=Path, help="a folder for the runs; default: a temporary one")
+    parser.add_argument("--work", type=Path, help="a folder for the runs, which are then kept and used again")
     wanted = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = wanted.work or Path(temporary)

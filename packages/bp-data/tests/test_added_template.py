@@ -175,5 +175,7 @@ def test_a_template_with_tools_takes_no_other(model_tokenizer: Build) -> None:
 def test_a_template_with_thoughts_keeps_its_own(model_tokenizer: Build) -> None:
     tokenizer = model_tokenizer("qwen3")
     assert tokenizer.knows_thoughts and knows_thoughts("{{ messages[0].content.split('</think>')[-1] }}")
+    assert knows_thoughts("{% if thinking %}{% endif %}") and knows_thoughts("{{ messages[0]['thinking'] }}")
+    assert not knows_thoughts("{{ 'You are thinking aloud.' }} Go on thinking. {{ messages[0].content }}")
     own = tokenizer.written_by(tokenizer.template, tools=True, thoughts=True)
     assert own == tokenizer.template

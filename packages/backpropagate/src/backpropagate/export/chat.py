@@ -10,7 +10,7 @@ from typing import Protocol
 
 from bp_core.backends import choose_rail
 from bp_core.contract import Contract
-from bp_core.errors import BadRow, FileMissing
+from bp_core.errors import BadRow, FileMissing, FileUnreadable
 from bp_core.events import Progress
 from bp_core.rail import Pick, Rail
 from bp_data import ChatTokenizer
@@ -52,7 +52,8 @@ class Talker(Protocol):
 def talker(name: str | Path, config: ChatConfig, tools: Tools) -> Iterator[tuple[Talker, Tools]]:
     """The model behind a name, open for a chat, and `tools` as it learned them.
 
-    Raises as `speaker`, and BadValue for tools that its chat template does not write.
+    With `raw` the file behind it goes on with each message as it is. Raises as `speaker`, FileMissing for a `raw` that
+    no .gguf is there for, and BadValue for tools that its chat template does not write.
     """
     source = Artifact.find(name)
     if config.raw:
@@ -72,13 +73,17 @@ def talker(name: str | Path, config: ChatConfig, tools: Tools) -> Iterator[tuple
 
 
 def read_tools_file(path: str | None) -> Tools:
-    """The tools in a JSON file: a list, or an object with one. Raises FileMissing, BadRow."""
+    """The tools in a JSON file: a list, or an object with one. Raises FileMissing, FileUnreadable, BadRow."""
     if path is None:
         return ()
     file = Path(path)
     if not file.is_file():
         raise FileMissing("there is no such file.", where=path)
-    value = from_json(file.read_text(encoding="utf-8"), "this file", path)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise FileUnreadable(f"the file cannot be read ({error}).", where=path) from error
+    value = from_json(text, "this file", path)
     found = read_tools(value if isinstance(value, dict) and "function" not in value else {"tools": value}, path)
     if not found:
         raise BadRow("there are no tools in this file.", where=path, fix=TOOL_FIX)
@@ -86,16 +91,9 @@ def read_tools_file(path: str | None) -> Tools:
 
 
 @contextmanager
-def speaker(name: str | Path, *, raw: bool = False) -> Iterator[Speaker]:
-    """The model behind a name, open to talk to. `raw`: the file behind it goes on with each message as it is.
-
-    Raises TargetNotFound, AdapterUnusable, and FileMissing for a `raw` that no .gguf is there for.
-    """
+def speaker(name: str | Path) -> Iterator[Speaker]:
+    """The model behind a name, open to talk to. Raises TargetNotFound, AdapterUnusable."""
     source = Artifact.find(name)
-    if raw:
-        with gguf(source.require_gguf()) as (engine, facts):
-            yield _Completion(engine, facts)
-        return
     if file := source.gguf:
         with chat_client(file) as server:
             yield server
@@ -153,9 +151,6 @@ class _Completion:
 
     def __init__(self, engine: Engine, facts: GgufFacts) -> None:
         self.engine, self.facts = engine, facts
-
-    def answer(self, turns: list[Turn], limit: int, on_text: Callable[[str], None]) -> str:
-        return completed(self.engine, self.facts, turns[-1]["content"], limit, on_text)
 
     def reply(self, turns: Sequence[Message], config: ChatConfig, tools: Sequence[Message], on_piece: OnPiece) -> Reply:
         seed = secrets.randbits(31) if config.seed is None else config.seed

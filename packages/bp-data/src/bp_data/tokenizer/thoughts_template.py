@@ -7,13 +7,17 @@ thought. Conversations without thoughts are written by the model's own template,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 OPEN, CLOSE = "<think>", "</think>"
 SWITCH = "enable_thinking"  # what templates and servers call it
-_KNOWN_BY = ("reasoning_content", "thinking", CLOSE)  # a template with one of these has thoughts of its own
+_KEY = "reasoning_content"
+_CODE = re.compile(r"\{[%{](.*?)[%}]\}", re.DOTALL)
+_TEXT = re.compile(r"'[^']{12,}'|\"[^\"]{12,}\"")  # longer than any key
+_THINKING = re.compile(r"\b(enable_)?thinking\b")  # a key of turns, or a switch
 _BEFORE = (Path(__file__).parent / "thoughts.jinja").read_text(encoding="utf-8").removesuffix("\n")
 _AFTER = (
     r"{{ '<think>\n\n</think>\n\n' if add_generation_prompt and enable_thinking is defined and enable_thinking is false"
@@ -22,8 +26,10 @@ _AFTER = (
 
 
 def knows_thoughts(template: str) -> bool:
-    """Whether a template reads thoughts, or takes them out, by itself."""
-    return any(name in template for name in _KNOWN_BY)
+    """Whether a template reads thoughts, takes them out, or has a switch for them, by itself."""
+    if _KEY in template or CLOSE in template:
+        return True
+    return any(_THINKING.search(_TEXT.sub("", code)) for code in _CODE.findall(template))
 
 
 def with_thoughts(template: str) -> str:
