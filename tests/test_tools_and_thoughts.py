@@ -11,6 +11,7 @@ from backpropagate.cli.exit_codes import exit_code_of
 from backpropagate.models.targets import Artifact
 from bp_core.contract import Contract
 from bp_core.errors import BadValue, TemplateUnusable
+from bp_data.formats.served_schema import served
 from bp_export.config import ServeConfig
 from bp_export.llama_cpp.server import LlamaServer
 
@@ -74,7 +75,7 @@ def tools(data):
 def trainer(data, tiny_llama):
     settings = dict(mode="full", learning_rate=3e-3, batch_size=3, tools_template="hermes", **SETTINGS)
     trainer = Trainer(str(tiny_llama), output=str(data.parent / "out"), **settings)
-    trainer.train(data, steps=36, watch=quiet)
+    trainer.train(data, steps=70, watch=quiet)
     trainer.close()
     return trainer
 
@@ -212,7 +213,7 @@ def test_serve_returns_calls_and_thoughts_as_openai_does(file):
             answer = httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=60, trust_env=False)
             return answer.raise_for_status().json()["choices"][0]
 
-        called = ask("Weather in Lima?", tools=[TOOL])
+        called = ask("Weather in Lima?", tools=list(served((TOOL,))))
         assert called["finish_reason"] == "tool_calls"
         (call,) = called["message"]["tool_calls"]
         assert call["function"]["name"] == "get_weather" and json.loads(call["function"]["arguments"]) == {

@@ -14,7 +14,7 @@ TextUnit = Literal["document", "paragraph", "line"]
 TrainOn = Literal["assistant", "last", "all"]
 Method = Literal["sft", "orpo", "simpo", "kto"]
 LoraPreset = Literal["fast", "balanced", "quality"]
-ToolsTemplate = Literal["hermes"]
+ToolsTemplate = Literal["none", "hermes"]
 ToolSchema = Literal["served", "as-is"]
 
 AUTO_MODES: tuple[Mode, ...] = ("lora", "qlora")  # what mode auto takes the first of that fits

@@ -128,11 +128,11 @@ class TrainConfig(DataConfig):
         TrainOn, "Which tokens are learned: all assistant turns, the last one only, or all text.", Trait.MERGED
     ] = "assistant"
     tools_template: Annotated[
-        ToolsTemplate | None,
+        ToolsTemplate,
         "For a base whose chat template has no tools: how they are written from now on, in training and in every "
-        "export. hermes: as Hermes and Qwen do. Default: rows with tools are refused there.",
+        "export. hermes: as Hermes and Qwen do. none: rows with tools are refused there.",
         Trait.MERGED,
-    ] = None
+    ] = "none"
     tool_schema: Annotated[
         ToolSchema,
         "How the schemas of tools are written. served: as Ollama and llama-server hand them to the model later, with "

@@ -27,15 +27,14 @@ class Contract:
     that end a trained turn, `stop` the same as text.
 
     `tools_template` names the form of tools that was added to the base's template, `tool_schema` how schemas of tools
-    were written; "" where nothing was added, and where no row had tools. `adds_thoughts`: the template learned to read
-    them.
+    were written, "" where no row had tools. `adds_thoughts`: the template learned to read them.
     """
 
     template: str
     bos: Bos
     terminators: tuple[int, ...]
     stop: tuple[str, ...]
-    tools_template: ToolsTemplate | Literal[""] = ""
+    tools_template: ToolsTemplate = "none"
     tool_schema: ToolSchema | Literal[""] = ""
     adds_thoughts: bool = False
 

@@ -49,14 +49,14 @@ def show(
     rows: Annotated[int, typer.Option("--rows", "-n", help="How many rows.", min=1)] = 3,
     skip: Annotated[int, typer.Option(help="Leave out the first so many.", min=0)] = 0,
     train_on: Annotated[TrainOn, option(TrainConfig, "train_on")] = TrainConfig.train_on,
-    tools_template: Annotated[ToolsTemplate | None, option(TrainConfig, "tools_template")] = TrainConfig.tools_template,
+    tools_template: Annotated[ToolsTemplate, option(TrainConfig, "tools_template")] = TrainConfig.tools_template,
     tool_schema: Annotated[ToolSchema, option(TrainConfig, "tool_schema")] = TrainConfig.tool_schema,
     json: Json = False,
 ) -> None:
     """Show rows as the model will see them: the rendered text, what is learned of it, and its tokens."""
     with Screen() as screen:
         folder = locate.locate(model, screen.notify)
-    tokenizer = _tokenizer(folder, tools_template)
+    tokenizer = ChatTokenizer.open(folder).with_tools(tools_template)
     read_rows = read(file, DataConfig(**settings), tell=_say)
     records = (convert_row(row) for row in islice(read_rows, skip, skip + rows))
     rows_shown = (with_schema(row, tool_schema) for record in records for row in demonstrations(record))
@@ -83,7 +83,8 @@ def check(
     with Screen() as screen:
         tokenizer = None
         if config.model:
-            tokenizer = _tokenizer(locate.locate(config.model, screen.notify), config.tools_template)
+            folder = locate.locate(config.model, screen.notify)
+            tokenizer = ChatTokenizer.open(folder).with_tools(config.tools_template)
         report = check_rows(file, config, tokenizer, reading, screen.notify)
     tables.print_json(report.as_dict()) if json else _show_check(report)
     raise typer.Exit(1 if report.fails(config.fail_on) else 0)
@@ -126,11 +127,6 @@ def convert(
         return
     with new_lines(Path(output)) as target:
         target.writelines(lines)
-
-
-def _tokenizer(folder: Path, tools_template: ToolsTemplate | None) -> ChatTokenizer:
-    tokenizer = ChatTokenizer.open(folder)
-    return tokenizer.with_tools(tools_template) if tools_template else tokenizer
 
 
 def _say(remark: Remark) -> None:

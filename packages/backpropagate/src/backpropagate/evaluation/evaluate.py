@@ -113,10 +113,11 @@ def _read_alike(source: Artifact, job: Job, other: Job) -> bool:
     if mine.fingerprint == theirs.fingerprint:
         return True
     contract = source.contract
-    if contract is None or not (contract.tools_template or contract.adds_thoughts):
+    adds_tools = contract is not None and contract.tools_template != "none"
+    if contract is None or not (adds_tools or contract.adds_thoughts):
         return False
-    able = theirs.with_tools(contract.tools_template) if contract.tools_template and not theirs.knows_tools else theirs
-    made = able.written_by(theirs.template, tools=bool(contract.tools_template), thoughts=contract.adds_thoughts)
+    able = theirs.with_tools(contract.tools_template) if adds_tools and not theirs.knows_tools else theirs
+    made = able.written_by(theirs.template, tools=adds_tools, thoughts=contract.adds_thoughts)
     return made == contract.template and theirs.with_template(made).fingerprint == mine.fingerprint
 
 

@@ -99,9 +99,7 @@ def prepared_job(setup: TrainingSetup, notify: Notify, *, weights: bool = True) 
     to_fetch = weights and locate.is_snapshot(base)
     if not to_fetch:
         refuse_misfits(config, base, weights=weights)
-    tokenizer = ChatTokenizer.open(base)
-    if config.tools_template:
-        tokenizer = tokenizer.with_tools(config.tools_template)
+    tokenizer = ChatTokenizer.open(base).with_tools(config.tools_template)
     how = reading(config, notify)
     prepared = prepare(setup.request.data, tokenizer, samples=config.samples, **how)
     held_out: Sequence[Example] = []

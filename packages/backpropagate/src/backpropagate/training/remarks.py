@@ -64,10 +64,10 @@ def _of_template(prepared: Prepared, tokenizer: ChatTokenizer) -> Iterator[str]:
 
 def _of_tools(config: TrainConfig, prepared: Prepared) -> Iterator[str]:
     contract, report = prepared.contract, prepared.report
-    if contract.tools_template:
+    if contract.tools_template != "none":
         form = contract.tools_template
         yield f"the base's chat template has no tools: those of {form} are added, in training and in every export."
-    elif config.tools_template:
+    elif config.tools_template != "none":
         yield f"tools_template is {config.tools_template}, but no row has tools or calls: nothing is added."
     if not report.schema_keys:
         return

@@ -25,7 +25,7 @@ class CheckConfig:
         int | None, f"With --model: longest row in tokens. Default: {MAX_LENGTH}, as in training.", Range(8)
     ] = None
     tools_template: Annotated[
-        ToolsTemplate | None, "With --model: as in training, tools for a chat template that has none. Default: none."
+        ToolsTemplate, "With --model: as in training, tools for a chat template that has none."
     ] = TrainConfig.tools_template
     against: Annotated[str | None, "The held-out data: rows that are also there are found."] = None
     near: Annotated[bool, "Find near duplicates, too; takes about 2 KB of memory a row."] = True
@@ -36,5 +36,5 @@ class CheckConfig:
         check(self)
         if self.max_length is not None and self.model is None:
             raise BadValue("max_length counts tokens, and without a model there are none.", fix=_GIVE_MODEL)
-        if self.tools_template is not None and self.model is None:
+        if self.tools_template != "none" and self.model is None:
             raise BadValue("tools_template adds to a model's chat template, and no model is given.", fix=_GIVE_MODEL)

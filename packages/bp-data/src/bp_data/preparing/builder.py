@@ -215,7 +215,7 @@ class PreparedBuilder:
             bos,
             terminators,
             stop,
-            tools_template=(self._adds_tools and tokenizer.tools_template) or "",
+            tools_template=tokenizer.tools_template if self._adds_tools else "none",
             tool_schema=self.tool_schema if self._has_tools else "",
             adds_thoughts=self._has_thoughts and not knows_thoughts(own),
         )

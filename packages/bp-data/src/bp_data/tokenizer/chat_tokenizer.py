@@ -41,7 +41,7 @@ class ChatTokenizer:
     A template without thoughts learns to read them; what has none is written as before.
     """
 
-    tools_template: ToolsTemplate | None = None
+    tools_template: ToolsTemplate = "none"
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class ChatTokenizer:
         """SHA-256, in hex, of everything that rendering and tokenising depend on."""
         templates = {name: template.source for name, template in self._templates.items()}
         parts = [self._tokenizer.to_str(), templates, self._names, self.prefix]
-        parts += [self.tools_template] if self.tools_template else []
+        parts += [] if self.tools_template == "none" else [self.tools_template]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     @property
@@ -120,7 +120,7 @@ class ChatTokenizer:
 
     def with_tools(self, form: ToolsTemplate) -> Self:
         """The same tokenizer, its template with tools in this form. Raises BadValue for one that has tools."""
-        if self.knows_tools:
+        if form != "none" and self.knows_tools:
             message = f"the model's own chat template has tools, and {form} would be another form of them."
             raise BadValue(message, fix="Leave --tools-template out.")
         return self._changed(tools_template=form)
@@ -175,7 +175,7 @@ class ChatTokenizer:
     def written_by(self, own: str, *, tools: bool, thoughts: bool) -> str:
         """The template that writes tools and thoughts, too, where one of the model's `own` templates does not."""
         source = own
-        if tools and self.tools_template:
+        if tools and self.tools_template != "none":
             source = with_tools(source, self.tools_template, has_system=self._has_system)
         if thoughts and not knows_thoughts(own):
             source = with_thoughts(source)
