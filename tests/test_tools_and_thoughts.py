@@ -220,7 +220,7 @@ def test_serve_returns_calls_and_thoughts_as_openai_does(file):
             "city": "Lima"
         }
         thought = ask("Count 3?")["message"]
-        assert (thought["reasoning_content"], thought["content"]) == ("We count to 3.", "It is 3.")
+        assert (thought["reasoning_content"].strip(), thought["content"]) == ("We count to 3.", "It is 3.")
 
 
 def test_a_second_form_of_tools_is_refused(trainer, data):
