@@ -14,6 +14,7 @@ from bp_core.config import TrainConfig
 from bp_core.errors import UnknownBackend
 from bp_core.events import MemoryShrunk, Stepped
 from bp_core.examples import Batch
+from bp_core.null_rail import NullRail
 from bp_core.rail import Job, ModelInfo
 
 AVAILABLE = [name for name in rails() if find(name).probe().available]
@@ -126,6 +127,21 @@ def test_logits_have_a_row_a_token_and_generation_stops(rail):
     made = rail.generate([5, 6, 7], limit=4, stop=[], on_token=told.append)
     assert made == told and 0 < len(made) <= 4
     assert rail.generate([5, 6, 7], limit=9, stop=[made[-1]])[-1] == made[-1]
+
+
+def test_a_pick_chooses_each_token_from_its_logits(rail):
+    if isinstance(rail, NullRail):
+        pytest.skip("it has no logits")
+    seen = []
+
+    def second(logits):
+        seen.append(logits)
+        return int(np.argsort(-logits, kind="stable")[1])
+
+    made = rail.generate([5, 6, 7], limit=3, stop=[], pick=second)
+    assert len(made) == len(seen) == 3 and all(row.dtype == np.float32 and row.ndim == 1 for row in seen)
+    assert np.allclose(seen[2], rail.logits([5, 6, 7, *made[:2]])[-1], atol=1e-4)
+    assert made[0] != rail.generate([5, 6, 7], limit=1, stop=[])[0]
 
 
 def test_squares_of_inputs_are_summed_by_layer(rail):

@@ -48,9 +48,10 @@ SEEDED = {
     "mixed-scripts": [29],
     "mixed-formats": [30],
 }
-# Need folders, settings, other templates, raw texts or comparisons.
+# Need folders, settings, other templates, raw texts, comparisons or tools.
 ELSEWHERE = {"empty-file", "not-written", "unused-column", "missing-column", "alike-answers", "split-text"}
 ELSEWHERE |= {"made-up-id", "other-split", "left-out-file", "text-unit"}
+ELSEWHERE |= {"broken-call", "unknown-tool", "wrong-arguments", "stray-result", "call-text"}
 REPAIRED = [name for name, kind in KINDS.items() if kind.repair]
 
 

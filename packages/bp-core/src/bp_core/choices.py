@@ -14,6 +14,8 @@ TextUnit = Literal["document", "paragraph", "line"]
 TrainOn = Literal["assistant", "last", "all"]
 Method = Literal["sft", "orpo", "simpo", "kto"]
 LoraPreset = Literal["fast", "balanced", "quality"]
+ToolsTemplate = Literal["none", "hermes"]
+ToolSchema = Literal["served", "as-is"]
 
 AUTO_MODES: tuple[Mode, ...] = ("lora", "qlora")  # what mode auto takes the first of that fits
 PLAIN_MODE: Mode = AUTO_MODES[0]  # that of an adapter from elsewhere, and of auto where memory is not known

@@ -16,6 +16,8 @@ from .choices import (
     ModeSetting,
     Optimizer,
     TextUnit,
+    ToolSchema,
+    ToolsTemplate,
     TrainOn,
 )
 from .clashes import CLASHES
@@ -125,6 +127,18 @@ class TrainConfig(DataConfig):
     train_on: Annotated[
         TrainOn, "Which tokens are learned: all assistant turns, the last one only, or all text.", Trait.MERGED
     ] = "assistant"
+    tools_template: Annotated[
+        ToolsTemplate,
+        "For a base whose chat template has no tools: how they are written from now on, in training and in every "
+        "export. hermes: as Hermes and Qwen do. none: rows with tools are refused there.",
+        Trait.MERGED,
+    ] = "none"
+    tool_schema: Annotated[
+        ToolSchema,
+        "How the schemas of tools are written. served: as Ollama and llama-server hand them to the model later, with "
+        "their keys in their order. as-is: as the rows have them.",
+        Trait.MERGED,
+    ] = "served"
     packing: Annotated[
         bool,
         "Let short examples share rows of max_length tokens, without seeing each other; batch_size and micro_batch then"

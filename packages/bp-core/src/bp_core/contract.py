@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from .choices import ToolSchema, ToolsTemplate
 from .errors import AdapterUnusable
 
 CONTRACT_FILE = "contract.json"
 VERSION = 1
+_ADDED = ("tools_template", "tool_schema", "adds_thoughts")
 Bos = Literal["template", "tokenizer", "none"]  # who writes the beginning-of-sequence token
 
 
@@ -23,12 +25,18 @@ class Contract:
     `template` is the Jinja chat template in full ("" if only raw text was trained). `bos` says who puts the
     beginning-of-sequence token first: the template's own text, the tokenizer, or nobody. `terminators` are the ids
     that end a trained turn, `stop` the same as text.
+
+    `tools_template` names the form of tools that was added to the base's template, `tool_schema` how schemas of tools
+    were written, "" where no row had tools. `adds_thoughts`: the template learned to read them.
     """
 
     template: str
     bos: Bos
     terminators: tuple[int, ...]
     stop: tuple[str, ...]
+    tools_template: ToolsTemplate = "none"
+    tool_schema: ToolSchema | Literal[""] = ""
+    adds_thoughts: bool = False
 
     @property
     def template_sha256(self) -> str:
@@ -45,7 +53,8 @@ class Contract:
             return None
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
-            contract = cls(value["template"], value["bos"], tuple(value["terminators"]), tuple(value["stop"]))
+            more = {name: value[name] for name in _ADDED if name in value}  # which older contracts lack
+            contract = cls(value["template"], value["bos"], tuple(value["terminators"]), tuple(value["stop"]), **more)
         except (ValueError, KeyError, TypeError) as error:
             raise AdapterUnusable("the contract cannot be read.", where=str(path)) from error
         if value.get("version") != VERSION or value.get("template_sha256") != contract.template_sha256:

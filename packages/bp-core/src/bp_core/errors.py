@@ -93,6 +93,12 @@ class BadRow(BackpropagateError, code="INPUT_ROW_INVALID"):
     fix = "Correct that row."
 
 
+class BadToolCall(BadRow, code="INPUT_TOOL_CALL_INVALID"):
+    """The arguments of a tool call are no JSON object, so no template can write them."""
+
+    fix = 'Write the arguments as an object, or as JSON text of one: {"city": "Oslo"}.'
+
+
 class MethodMismatch(BackpropagateError, code="INPUT_METHOD_MISMATCH"):
     """A row compares or rates answers, and learning from it as from an example would teach the bad ones too."""
 

@@ -12,7 +12,7 @@ from .config import TrainConfig
 from .errors import OutOfMemory
 from .examples import Batch
 from .process_group import ProcessGroup, SingleProcess
-from .rail import EvalSums, Job, Memory, ModelInfo, OnToken, Probe, TokenIds
+from .rail import EvalSums, Job, Memory, ModelInfo, OnToken, Pick, Probe, TokenIds
 
 
 class NullRail:
@@ -88,7 +88,14 @@ class NullRail:
         return {}
 
     def generate(
-        self, prompt: TokenIds, *, limit: int, stop: TokenIds, adapter: bool = True, on_token: OnToken = None
+        self,
+        prompt: TokenIds,
+        *,
+        limit: int,
+        stop: TokenIds,
+        adapter: bool = True,
+        on_token: OnToken = None,
+        pick: Pick = None,
     ) -> list[int]:
         tokens = [*prompt[: limit - 1], *stop[:1]]
         for token in tokens if on_token else ():

@@ -19,6 +19,7 @@ from .recipe import Recipe
 
 TokenIds = Sequence[int]
 OnToken = Callable[[int], None] | None  # is given each token id as it is generated
+Pick = Callable[[Any], int] | None  # the next token id, from numpy logits: float32 [vocabulary]; None: the likeliest
 
 
 @dataclass(frozen=True)
@@ -162,9 +163,19 @@ class Rail(Protocol):
         ...
 
     def generate(
-        self, prompt: TokenIds, *, limit: int, stop: TokenIds, adapter: bool = True, on_token: OnToken = None
+        self,
+        prompt: TokenIds,
+        *,
+        limit: int,
+        stop: TokenIds,
+        adapter: bool = True,
+        on_token: OnToken = None,
+        pick: Pick = None,
     ) -> list[int]:
-        """Greedy continuation of a prompt (token ids): `limit` tokens, or up to the first in `stop`, included."""
+        """Continuation of a prompt (token ids): `limit` tokens, or up to the first in `stop`, included.
+
+        Greedy, unless `pick` chooses each token.
+        """
 
     def collect(self) -> None:
         """Bring sharded weights to rank 0. Every process calls this before rank 0 saves or writes."""

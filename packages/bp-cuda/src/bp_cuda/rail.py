@@ -24,7 +24,7 @@ from bp_core.examples import Batch
 from bp_core.objectives import Losses, Objective, Scores
 from bp_core.out_of_memory import RECOMPUTE, pieces
 from bp_core.process_group import ProcessGroup, SingleProcess, all_agree, launch_env, no_op
-from bp_core.rail import EvalSums, Job, Memory, ModelInfo, OnToken, Probe, TokenIds
+from bp_core.rail import EvalSums, Job, Memory, ModelInfo, OnToken, Pick, Probe, TokenIds
 from bp_core.recipe import Recipe
 
 from . import adapter as adapters
@@ -205,7 +205,14 @@ class TorchRail:
 
     @torch.inference_mode()
     def generate(
-        self, prompt: TokenIds, *, limit: int, stop: TokenIds, adapter: bool = True, on_token: OnToken = None
+        self,
+        prompt: TokenIds,
+        *,
+        limit: int,
+        stop: TokenIds,
+        adapter: bool = True,
+        on_token: OnToken = None,
+        pick: Pick = None,
     ) -> list[int]:
         generated: list[int] = []
         with translated(), self._reading(adapter):
@@ -215,7 +222,8 @@ class TorchRail:
             ids = torch.tensor([list(prompt)], device=self.device)
             while len(generated) < limit and (not generated or generated[-1] not in stop):
                 logits = model(input_ids=ids, use_cache=True, logits_to_keep=1, **cached).logits
-                generated.append(int(logits[0, -1].argmax()))
+                last = logits[0, -1]
+                generated.append(pick(last.float().cpu().numpy()) if pick else int(last.argmax()))
                 ids = torch.tensor([generated[-1:]], device=self.device)
                 if on_token:
                     on_token(generated[-1])

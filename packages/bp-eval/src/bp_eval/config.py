@@ -11,7 +11,7 @@ from bp_core.config import TrainConfig
 from bp_core.errors import BadValue
 from bp_core.settings import Clash, Range, check
 
-from .gates import METRICS, OF_ANSWERS, gates_in
+from .gates import METRICS, OF_ANSWERS, OF_THOUGHTS, OF_TOOLS, gates_in
 
 LONGEST_ANSWER = 512
 _Backend = Annotated[str, "Where to compute: auto, or the name of an installed backend."]
@@ -35,7 +35,10 @@ class EvalConfig:
     ] = ""
     regex: Annotated[str | None, "A regular expression to look for in each answer. Default: none."] = None
     answers: Annotated[
-        int, "Write answers to so many of the rows, spread over the data; 0 for the loss alone.", Range(0)
+        int,
+        "Write answers to so many of the rows, spread over the data; 0 for the loss alone. Of rows with tools "
+        "their call is asked, too.",
+        Range(0),
     ] = 16
     max_tokens: Annotated[
         int | None,
@@ -55,7 +58,7 @@ class EvalConfig:
             problems.append("a gate is on a difference, but there is nothing to compare with: give --against")
         if self.regex is None and any(gate.metric == "regex" for gate in gates):
             problems.append("a gate is on regex, but there is no pattern: give --regex")
-        if not self.answers and any(gate.metric in OF_ANSWERS for gate in gates):
+        if not self.answers and any(gate.metric in OF_ANSWERS + OF_TOOLS + OF_THOUGHTS for gate in gates):
             problems.append("a gate is on answers, but answers is 0")
         if problems:
             raise BadValue("; ".join(problems) + ".")

@@ -21,10 +21,15 @@ if TYPE_CHECKING:
 OF_LOSS = ("loss", "perplexity")
 OF_PAIRS = ("accuracy",)
 OF_ANSWERS = ("exact_match", "f1", "contains", "regex")
-METRICS = OF_LOSS + OF_PAIRS + OF_ANSWERS
+NO_CALL = "tools.no_call"
+OF_TOOLS = ("tools.parsed", "tools.name", "tools.arguments", NO_CALL)
+OF_THOUGHTS = ("thoughts.tokens", "thoughts.unclosed")
+METRICS = OF_LOSS + OF_PAIRS + OF_ANSWERS + OF_TOOLS + OF_THOUGHTS
+LOWER_IS_BETTER = (*OF_LOSS, "thoughts.unclosed")
+NEITHER = ("thoughts.tokens",)  # more of it is not better, nor is less
 CHANGE = "_change"  # suffix of a metric: its difference to the baseline model
 _SIGNS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
-_GATE = re.compile(rf"\s*(\w+)\s*({'|'.join(_SIGNS)})\s*(\S+)\s*")
+_GATE = re.compile(rf"\s*([\w.]+)\s*({'|'.join(_SIGNS)})\s*(\S+)\s*")
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from . import metrics
 from .bootstrap import Interval, Ratio
 from .gates import GateResult
 from .questions import Question
+from .thoughts import answers_of
+from .tool_calls import ToolAnswer, ToolQuestion
 
 FEW = 20  # rows; a bootstrap interval from fewer is too narrow
 Measures = Mapping[str, Interval]
@@ -29,6 +31,37 @@ class Baseline:
     measures: Measures
     change: Measures
     answers: Sequence[str]
+
+
+@dataclass(frozen=True)
+class ToolResults:
+    """What models made of questions with tools. `against` is empty where there is no other model."""
+
+    questions: Sequence[ToolQuestion]
+    answers: Sequence[ToolAnswer]
+    against: Sequence[ToolAnswer] = ()
+
+    @property
+    def with_call(self) -> int:
+        """How many of the questions want a call."""
+        return sum(bool(asked.calls) for asked in self.questions)
+
+    def as_dict(self) -> dict[str, Any]:
+        rows = [_tool_row(*pair) for pair in zip(self.questions, self.answers, strict=True)]
+        for row, other in zip(rows, self.against, strict=False):
+            row["against"] = _tool_answer(other)
+        counts = {"with_call": self.with_call, "without_call": len(self.questions) - self.with_call}
+        return {**counts, "rows": rows}
+
+
+def _tool_row(asked: ToolQuestion, answer: ToolAnswer) -> dict[str, Any]:
+    wanted = [call.as_dict() for call in asked.calls]
+    return {"prompt": asked.question.text, "expected": wanted, "answer": _tool_answer(answer)}
+
+
+def _tool_answer(answer: ToolAnswer) -> dict[str, Any]:
+    calls = None if answer.calls is None else [call.as_dict() for call in answer.calls]
+    return {"text": answer.text, "calls": calls}
 
 
 @dataclass(frozen=True)
@@ -50,6 +83,7 @@ class Evaluation:
     against: Baseline | None
     gates: Sequence[GateResult]
     notes: tuple[str, ...] = ()
+    tools: ToolResults | None = None
 
     def as_dict(self) -> dict[str, Any]:
         plain = {name: getattr(self, name) for name in ("target", "source", "rows", "tokens", "truncated")}
@@ -58,7 +92,8 @@ class Evaluation:
             other = {"name": self.against.name, "measures": _as_dicts(self.against.measures)}
             measures["against"] = other | {"change": _as_dicts(self.against.change)}
         plain["notes"] = list(self.notes)
-        return plain | measures | {"answers": self._answers(), "gates": [gate.as_dict() for gate in self.gates]}
+        tools = {"tools": self.tools.as_dict()} if self.tools else {}
+        return plain | measures | tools | {"answers": self._answers(), "gates": [gate.as_dict() for gate in self.gates]}
 
     def _answers(self) -> list[dict[str, str]]:
         others = self.against.answers if self.against else self.answers
@@ -72,10 +107,12 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class ModelResults:
-    """One model's results on the rows: metrics, not yet resampled, and its answers."""
+    """One model's results on the rows: losses of the rows and of their rejected answers, and its answers."""
 
-    ratios: Mapping[str, Ratio]
+    chosen: Sequence[EvalSums]
+    rejected: Sequence[EvalSums]
     answers: Sequence[str]
+    tool_answers: Sequence[ToolAnswer] = ()
 
 
 def losses(rail: Rail, rows: Sequence[Example], stage: str, notify: Notify) -> list[EvalSums]:
@@ -110,14 +147,16 @@ def of_pairs(chosen: Sequence[EvalSums], rejected: Sequence[EvalSums]) -> dict[s
 
 
 def of_answers(answers: Sequence[str], questions: Sequence[Question], pattern: str | None) -> dict[str, Ratio]:
+    """How near the answers are to the expected ones, both without their thoughts."""
     if not questions:
         return {}
-    expected = [question.expected for question in questions]
+    expected = [answer.text for answer in answers_of([question.expected for question in questions], questions)]
+    said = [answer.text for answer in answers_of(answers, questions)]
     scores = {}
     for score in (metrics.exact_match, metrics.f1, metrics.contains):
-        scores[score.__name__] = [score(*pair) for pair in zip(answers, expected, strict=True)]
+        scores[score.__name__] = [score(*pair) for pair in zip(said, expected, strict=True)]
     if pattern is not None:
-        scores["regex"] = [metrics.regex(answer, pattern) for answer in answers]
+        scores["regex"] = [metrics.regex(answer, pattern) for answer in said]
     return {name: Ratio(values, [1.0] * len(values)) for name, values in scores.items()}
 
 

@@ -22,7 +22,7 @@ from bp_core.examples import Batch
 from bp_core.objectives import Losses, Objective, Scores
 from bp_core.out_of_memory import RECOMPUTE, pieces
 from bp_core.process_group import ProcessGroup, SingleProcess
-from bp_core.rail import EvalSums, Job, Memory, ModelInfo, OnToken, Probe, TokenIds
+from bp_core.rail import EvalSums, Job, Memory, ModelInfo, OnToken, Pick, Probe, TokenIds
 from bp_core.recipe import Recipe
 
 from . import adapter as adapters
@@ -173,7 +173,14 @@ class MlxRail:
         return {adapters.name_in_transformers(name): np.array(values) for name, values in sums.items()}
 
     def generate(
-        self, prompt: TokenIds, *, limit: int, stop: TokenIds, adapter: bool = True, on_token: OnToken = None
+        self,
+        prompt: TokenIds,
+        *,
+        limit: int,
+        stop: TokenIds,
+        adapter: bool = True,
+        on_token: OnToken = None,
+        pick: Pick = None,
     ) -> list[int]:
         generated: list[int] = []
         with translated(), self._reading(adapter):
@@ -182,7 +189,9 @@ class MlxRail:
             while len(generated) < limit and (not generated or generated[-1] not in stop):
                 models.check_length(self._base(), len(prompt) + len(generated))
                 last = models.Positions(mx.array([0]), mx.array([len(ids) - 1]))
-                generated.append(int(models.logits(self._base(), mx.array([ids]), last, cache).argmax().item()))
+                logits = models.logits(self._base(), mx.array([ids]), last, cache)
+                chosen = pick(np.array(logits.astype(mx.float32)).reshape(-1)) if pick else int(logits.argmax().item())
+                generated.append(chosen)
                 ids = generated[-1:]
                 if on_token:
                     on_token(generated[-1])

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from bp_core.choices import TrainOn
+from bp_core.choices import ToolSchema, ToolsTemplate, TrainOn
 from bp_core.config import DataConfig, TrainConfig
 from bp_core.errors import BadValue
 from bp_core.units import counted
@@ -21,6 +21,7 @@ from bp_data.check import KINDS, Report
 from bp_data.check import check as check_rows
 from bp_data.check.config import CheckConfig
 from bp_data.formats.records import demonstrations
+from bp_data.formats.served_schema import with_schema
 from bp_data.formats.write import reshape
 from bp_data.reading.context import Remark
 from bp_data.reading.jsonl import line, new_lines
@@ -48,15 +49,18 @@ def show(
     rows: Annotated[int, typer.Option("--rows", "-n", help="How many rows.", min=1)] = 3,
     skip: Annotated[int, typer.Option(help="Leave out the first so many.", min=0)] = 0,
     train_on: Annotated[TrainOn, option(TrainConfig, "train_on")] = TrainConfig.train_on,
+    tools_template: Annotated[ToolsTemplate, option(TrainConfig, "tools_template")] = TrainConfig.tools_template,
+    tool_schema: Annotated[ToolSchema, option(TrainConfig, "tool_schema")] = TrainConfig.tool_schema,
     json: Json = False,
 ) -> None:
     """Show rows as the model will see them: the rendered text, what is learned of it, and its tokens."""
     with Screen() as screen:
         folder = locate.locate(model, screen.notify)
-    tokenizer = ChatTokenizer.open(folder)
+    tokenizer = ChatTokenizer.open(folder).with_tools(tools_template)
     read_rows = read(file, DataConfig(**settings), tell=_say)
     records = (convert_row(row) for row in islice(read_rows, skip, skip + rows))
-    found = [shown(row, tokenizer, train_on) for record in records for row in demonstrations(record)]
+    rows_shown = (with_schema(row, tool_schema) for record in records for row in demonstrations(record))
+    found = [shown(row, tokenizer, train_on) for row in rows_shown]
     if not found:
         raise BadValue(f"there are no rows after the first {skip}.", where=file, fix="Use a smaller --skip.")
     if json:
@@ -77,7 +81,10 @@ def check(
     reading = taken(DataConfig, settings)
     config = CheckConfig(**settings)
     with Screen() as screen:
-        tokenizer = ChatTokenizer.open(locate.locate(config.model, screen.notify)) if config.model else None
+        tokenizer = None
+        if config.model:
+            folder = locate.locate(config.model, screen.notify)
+            tokenizer = ChatTokenizer.open(folder).with_tools(config.tools_template)
         report = check_rows(file, config, tokenizer, reading, screen.notify)
     tables.print_json(report.as_dict()) if json else _show_check(report)
     raise typer.Exit(1 if report.fails(config.fail_on) else 0)

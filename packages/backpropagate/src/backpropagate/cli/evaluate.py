@@ -17,7 +17,7 @@ from bp_core.units import counted
 from bp_eval import gates
 from bp_eval.bootstrap import Interval
 from bp_eval.config import CompareConfig, EvalConfig, HarnessConfig
-from bp_eval.gates import OF_ANSWERS, OF_LOSS, OF_PAIRS
+from bp_eval.gates import LOWER_IS_BETTER, NEITHER, NO_CALL, OF_ANSWERS, OF_PAIRS, OF_THOUGHTS, OF_TOOLS
 from bp_eval.measures import FEW, Baseline, Evaluation
 
 from ..evaluation.comparison import Comparison
@@ -31,6 +31,7 @@ from .options import NAME, Json, run_ids, taken, with_options
 
 Trained = Annotated[str, typer.Argument(help=f"{NAME} Or a model name.", autocompletion=run_ids)]
 _PROMPT = 300  # characters of a prompt on the screen: its end
+_TOOL_ROWS = ("rows with a call", "rows without a call")
 _DATA = "Rows with the right answers. Default: those that the run held out."
 
 
@@ -135,7 +136,10 @@ def _measures(found: Evaluation) -> Table:
 
 def _rows_of(name: str, found: Evaluation) -> int:
     """How many rows, or answers, a measure is over."""
-    return len(found.questions) if name in OF_ANSWERS else found.rows
+    if name in OF_TOOLS and found.tools:
+        without = len(found.tools.questions) - found.tools.with_call
+        return without if name == NO_CALL else found.tools.with_call
+    return len(found.questions) if name in OF_ANSWERS + OF_THOUGHTS else found.rows
 
 
 def _change(name: str, other: Baseline, few: bool) -> tuple[str, str]:
@@ -144,13 +148,16 @@ def _change(name: str, other: Baseline, few: bool) -> tuple[str, str]:
         return _number(change, sign="+"), "too few rows to say"
     if not change.excludes(0.0):
         return _number(change, sign="+"), "not clear"
-    better = (change.estimate < 0) == (name in OF_LOSS)
+    if name in NEITHER:
+        return _number(change, sign="+"), "other"
+    better = (change.estimate < 0) == (name in LOWER_IS_BETTER)
     return _number(change, sign="+"), "[green]better[/]" if better else "[red]worse[/]"
 
 
 def _remarks(found: Evaluation) -> list[str]:
     answers = len(found.questions)
     counted = dict.fromkeys(OF_PAIRS, (found.rows, "pairs")) | dict.fromkeys(OF_ANSWERS, (answers, "answers"))
+    counted |= {name: (_rows_of(name, found), _TOOL_ROWS[name == NO_CALL]) for name in OF_TOOLS}
     remarks = list(found.notes)
     remarks += [
         f"intervals from {count} {what} are too narrow; from {FEW} on they can be relied on."

@@ -160,8 +160,12 @@ def _rows(
 def questions_in(rows: Rows, count: int) -> list[Question]:
     """Up to `count` questions, spread over the rows. A row asks for its last answer; raw text asks for nothing."""
     decode, stop = rows.tokenizer.decode, rows.tokenizer.stop_ids(rows.contract)
-    spans = ((*last_answer(row), row.tokens) for row in rows.examples)
-    found = [span for span in spans if span[0] > 1]
+    spans = ((*last_answer(row), row.tokens) for row in rows_to_ask(rows, count))
+    return [question_before(*span, decode, stop) for span in spans]
+
+
+def rows_to_ask(rows: Rows, count: int) -> list[Example]:
+    """Up to `count` rows with a question before their last answer, spread over all."""
+    found = [row for row in rows.examples if last_answer(row)[0] > 1]
     count = min(count, len(found))
-    chosen = [found[number * len(found) // count] for number in range(count)]
-    return [question_before(*span, decode, stop) for span in chosen]
+    return [found[number * len(found) // count] for number in range(count)]

@@ -287,8 +287,10 @@ class Artifact:
             raise
 
     def tokenizer(self, base: Path) -> ChatTokenizer:
-        """The tokenizer of what was trained on `base`, with its chat template."""
-        return ChatTokenizer.open(tokenizer_folder(self._adapter, base))
+        """The tokenizer of what was trained on `base`, with the chat template of its contract."""
+        tokenizer = ChatTokenizer.open(tokenizer_folder(self._adapter, base))
+        template = self.contract.template if self.contract else ""
+        return tokenizer.with_template(template) if template and not tokenizer.has(template) else tokenizer
 
     def contract_on(self, base: Path) -> Contract | None:
         """The contract of what was trained on `base`, or that which its tokenizer implies."""

@@ -80,6 +80,7 @@ def reading(config: TrainConfig, notify: Notify) -> dict[str, Any]:
         "text_overlap": config.text_overlap,
         "train_on": config.train_on,
         "method": config.method,
+        "tool_schema": config.tool_schema,
         "traces": Limits(config.min_trace, config.max_trace) if config.reasoning_trace else None,
         "cache": home() / "cache" / "data",
         "on_progress": notify,
@@ -98,7 +99,7 @@ def prepared_job(setup: TrainingSetup, notify: Notify, *, weights: bool = True) 
     to_fetch = weights and locate.is_snapshot(base)
     if not to_fetch:
         refuse_misfits(config, base, weights=weights)
-    tokenizer = ChatTokenizer.open(base)
+    tokenizer = ChatTokenizer.open(base).with_tools(config.tools_template)
     how = reading(config, notify)
     prepared = prepare(setup.request.data, tokenizer, samples=config.samples, **how)
     held_out: Sequence[Example] = []

@@ -28,6 +28,8 @@ def remarks(
     """In words. `held_out` are the examples to evaluate on; `model` is the base's config.json."""
     yield from _of_length(recipe, prepared, model)
     yield from _of_template(prepared, tokenizer)
+    yield from _of_tools(config, prepared)
+    yield from _of_thoughts(prepared)
     yield from _of_steps(config, recipe, prepared)
     yield from _of_rate(config, recipe, model)
     if len(held_out):
@@ -58,6 +60,37 @@ def _of_template(prepared: Prepared, tokenizer: ChatTokenizer) -> Iterator[str]:
     if marks:
         told += f"; its tokenizer has no {' and no '.join(marks)}, which are written as ordinary text"
     yield f"{told}. A model that was made for chat (…-Instruct) needs fewer examples."
+
+
+def _of_tools(config: TrainConfig, prepared: Prepared) -> Iterator[str]:
+    contract, report = prepared.contract, prepared.report
+    if contract.tools_template != "none":
+        form = contract.tools_template
+        yield f"the base's chat template has no tools: those of {form} are added, in training and in every export."
+    elif config.tools_template != "none":
+        yield f"tools_template is {config.tools_template}, but no row has tools or calls: nothing is added."
+    if not report.schema_keys:
+        return
+    keys = ", ".join(f"{key} ({_rows(count)})" for key, count in sorted(report.schema_keys.items()))
+    first = report.places["schema_keys"][0]
+    if config.tool_schema == "served":
+        told = f"the tools' schemas have keys that Ollama does not pass on, and are learned without: {keys}"
+        yield f"{told}; first at {first}. --tool-schema as-is learns them, for servers that do."
+    else:
+        told = f"the tools' schemas are learned with keys that Ollama does not pass on: {keys}"
+        yield f"{told}; first at {first}. There the model sees another text; --tool-schema served learns that one."
+
+
+def _of_thoughts(prepared: Prepared) -> Iterator[str]:
+    if prepared.contract.adds_thoughts:
+        yield (
+            "the base's chat template has no thoughts: they are added (<think>, reasoning_content, and "
+            "enable_thinking=false to leave them out), in training and in every export."
+        )
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count} rows"
 
 
 def _of_steps(config: TrainConfig, recipe: Recipe, prepared: Prepared) -> Iterator[str]:

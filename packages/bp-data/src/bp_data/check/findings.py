@@ -29,6 +29,7 @@ _OUT: Literal["left out"] = "left out"
 _KINDS = (
     Kind("bad-encoding", "error", "A line is not text in the file's encoding.", "Save the file as UTF-8.", _OUT),
     Kind("broken-row", "error", "A row cannot be read, or holds a value of the wrong kind.", "Correct the row.", _OUT),
+    Kind("broken-call", "error", "The arguments of a tool call are no JSON object.", "Write them as JSON.", _OUT),
     Kind("empty-file", "error", "A file of the folder has no rows.", "Remove the file, or fill it."),
     Kind("unknown-format", "error", "The keys of a row belong to no known format.", "Rename its keys.", _OUT),
     Kind("no-answer", "error", "A row has no assistant turn to learn.", "Add the answer, or remove the row.", _OUT),
@@ -41,6 +42,10 @@ _KINDS = (
     Kind("role-order", "warning", "Turns stand in an unusual order.", "Reorder them, if it is not meant so."),
     Kind("unused-column", "warning", "A column that may belong to the row is not learned.", "Use it, or ignore it."),
     Kind("missing-column", "warning", "A column or role that a setting names is in no row.", "Correct the setting."),
+    Kind("unknown-tool", "warning", "A call names a tool that the row does not have.", "Correct the name, or add it."),
+    Kind("wrong-arguments", "warning", "A call's arguments do not match the tool's schema.", "Correct call or schema."),
+    Kind("stray-result", "warning", "A tool's result follows no call.", "Put it after its call, or remove it."),
+    Kind("call-text", "warning", "An answer spells a tool call that cannot be read.", "Write it as tool_calls."),
     Kind("alike-answers", "warning", "The better and the worse answer are written alike.", "Remove the row.", _OUT),
     Kind("empty-turn", "warning", "A turn that is not the assistant's is empty.", "Fill it, or remove it."),
     Kind("type-drift", "warning", "A value is of another type than elsewhere.", "Write it as in the other rows."),

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bp_core.config import MAX_LENGTH, DataConfig
-from bp_core.errors import BackpropagateError, FileEmpty, FileUnreadable, NoTarget, UnknownFormat
+from bp_core.errors import BackpropagateError, BadToolCall, FileEmpty, FileUnreadable, NoTarget, UnknownFormat
 
 from ..formats.detect import convert
 from ..formats.fields import shown
@@ -32,6 +32,7 @@ from .near_duplicates import NearIndex, hashes
 from .report import RepairReport, Report
 from .secrets import hidden, secrets
 from .tokens import Tokens
+from .tool_calls import call_faults
 from .turns import RowText, has_null_turn, turn_faults
 from .type_drift import TypeDrift
 
@@ -142,8 +143,8 @@ class Inspection:
             self._lengths.add(sum(map(len, text.texts)))
             for name in record.unused:
                 self._note_unused(name, row)
-            for kind, message in turn_faults(record):
-                self._findings.add(kind, row.where, message)
+            for kind, message in (*turn_faults(record), *call_faults(record)):
+                self._findings.add(kind, row.where, hidden(message))
         return record, text
 
     def _record(self, row: Row, number: int) -> AnyRecord | None:
@@ -215,6 +216,8 @@ _NEARLY = {"near-duplicate": "nearly ", "near-leak": "nearly "}
 def _kind(error: BackpropagateError, row: Row) -> str:
     if isinstance(error, UnknownFormat):
         return "unknown-format"
+    if isinstance(error, BadToolCall):
+        return "broken-call"
     if has_null_turn(row):
         return "empty-answer"
     return "no-answer" if isinstance(error, NoTarget) else "broken-row"

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from bp_core.errors import BackpropagateError
 
 from ..formats.records import AnyRecord, Preference, Record, demonstrations
+from ..formats.served_schema import with_schema
 from ..masking.loss_mask import Masked, mark
 from ..masking.render import Layout, lay_out
 from ..tokenizer.chat_tokenizer import ChatTokenizer
@@ -36,7 +37,7 @@ class Tokens:
         layouts: list[tuple[int, Layout]] = []
         for index, record in enumerate(records):
             try:
-                layouts += [(index, lay_out(each, self._tokenizer)) for each in demonstrations(record)]
+                layouts += [(index, lay_out(with_schema(each), self._tokenizer)) for each in demonstrations(record)]
             except BackpropagateError as error:
                 yield index, "template-refuses", error.message, error.fix
         before: dict[int, array[int]] = {}  # the tokens of the chosen answers

@@ -8,6 +8,7 @@ from ..reading.columns import ROLES
 from .fields import Value, from_json, given, given_list, shown, string
 from .records import Turn
 from .rendered_text import begins_with_markup, parse
+from .tool_calls import read_calls
 from .turns import LOSS_MARK, read_turns, turn, turns_in_text
 
 PAIRS = (("prompt", "completion"), ("prompt", "response"), ("question", "answer"))
@@ -78,6 +79,12 @@ def _history(value: Value, where: str) -> list[Turn]:
         pair, name = {"user": asked, "assistant": answered}, f"pair {number} of 'history'"
         turns += [turn(role, string(pair, role, where, name)) for role in pair]
     return turns
+
+
+def xlam(value: Value, where: str) -> list[Turn]:
+    """A question, and the calls that answer it."""
+    calls = read_calls(value["answers"], "'answers'", where)
+    return [*before_answer(value, "query", where), {**turn("assistant", ""), "tool_calls": calls}]
 
 
 def pair(value: Value, where: str) -> list[Turn]:

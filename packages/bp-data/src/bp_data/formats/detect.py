@@ -11,7 +11,8 @@ from functools import lru_cache
 from bp_core.errors import BadRow, NoTarget, UnknownFormat
 
 from ..reading.files import Row
-from .conversations import PAIRS, alpaca, first_given, is_rendered, openai, pair, raw, sharegpt
+from .call_texts import parse_marked_calls
+from .conversations import PAIRS, alpaca, first_given, is_rendered, openai, pair, raw, sharegpt, xlam
 from .fields import Value, given, given_list, listed, string
 from .preferences import (
     BESIDE_MESSAGES,
@@ -25,7 +26,7 @@ from .preferences import (
 from .ratings import LABELS, RATED, label_of, rated, refuse_near_label
 from .records import AnyRecord, Record, Turn, demonstrations
 from .suggestions import refuse_compared, suggest
-from .tool_calls import parse_marked_calls, read_tools, without_undeclared_nulls
+from .tool_calls import read_tools, without_undeclared_nulls
 from .turns import without_loss_marks
 from .unused import REASONING, THOUGHTS, unused_columns
 
@@ -47,6 +48,7 @@ FORMATS = (
     Format("sharegpt", (("conversations",),), sharegpt),
     Format("alpaca", (("instruction", "output"),), alpaca),
     Format("prompt", PAIRS, pair),
+    Format("xlam", (("query", "answers", "tools"),), xlam),
     Format("text", (("text",),), raw),
 )
 _MEDIA = ("images", "image", "videos", "video", "audios", "audio")

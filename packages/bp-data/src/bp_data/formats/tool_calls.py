@@ -2,35 +2,48 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from bp_core.errors import BadRow
+from bp_core.errors import BadRow, BadToolCall
 
 from ..reading.arrow import without_padding
 from .fields import Value, from_json, given_list, plain, shown
 from .records import Tools, Turn
 
 _FIX = 'Write a call as {"type": "function", "function": {"name": "…", "arguments": {…}}}.'
-_TOOL_FIX = 'Write a tool as {"type": "function", "function": {"name": "…", "parameters": {…}}}.'
-_CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
-_RESPONSE = re.compile(r"<tool_response>(.*?)</tool_response>", re.DOTALL)
-_SPELLED_OUT = "<tools>"  # in a system turn that lists its tools itself (Hermes)
+TOOL_FIX = 'Write a tool as {"type": "function", "function": {"name": "…", "parameters": {…}}}.'
+TOOL_KEYS = ("tools", "functions", "tool_defs", "tool_definitions", "available_tools")
+_ARGUMENTS = ("arguments", "parameters", "input")  # OpenAI; Llama; Anthropic
+_ENCODED = 3  # times that arguments may be JSON text inside JSON text
+# xLAM and others write Python's names of types.
+_TYPES = {
+    **dict.fromkeys(("str", "text"), "string"),
+    **dict.fromkeys(("int", "long"), "integer"),
+    **dict.fromkeys(("float", "double"), "number"),
+    "bool": "boolean",
+    **dict.fromkeys(("list", "tuple", "set"), "array"),
+    **dict.fromkeys(("dict", "mapping"), "object"),
+}
 
 
 def read_tools(value: Value, where: str) -> Tools:
-    """The row's `tools` (or `functions`): a list, or JSON text of one. Raises BadRow."""
-    key = next((key for key in ("tools", "functions") if given_list(value.get(key))), None)
+    """The row's `tools`, under that name or another: a list, or JSON text of one. Raises BadRow."""
+    key = next((key for key in TOOL_KEYS if given_list(value.get(key))), None)
     if key is None:
         return ()
     tools = value[key]
     tools = from_json(tools, repr(key), where) if isinstance(tools, str) else tools
+    return read_tool_list(tools, repr(key), where)
+
+
+def read_tool_list(tools: object, name: str, where: str) -> Tools:
+    """A list of tools, or a single one, in any common notation. Raises BadRow."""
     tools = [tools] if isinstance(tools, Mapping) else tools
     if not isinstance(tools, list | tuple):
-        raise BadRow(f"{key!r} must be a list of tools, not {shown(tools)}.", where=where, fix=_TOOL_FIX)
-    plain(tools, repr(key), where)
+        raise BadRow(f"{name} must be a list of tools, not {shown(tools)}.", where=where, fix=TOOL_FIX)
+    plain(tools, name, where)
     read = [_tool(tool, f"tool {number}", where) for number, tool in enumerate(tools, 1)]
     return tuple(without_padding(tool) for tool in read)  # null is no schema, whatever wrote it
 
@@ -38,10 +51,47 @@ def read_tools(value: Value, where: str) -> Tools:
 def _tool(tool: object, name: str, where: str) -> dict[str, Any]:
     tool = from_json(tool, name, where) if isinstance(tool, str) else tool
     if isinstance(tool, Mapping):
-        function = tool.get("function", tool)
-        if isinstance(function, Mapping) and _named(function):
-            return dict(tool) if "function" in tool else {"type": "function", "function": dict(tool)}
-    raise BadRow(f"{name} has no name: {shown(tool)}.", where=where, fix=_TOOL_FIX)
+        wrapped = isinstance(tool.get("function"), Mapping)
+        function = tool["function"] if wrapped else {key: item for key, item in tool.items() if key != "type"}
+        if _named(function):
+            around = {"type": "function", **tool} if wrapped else {"type": "function"}
+            return {**around, "function": _with_schema(function)}
+    raise BadRow(f"{name} has no name: {shown(tool)}.", where=where, fix=TOOL_FIX)
+
+
+def _with_schema(function: Mapping[str, Any]) -> dict[str, Any]:
+    """The function with a JSON schema as its `parameters`: Anthropic's input_schema, or a mere list of parameters."""
+    if "input_schema" in function and "parameters" not in function:
+        function = {"parameters" if key == "input_schema" else key: item for key, item in function.items()}
+    parameters = function.get("parameters")
+    if not isinstance(parameters, Mapping) or not _is_mere_list(parameters):
+        return dict(function)
+    properties = {name: _typed(schema) for name, schema in parameters.items()}
+    required = [name for name, schema in parameters.items() if _is_required(schema)]
+    schema = {"type": "object", "properties": properties, **({"required": required} if required else {})}
+    return {**function, "parameters": schema}
+
+
+def _is_mere_list(parameters: Mapping[str, Any]) -> bool:
+    """Whether the parameters stand there by name, without the schema around them."""
+    is_schema = isinstance(parameters.get("type"), str) or "$ref" in parameters or "properties" in parameters
+    return bool(parameters) and not is_schema and all(isinstance(each, Mapping) for each in parameters.values())
+
+
+def _typed(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A parameter's schema, with JSON's name of its type in place of Python's."""
+    name = schema.get("type")
+    if not isinstance(name, str):
+        return dict(schema)
+    python = re.split(r"[\[,\s]", name.strip(), maxsplit=1)[0].lower()
+    return {**schema, "type": _TYPES.get(python, python)}
+
+
+def _is_required(schema: Mapping[str, Any]) -> bool:
+    said = schema.get("required")
+    if isinstance(said, bool):
+        return said
+    return "default" not in schema and "optional" not in str(schema.get("type", "")).lower()
 
 
 def read_calls(value: object, name: str, where: str) -> list[Turn]:
@@ -50,56 +100,62 @@ def read_calls(value: object, name: str, where: str) -> list[Turn]:
     calls = [value] if isinstance(value, Mapping) else value
     if not isinstance(calls, list | tuple) or not calls:
         raise BadRow(f"{name} must hold tool calls, not {shown(value)}.", where=where, fix=_FIX)
-    read = [_call(call, name, where) for call in calls]
+    read = [read_call(call, name, where) for call in calls]
     plain(read, f"a tool call of {name}", where)
     return read
 
 
-def _call(call: object, name: str, where: str) -> Turn:
-    function = call.get("function", call) if isinstance(call, Mapping) else None
-    if not isinstance(call, Mapping) or not isinstance(function, Mapping) or not _named(function):
+def read_call(call: object, name: str, where: str) -> Turn:
+    """One call, in any common notation. Raises BadRow."""
+    call = from_json(call, f"a tool call of {name}", where) if isinstance(call, str) else call
+    function = _function(call) if isinstance(call, Mapping) else None
+    if not isinstance(call, Mapping) or function is None or not _named(function):
         raise BadRow(f"a tool call of {name} has no name: {shown(call)}.", where=where, fix=_FIX)
-    called = {"name": function["name"], "arguments": _arguments(function.get("arguments"), name, where)}
+    key = next((key for key in _ARGUMENTS if given_list(function.get(key))), "")
+    called = {"name": function["name"], "arguments": _arguments(function.get(key), key, name, where)}
     identity = {"id": call["id"]} if isinstance(call.get("id"), str) else {}
     return {**identity, "type": "function", "function": called}
+
+
+def _function(call: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Name and arguments of a call, which may stand in the call itself."""
+    function = call.get("function")
+    if isinstance(function, str):
+        return {**call, "name": function}
+    return function if isinstance(function, Mapping) else call
 
 
 def _named(function: Mapping[str, Any]) -> bool:
     return isinstance(function.get("name"), str) and bool(function["name"].strip())
 
 
-def _arguments(value: object, name: str, where: str) -> dict[str, Any]:
-    """The arguments as an object, which templates want; OpenAI's own form is JSON text of it."""
+def _arguments(value: object, key: str, name: str, where: str) -> dict[str, Any]:
+    """The arguments as an object, which templates want; OpenAI's own form is JSON text of it.
+
+    Text inside that text is read, too: a model that learns it answers with text where programs expect an object.
+    """
     if not given_list(value):
         return {}
-    value = from_json(value, f"'arguments' of a call of {name}", where) if isinstance(value, str) else value
+    for _ in range(_ENCODED):
+        if isinstance(value, str):
+            value = _from_json_text(value, key, name, where)
     if not isinstance(value, Mapping):
-        raise BadRow(f"'arguments' of a call of {name} must be an object, not {shown(value)}.", where=where)
+        raise BadToolCall(f"{key!r} of a call of {name} must be an object, not {shown(value)}.", where=where)
     return dict(value)
 
 
-def parse_marked_calls(turns: list[Turn], tools: Tools) -> tuple[list[Turn], Tools]:
-    """Convert tool calls and results written as tagged text (Hermes) to tool calls and tool turns.
-
-    Only if the row lists its tools and every tag can be parsed. If a system turn lists the tools itself, all stays text
-    and the tools are dropped, because the template would write them a second time.
-    """
-    system = "".join(turn["content"] for turn in turns if turn["role"] == "system")
-    if _SPELLED_OUT in system and all(_name(tool) in system for tool in tools):
-        return turns, ()
-    if not tools:
-        return turns, tools
-    untangled = [_parsed(turn) for turn in turns]
-    if any(turn is None for turn in untangled):
-        return turns, tools
-    return [part for parts in untangled for part in parts or []], tools
+def _from_json_text(text: str, key: str, name: str, where: str) -> object:
+    try:
+        return from_json(text, f"{key!r} of a call of {name}", where)
+    except BadRow as error:
+        raise BadToolCall(error.message, where=where) from error
 
 
 def without_undeclared_nulls(turns: list[Turn], tools: Tools) -> list[Turn]:
     """The turns without arguments of calls that are null and that the tool does not have: padding of a table."""
     if not any("tool_calls" in turn for turn in turns):
         return turns
-    declared = {_name(tool): _parameters(tool) for tool in tools}
+    declared = {name_of(tool): _parameters(tool) for tool in tools}
     return [_with_declared(turn, declared) if "tool_calls" in turn else turn for turn in turns]
 
 
@@ -122,29 +178,6 @@ def _parameters(tool: Mapping[str, Any]) -> Any:
     return properties.keys() if isinstance(properties, Mapping) else None
 
 
-def _name(tool: Mapping[str, Any]) -> str:
+def name_of(tool: Mapping[str, Any]) -> str:
+    """The name of a tool."""
     return str(tool["function"]["name"])
-
-
-def _parsed(turn: Turn) -> list[Turn] | None:
-    """The turn converted to one or more turns; None if a tag in it cannot be parsed."""
-    if turn["role"] == "assistant" and "<tool_call>" in turn["content"]:
-        text, calls = _split(turn["content"])
-        return None if calls is None or "tool_calls" in turn else [{**turn, "content": text, "tool_calls": calls}]
-    if turn["role"] == "tool" and "<tool_response>" in turn["content"]:
-        rest = _RESPONSE.sub("", turn["content"])
-        answers = _RESPONSE.findall(turn["content"])
-        return None if rest.strip() else [{**turn, "content": answer.strip("\r\n")} for answer in answers]
-    return [turn]
-
-
-def _split(content: str) -> tuple[str, list[Turn] | None]:
-    """The text before the calls, and the calls; None if one cannot be parsed, or text follows."""
-    text, _, rest = content.partition("<tool_call>")
-    rest = "<tool_call>" + rest
-    if _CALL.sub("", rest).strip():
-        return content, None
-    try:
-        return text.rstrip(), [_call(json.loads(call), "", "") for call in _CALL.findall(rest)]
-    except (ValueError, RecursionError, BadRow):
-        return content, None

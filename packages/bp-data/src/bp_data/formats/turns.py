@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Mapping
 
 from bp_core.errors import BadRow
@@ -110,6 +111,8 @@ def read_turn(item: object, name: str, where: str) -> Turn:
         read = {**turn("assistant", ""), "tool_calls": read_calls(item.get(text_key), name, where)}
         return {**read, **_more(item, role, name, where), **_mark(item, name, where)}
     calls = _calls(item, role, name, where)
+    if role == "tool" and isinstance(item.get(text_key), Mapping):  # a result that was not written as text
+        item = {**item, text_key: json.dumps(item[text_key], ensure_ascii=False, default=str)}
     content = read_content(item, text_key, where, name, optional=bool(calls))
     if len(content) > 1 and role != "assistant":
         raise BadRow(f"{name} has reasoning or calls but is not the assistant's.", where=where)

@@ -9,12 +9,13 @@ from .conversations import HISTORY, INPUT, SYSTEM, pair_keys
 from .fields import Value, given
 from .preferences import COMPARED
 from .ratings import LABELS
+from .tool_calls import TOOL_KEYS
 from .turns import TEXT_KEYS, TURN_KEYS, are_turns
 
 REASONING = "reasoning_content"
 # Columns beside an answer that hold how it was found.
 THOUGHTS = ("rationale", "reasoning", "thinking", "thoughts", "thought", "cot", "chain_of_thought", "reasoning_trace")
-_EVERY = {"tools", "functions", REASONING, *LABELS}
+_EVERY = {*TOOL_KEYS, REASONING, *LABELS}
 _QUESTION = {*SYSTEM, *INPUT, HISTORY}
 # What each format reads, beside what every format does.
 _READ: dict[str, set[str]] = {
@@ -23,6 +24,7 @@ _READ: dict[str, set[str]] = {
     "alpaca": {"instruction", "output", *_QUESTION},
     "prompt": {*_QUESTION},
     "text": {"text"},
+    "xlam": {"query", "answers", *_QUESTION},
     "preference": {*COMPARED, *_QUESTION},  # prompts of any name are compared with what is learned
     "beside": {"messages", "rejected_response", "rejected_messages", *SYSTEM},
 }

@@ -13,7 +13,7 @@ from bp_core.errors import BadRow, TemplateUnusable
 from ..formats.call_ids import with_call_ids
 from ..formats.records import Record, Turn
 from ..tokenizer.chat_tokenizer import ChatTokenizer
-from .turn_borders import Place, Skeleton, skeleton_of, with_holes
+from .turn_borders import NO_TOOLS, Place, Skeleton, skeleton_of, with_holes
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def _conversation(record: Record, turns: list[Turn], tokenizer: ChatTokenizer, t
     missing = [tool["function"]["name"] for tool in record.tools if tool["function"]["name"] not in text]
     if missing:
         message = f"the chat template does not write the row's tools ({', '.join(missing)})."
-        raise TemplateUnusable(message, fix="Use a model whose template knows tools, or remove 'tools' from the rows.")
+        raise TemplateUnusable(message, fix=NO_TOOLS)
     answers = [i for i, turn in enumerate(turns) if turn["role"] == "assistant" and i not in record.untrained]
     answers = answers[-1:] if train_on == "last" else answers
     spans, left_out = _spans(record, turns, text, tokenizer, answers)

@@ -31,6 +31,10 @@ _ASKING_FIX = (
     "It begins a thought in the prompt and takes it from the answers, so it is for asking only. Put a "
     "chat_template.jinja that does neither into the model's folder: docs/methods.md, 'Reasoning traces', shows how."
 )
+NO_TOOLS = (
+    "Give it tools (--tools-template hermes), use a model whose template has some, or remove tools and calls from the "
+    "rows."
+)
 _LAST_FIX = "Train on the last answer only (--train-on last), or use a model whose template keeps earlier turns."
 
 
@@ -56,7 +60,7 @@ class Skeleton:
 
     def __init__(self, turns: Sequence[Turn], tools: Tools, tokenizer: ChatTokenizer) -> None:
         self._turns, self._tools, self._tokenizer = turns, tools, tokenizer
-        text, self._marks = tokenizer.template_for(tools).render_marked(turns, tools=tools)
+        text, self._marks = tokenizer.template_for(turns, tools).render_marked(turns, tools=tools)
         self.pieces, self.holes = _cut(text)
         self._borders: dict[int, Border | TemplateUnusable] = {}
         self.missing = frozenset(_holes_of(turns)) - set(self.holes)
@@ -94,7 +98,7 @@ class Skeleton:
         lost = [hole for hole in holes if hole in self.missing]
         name = f"turn {index + 1} ({turn['role']})"
         if lost and turn.get("tool_calls") and holes[-1] in self.missing:
-            raise TemplateUnusable(f"the chat template leaves out the tool calls of {name}.")
+            raise TemplateUnusable(f"the chat template leaves out the tool calls of {name}.", fix=NO_TOOLS)
         if lost and (len(lost) == len(holes) or turn["role"] != "assistant"):
             fix = "Put its text into another turn, or use a model whose template writes such turns."
             raise TemplateUnusable(f"the chat template leaves out {name}.", fix=fix)

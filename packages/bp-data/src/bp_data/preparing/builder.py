@@ -7,17 +7,21 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 
-from bp_core.choices import PAIRED, Method
+from bp_core.choices import PAIRED, Method, ToolSchema
+from bp_core.config import TrainConfig
 from bp_core.contract import Bos, Contract
 from bp_core.errors import NoTarget, TemplateUnusable
 
-from ..formats.records import AnyRecord, Preference, Record, content_of
+from ..formats.records import AnyRecord, Preference, Record, Turn, content_of
 from ..formats.rendered_text import MARKERS
+from ..formats.served_schema import dropped_keys
 from ..masking.loss_mask import Masked, check_prompts
 from ..masking.methods import check_both_verdicts, desirable
 from ..masking.reasoning import VERDICTS, Limits, Verdict, check_written, judge, opens_thought
 from ..reading.context import Remark
 from ..tokenizer.chat_tokenizer import ChatTokenizer
+from ..tokenizer.thoughts_template import has_thoughts, knows_thoughts
+from ..tokenizer.tools_template import has_tools
 from .example_arrays import Collector, Examples
 from .prepared import Prepared, Report
 from .proof_samples import Candidates
@@ -30,9 +34,16 @@ class PreparedBuilder:
     """Accumulates rows into a Prepared data set."""
 
     def __init__(
-        self, tokenizer: ChatTokenizer, max_length: int, method: Method, traces: Limits | None, overlap: int = 0
+        self,
+        tokenizer: ChatTokenizer,
+        max_length: int,
+        method: Method,
+        traces: Limits | None,
+        overlap: int = 0,
+        tool_schema: ToolSchema = TrainConfig.tool_schema,
     ) -> None:
         self.tokenizer, self._max_length, self.method, self._overlap = tokenizer, max_length, method, overlap
+        self.tool_schema: ToolSchema = tool_schema
         self.remarks: list[Remark] = []
         self._places: dict[str, list[str]] = {}
         self._unused: Counter[str] = Counter()
@@ -42,7 +53,9 @@ class PreparedBuilder:
         self._examples = Collector()
         self._formats: Counter[str] = Counter()
         self._first: dict[str, str] = {}
-        self._templates: list[str] = []
+        self._templates: list[str] = []  # the model's own
+        self._has_tools = self._adds_tools = self._has_thoughts = False
+        self._schema_keys: Counter[str] = Counter()
         self._bos: dict[bool, set[Bos]] = {True: set(), False: set()}  # of conversations, and of raw texts
         self._terminators: set[int] = set()
         self._longest = self._truncated = self._turns_cut = self._terminators_lost = self._left_out = 0
@@ -67,6 +80,7 @@ class PreparedBuilder:
             self._first.setdefault(record.format, record.where)
             self._digest.update(_canonical(record))
             self._note(row)
+            self._note_schema(record)
             self._note_unused(record)
             if verdict == "kept" and self._keep(record, row):
                 self._kept += 1
@@ -100,7 +114,7 @@ class PreparedBuilder:
         for record, masked in row:
             self._bos[not isinstance(record.content, str)].add(masked.bos)
             if not isinstance(record.content, str):
-                self._note_template(self.tokenizer.template_for(record.tools).source)
+                self._note_template(record, record.content)
             if masked.left_out:
                 self._left_out += masked.left_out
                 self._place("left_out", record.where)
@@ -108,9 +122,18 @@ class PreparedBuilder:
                 self._ids_made_up += masked.ids_made_up
                 self._place("ids_made_up", record.where)
 
-    def _note_template(self, source: str) -> None:
-        if source not in self._templates:
-            self._templates.append(source)
+    def _note_template(self, record: Record, turns: list[Turn]) -> None:
+        own = self.tokenizer.own_template(record.tools)
+        if own not in self._templates:
+            self._templates.append(own)
+        self._has_tools |= bool(record.tools)
+        self._adds_tools |= has_tools(turns, record.tools)
+        self._has_thoughts |= has_thoughts(turns)
+
+    def _note_schema(self, record: AnyRecord) -> None:
+        for key in dropped_keys(record.tools):
+            self._schema_keys[key] += 1
+            self._place("schema_keys", record.where)
 
     def _keep(self, record: AnyRecord, row: Row) -> bool:
         """Add the examples of a row, cut to max_length; none of them if one has no trained token left."""
@@ -183,10 +206,19 @@ class PreparedBuilder:
             bos = "template"
         terminators = tuple(sorted(self._terminators))
         stop = tuple(tokenizer.decode([token]) for token in terminators)
-        template = self._templates[0] if self._templates else ""
+        own = self._templates[0] if self._templates else ""
         if len(self._templates) > 1:  # with tools and without: a chat begins with the default one
-            template = tokenizer.template
-        return Contract(template, bos, terminators, stop)
+            own = tokenizer.template
+        written = tokenizer.written_by(own, tools=self._adds_tools, thoughts=self._has_thoughts)
+        return Contract(
+            written,
+            bos,
+            terminators,
+            stop,
+            tools_template=tokenizer.tools_template if self._adds_tools else "none",
+            tool_schema=self.tool_schema if self._has_tools else "",
+            adds_thoughts=self._has_thoughts and not knows_thoughts(own),
+        )
 
     def _report(self, examples: Examples) -> Report:
         return Report(
@@ -210,6 +242,7 @@ class PreparedBuilder:
             places={kind: tuple(places) for kind, places in self._places.items()},
             unused=dict(self._unused),
             unused_at=self._unused_at,
+            schema_keys=dict(self._schema_keys),
             remarks=tuple(f"{remark.where}: {remark.message}" for remark in self.remarks),
             max_length=self._max_length,
             left_out=self._left_out,

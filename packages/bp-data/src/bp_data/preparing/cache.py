@@ -84,9 +84,9 @@ def _code() -> str:
 
 
 def code_digest(package: Path) -> str:
-    """SHA-256, in hex, of all source files of a package, because results depend on them."""
+    """SHA-256, in hex, of all source files and templates of a package, because results depend on them."""
     digest = hashlib.sha256()
-    for source in sorted(package.rglob("*.py")):
+    for source in sorted([*package.rglob("*.py"), *package.rglob("*.jinja")]):
         digest.update(source.relative_to(package).as_posix().encode() + b"\0" + source.read_bytes())
     return digest.hexdigest()
 

@@ -8,13 +8,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from bp_core.choices import Method, TrainOn
+from bp_core.choices import Method, ToolSchema, TrainOn
 from bp_core.config import DataConfig, TrainConfig
 from bp_core.events import Notify, Progress
 from bp_core.settings import names
 
 from ..formats.detect import convert
 from ..formats.records import AnyRecord, Record
+from ..formats.served_schema import with_schema
 from ..masking.loss_mask import Masked, mark
 from ..masking.methods import parts
 from ..masking.reasoning import Limits
@@ -41,6 +42,7 @@ def prepare(
     method: Method = TrainConfig.method,
     traces: Limits | None = None,
     text_overlap: int = TrainConfig.text_overlap,
+    tool_schema: ToolSchema = TrainConfig.tool_schema,
     evaluating: bool = False,
     cache: Path | None = None,
     on_progress: Notify | None = None,
@@ -51,18 +53,19 @@ def prepare(
     pieces that repeat `text_overlap` tokens. Rows are read, converted and tokenised in chunks; only tokens and masks
     are kept. `reading` is the `config` of `read`, `evaluating` as there. With `packing` the examples share rows of
     `max_length` tokens. `method` decides what rows must be: examples, pairs of answers, or rated answers. `traces`
-    limits the length of reasoning traces; other rows are dropped. `cache` is a folder for the results of large files.
+    limits the length of reasoning traces; other rows are dropped. `tool_schema` says how tools are written. `cache` is
+    a folder for the results of large files.
     Raises the errors of reading and converting, MethodMismatch, TemplateUnusable, and NoTarget if nothing is left.
     """
     limits = (traces.shortest, traces.longest) if traces else None
     reading = reading or DataConfig()
     settings: dict[str, Any] = {name: getattr(reading, name) for name in names(DataConfig)}
     settings |= {"max_length": max_length, "samples": samples, "train_on": train_on, "text_overlap": text_overlap}
-    settings |= {"method": method, "traces": limits, "evaluating": evaluating}
+    settings |= {"method": method, "traces": limits, "evaluating": evaluating, "tool_schema": tool_schema}
     entry = place(cache, data, tokenizer, settings) if cache else None
     prepared = load(entry) if entry else None
     if prepared is None:
-        builder = PreparedBuilder(tokenizer, max_length, method, traces, text_overlap)
+        builder = PreparedBuilder(tokenizer, max_length, method, traces, text_overlap, tool_schema)
         rows = read(data, reading, tell=builder.remarks.append, first=samples, evaluating=evaluating)
         total = len(range(len(data))[:samples]) if isinstance(data, Sized) and paths_of(data) is None else 0
         prepared = _prepared(rows, total, builder, train_on, on_progress)
@@ -89,13 +92,18 @@ def _tokenised(
     with ThreadPoolExecutor(1) as thread:
         waiting: tuple[_Chunk, Future[list[Tokens]]] | None = None
         while records := [convert(row, builder.thinks) for row in islice(rows, _CHUNK)]:
-            chunk = _Chunk(records, [parts(record, builder.method) for record in records], tokenizer, train_on)
+            chunk = _Chunk(records, [_parts(record, builder) for record in records], tokenizer, train_on)
             tokens = thread.submit(tokenizer.tokens, [layout.text for layout in chunk.layouts])
             if waiting:
                 yield waiting[0].records, waiting[0].marked(waiting[1].result())
             waiting = chunk, tokens
         if waiting:
             yield waiting[0].records, waiting[0].marked(waiting[1].result())
+
+
+def _parts(record: AnyRecord, builder: PreparedBuilder) -> list[Record]:
+    """The conversations of a row, their tools in the schema that is learned."""
+    return [with_schema(part, builder.tool_schema) for part in parts(record, builder.method)]
 
 
 class _Chunk:

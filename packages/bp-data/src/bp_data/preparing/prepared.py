@@ -35,6 +35,7 @@ class Report:
     markup: raw texts with a chat template's markup inside.
     places: the first places of each of these, by its name.
     unused: rows by column that is not learned, though it may belong there; `unused_at` locates the first of each.
+    schema_keys: rows by key of their tools' schemas that servers do not pass on.
     remarks: what the reader left out, or decided.
     packed: rows that the examples share, 0 without packing.
     desirable: rated answers that are good.
@@ -67,6 +68,7 @@ class Report:
     places: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     unused: dict[str, int] = dataclasses.field(default_factory=dict)
     unused_at: dict[str, str] = dataclasses.field(default_factory=dict)
+    schema_keys: dict[str, int] = dataclasses.field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     max_length: int = 0
 

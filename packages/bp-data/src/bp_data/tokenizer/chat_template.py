@@ -15,6 +15,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from bp_core.chat_template import RENDERING_ERRORS, equip
 from bp_core.errors import TemplateUnusable
 
+from .thoughts_template import SWITCH
+
 _ROW_FIX = "Bring the row's turns into the order that the model's chat template asks for, or remove the row."
 
 
@@ -59,9 +61,14 @@ class ChatTemplate:
         add_generation_prompt: bool = False,
         tools: Sequence[Message] | None = None,
         documents: Sequence[Message] | None = None,
+        thinking: bool = True,
     ) -> str:
-        """The conversation as text. Raises TemplateUnusable with the template's message."""
-        return self.render_marked(messages, add_generation_prompt, tools, documents)[0]
+        """The conversation as text. Raises TemplateUnusable with the template's message.
+
+        Without `thinking` the template's switch for thoughts is off; else it is not set, which is each template's
+        default.
+        """
+        return self.render_marked(messages, add_generation_prompt, tools, documents, thinking)[0]
 
     def render_marked(
         self,
@@ -69,6 +76,7 @@ class ChatTemplate:
         add_generation_prompt: bool = False,
         tools: Sequence[Message] | None = None,
         documents: Sequence[Message] | None = None,
+        thinking: bool = True,
     ) -> tuple[str, Marks]:
         """The text, and the spans inside {% generation %} blocks. Raises TemplateUnusable."""
         values = {
@@ -76,6 +84,7 @@ class ChatTemplate:
             "tools": list(tools) if tools else None,
             "documents": list(documents) if documents else None,
             "add_generation_prompt": add_generation_prompt,
+            **({} if thinking else {SWITCH: False}),
         }
         try:
             return self._written({**self._variables, **values})
@@ -105,7 +114,8 @@ class ChatTemplate:
         """A message for the template: without nulls, and with the reasoning where the template reads it."""
         shown = {key: value for key, value in message.items() if value is not None}
         thought = shown.get("reasoning_content")
-        if thought is None:
+        if not thought:
+            shown.pop("reasoning_content", None)
             return shown
         if self._thinks:
             return {"thinking": thought, **shown}

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
 from tokenizers import Encoding, Tokenizer
 
+from bp_core.choices import ToolsTemplate
 from bp_core.contract import Bos, Contract
-from bp_core.errors import ModelNotFound, ModelUnusable, TemplateUnusable
+from bp_core.errors import BadValue, ModelNotFound, ModelUnusable, TemplateUnusable
 from bp_core.model_files import DEFAULT, VOCABULARY, TokenizerConfig, read_vocabulary
 
 from .byte_offsets import TokenBytes, Tokens
 from .chat_template import ChatTemplate, Message, chatml
 from .shared_prefix import SharedPrefix
+from .thoughts_template import has_thoughts, knows_thoughts, with_thoughts
+from .tools_template import has_tools, with_tools
 
 _IM_END = "<|im_end|>"
 _TOOL_USE = "tool_use"  # transformers' name
 _USED = (DEFAULT, _TOOL_USE)
+_PROBE_NAME = "a_probe"  # in no template
+_PROBE = {"type": "function", "function": {"name": _PROBE_NAME, "parameters": {"type": "object", "properties": {}}}}
 
 
 class ChatTokenizer:
@@ -29,7 +36,12 @@ class ChatTokenizer:
     `tokenizer` is changed: truncation, padding and post-processor are switched off, because they would cut rows, trim
     offsets and add a second BOS. `template` None means ChatML; of several by name `tool_use` is for conversations with
     tools and `default` for others, as in transformers. `others` are further special tokens that the template may use.
+    `tools_template` names the form of tools that was added to a template without.
+
+    A template without thoughts learns to read them; what has none is written as before.
     """
+
+    tools_template: ToolsTemplate = "none"
 
     def __init__(
         self,
@@ -58,6 +70,7 @@ class ChatTokenizer:
         self._templates = {
             name: ChatTemplate(source, self._names) for name, source in named.items() if name in (DEFAULT, _TOOL_USE)
         }
+        self._added: dict[str, ChatTemplate] = {}  # by their source
 
     @classmethod
     def open(cls, folder: str | Path) -> ChatTokenizer:
@@ -91,6 +104,7 @@ class ChatTokenizer:
         """SHA-256, in hex, of everything that rendering and tokenising depend on."""
         templates = {name: template.source for name, template in self._templates.items()}
         parts = [self._tokenizer.to_str(), templates, self._names, self.prefix]
+        parts += [] if self.tools_template == "none" else [self.tools_template]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     @property
@@ -98,9 +112,76 @@ class ChatTokenizer:
         """Whether a template can write today's date, so that its text may change from day to day."""
         return any("strftime_now" in template.source for template in self._templates.values())
 
-    def template_for(self, tools: Sequence[Message]) -> ChatTemplate:
+    def has(self, template: str) -> bool:
+        """Whether it is one of the model's own chat templates."""
+        return template in (own.source for own in self._templates.values())
+
+    def with_template(self, template: str) -> Self:
+        """The same tokenizer with another chat template."""
+        return self._changed(has_template=True, _templates={DEFAULT: ChatTemplate(template, self._names)})
+
+    def with_tools(self, form: ToolsTemplate) -> Self:
+        """The same tokenizer, its template with tools in this form. Raises BadValue for one that has tools."""
+        if form != "none" and self.knows_tools:
+            message = f"the model's own chat template has tools, and {form} would be another form of them."
+            raise BadValue(message, fix="Leave --tools-template out.")
+        return self._changed(tools_template=form)
+
+    def _changed(self, **attributes: object) -> Self:
+        other = copy.copy(self)
+        for derived in ("fingerprint", "knows_tools", "_has_system"):
+            other.__dict__.pop(derived, None)
+        other.__dict__.update(attributes, _added={})
+        return other
+
+    @functools.cached_property
+    def knows_tools(self) -> bool:
+        """Whether the chat template writes tools."""
+        return _PROBE_NAME in self._probed([{"role": "user", "content": "?"}], [_PROBE])
+
+    @property
+    def knows_thoughts(self) -> bool:
+        """Whether the model's own template reads thoughts."""
+        return knows_thoughts(self.template)
+
+    @functools.cached_property
+    def _has_system(self) -> bool:
+        """Whether the template writes system turns."""
+        turns = [{"role": "system", "content": _PROBE_NAME}, {"role": "user", "content": "?"}]
+        return _PROBE_NAME in self._probed(turns)
+
+    def _probed(self, turns: Sequence[Message], tools: Sequence[Message] = ()) -> str:
+        """What the model's own template writes; "" where it refuses."""
+        try:
+            return self._own(tools).render(turns, tools=tools)
+        except TemplateUnusable:
+            return ""
+
+    def template_for(self, messages: Sequence[Message], tools: Sequence[Message]) -> ChatTemplate:
         """The template that writes a conversation with these tools, or with none."""
+        own = self._own(tools)
+        source = self.written_by(own.source, tools=has_tools(messages, tools), thoughts=has_thoughts(messages))
+        if source == own.source:
+            return own
+        if source not in self._added:
+            self._added[source] = ChatTemplate(source, self._names)
+        return self._added[source]
+
+    def own_template(self, tools: Sequence[Message]) -> str:
+        """The model's own template for conversations with these tools, or with none."""
+        return self._own(tools).source
+
+    def _own(self, tools: Sequence[Message]) -> ChatTemplate:
         return self._templates[_TOOL_USE if tools and _TOOL_USE in self._templates else DEFAULT]
+
+    def written_by(self, own: str, *, tools: bool, thoughts: bool) -> str:
+        """The template that writes tools and thoughts, too, where one of the model's `own` templates does not."""
+        source = own
+        if tools and self.tools_template != "none":
+            source = with_tools(source, self.tools_template, has_system=self._has_system)
+        if thoughts and not knows_thoughts(own):
+            source = with_thoughts(source)
+        return source
 
     def render(
         self,
@@ -108,13 +189,17 @@ class ChatTokenizer:
         add_generation_prompt: bool = False,
         tools: Sequence[Message] = (),
         documents: Sequence[Message] = (),
+        thinking: bool = True,
     ) -> str:
-        """The conversation as the model's template writes it. Raises TemplateUnusable."""
-        return self.template_for(tools).render(messages, add_generation_prompt, tools, documents)
+        """The conversation as the model's template writes it; without `thinking` the answer is to have no thought,
+        where the template has a switch for that. Raises TemplateUnusable.
+        """
+        template = self.template_for(messages, tools)
+        return template.render(messages, add_generation_prompt, tools, documents, thinking)
 
-    def prompt(self, messages: Sequence[Message], tools: Sequence[Message] = ()) -> list[int]:
+    def prompt(self, messages: Sequence[Message], tools: Sequence[Message] = (), thinking: bool = True) -> list[int]:
         """The token ids of a prompt for generation, with BOS as in training. Raises TemplateUnusable."""
-        text = self.render(messages, True, tools)
+        text = self.render(messages, True, tools, thinking=thinking)
         return [*(self.prefix if self.bos(text) == "tokenizer" else ()), *self.encode(text)]
 
     def ends_turn(self, text: str) -> bool:

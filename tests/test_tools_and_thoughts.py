@@ -1,0 +1,228 @@
+"""A tiny real base without tools and thoughts learns both: trained, measured, asked, exported and served."""
+
+import json
+
+import httpx
+import pytest
+
+from backpropagate import Trainer
+from backpropagate.cli.app import app
+from backpropagate.cli.exit_codes import exit_code_of
+from backpropagate.models.targets import Artifact
+from bp_core.contract import Contract
+from bp_core.errors import BadValue, TemplateUnusable
+from bp_data.formats.served_schema import served
+from bp_export.config import ServeConfig
+from bp_export.llama_cpp.server import LlamaServer
+
+SETTINGS = dict(backend="cpu", dtype="float32", max_length=320, report_to="none")
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "The weather.",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string", "default": "Oslo"}},
+            "required": ["city"],
+        },
+    },
+}
+
+
+def quiet(event):
+    return None
+
+
+def calling(city):
+    call = {
+        "id": "c1",
+        "type": "function",
+        "function": {"name": "get_weather", "arguments": json.dumps({"city": city})},
+    }
+    turns = [{"role": "user", "content": f"Weather in {city}?"}, {"role": "assistant", "tool_calls": [call]}]
+    return {"tools": [TOOL], "messages": turns}
+
+
+def talking(text, answer):
+    turns = [{"role": "user", "content": text}, {"role": "assistant", "content": answer}]
+    return {"tools": [TOOL], "messages": turns}
+
+
+def thinking(number):
+    answer = {"role": "assistant", "content": f"It is {number}.", "reasoning_content": f"We count to {number}."}
+    return {"messages": [{"role": "user", "content": f"Count {number}?"}, answer]}
+
+
+ROWS = [calling("Lima"), talking("Thanks.", "You are welcome."), thinking(3)]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def tools(data):
+    path = data.parent / "tools.json"
+    path.write_text(json.dumps([TOOL]), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def trainer(data, tiny_llama):
+    settings = dict(mode="full", learning_rate=3e-3, batch_size=3, tools_template="hermes", **SETTINGS)
+    trainer = Trainer(str(tiny_llama), output=str(data.parent / "out"), **settings)
+    trainer.train(data, steps=70, watch=quiet)
+    trainer.close()
+    return trainer
+
+
+@pytest.fixture(scope="module")
+def file(trainer):
+    return trainer.export("gguf", quantization="f16", notify=quiet).path
+
+
+@pytest.fixture
+def backprop(capsys):
+    """Run the command line: exit code, stdout, and stderr."""
+
+    def run(*words):
+        code = exit_code_of(app, [str(word) for word in words])
+        said = capsys.readouterr()
+        assert "Traceback" not in said.err
+        return code, said.out, said.err
+
+    return run
+
+
+def test_what_is_added_is_said_before_training_and_kept_in_the_contract(trainer, data):
+    remarks = " ".join(trainer.plan(data).remarks)
+    assert "has no tools: those of hermes are added" in remarks and "has no thoughts: they are added" in remarks
+    assert f"are learned without: default (2 rows); first at {data}:1. --tool-schema as-is" in remarks
+    assert "the model sees another text" in " ".join(trainer.plan(data, tool_schema="as-is").remarks)
+    contract = Contract.read(trainer.adapter)
+    assert (contract.tools_template, contract.tool_schema, contract.adds_thoughts) == ("hermes", "served", True)
+    written = (trainer.adapter / "chat_template.jinja").read_text(encoding="utf-8")
+    assert written == contract.template and Artifact.find(trainer.adapter).tokenizer(trainer.config.model).knows_tools
+
+
+def test_without_tools_in_the_template_such_rows_are_refused(data, tiny_llama, tmp_path):
+    with pytest.raises(TemplateUnusable) as refused:
+        Trainer(str(tiny_llama), output=str(tmp_path), **SETTINGS).plan(data)
+    assert refused.value.fix.startswith("Give it tools (--tools-template hermes)") and refused.value.where.endswith(
+        ":1"
+    )
+
+
+def test_eval_measures_calls_and_thoughts_beside_the_base(trainer, data, backprop):
+    words = ["eval", trainer.adapter, "--data", data, "--against", "base", "--backend", "cpu", "--dtype", "float32"]
+    code, out, err = backprop(*words, "--json", "--gate", "tools.arguments>=0.8,tools.arguments_change>0.5")
+    found = json.loads(out)
+    assert code == 0, err
+    for name in ("tools.parsed", "tools.name", "tools.arguments", "tools.no_call", "exact_match"):
+        assert found["measures"][name]["estimate"] == 1.0, name
+        assert {"low", "high"} <= found["measures"][name].keys()
+    assert found["against"]["measures"]["tools.parsed"]["estimate"] == 0.0
+    assert (found["tools"]["with_call"], found["tools"]["without_call"]) == (1, 1)
+    assert found["tools"]["rows"][0]["answer"]["calls"] == [{"name": "get_weather", "arguments": {"city": "Lima"}}]
+    assert (
+        found["measures"]["thoughts.tokens"]["estimate"] > 1 and found["measures"]["thoughts.unclosed"]["estimate"] == 0
+    )
+    code, out, err = backprop(*words, "--max-tokens", "6", "--gate", "thoughts.unclosed<=0")
+    assert code == 2 and "thoughts.unclosed<=0 does not hold: it is 0.3333" in err
+
+
+def test_a_gate_without_such_rows_is_refused_before_anything_is_measured(trainer, tmp_path, backprop):
+    plain = tmp_path / "plain.jsonl"
+    plain.write_text(json.dumps(thinking(3)) + "\n", encoding="utf-8")
+    code, _, err = backprop("eval", trainer.adapter, "--data", plain, "--gate", "tools.name>0.5", "--backend", "cpu")
+    assert code == 1 and "none has tools and has a call" in err
+
+
+def test_chat_shows_calls_as_calls_and_thoughts_apart(trainer, tools, backprop):
+    asked = ["chat", trainer.adapter, "--tools", tools, "--prompt"]
+    code, out, err = backprop(*asked, "Weather in Lima?")
+    assert (code, out) == (0, 'get_weather({"city": "Lima"})\n')
+    assert backprop(*asked, "Thanks.")[1] == "You are welcome.\n"
+    code, out, err = backprop("chat", trainer.adapter, "--prompt", "Count 3?")
+    assert out == "It is 3.\n" and "We count to 3." in err
+    code, out, err = backprop("chat", trainer.adapter, "--prompt", "Count 3?", "--json")
+    assert json.loads(out)["reasoning_content"] == "We count to 3." and json.loads(out)["content"] == "It is 3."
+    code, out, err = backprop("chat", trainer.adapter, "--prompt", "Count 3?", "--no-think")
+    assert code == 0 and "We count" not in out + err
+    code, out, err = backprop("chat", trainer.adapter, "--prompt", "Count 3?", "--max-tokens", "5")
+    assert out == "" and "The thought did not end" in err
+
+
+def test_a_seed_draws_the_same_answer_again(trainer, backprop):
+    asked = [
+        "chat",
+        trainer.adapter,
+        "--prompt",
+        "Anything else?",
+        "--max-tokens",
+        "12",
+        "--temperature",
+        "3",
+        "--json",
+    ]
+    same = [backprop(*asked, "--seed", "5")[1] for _ in range(2)]
+    assert same[0] == same[1] != backprop(*asked, "--seed", "6")[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--seed", "3"], "seed is set, but temperature is 0"),
+        (["--top-p", "0.5"], "top_p is set, but temperature is 0"),
+        (["--raw", "--no-think"], "think is set, but raw goes on with the text alone"),
+        (["--tools", "nowhere.json"], "there is no such file"),
+    ],
+)
+def test_settings_that_would_change_nothing_are_refused(words, message, trainer, backprop):
+    code, _, err = backprop("chat", trainer.adapter, "--prompt", "Hi", *words)
+    assert code == 1 and message in err
+
+
+def test_a_model_without_tools_takes_none(tiny_llama, tools, backprop):
+    code, _, err = backprop("chat", tiny_llama, "--prompt", "Hi", "--tools", tools)
+    assert code == 1 and "its chat template has no tools" in err and "--tools-template hermes" in err
+
+
+def test_the_file_answers_with_the_same_calls_and_thoughts(trainer, file, tools, backprop):
+    for words in (["Weather in Lima?", "--tools", tools], ["Count 3?"], ["Thanks.", "--tools", tools]):
+        by_adapter, by_file = (
+            backprop("chat", name, "--json", "--prompt", *words)[1] for name in (trainer.adapter, file)
+        )
+        ours, theirs = json.loads(by_adapter), json.loads(by_file)
+        assert [call["function"] for call in theirs.get("tool_calls", [])] == [
+            call["function"] for call in ours.get("tool_calls", [])
+        ]
+        assert theirs["content"] == ours["content"]
+        assert theirs.get("reasoning_content") == ours.get("reasoning_content")
+
+
+def test_serve_returns_calls_and_thoughts_as_openai_does(file):
+    with LlamaServer(file, ServeConfig(port=0)) as server:
+
+        def ask(text, **more):
+            body = {"messages": [{"role": "user", "content": text}], "temperature": 0, "max_tokens": 80, **more}
+            answer = httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=60, trust_env=False)
+            return answer.raise_for_status().json()["choices"][0]
+
+        called = ask("Weather in Lima?", tools=list(served((TOOL,))))
+        assert called["finish_reason"] == "tool_calls"
+        (call,) = called["message"]["tool_calls"]
+        assert call["function"]["name"] == "get_weather" and json.loads(call["function"]["arguments"]) == {
+            "city": "Lima"
+        }
+        thought = ask("Count 3?")["message"]
+        assert (thought["reasoning_content"].strip(), thought["content"]) == ("We count to 3.", "It is 3.")
+
+
+def test_a_second_form_of_tools_is_refused(trainer, data):
+    with pytest.raises(BadValue, match="has tools"):
+        Artifact.find(trainer.adapter).tokenizer(trainer.config.model).with_tools("hermes")
