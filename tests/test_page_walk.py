@@ -69,7 +69,8 @@ def begin(look):
     look.page.click("form[data-form] button.primary")
     later = look.page.locator("button:has-text('Begin when that one ends')")
     look.until(lambda: later.count() or look.page.locator("main .job").count())
-    if later.count():
+    if later.count():  # the browser notes the answer "409 Conflict", which is the right one then
+        look.faults[:] = [fault for fault in look.faults if "409" not in fault]
         later.click()
         look.until(lambda: look.page.locator("main .job").count())
 
