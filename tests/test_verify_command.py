@@ -95,3 +95,24 @@ def test_a_refused_file_says_what_to_send(place, capsys):
     assert exit_code_of(app, ["verify", str(place / "base-f16.gguf"), "--base", str(place / "base")]) == 2
     said = capsys.readouterr().err
     assert "✗ weights in the file: " in said and "backprop verify --json" in said
+
+
+def test_rows_with_tools_are_asked_through_llama_server(place, capsys, tmp_path):
+    function = {"name": "add", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}}
+    asked = {"role": "user", "content": "Add 1."}
+    called = {"role": "assistant", "tool_calls": [{"function": {"name": "add", "arguments": '{"a": 1}'}}]}
+    said = {"role": "assistant", "content": "Hi."}
+    rows = [
+        {"tools": [{"type": "function", "function": function}], "messages": [asked, turn]} for turn in (called, said)
+    ]
+    data, plain = tmp_path / "rows.jsonl", tmp_path / "plain.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    code, found = verify(capsys, place / "base-f16.gguf", "--data", data)
+    shares = {check["name"]: check["limit"] for check in found["checks"] if "llama-server" in check["name"]}
+    assert code == 0 and shares["llama-server: right arguments"] == 1
+    assert shares["llama-server: no call where none is due"] == 1
+    plain.write_text(json.dumps({"messages": [asked, said]}) + "\n", encoding="utf-8")
+    assert exit_code_of(app, ["verify", str(place / "base-f16.gguf"), "--data", str(plain)]) == 1
+    assert "no row has tools" in capsys.readouterr().err
+    assert exit_code_of(app, ["verify", str(place / "base-f16.gguf"), "--ollama-name", "x"]) == 1
+    assert "none are given" in capsys.readouterr().err

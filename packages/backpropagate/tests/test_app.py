@@ -78,7 +78,7 @@ def test_every_setting_is_an_option_with_its_help(verb, config, capsys, monkeypa
     assert exit_code_of(app, [verb, "--help"]) == 0
     page = capsys.readouterr().out
     for setting in settings(config):
-        assert f"--{setting.name.replace('_', '-')} " in page
+        assert f"{setting.option} " in page
         assert setting.help in page
     assert "BACKPROPAGATE_" not in page
     assert exit_code_of(app, [verb, "-h"]) == 0

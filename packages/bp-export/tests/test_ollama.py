@@ -38,6 +38,7 @@ CONFIG = ExportConfig(ollama_name=NAME)
 def ollama(request, tmp_path, monkeypatch):
     """Each version in turn, where OLLAMA_HOST points; the real one is the user's."""
     if request.param == "real":
+        monkeypatch.setenv("BACKPROPAGATE_HOME", str(tmp_path / "home"))
         yield None
         with Ollama() as server:
             if server.has(NAME):
@@ -79,7 +80,8 @@ def paths(server):
 
 def test_a_model_is_uploaded_created_checked_and_only_then_named(ollama, gguf_source):
     done = register(gguf_source, CONFIG)
-    assert (done.name, done.uploaded, done.seen.rendered, done.seen.ended) == (NAME, True, True, True)
+    assert (done.name, done.seen.rendered, done.seen.ended) == (NAME, True, True)
+    assert done.uploaded or ollama is None, "a real server may have these bytes already"
     assert done.seen.answer and not done.seen.notes
     with Ollama() as server:
         assert server.has(NAME) and not any("unchecked" in model["name"] for model in server.models())
