@@ -37,7 +37,15 @@ SEED = 14
 CHUNK = 100  # rows checked at once: of each kind of finding as many are kept with their places
 TOO_LONG = 60  # seconds of processor for a chunk or a file; more is a hang
 TOKENISED = 20  # of so many chunks one is tokenised and prepared too
-REFUSED = {"broken-row", "bad-encoding", "unknown-format", "no-answer", "empty-answer", "template-refuses"}
+REFUSED = {
+    "broken-row",
+    "broken-call",
+    "bad-encoding",
+    "unknown-format",
+    "no-answer",
+    "empty-answer",
+    "template-refuses",
+}
 JUNK = [
     None, "", " ", "null", "[]", "a", "\ud83d", "<|im_start|>user\n", "\u200b", 0, 1, -1, 0.5, float("nan"), 10**30,
     True, False, [], {}, [[]], [None], {"role": "user"}, [{"role": "user", "content": "a"}], ["a", 1],

@@ -233,14 +233,14 @@ def test_planning_with_somebody_watching_prints_nothing(settings, rows, capsys):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("train", "--lr", "1"), "--learning-rate"),
-        (("train", "--lora-alpha", "1"), "--alpha"),
-        (("export", "x", "--quant", "1"), "--quantization"),
+        (("train", "--lr", "1"), "use `--learning-rate`"),
+        (("train", "--lora-alpha", "1"), "use `--alpha`"),
+        (("export", "x", "--quant", "1"), "Did you mean --quantization?"),
     ],
 )
 def test_options_of_other_trainers_lead_to_ours(backprop, words, told):
     code, _, err = backprop(*words)
-    assert code == 1 and f"Did you mean {told}?" in err and f"`backprop {words[0]} --help`" in err
+    assert code == 1 and told in err and f"`backprop {words[0]} --help`" in err
 
 
 @pytest.mark.parametrize("command", ["export", "eval", "diff-runs", "data check"])

@@ -48,7 +48,7 @@ def _of_object(value: Mapping[str, Any], schema: Mapping[str, Any], name: str, r
     properties = properties if isinstance(properties, Mapping) else {}
     required = schema.get("required")
     for key in required if isinstance(required, list) else []:
-        if key not in value:
+        if isinstance(key, str) and key not in value:
             yield f"{name} lacks {key!r}"
     for key, item in value.items():
         if key in properties:
