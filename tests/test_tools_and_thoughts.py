@@ -109,6 +109,31 @@ def test_what_is_added_is_said_before_training_and_kept_in_the_contract(trainer,
     assert written == contract.template and Artifact.find(trainer.adapter).tokenizer(trainer.config.model).knows_tools
 
 
+def added(folder):
+    contract = Contract.read(folder)
+    assert (folder / "chat_template.jinja").read_text(encoding="utf-8") == contract.template
+    return contract.tools_template, contract.adds_thoughts, contract.template
+
+
+def test_what_was_added_stays_where_later_rows_do_not_have_it(data, tiny_llama, tmp_path):
+    plain = tmp_path / "plain.jsonl"
+    rows = [{"prompt": f"What is after {number}?", "completion": f"{number + 1}."} for number in range(6)]
+    plain.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    short = SETTINGS | {"rank": 4, "batch_size": 1}
+    first = Trainer(str(tiny_llama), output=str(tmp_path / "first"), tools_template="hermes", **short)
+    begun = first.train(data, steps=1, watch=quiet).adapter
+    first.close()
+    second = Trainer(str(tiny_llama), output=str(tmp_path / "second"), **short)
+    assert added(second.train(plain, steps=1, start=begun, watch=quiet).adapter) == added(begun)
+    anew = Contract.read(second.train(plain, steps=1, watch=quiet).adapter)
+    assert (anew.tools_template, anew.adds_thoughts) == ("none", False)
+    second.close()
+    stages = Trainer(str(tiny_llama), output=str(tmp_path / "stages"), tools_template="hermes", **short)
+    merged = stages.multi_run([data, plain], steps_per_run=1, watch=quiet).adapter
+    stages.close()
+    assert added(merged) == added(begun)
+
+
 def test_without_tools_in_the_template_such_rows_are_refused(data, tiny_llama, tmp_path):
     with pytest.raises(TemplateUnusable) as refused:
         Trainer(str(tiny_llama), output=str(tmp_path), **SETTINGS).plan(data)

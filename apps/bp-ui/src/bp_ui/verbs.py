@@ -85,7 +85,9 @@ def evaluate(arguments: Arguments) -> dict[str, Any]:
 def check(arguments: Arguments) -> dict[str, Any]:
     limit_memory()
     tell, config = ProgressLines(), CheckConfig(**arguments["settings"])
-    tokenizer = ChatTokenizer.open(locate.locate(config.model, tell)) if config.model else None
+    tokenizer = None
+    if config.model:
+        tokenizer = ChatTokenizer.open(locate.locate(config.model, tell)).with_tools(config.tools_template)
     return check_rows(arguments["file"], config, tokenizer, DataConfig(**arguments["reading"]), tell).as_dict()
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from bp_core.adapter_config import CONFIG, WEIGHTS
+from bp_core.contract import CONTRACT_FILE
 from bp_core.errors import MergeRefused, ResumeMismatch
 from bp_core.folders import MANIFEST, new_folder, sweep, write_json
 
@@ -121,6 +122,8 @@ class Session:
         shutil.rmtree(place / START, ignore_errors=True)  # may be outdated if the gate was widened since
         with new_folder(place / START) as draft:
             write_adapter(draft, dataclasses.replace(read_adapter(before), factors=factors, dtype="float32"))
+            if (before / CONTRACT_FILE).is_file():  # what it added to the base's template stays
+                shutil.copyfile(before / CONTRACT_FILE, draft / CONTRACT_FILE)
         return place / START
 
     def _measured(self, number: int, stage: Stage, folder: Path, drift: Mapping[str, float]) -> Entry:

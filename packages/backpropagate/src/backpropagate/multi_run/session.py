@@ -159,7 +159,7 @@ class _Session:
     def measure(self, adapter: Path | None, sets: Sequence[str]) -> Scores:
         job = Job(self.plan.base, adapter=adapter, dtype=self.plan.recipe.dtype, mode=self.plan.recipe.mode)
         model = adapter.name if adapter else BASE
-        tokenizer = ChatTokenizer.open(self.plan.base)
+        tokenizer = ChatTokenizer.open(self.plan.base).with_tools(self.config.tools_template)
         scores = {}
         quiet = None if self.watch is None else silent
         with shown(quiet) as notify, opened(model, job, self.plan.recipe.backend, notify) as rail:

@@ -11,6 +11,7 @@ from typing import Any
 
 from bp_core.backends import choose_rail
 from bp_core.config import TrainConfig
+from bp_core.contract import Contract
 from bp_core.environment import variables_of
 from bp_core.errors import BadValue, NothingToResume
 from bp_core.events import Notify, Watch
@@ -151,6 +152,8 @@ def begin(setup: TrainingSetup, notify: Notify, claims: ExitStack) -> tuple[Trai
     work = prepared_job(setup, notify)
     start = request.start or (run.read().get("start") if run else None)
     work = replace(work, start=beginning(start, work.plan))
+    if work.start and (before := Contract.read(work.start)):
+        work = replace(work, prepared=work.prepared.going_on_from(before, work.tokenizer))
     if request.check:
         request.check(lock(work))
     if run is None:

@@ -15,6 +15,7 @@ from bp_core.contract import CONTRACT_FILE, Contract
 from bp_core.examples import Sample
 from bp_core.folders import write_json
 
+from ..tokenizer.chat_tokenizer import ChatTokenizer
 from .example_arrays import Examples
 from .packing import Rows, pack
 
@@ -94,6 +95,23 @@ class Prepared:
         packed = pack(self.examples.lengths, max_length)
         report = dataclasses.replace(self.report, packed=len(packed))
         return dataclasses.replace(self, packed=packed, report=report)
+
+    def going_on_from(self, before: Contract, tokenizer: ChatTokenizer) -> Prepared:
+        """The same data for a run that goes on from an adapter: what that added to the base's template is kept."""
+        now = self.contract
+        form = before.tools_template if now.tools_template == "none" else now.tools_template
+        thoughts = now.adds_thoughts or before.adds_thoughts
+        if not now.template or (form, thoughts) == (now.tools_template, now.adds_thoughts):
+            return self
+        able = tokenizer.with_tools(form)
+        contract = dataclasses.replace(
+            now,
+            template=able.written_by(tokenizer.template, tools=form != "none", thoughts=thoughts),
+            tools_template=form,
+            tool_schema=now.tool_schema or before.tool_schema,
+            adds_thoughts=thoughts,
+        )
+        return dataclasses.replace(self, contract=contract)
 
 
 def write(prepared: Prepared, folder: Path) -> None:
