@@ -169,8 +169,9 @@ def test_a_name_that_is_nothing_or_several_says_so_with_the_near_one(run, stage,
             Artifact.find(wrong)
     with pytest.raises(TargetNotFound, match="folder or run 'out/loraa'; did you mean 'out/lora'"):
         Artifact.find("out/loraa").require_folder()  # which might be a model of the hub
-    with pytest.raises(TargetNotFound, match=r"folder or run 'smollm2-135m'\."):
+    with pytest.raises(TargetNotFound, match=r"folder or run 'smollm2-135m'\.") as raised:
         Artifact.find("smollm2-135m").require_gguf()
+    assert "such as smollm2-135m" not in raised.value.fix, "which is what was typed"
     with pytest.raises(TargetNotFound):
         Artifact.find("")
     (place / "empty").mkdir(exist_ok=True)

@@ -393,4 +393,7 @@ def _nothing(name: str, models: Iterable[str] = ()) -> TargetNotFound:
     beginnings = (run.id[: len(name)] for run in history.folders_of(""))
     near = difflib.get_close_matches(name, [*models, *beside, *beginnings], 1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
-    return TargetNotFound(f"there is no file, folder{', run or model' if models else ' or run'} {name!r}{hint}")
+    if models:
+        return TargetNotFound(f"there is no file, folder, run or model {name!r}{hint}")
+    fix = "Name a run (`backprop list-runs`), or a folder such as ./output. A model's name is not enough here."
+    return TargetNotFound(f"there is no file, folder or run {name!r}{hint}", fix=fix)
