@@ -11,6 +11,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from backpropagate.cli.app import app
+from backpropagate.cli.exit_codes import exit_code_of
 from backpropagate.models import locate
 from bp_core.errors import OutputUnusable
 from bp_core.folders import new_folder
@@ -27,6 +29,19 @@ def home(tmp_path_factory, worker_id):
     os.environ.pop("BACKPROPAGATE_HOME")
     if before is not None:
         os.environ["BACKPROPAGATE_HOME"] = before
+
+
+@pytest.fixture
+def backprop(capsys):
+    """Run the command line: exit code, stdout, and stderr."""
+
+    def run(*words):
+        code = exit_code_of(app, [str(word) for word in words])
+        said = capsys.readouterr()
+        assert "Traceback" not in said.err and "mistake in Backpropagate" not in said.err, said.err
+        return code, said.out, said.err
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,6 @@ from safetensors.numpy import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from backpropagate import Trainer
-from backpropagate.cli.app import app
-from backpropagate.cli.exit_codes import exit_code_of
 
 SETTINGS = dict(backend="cpu", dtype="float32", max_length=96, report_to="none")
 EVAL = ["--backend", "cpu", "--dtype", "float32"]
@@ -56,19 +54,6 @@ def run(place, data, tiny_llama):
     result = trainer.train(data, steps=30, watch=quiet)
     trainer.close()
     return result
-
-
-@pytest.fixture
-def backprop(capsys):
-    """Run the command line: exit code, stdout, and stderr."""
-
-    def run(*words):
-        code = exit_code_of(app, [str(word) for word in words])
-        said = capsys.readouterr()
-        assert "Traceback" not in said.err
-        return code, said.out, said.err
-
-    return run
 
 
 @pytest.fixture

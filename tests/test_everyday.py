@@ -12,8 +12,6 @@ import huggingface_hub
 import pytest
 
 from backpropagate import Trainer
-from backpropagate.cli.app import app
-from backpropagate.cli.exit_codes import exit_code_of
 from backpropagate.models import locate
 from bp_core.errors import BadValue, HubUnreachable, ModelGated, ModelNotFound, NotReplayable, ResumeMismatch
 from bp_core.events import Evaluated, Stepped, Warned
@@ -33,17 +31,6 @@ def cut_at(step):
 
 def quiet(event):
     return None
-
-
-@pytest.fixture
-def backprop(capsys):
-    def run(*words):
-        code = exit_code_of(app, [str(word) for word in words])
-        said = capsys.readouterr()
-        assert "Traceback" not in said.err and "mistake in Backpropagate" not in said.err, said.err
-        return code, said.out, said.err
-
-    return run
 
 
 @pytest.fixture

@@ -7,8 +7,6 @@ import shutil
 import pytest
 
 from backpropagate import Trainer
-from backpropagate.cli.app import app
-from backpropagate.cli.exit_codes import exit_code_of
 from bp_core.errors import (
     BadValue,
     CheckpointUnusable,
@@ -54,17 +52,6 @@ def quiet(event):
 
 def weights(output):
     return (output / "lora" / "adapter_model.safetensors").read_bytes()
-
-
-@pytest.fixture
-def backprop(capsys):
-    def run(*words):
-        code = exit_code_of(app, [str(word) for word in words])
-        said = capsys.readouterr()
-        assert "Traceback" not in said.err
-        return code, said.out, said.err
-
-    return run
 
 
 def test_resume_needs_no_data_and_ends_with_the_same_bytes(tiny_llama, rows, tmp_path, backprop, monkeypatch):

@@ -1,19 +1,19 @@
 """A tiny real base without tools and thoughts learns both: trained, measured, asked, exported and served."""
 
 import json
+import os
 
 import httpx
 import pytest
 
 from backpropagate import Trainer
-from backpropagate.cli.app import app
-from backpropagate.cli.exit_codes import exit_code_of
 from backpropagate.models.targets import Artifact
 from bp_core.contract import Contract
 from bp_core.errors import BadValue, TemplateUnusable
 from bp_data.formats.served_schema import served
 from bp_export.config import ServeConfig
 from bp_export.llama_cpp.server import LlamaServer
+from bp_ui.helper import rows as page_rows
 
 SETTINGS = dict(backend="cpu", dtype="float32", max_length=320, report_to="none")
 TOOL = {
@@ -85,19 +85,6 @@ def file(trainer):
     return trainer.export("gguf", quantization="f16", notify=quiet).path
 
 
-@pytest.fixture
-def backprop(capsys):
-    """Run the command line: exit code, stdout, and stderr."""
-
-    def run(*words):
-        code = exit_code_of(app, [str(word) for word in words])
-        said = capsys.readouterr()
-        assert "Traceback" not in said.err
-        return code, said.out, said.err
-
-    return run
-
-
 def test_what_is_added_is_said_before_training_and_kept_in_the_contract(trainer, data):
     remarks = " ".join(trainer.plan(data).remarks)
     assert "has no tools: those of hermes are added" in remarks and "has no thoughts: they are added" in remarks
@@ -132,6 +119,14 @@ def test_what_was_added_stays_where_later_rows_do_not_have_it(data, tiny_llama, 
     merged = stages.multi_run([data, plain], steps_per_run=1, watch=quiet).adapter
     stages.close()
     assert added(merged) == added(begun)
+
+
+def test_the_page_shows_a_row_with_tools_as_it_is_learned(data, tiny_llama):
+    how = {"train_on": "assistant", "tools_template": "hermes", "tool_schema": "served", "skip": 0, "count": 1}
+    (found,) = page_rows({"file": os.path.realpath(data), "reading": {}, "model": str(tiny_llama), **how})
+    (row,) = found["rows"]
+    text = "".join(part for part, _ in row["seen"][0]["stretches"])
+    assert "<tools>" in text and '"city": {"type": "string"}' in text, row.get("error")
 
 
 def test_without_tools_in_the_template_such_rows_are_refused(data, tiny_llama, tmp_path):

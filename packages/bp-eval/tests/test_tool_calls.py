@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from bp_core.tool_call import Call
 from bp_eval.bootstrap import Ratio
 from bp_eval.measures import of_answers
 from bp_eval.questions import Question
 from bp_eval.thoughts import Answer, answers_of, of_thoughts, split_thought
-from bp_eval.tool_calls import Call, ToolAnswer, ToolQuestion, of_tools
+from bp_eval.tool_calls import ToolAnswer, ToolQuestion, of_tools
 
 ASKED = Question([1, 2], "Oslo?")
 OPENED = Question([1, 2], "Oslo?\n<think>\n", expected="Hm.</think>Rain.")

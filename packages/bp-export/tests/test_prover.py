@@ -13,7 +13,7 @@ from bp_export import TrainedModel, prove, quantize
 from bp_export.gguf.reader import GgufFile
 from bp_export.gguf.vocabulary import read as read_vocabulary
 from bp_export.proof.divergence import Divergence, FirstChoices, Loss, Strength, distinct_positions
-from bp_export.proof.prover import GENERATED
+from bp_export.proof.endings import GENERATED
 from bp_export.weights import adapter as lora
 from bp_export.weights.merge import MergedWeights, open_base, write_merged
 

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from bp_export.replies import Call, CallQuestion, Reply, call_of, call_questions, check_calls, check_thoughts, share
+from bp_core.tool_call import Call
+from bp_export.replies import CallQuestion, Reply, call_of, call_questions, check_calls, check_thoughts, share
 
 TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}]
 ASKED = [{"role": "user", "content": "What is 1 + 2?"}]

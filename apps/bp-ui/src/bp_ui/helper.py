@@ -28,6 +28,7 @@ from bp_core.errors import BackpropagateError, FileUnreadable
 from bp_core.redact import redact_all
 from bp_data import ChatTokenizer, convert, read
 from bp_data.formats.records import demonstrations
+from bp_data.formats.served_schema import with_schema
 from bp_data.reading.columns import as_it_is
 from bp_data.reading.context import Remark
 from bp_data.show import show
@@ -47,7 +48,10 @@ def rows(question: Question) -> Answers:
     if os.path.realpath(file) != file:
         raise FileUnreadable("the file was exchanged meanwhile.", where=file)
     model = question.get("model")
-    tokenizer = ChatTokenizer.open(locate.locate(model, silent, weights=False)) if model else None
+    tokenizer = None
+    if model:
+        opened = ChatTokenizer.open(locate.locate(model, silent, weights=False))
+        tokenizer = opened.with_tools(question["tools_template"])
     remarks: list[str] = []
 
     def tell(remark: Remark) -> None:
@@ -63,17 +67,18 @@ def rows(question: Question) -> Answers:
     found = []
     for raw, row in islice(zip(lying, seen, strict=False), skip, skip + count):
         text = json.dumps(raw.value, indent=2, ensure_ascii=False, default=str)
-        found.append({"where": raw.where, "raw": text[:_SHOWN], **_as_seen(row, tokenizer, question["train_on"])})
+        found.append({"where": raw.where, "raw": text[:_SHOWN], **_as_seen(row, tokenizer, question)})
     yield {"rows": found, "remarks": remarks[:5], "faults": faults[:20]}
 
 
-def _as_seen(row: Any, tokenizer: ChatTokenizer | None, train_on: Any) -> dict[str, Any]:
+def _as_seen(row: Any, tokenizer: ChatTokenizer | None, question: Question) -> dict[str, Any]:
     """A row with its learned stretches, or why the model cannot see it."""
     if tokenizer is None:
         return {"seen": []}
     try:
         record = convert(row)
-        views = [show(one, tokenizer, train_on) for one in demonstrations(record)]
+        written = [with_schema(one, question["tool_schema"]) for one in demonstrations(record)]
+        views = [show(one, tokenizer, question["train_on"]) for one in written]
     except BackpropagateError as error:
         return {"seen": [], "error": error.as_dict()}
     seen = []

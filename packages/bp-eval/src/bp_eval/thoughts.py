@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from bp_core.thought_marks import CLOSE, OPEN
+
 from .bootstrap import Ratio
 from .questions import Question
-
-OPEN, CLOSE = "<think>", "</think>"
 
 
 @dataclass(frozen=True)

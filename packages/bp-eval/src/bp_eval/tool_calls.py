@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from bp_core.tool_call import Call, same_calls, same_names
 
 from .bootstrap import Ratio
 from .gates import NO_CALL
 from .questions import Question
-
-
-@dataclass(frozen=True)
-class Call:
-    """The name of a tool, and its arguments as a JSON object."""
-
-    name: str
-    arguments: Any
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """The same for calls that are equal as JSON."""
-        return self.name, json.dumps(_plain(self.arguments), sort_keys=True)
-
-    def as_dict(self) -> dict[str, Any]:
-        return {"name": self.name, "arguments": self.arguments}
 
 
 @dataclass(frozen=True)
@@ -54,25 +38,8 @@ def of_tools(answers: Sequence[ToolAnswer], questions: Sequence[ToolQuestion]) -
     shares = {}
     if called:
         shares["tools.parsed"] = [float(bool(made)) for made, _ in called]
-        shares["tools.name"] = [float(_names(made) == _names(wanted)) for made, wanted in called]
-        shares["tools.arguments"] = [float(_keys(made) == _keys(wanted)) for made, wanted in called]
+        shares["tools.name"] = [float(same_names(made, wanted)) for made, wanted in called]
+        shares["tools.arguments"] = [float(same_calls(made, wanted)) for made, wanted in called]
     if talked:
         shares[NO_CALL] = [float(answer.calls is not None and not answer.calls) for answer in talked]
     return {name: Ratio(values, [1.0] * len(values)) for name, values in shares.items()}
-
-
-def _names(calls: Sequence[Call]) -> list[str]:
-    return sorted(call.name for call in calls)
-
-
-def _keys(calls: Sequence[Call]) -> list[tuple[str, str]]:
-    return sorted(call.key for call in calls)
-
-
-def _plain(value: Any) -> Any:
-    """A JSON value in which numbers that are equal are written alike."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -13,6 +13,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from bp_core.chat_template import RENDERING_ERRORS, equip
 from bp_core.errors import TemplateUnusable
+from bp_core.thought_marks import CLOSE, OPEN
 
 from .gguf.metadata import GgufFacts
 
@@ -75,7 +76,7 @@ class ChatTemplate:
     @property
     def thinks(self) -> bool:
         """Whether the template knows thoughts, by the signs that Ollama goes by."""
-        return all(tag in self._template for tag in ("<think>", "</think>"))
+        return all(tag in self._template for tag in (OPEN, CLOSE))
 
     def prompt(self, turns: Turns, tools: Tools = None) -> str:
         """The prompt for an answer, without a BOS token that the tokenizer adds."""

@@ -44,7 +44,8 @@ class Placed:
 
 
 def place(file: Path, program: Program, num_ctx: int | None = None) -> Placed:
-    """Put an exported file where a program looks, and say how it is started. Never overwrites.
+    """Put an exported file where a program looks, and say how it is started. Never overwrites. Not for Ollama, where
+    models are registered (`bp_export.ollama`).
 
     Where the program is not installed nothing is put anywhere. Raises OutputUnusable.
     """
@@ -92,12 +93,7 @@ def _vllm(folder: Path, num_ctx: int | None) -> Placed:
     return Placed("vllm", bool(found), f"vllm serve {_quoted(folder)}", note=note)
 
 
-def _ollama(file: Path, num_ctx: int | None) -> Placed:
-    raise AssertionError("registering with Ollama is done by bp_export.ollama")
-
-
 _PLACES: dict[Program, Callable[[Path, int | None], Placed]] = {
-    "ollama": _ollama,
     "lmstudio": _lmstudio,
     "jan": _jan,
     "llama-cpp": _llama_cpp,

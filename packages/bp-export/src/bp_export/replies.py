@@ -8,24 +8,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bp_core.thought_marks import CLOSE, OPEN
+from bp_core.tool_call import Call, same_calls, same_names
+
 from .chat_template import Tools, Turns
 from .parity import Check
 
-OPEN, CLOSE = "<think>", "</think>"
 _Z = 1.96  # of a normal distribution, 95 % of which lie within
-
-
-@dataclass(frozen=True)
-class Call:
-    """A tool's name and its arguments; None for arguments that are no JSON object."""
-
-    name: str
-    arguments: Mapping[str, Any] | None
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """The same for calls that are equal as JSON."""
-        return self.name, json.dumps(_plain(self.arguments), sort_keys=True)
 
 
 @dataclass(frozen=True)
@@ -91,8 +80,8 @@ def check_calls(where: str, questions: Sequence[CallQuestion], replies: Sequence
     talked = [not reply.calls for asked, reply in pairs if not asked.calls]
     rows = {
         "parsed": [bool(made) for _, made in called],
-        "right name": [_names(made) == _names(wanted) for wanted, made in called],
-        "right arguments": [_keys(made) == _keys(wanted) for wanted, made in called],
+        "right name": [same_names(made, wanted) for wanted, made in called],
+        "right arguments": [same_calls(made, wanted) for wanted, made in called],
         "no call where none is due": talked,
     }
     return [share(f"{where}: {name}", values) for name, values in rows.items() if values]
@@ -118,20 +107,3 @@ def _interval(count: int, total: int) -> tuple[float, float]:
     middle = (mean + square / (2 * total)) / (1 + square / total)
     half = _Z * math.sqrt(mean * (1 - mean) / total + square / (4 * total * total)) / (1 + square / total)
     return max(middle - half, 0.0), min(middle + half, 1.0)
-
-
-def _names(calls: Iterable[Call]) -> list[str]:
-    return sorted(call.name for call in calls)
-
-
-def _keys(calls: Iterable[Call]) -> list[tuple[str, str]]:
-    return sorted(call.key for call in calls)
-
-
-def _plain(value: Any) -> Any:
-    """A JSON value in which numbers that are equal are written alike."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value

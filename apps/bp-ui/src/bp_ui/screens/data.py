@@ -74,6 +74,8 @@ def rows(request: Request) -> Response:
         "skip": max(0, first - 1),
         "count": 1,
         "train_on": train_on_of(given.get("train_on", TrainConfig.train_on)),
+        "tools_template": TrainConfig.tools_template,
+        "tool_schema": TrainConfig.tool_schema,
     }
     found = helpers_of(request).ask("rows", question)
     return HTMLResponse(fragment("row.html", **found, first=first))

@@ -156,6 +156,8 @@ def _planned(request: Request, config: TrainConfig, question: dict[str, Any]) ->
         "skip": 0,
         "count": 1,
         "train_on": config.train_on,
+        "tools_template": config.tools_template,
+        "tool_schema": config.tool_schema,
     }
     row = helpers.ask("rows", first) if Path(first["file"]).is_file() else {"rows": [], "remarks": [], "faults": []}
     found["row"] = fragment("seen.html", rows=row["rows"])

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bp_core.examples import Example
+from bp_core.tool_call import Call
 from bp_data.formats.call_texts import split_calls
 from bp_data.tokenizer.question import tools_sign
 from bp_eval.questions import Question, question_before
 from bp_eval.thoughts import opens_thought, split_thought
-from bp_eval.tool_calls import Call, ToolAnswer, ToolQuestion
+from bp_eval.tool_calls import ToolAnswer, ToolQuestion
 
 from .rows import Rows, rows_to_ask
 

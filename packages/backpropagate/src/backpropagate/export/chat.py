@@ -13,13 +13,13 @@ from bp_core.contract import Contract
 from bp_core.errors import BadRow, FileMissing, FileUnreadable
 from bp_core.events import Progress
 from bp_core.rail import Pick, Rail
+from bp_core.thought_marks import OPEN
 from bp_data import ChatTokenizer
 from bp_data.formats.fields import from_json
 from bp_data.formats.records import Tools
 from bp_data.formats.served_schema import served
 from bp_data.formats.tool_calls import TOOL_FIX, name_of, read_tools
 from bp_eval.questions import cut_at
-from bp_eval.thoughts import OPEN
 from bp_export import Engine, GgufFacts, gguf_facts
 from bp_export.llama_cpp.client import chat_client
 

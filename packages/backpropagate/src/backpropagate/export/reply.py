@@ -7,8 +7,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from bp_core.thought_marks import CLOSE, OPEN
 from bp_data.formats.call_texts import MARKS, split_calls
-from bp_eval.thoughts import CLOSE, OPEN, split_thought
+from bp_eval.thoughts import split_thought
 
 Turn = dict[str, Any]
 Message = Mapping[str, Any]

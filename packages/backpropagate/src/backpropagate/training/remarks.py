@@ -7,6 +7,7 @@ from typing import Any
 
 from bp_core.config import TrainConfig
 from bp_core.recipe import Recipe
+from bp_core.units import counted
 from bp_data import ChatTokenizer, Prepared
 from bp_data.preparing.overlap import overlap
 from bp_plan.defaults import learning_rate as usual_rate
@@ -71,7 +72,7 @@ def _of_tools(config: TrainConfig, prepared: Prepared) -> Iterator[str]:
         yield f"tools_template is {config.tools_template}, but no row has tools or calls: nothing is added."
     if not report.schema_keys:
         return
-    keys = ", ".join(f"{key} ({_rows(count)})" for key, count in sorted(report.schema_keys.items()))
+    keys = ", ".join(f"{key} ({counted(count, 'row')})" for key, count in sorted(report.schema_keys.items()))
     first = report.places["schema_keys"][0]
     if config.tool_schema == "served":
         told = f"the tools' schemas have keys that Ollama does not pass on, and are learned without: {keys}"
@@ -87,10 +88,6 @@ def _of_thoughts(prepared: Prepared) -> Iterator[str]:
             "the base's chat template has no thoughts: they are added (<think>, reasoning_content, and "
             "enable_thinking=false to leave them out), in training and in every export."
         )
-
-
-def _rows(count: int) -> str:
-    return "1 row" if count == 1 else f"{count} rows"
 
 
 def _of_steps(config: TrainConfig, recipe: Recipe, prepared: Prepared) -> Iterator[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from bp_core.errors import BadRow, NoTarget, UnknownFormat
+from bp_core.thought_marks import OPEN
 
 from ..reading.files import Row
 from .call_texts import parse_marked_calls
@@ -213,7 +214,7 @@ def _with_thoughts(turns: list[Turn], value: Value, where: str, asked: bool) -> 
     if name is None or turns[-1]["role"] != "assistant":
         return turns
     last = turns[-1]
-    if REASONING in last or "<think>" in last["content"]:
+    if REASONING in last or OPEN in last["content"]:
         return turns
     return [*turns[:-1], {**last, REASONING: string(value, name, where)}]
 

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bp_core.errors import TemplateUnusable
+from bp_core.thought_marks import CLOSE, OPEN
 
 from ..formats.records import Record
 from ..tokenizer.chat_tokenizer import ChatTokenizer
 
 Verdict = Literal["kept", "none", "short", "long", "unbalanced"]
 VERDICTS: tuple[Verdict, ...] = ("kept", "none", "short", "long", "unbalanced")
-_OPEN, _CLOSE = "<think>", "</think>"
-_TAGS = re.compile(f"({_OPEN}|{_CLOSE})")
-_TWICE = re.compile(rf"{_OPEN}\s*{_OPEN}")
+_TAGS = re.compile(f"({OPEN}|{CLOSE})")
+_TWICE = re.compile(rf"{OPEN}\s*{OPEN}")
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Limits:
 def opens_thought(tokenizer: ChatTokenizer) -> bool:
     """Whether the template's generation prompt ends with <think>."""
     question = [{"role": "user", "content": "?"}]
-    return tokenizer.render(question, add_generation_prompt=True).rstrip().endswith(_OPEN)
+    return tokenizer.render(question, add_generation_prompt=True).rstrip().endswith(OPEN)
 
 
 def judge(records: Sequence[Record], tokenizer: ChatTokenizer, limits: Limits, opened: bool) -> list[Verdict]:
@@ -46,9 +46,9 @@ def check_written(record: Record, text: str) -> None:
     if trace and trace.strip() not in text:
         raise TemplateUnusable("the chat template leaves out the reasoning of the answer.", where=record.where)
     if _TWICE.search(text):
-        fix = f"Leave the opening {_OPEN} out of the rows."
+        fix = f"Leave the opening {OPEN} out of the rows."
         raise TemplateUnusable(
-            f"the chat template opens {_OPEN} itself, and so does the row.", where=record.where, fix=fix
+            f"the chat template opens {OPEN} itself, and so does the row.", where=record.where, fix=fix
         )
 
 
@@ -70,8 +70,8 @@ def _trace(record: Record, opened: bool) -> str | None:
         thought, content = answers[-1].get("reasoning_content", ""), answers[-1]["content"]
     parts = _TAGS.split(content)
     tags = parts[1::2]
-    if opened and tags[:1] == [_CLOSE]:
-        parts, tags = ["", _OPEN, *parts], [_OPEN, *tags]
-    if tags != [_OPEN, _CLOSE] * (len(tags) // 2) or (thought and tags):
+    if opened and tags[:1] == [CLOSE]:
+        parts, tags = ["", OPEN, *parts], [OPEN, *tags]
+    if tags != [OPEN, CLOSE] * (len(tags) // 2) or (thought and tags):
         return None
     return thought or "\n".join(parts[2::4])

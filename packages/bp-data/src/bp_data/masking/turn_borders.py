@@ -17,6 +17,7 @@ from functools import lru_cache
 from itertools import takewhile
 
 from bp_core.errors import TemplateUnusable
+from bp_core.thought_marks import OPEN
 
 from ..formats.records import Tools, Turn
 from ..tokenizer.chat_tokenizer import ChatTokenizer
@@ -26,7 +27,6 @@ Texts = Mapping[Hole, str]
 _HOLE = re.compile(r"Zq(\d+)v(\d+)qZ")
 _THOUGHT = re.compile(r"(</?think>)")  # templates take contents apart there
 _CACHED = 512  # skeletons in the cache; conversations with the same roles share one
-_OPEN = "<think>"
 _ASKING_FIX = (
     "It begins a thought in the prompt and takes it from the answers, so it is for asking only. Put a "
     "chat_template.jinja that does neither into the model's folder: docs/methods.md, 'Reasoning traces', shows how."
@@ -153,7 +153,7 @@ class Skeleton:
 
     def _prompt_fix(self, index: int, prompt: str) -> str | None:
         """What helps where the generation prompt, which ends with `prompt`, is not what stands before the answer."""
-        if prompt.rstrip().endswith(_OPEN) and not any(_OPEN in piece for piece in self.pieces):
+        if prompt.rstrip().endswith(OPEN) and not any(OPEN in piece for piece in self.pieces):
             return _ASKING_FIX
         return _LAST_FIX if index < len(self._turns) - 1 else None
 

@@ -14,8 +14,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from bp_core.chat_template import RENDERING_ERRORS, equip
 from bp_core.errors import TemplateUnusable
-
-from .thoughts_template import SWITCH
+from bp_core.thought_marks import SWITCH
 
 _ROW_FIX = "Bring the row's turns into the order that the model's chat template asks for, or remove the row."
 

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-OPEN, CLOSE = "<think>", "</think>"
-SWITCH = "enable_thinking"  # what templates and servers call it
+from bp_core.thought_marks import CLOSE, OPEN
+
 _KEY = "reasoning_content"
 _CODE = re.compile(r"\{[%{](.*?)[%}]\}", re.DOTALL)
 _TEXT = re.compile(r"'[^']{12,}'|\"[^\"]{12,}\"")  # longer than any key

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 
 from bp_core.errors import GgufUnusable, LlamaCppFailed
+from bp_core.thought_marks import SWITCH
 
 from ..chat_template import Tools, Turns
 from ..config import ServeConfig
@@ -36,20 +37,25 @@ class ChatClient:
         # Reasoning was trained too, so it is shown as the model writes it.
         request = {"messages": turns, "max_tokens": limit, "temperature": 0, "reasoning_format": "none"}
         pieces: list[str] = []
+        for delta in self.deltas(request):
+            if piece := delta.get("content"):
+                pieces.append(piece)
+                on_text(piece)
+        return "".join(pieces)
+
+    def deltas(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """What each piece of a streamed answer adds to it. Raises LlamaCppFailed."""
         try:
             with self._client.stream("POST", "/v1/chat/completions", json={**request, "stream": True}) as response:
-                for piece in _pieces(response):
-                    pieces.append(piece)
-                    on_text(piece)
+                yield from _deltas(response)
         except httpx.HTTPError as error:
             raise _disconnected(error) from error
-        return "".join(pieces)
 
     def reply(self, turns: Turns, tools: Tools = None, *, limit: int, think: bool | None = None) -> Reply:
         """The greedy answer in its parts. `think` is passed on to the chat template. Raises LlamaCppFailed."""
         request: dict[str, Any] = {"messages": list(turns), "max_tokens": limit, "temperature": 0}
         request |= {"tools": list(tools)} if tools else {}
-        request |= {"chat_template_kwargs": {"enable_thinking": think}} if think is not None else {}
+        request |= {"chat_template_kwargs": {SWITCH: think}} if think is not None else {}
         (choice,) = self._post("/v1/chat/completions", request)["choices"]
         message = choice["message"]
         calls = tuple(call_of(call["function"]) for call in message.get("tool_calls") or ())
@@ -93,7 +99,7 @@ def chat_client(path: Path, *, gpu: bool = True, context: int | None = None) -> 
         yield ChatClient(client)
 
 
-def _pieces(response: httpx.Response) -> Iterator[str]:
+def _deltas(response: httpx.Response) -> Iterator[dict[str, Any]]:
     if not response.is_success:
         raise _refusal(json.loads(response.read()))
     for line in response.iter_lines():
@@ -101,7 +107,7 @@ def _pieces(response: httpx.Response) -> Iterator[str]:
             chunk = json.loads(line.removeprefix("data: "))
             if "error" in chunk:
                 raise _refusal(chunk)
-            yield from (choice["delta"].get("content") or "" for choice in chunk["choices"])
+            yield from (choice["delta"] for choice in chunk["choices"])
 
 
 def _disconnected(error: httpx.HTTPError) -> LlamaCppFailed:

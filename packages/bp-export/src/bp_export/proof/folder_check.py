@@ -13,7 +13,8 @@ from ..model_folder import GENERATION, eos_ids, missing_ends
 from ..parity import Check, Parity
 from ..progress import tracked
 from ..weights.model_files import chat_template
-from .prover import GENERATED, GENERATIONS, Reference
+from .endings import GENERATED, GENERATIONS
+from .prover import Reference
 
 
 def check_folder(

@@ -18,6 +18,7 @@ from bp_core.errors import GgufUnusable
 from bp_core.events import Notify, Progress
 from bp_core.examples import Sample
 from bp_core.model_files import VOCABULARY
+from bp_core.thought_marks import OPEN
 
 from ..config import EXACT
 from ..gguf import pre_tokenizers, vocabulary
@@ -25,16 +26,15 @@ from ..gguf.convert import Converter
 from ..gguf.metadata import GgufFacts, facts_of
 from ..gguf.reader import GgufFile
 from ..gguf.vocabulary import Vocabulary
-from ..llama_cpp.engine import Engine, GeneratedTokens
+from ..llama_cpp.engine import Engine
 from ..parity import Check, Parity, Trial
-from ..progress import tracked
-from ..replies import CLOSE, OPEN, share
 from ..trained_tokenizer import TrainedTokenizer, trained_tokenizer
 from ..weights.merged_weights import trained_weights
 from . import prompts, tensor_check
 from . import samples as rows
 from .corpus import TEXTS
 from .divergence import STRICT, TURNED, Divergence, FirstChoices, Loss, Strength, distinct_positions
+from .endings import GENERATIONS, check_endings
 from .vocabulary_check import check_vocabulary
 
 FLOAT_KL = 1e-4  # nats per token; float16 costs SmolLM2-135M a tenth of it
@@ -55,7 +55,6 @@ CEILING = 4  # times the gate
 KEPT = GATES["q4_k_m"]  # what any format may cost that is chosen for the user
 MISSING = 0.25  # how far from 1 the strength of the training may be in such a file
 SMALL_MODEL = 1_000_000_000  # parameters; smaller models lose more by quantisation, which is not the file's fault
-GENERATIONS, GENERATED = 3, 128
 SURVIVED = "training survived in the final file"
 _MARKS = "llama.cpp splits words of this vocabulary at combining marks, so it tokenises Hindi or Thai differently"
 
@@ -364,44 +363,14 @@ class Prover:
         if self.notify:
             self.notify(Progress("render prompts", 0, 0))
         self.checks += prompts.check(path, facts, self.model.tokenizer_folder, self.model.contract)
-        self._check_endings(path, facts)
-
-    def _check_endings(self, path: Path, facts: GgufFacts) -> None:
         asked = sorted((sample.prompt for sample in self.model.samples if sample.prompt), key=len)[:GENERATIONS]
         if not asked:
             return
-        made: list[GeneratedTokens] = []
-        with Engine(path, context=len(asked[-1]) + GENERATED, gpu=False) as engine:
-            for prompt in tracked(asked, "generate", self.notify):
-                made.append(engine.generate(prompt, GENERATED))
-        ended = sum(answer.stopped for answer in made)
-        note = f"of {len(asked)} answers within {GENERATED} tokens"
-        self._check_thoughts(asked, made)
-        if ended:
-            self._add("answers end", ended, 1, passed=True, note=note)
-        else:
-            self._judge_endless(asked, facts, note)
-
-    def _check_thoughts(self, asked: Sequence[Sequence[int]], made: Sequence[GeneratedTokens]) -> None:
-        """Count the answers that close their thought, among those that begin one; no check where none does."""
-        closed = []
-        for prompt, answer in zip(asked, made, strict=True):
-            opened = self._tokenizer.decode(list(prompt), skip_special_tokens=False).rstrip().endswith(OPEN)
-            if opened or answer.text.lstrip().startswith(OPEN):
-                closed.append(CLOSE in answer.text)
-        if closed:
-            self.checks.append(share("thoughts close", closed))
-
-    def _judge_endless(self, asked: Sequence[Sequence[int]], facts: GgufFacts, note: str) -> None:
-        """No answer ended, which fails only if those of the trained model do."""
-        contract, reference = self.model.contract, self.model.reference
+        texts = [self._tokenizer.decode(list(prompt), skip_special_tokens=False) for prompt in asked]
+        opened = [text.rstrip().endswith(OPEN) for text in texts]
+        contract = self.model.contract
         stop = contract.terminators if contract and contract.terminators else (-1 if facts.eos is None else facts.eos,)
-        theirs = [reference.generate(prompt, limit=GENERATED, stop=stop) for prompt in asked] if reference else []
-        ends = sum(bool(tokens) and tokens[-1] in stop for tokens in theirs)
-        if ends * 2 >= len(asked):
-            self._add("answers end", 0, 1, passed=False, note=f"{note}; {ends} do in the trained model")
-        else:
-            self._warn("answers end", 0, 1, f"{note}; {ends} do in the trained model: it never learned to stop")
+        self.checks += check_endings(path, asked, opened, stop, self.model.reference, self.notify)
 
     def _special_texts(self) -> list[str]:
         added = self._tokenizer.get_added_tokens_decoder()
