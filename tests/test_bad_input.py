@@ -3,6 +3,9 @@
 import json
 import os
 import shutil
+import sys
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 import pytest
 
@@ -81,21 +84,34 @@ def test_an_output_that_is_a_file(backprop, rows, tiny_llama, tmp_path):
     assert (tmp_path / "out").read_text() == "mine"
 
 
+@contextmanager
+def readable_for_others(*folders):
+    """What leads to these folders can be walked through by anybody; a checkout may lie where only its owner can."""
+    places = {place for folder in folders for place in (folder, *folder.parents)}
+    before = {place: mode for place in places if (mode := place.stat().st_mode) & 0o055 != 0o055}
+    for place, mode in before.items():
+        place.chmod(mode | 0o055)
+    try:
+        yield
+    finally:
+        for place, mode in before.items():
+            place.chmod(mode)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows permissions work otherwise")
 def test_an_output_without_write_permission(backprop, rows, tiny_llama, tmp_path):
     locked = tmp_path / "locked"
     locked.mkdir(mode=0o555)
     arguments = train(rows, tiny_llama, locked / "out")
     root = os.geteuid() == 0
-    if root:  # root may write anywhere; be somebody else for a moment
-        for folder in (tmp_path, *tmp_path.parents):
-            folder.chmod(folder.stat().st_mode | 0o055) if folder.stat().st_uid == 0 else None
-        os.seteuid(65534)
-    try:
-        status, said = backprop(*arguments)
-    finally:
-        if root:
-            os.seteuid(0)
+    with readable_for_others(tmp_path, Path(sys.prefix), Path(sys.base_prefix)) if root else nullcontext():
+        if root:  # root may write anywhere; be somebody else for a moment
+            os.seteuid(65534)
+        try:
+            status, said = backprop(*arguments)
+        finally:
+            if root:
+                os.seteuid(0)
     assert status == 1 and "INPUT_OUTPUT_UNUSABLE" in said and "ermission" in said
     assert list(locked.iterdir()) == []
 

@@ -7,6 +7,7 @@ An export computes the digest while it reads the file for its own, and it is rem
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
@@ -28,6 +29,7 @@ _COMMENT = (
     "similar one, with other white space, or without the default system message. It renders to nothing."
 )
 _REPLACED_BELOW = 100
+_DIGEST = re.compile("sha256:[0-9a-f]{64}")
 _FOLDER = "ollama-digests"  # in the user's Backpropagate folder
 Span = tuple[int, int]  # bytes of the file, start and end
 
@@ -49,7 +51,8 @@ class Blob:
         """The digest by which Ollama names these bytes."""
         record = _record(self._path, self._parts)
         with suppress(OSError):
-            return record.read_text(encoding="utf-8")
+            if _DIGEST.fullmatch(known := record.read_text(encoding="utf-8")):  # whole, not cut off as it was written
+                return known
         made = hashlib.sha256()
         for chunk in self.chunks("compute the digest"):
             made.update(chunk)
