@@ -147,7 +147,7 @@ class PreparedBuilder:
             return self._keep_text(record, row[0][1])
         self._longest = max(self._longest, *(len(masked.tokens) for _, masked in row))
         lengths = [masked.cut(self._max_length) for _, masked in row]
-        targets = [any(masked.trained[:length]) for (_, masked), length in zip(row, lengths, strict=True)]
+        targets = [1 in masked.trained[:length] for (_, masked), length in zip(row, lengths, strict=True)]
         for (_, masked), length, has_target in zip(row, lengths, targets, strict=True):
             self._count_cut(masked, length, has_target, record.where)
         if all(targets):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sized
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from ..masking.methods import parts
 from ..masking.reasoning import Limits
 from ..masking.render import Layout, lay_out
 from ..reading.files import Data, Row, paths_of, read
-from ..tokenizer.byte_offsets import Tokens
 from ..tokenizer.chat_tokenizer import ChatTokenizer
 from .builder import PreparedBuilder
 from .cache import keep, load, place
@@ -88,17 +87,16 @@ def _tokenised(
     rows: Iterator[Row], builder: PreparedBuilder, train_on: TrainOn
 ) -> Iterator[tuple[list[AnyRecord], list[list[tuple[Record, Masked]]]]]:
     """The rows in chunks. While one is tokenised, in Rust without the GIL, the next is rendered."""
-    tokenizer = builder.tokenizer
     with ThreadPoolExecutor(1) as thread:
-        waiting: tuple[_Chunk, Future[list[Tokens]]] | None = None
+        waiting: _Chunk | None = None
         while records := [convert(row, builder.thinks) for row in islice(rows, _CHUNK)]:
-            chunk = _Chunk(records, [_parts(record, builder) for record in records], tokenizer, train_on)
-            tokens = thread.submit(tokenizer.tokens, [layout.text for layout in chunk.layouts])
+            chunk = _Chunk(records, [_parts(record, builder) for record in records], builder.tokenizer, train_on)
+            chunk.tokenise(thread)
             if waiting:
-                yield waiting[0].records, waiting[0].marked(waiting[1].result())
-            waiting = chunk, tokens
+                yield waiting.records, waiting.marked()
+            waiting = chunk
         if waiting:
-            yield waiting[0].records, waiting[0].marked(waiting[1].result())
+            yield waiting.records, waiting.marked()
 
 
 def _parts(record: AnyRecord, builder: PreparedBuilder) -> list[Record]:
@@ -113,9 +111,15 @@ class _Chunk:
         self, records: list[AnyRecord], parts: list[list[Record]], tokenizer: ChatTokenizer, train_on: TrainOn
     ) -> None:
         self.records, self._parts, self._tokenizer = records, parts, tokenizer
-        self.layouts: list[Layout] = [lay_out(part, tokenizer, train_on) for row in parts for part in row]
+        self._layouts: list[Layout] = [lay_out(part, tokenizer, train_on) for row in parts for part in row]
+        self._texts = [layout.text for layout in self._layouts]
 
-    def marked(self, tokens: list[Tokens]) -> list[list[tuple[Record, Masked]]]:
+    def tokenise(self, thread: Executor) -> None:
+        """Begin to tokenise the conversations."""
+        self._encoded = thread.submit(self._tokenizer.encode_chunk, self._texts)
+
+    def marked(self) -> list[list[tuple[Record, Masked]]]:
         """The conversations of each row with their masks."""
-        masks = iter([mark(*pair, self._tokenizer) for pair in zip(self.layouts, tokens, strict=True)])
+        tokens = self._tokenizer.located(self._texts, self._encoded.result())
+        masks = iter([mark(*pair, self._tokenizer) for pair in zip(self._layouts, tokens, strict=True)])
         return [[(part, next(masks)) for part in row] for row in self._parts]

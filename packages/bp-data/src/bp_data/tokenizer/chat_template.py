@@ -137,7 +137,9 @@ def _compile(source: str) -> Template:
     environment = ImmutableSandboxedEnvironment(extensions=[_Generation, loopcontrols])
     equip(environment)
     try:
-        return environment.from_string(source)
+        template = environment.from_string(source)
     except TemplateSyntaxError as error:
         message = f"the chat template does not compile: line {error.lineno}: {error.message}"
         raise TemplateUnusable(message) from error
+    template.globals = dict(template.globals)  # copied at each rendering, which takes long from Jinja's ChainMap
+    return template

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -28,6 +29,14 @@ _TOOL_USE = "tool_use"  # transformers' name
 _USED = (DEFAULT, _TOOL_USE)
 _PROBE_NAME = "a_probe"  # in no template
 _PROBE = {"type": "function", "function": {"name": _PROBE_NAME, "parameters": {"type": "object", "properties": {}}}}
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedChunk:
+    """Texts as the tokenizer encodes them: the ids that all begin with, and the rest of each."""
+
+    start: list[int]
+    rest: list[Encoding]
 
 
 class ChatTokenizer:
@@ -228,13 +237,24 @@ class ChatTokenizer:
 
     def tokens(self, texts: Sequence[str]) -> list[Tokens]:
         """Ids and offsets of at least one text, as `encodings`, but faster for byte-level vocabularies."""
+        return self.located(texts, self.encode_chunk(texts))
+
+    def encode_chunk(self, texts: Sequence[str]) -> EncodedChunk:
+        """The first half of `tokens`, which leaves the GIL to another thread: the ids of at least one text."""
         if not self._token_bytes.usable:
-            return [*self.encodings(texts)]
+            return EncodedChunk([], self.encodings(texts))
         shared = self._shared_prefix.shared(texts)
         start = self.encode(texts[0][:shared])
-        quick = self._tokenizer.encode_batch_fast([text[shared:] for text in texts], add_special_tokens=False)
-        pairs = zip(quick, texts, strict=True)
-        return [self._token_bytes.places(start + found.ids, text) or self.encodings([text])[0] for found, text in pairs]
+        rest = self._tokenizer.encode_batch_fast([text[shared:] for text in texts], add_special_tokens=False)
+        return EncodedChunk(start, rest)
+
+    def located(self, texts: Sequence[str], chunk: EncodedChunk) -> list[Tokens]:
+        """The second half of `tokens`: the ids with their offsets."""
+        if not self._token_bytes.usable:
+            return [*chunk.rest]
+        pairs = zip(chunk.rest, texts, strict=True)
+        places = self._token_bytes.places
+        return [places(chunk.start + rest.ids, text) or self.encodings([text])[0] for rest, text in pairs]
 
     @functools.cached_property
     def _shared_prefix(self) -> SharedPrefix:
