@@ -63,7 +63,7 @@ def test_the_second_time_it_is_found_and_equal(
 
     first = prepared(root)
     (entry,) = entries(root)
-    monkeypatch.setattr(smol, "tokens", None)  # now nothing can be tokenised
+    monkeypatch.setattr(smol, "encode_chunk", None)  # now nothing can be tokenised
     found = prepared(root)
     assert found == first and not found.examples.tokens.flags.writeable
     assert entries(root) == {entry}
