@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -20,6 +19,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from peak_memory import peak
 
 from bp_multirun import Adapter, Pair, State, fold, read_adapter, write_adapter
 from bp_multirun.slao import rows_of
@@ -121,15 +121,6 @@ def folders(folder: Path) -> dict[str, float]:
     found["open state"] = timed(lambda: load(folder / "state"))
     found["orthonormal rows"] = timed(lambda: rows_of(adapters[1].factors))
     return found
-
-
-def peak() -> int:
-    """The most memory this process ever had, in bytes."""
-    status = Path("/proc/self/status")
-    if status.is_file():  # unlike ru_maxrss, not what the parent had before
-        return 1024 * int(status.read_text().split("VmHWM:")[1].split()[0])
-    unit = 1 if sys.platform == "darwin" else 1024
-    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def stage(folder: Path) -> int:

@@ -28,21 +28,7 @@ from bp_export.quantization.mixture import MIXTURES
 
 DATA = Path("examples", "quickstart.jsonl")
 STEPS = 12
-# In a process of its own, for its peak memory.
-QUANTIZE = """
-import json, resource, sys, time
-from pathlib import Path
-from bp_export import quantize
-from bp_export.quantization.importance import read_importance
-
-source, target, quantization, *matrix = sys.argv[1:]
-columns = read_importance(Path(matrix[0])).columns if matrix else None
-wall, processor = time.perf_counter(), time.process_time()
-quantize(Path(source), Path(target), quantization, importance=columns)
-seconds, processor = time.perf_counter() - wall, time.process_time() - processor
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-print(json.dumps({"seconds": round(seconds, 2), "processor": round(processor, 2), "peak_mib": peak}))
-"""
+QUANTIZE = Path(__file__).parent / "quantize_ours.py"  # in a process of its own, for its peak memory
 
 
 def models(folder: Path) -> Iterator[tuple[str, str]]:
@@ -83,7 +69,7 @@ def measure(model: str, folder: Path, quantizations: list[str]) -> list[dict[str
 
 
 def row(prover: Prover, plain: Path, target: Path, quantization: str, matrix: Path | None) -> dict[str, Any]:
-    words = [sys.executable, "-c", QUANTIZE, str(plain), str(target), quantization]
+    words = [sys.executable, str(QUANTIZE), str(plain), str(target), quantization]
     told = subprocess.run([*words, *([str(matrix)] if matrix else [])], check=True, capture_output=True, text=True)
     trial = prover.trial(target, quantization)
     found = {
