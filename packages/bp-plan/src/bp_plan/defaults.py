@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bp_core import backends
-from bp_core.choices import PAGED, PAIRED, Optimizer
+from bp_core.choices import PAGED, PAIRED, Method, ModeSetting, Optimizer
 from bp_core.config import BATCH_SIZE, BETAS, EPOCHS, EVALUATIONS, GAMMA, RATES, TrainConfig
 from bp_core.process_group import launch_env
 
@@ -60,9 +60,9 @@ def optimizer(config: TrainConfig) -> tuple[Optimizer, str]:
     return "adamw", "the default"
 
 
-def dtype(config: TrainConfig, device: DeviceInfo) -> tuple[str, str]:
+def dtype(mode: ModeSetting, device: DeviceInfo) -> tuple[str, str]:
     """The dtype that "auto" stands for, and why."""
-    if config.mode == "full":
+    if mode == "full":
         return "auto", "auto: trained weights in float32 on the host, in bfloat16 on a card"
     return device.dtype, "the default" if device.dtype == "auto" else "auto: what this device multiplies fast"
 
@@ -76,13 +76,12 @@ def alpha(config: TrainConfig) -> tuple[float, str]:
     return 2.0 * config.lora_rank, "2 × rank"
 
 
-def preference(config: TrainConfig, rows: RowSizes) -> dict[str, tuple[float, str]]:
+def preference(method: Method, rows: RowSizes) -> dict[str, tuple[float, str]]:
     """The constants of a preference method, and why; 0 where the method has none.
 
     KTO wants desirable_weight × good answers between 1 and 4/3 of undesirable_weight × bad answers (arXiv:2402.01306,
     section 4.2). The weight of the smaller group is raised until that holds.
     """
-    method = config.method
     beta = (BETAS[method], f"default for {method}") if method in BETAS else (0.0, f"{method} has none")
     gamma = (GAMMA, "default for simpo") if method == "simpo" else (0.0, f"{method} has none")
     if method != "kto":

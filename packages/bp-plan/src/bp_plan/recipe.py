@@ -36,7 +36,7 @@ def resolve(machine: MachineSettings, rows: int | RowSizes, model: Mapping[str, 
         tried.append(step)
         if step.fits is not False:
             break
-    why = {**recipe.why, "mode": mode_reason(recipe, tried, choice, machine.device)}
+    why = {**recipe.why, "mode": mode_reason(tried, choice, machine.device, recipe.dtype)}
     return replace(recipe, why=why), step
 
 
@@ -64,8 +64,8 @@ def _in_one_mode(machine: MachineSettings, sizes: RowSizes, model: Mapping[str, 
         "alpha": alpha(config),
         "learning_rate": learning_rate(model, config),
         "max_length": (config.length, "with reasoning_trace" if config.reasoning_trace else "the default"),
-        "dtype": dtype(config, machine.device),
-        **preference(config, sizes),
+        "dtype": dtype(config.mode, machine.device),
+        **preference(config.method, sizes),
         **evaluation(config, steps),
         "sample_every": (0, "never, the default"),
     }

@@ -31,10 +31,9 @@ _EMBEDDINGS = ("embed", "wte", "wpe")
 def refuse_misfits(config: TrainConfig, base: Path, *, weights: bool = True) -> None:
     """Raise BadValue that lists every setting that this base cannot be trained with.
 
-    Raises ModelUnusable for weights that are quantised already, ModelTooLarge for mode full. Without `weights` they
-    need not be here; what only they tell is then not looked at.
+    Raises ModelTooLarge for mode full. Without `weights` they need not be here; what only they tell is then not looked
+    at.
     """
-    refuse_quantised(config, base)
     if not weights and not any(base.glob("*.safetensors")):
         return
     refused = too_large(config, parameters(base)) if config.mode == "full" else ""

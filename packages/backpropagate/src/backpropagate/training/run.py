@@ -318,7 +318,9 @@ class Measurements:
         """Keep the speed of this run for the next one's estimate of time."""
         speeds = self._speeds[_WARM_UP:]
         with suppress(OSError, BackpropagateError):
-            speed.remember(self._plan.device, locate.lasting_name(self._plan.base), self._plan.recipe, speeds)
+            plan = self._plan
+            kind = speed.kind_of(plan.device, locate.lasting_name(plan.base), plan.recipe)
+            speed.remember(kind, speeds)
 
     def _note_peak(self, peak: int) -> None:
         expected = self._plan.preflight.memory
