@@ -80,10 +80,6 @@ class DetectedFormats:
         """The share of rows in the most frequent format."""
         return self.formats[0].share if self.formats else 0.0
 
-    @property
-    def minorities(self) -> tuple[FormatCount, ...]:
-        return self.formats[1:]
-
 
 def detect(rows: Iterable[Row]) -> DetectedFormats:
     """The formats of the rows, from their keys as in `convert`, without checking the values."""
