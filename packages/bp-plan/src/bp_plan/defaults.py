@@ -130,10 +130,10 @@ def duration(config: TrainConfig, rows: int) -> tuple[int, int, dict[str, str]]:
     return batch_size, steps, why
 
 
-def evaluation(config: TrainConfig, steps: int) -> dict[str, tuple[Any, str]]:
-    """What to evaluate on, and how often, with reasons."""
+def evaluation(steps: int, *, has_rows: bool) -> dict[str, tuple[Any, str]]:
+    """What to evaluate on, and how often, with reasons. `has_rows`: there is something to evaluate on."""
     every = (max(1, steps // EVALUATIONS), f"steps ÷ {EVALUATIONS}")
-    if config.eval_data is None and config.held_out is None:
+    if not has_rows:
         every = (0, "there is nothing to evaluate on")
     nothing = "nothing, the default"
     return {

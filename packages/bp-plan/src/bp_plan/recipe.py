@@ -57,6 +57,7 @@ def _in_one_mode(machine: MachineSettings, sizes: RowSizes, model: Mapping[str, 
     config = machine.config
     batch_size, steps, why = duration(config, len(sizes))
     why |= machine.why
+    evaluates = config.eval_data is not None or config.held_out is not None
     values = {field.name: getattr(config, field.name) for field in fields(TrainConfig)}
     may_change = {name: values[name] is None for name in ("micro_batch", "activation_checkpointing")}
     computed = {
@@ -66,7 +67,7 @@ def _in_one_mode(machine: MachineSettings, sizes: RowSizes, model: Mapping[str, 
         "max_length": (config.length, "with reasoning_trace" if config.reasoning_trace else "the default"),
         "dtype": dtype(config.mode, machine.device),
         **preference(config.method, sizes),
-        **evaluation(config, steps),
+        **evaluation(steps, has_rows=evaluates),
         "sample_every": (0, "never, the default"),
     }
     for name, (value, reason) in computed.items():
