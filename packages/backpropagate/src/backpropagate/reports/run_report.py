@@ -80,7 +80,8 @@ def write(run: RunFolder) -> Path:
         *_recipe(lock),
         *_surroundings(lock),
     ]
-    blocks.append(_words(document.markdown(blocks)))
+    words = [(term, GLOSSARY[term]) for term in terms_in(document.markdown(blocks))]
+    blocks.append(Folded("The words of this report", [Table(("word", "meaning"), words)]))
     document.write(blocks, run.path, REPORT)
     return run.path / f"{REPORT}.md"
 
@@ -299,11 +300,6 @@ def _surroundings(lock: Lock) -> list[Block]:
     facts = {"data": lock.data_text, "model": lock.settings["model"], **lock.hardware, **lock.packages, **hashes}
     rows = [(name, str(value)) for name, value in facts.items() if value]
     return [Heading("Machine and versions"), Folded("Everything that decides the last bits", [Table(("", ""), rows)])]
-
-
-def _words(text: str) -> Block:
-    rows = [(term, GLOSSARY[term]) for term in terms_in(text)]
-    return Folded("The words of this report", [Table(("word", "meaning"), rows)])
 
 
 def interval_text(found: Interval, rows: int) -> str:
