@@ -116,7 +116,9 @@ def learning_rate(model: Mapping[str, Any], config: TrainConfig) -> tuple[float,
 def duration(config: TrainConfig, rows: int) -> tuple[int, int, dict[str, str]]:
     """Rows per step, the number of steps, and why."""
     why = {}
-    kind = "packed rows" if config.packing else "pairs" if config.method in PAIRED else "examples"
+    kind = "pairs" if config.method in PAIRED else "examples"
+    if config.packing:
+        kind = "packed rows"
     batch_size = min(config.batch_size or BATCH_SIZE, rows)
     if config.batch_size is not None and config.batch_size > rows:
         why["batch_size"] = f"all {rows} {kind}; {config.batch_size} were set"

@@ -136,7 +136,9 @@ def _misfits(config: TrainConfig, base: Path) -> Iterator[str]:
     if not smallest:
         return
     # Any layer that is narrower than the rank has no such part to start from; otherwise one that uses it is enough.
-    module, room = (min if config.init in STARTS_IN_BASE else max)(smallest.items(), key=lambda item: item[1])
+    decides = min if config.init in STARTS_IN_BASE else max
+    module = decides(smallest, key=smallest.__getitem__)
+    room = smallest[module]
     if config.lora_rank > room:
         yield f"rank is {config.lora_rank}, but {_last(module)} is {' × '.join(map(str, layers[module]))}"
 

@@ -75,9 +75,10 @@ def choose(request: TrainingRequest) -> TrainingSetup:
 
 def reading(config: TrainConfig, notify: Notify) -> dict[str, Any]:
     """The arguments of `bp_data.prepare` that the settings decide."""
+    of_data = {name: getattr(config, name) for name in names(DataConfig)}
     return {
         "max_length": config.length,
-        "reading": DataConfig(**{name: getattr(config, name) for name in names(DataConfig)}),
+        "reading": DataConfig(**of_data),
         "text_overlap": config.text_overlap,
         "train_on": config.train_on,
         "method": config.method,
