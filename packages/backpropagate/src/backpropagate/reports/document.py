@@ -219,7 +219,8 @@ def _table(table: Table) -> str:
 
 
 def _cells(row: Sequence[str], head: Sequence[str] = ()) -> str:
-    names = [f' data-label="{escape(name)}"' if name else "" for name in head] or [""] * len(row)
+    labels = head or [""] * len(row)
+    names = [f' data-label="{escape(label)}"' if label else "" for label in labels]
     return "".join(f"<td{name}>{escape(cell)}</td>" for name, cell in zip(names, row, strict=True))
 
 

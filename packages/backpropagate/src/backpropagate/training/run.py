@@ -182,9 +182,11 @@ def _measure_after(work: TrainingJob, run: RunFolder, watch: Watch, step: int) -
         watch(Warned(step, f"{told} {before:.4g} ({gained.verdict}); {advice}"))
         return
     losses = [event["loss"] for event in read_events(run.path) if event["event"] == Stepped.__name__ and event["loss"]]
+    if gained or len(losses) < 2:
+        return
     few = max(1, len(losses) // 10)
-    first, last = (sum(part) / few for part in (losses[:few], losses[-few:])) if losses else (0.0, 0.0)
-    if not gained and len(losses) > 1 and last > first:
+    first, last = sum(losses[:few]) / few, sum(losses[-few:]) / few
+    if last > first:
         watch(Warned(step, f"the training loss rose, from {first:.4g} to {last:.4g}; {advice}"))
 
 
