@@ -7,7 +7,8 @@ from pathlib import Path
 
 from bp_export.gguf import vocabulary
 from bp_export.gguf.convert import Converter
-from bp_export.proof.prover import Prover, TrainedModel
+from bp_export.proof.prover import Prover
+from bp_export.proof.trained_model import TrainedModel
 from bp_export.quantization.quantize import quantize
 from bp_export.weights.merge import trained_weights
 

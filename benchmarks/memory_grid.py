@@ -22,10 +22,11 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig
 from bp_core.config import FULL_LIMIT, TrainConfig
 from bp_plan.architecture import architecture
 from bp_plan.defaults import for_machine
-from bp_plan.memory import GIB, MemorySetup, MicroBatchSize, estimate
+from bp_plan.memory import GIB, estimate
 from bp_plan.presets import PRESETS
 from bp_plan.recipe import resolve
 from bp_plan.rows import DeviceInfo, full_rows
+from bp_plan.training_step import MemorySetup, MicroBatchSize
 
 RESULTS = Path(__file__).parent / "results" / "memory_grid.json"
 CARDS = (6, 8, 12, 16, 24, 32, 48, 80)  # GiB

@@ -35,7 +35,8 @@ from bp_cuda.rail import CpuRail
 from bp_export import quantize
 from bp_export.gguf.convert import Converter
 from bp_export.gguf.vocabulary import read as read_vocabulary
-from bp_export.proof.prover import Prover, TrainedModel
+from bp_export.proof.prover import Prover
+from bp_export.proof.trained_model import TrainedModel
 
 DATA = Path("examples", "quickstart.jsonl")
 FAMILIES = ("llama31", "qwen3", "gemma3", "phi4-mini", "mistral")

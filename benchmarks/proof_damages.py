@@ -37,7 +37,8 @@ from bp_export.gguf.convert import Converter
 from bp_export.gguf.vocabulary import Vocabulary
 from bp_export.gguf.vocabulary import read as read_vocabulary
 from bp_export.parity import Check
-from bp_export.proof.prover import Prover, TrainedModel
+from bp_export.proof.prover import Prover
+from bp_export.proof.trained_model import TrainedModel
 from bp_export.weights import adapter as lora
 from bp_export.weights.merge import MergedWeights, open_base
 from bp_export.weights.safetensors_file import Source

@@ -22,7 +22,8 @@ from backpropagate import Trainer
 from backpropagate.models.targets import Artifact
 from bp_core.rail import Job
 from bp_cuda.rail import CpuRail
-from bp_export.proof.prover import Prover, TrainedModel
+from bp_export.proof.prover import Prover
+from bp_export.proof.trained_model import TrainedModel
 from bp_export.quantization.importance import importance_matrix, write_importance
 from bp_export.quantization.mixture import MIXTURES
 

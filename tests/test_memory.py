@@ -16,8 +16,9 @@ from bp_core.rail import Job
 from bp_core.step_sizes import SHORT_SEGMENT
 from bp_cuda.rail import CpuRail
 from bp_plan.architecture import KNOWN, architecture
-from bp_plan.memory import GIB, MemorySetup, MicroBatchSize, estimate, weights
+from bp_plan.memory import GIB, estimate, weights
 from bp_plan.presets import PRESETS
+from bp_plan.training_step import MemorySetup, MicroBatchSize
 
 # Layers as wide as real ones are to each other, and few, so that a trace takes a second or two.
 SMALL = dict(

@@ -8,6 +8,7 @@ from tiny_models import batch, recipe, save_tiny
 
 from bp_core.errors import OutOfMemory
 from bp_core.rail import Job
+from bp_cuda import device as devices
 from bp_cuda import optimizer as optimizers
 from bp_cuda.rail import CpuRail, CudaRail
 
@@ -139,7 +140,7 @@ def test_memory_and_the_card_are_told(tiny):
     memory, probe = rail.memory(), rail.probe()
     assert 0 < memory.used <= memory.peak < memory.total
     assert probe.available and probe.toolkit and 0 < probe.free <= probe.total
-    assert rail._card().startswith("GPU-")
+    assert devices.card(rail.device).startswith("GPU-")
     rail.close()
 
 

@@ -166,7 +166,7 @@ def test_a_file_of_several_formats_is_told_with_shares_and_first_places() -> Non
     assert found.rows == 10
     assert found.formats[0] == FormatCount("openai", 4, 0.4, "f:2")
     assert found.confidence == 0.4
-    assert {(each.format, each.rows, each.first) for each in found.minorities} == {
+    assert {(each.format, each.rows, each.first) for each in found.formats[1:]} == {
         ("text", 2, "f:4"), ("kto", 1, "f:1"), ("rendered", 1, "f:5"), ("preference", 1, "f:6"), ("unknown", 1, "f:9"),
     }  # fmt: skip
     assert detect([]).confidence == 0.0

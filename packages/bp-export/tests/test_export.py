@@ -17,7 +17,6 @@ from bp_export.config import ExportConfig
 from bp_export.gguf.reader import GgufFile
 from bp_export.pipeline import model_name
 from bp_export.proof import prover
-from bp_export.quantization.importance import read_importance
 
 SELDOM = [pytest.param(name, marks=pytest.mark.slow) for name in ("f16", "bf16", "q6_k", "q5_k_m")]
 
@@ -71,14 +70,17 @@ def test_with_training_rows_an_importance_matrix_is_used_and_written(
     weighed = export(home / "lora", tiny_llama, ExportConfig(output=str(home / "weighed.gguf")), **given)
     assert (plain.importance_path, plain.parity.importance_tokens) == (None, 0)
     assert (weighed.importance_path, weighed.parity.importance_tokens) == (home / "weighed.imatrix", 8 * 64)
-    matrix = read_importance(weighed.importance_path)
+    stored = GgufFile(weighed.importance_path)
+    counts = {int(stored.array(name).reshape(-1)[0]) for name in stored.tensors if name.endswith(".counts")}
+    sums = {name.removesuffix(".in_sum2"): name for name in stored.tensors if name.endswith(".in_sum2")}
+    columns = {layer: stored.array(name).reshape(-1) / (8 * 64) for layer, name in sums.items()}
     layers = {name for name in GgufFile(weighed.path).tensors if name.startswith("blk.") and "norm" not in name}
-    assert matrix.columns.keys() == layers and matrix.tokens == 8 * 64
-    assert all((values > 0).all() for values in matrix.columns.values())
+    assert columns.keys() == layers and counts == {8 * 64}
+    assert all((values > 0).all() for values in columns.values())
     assert plain.bytes == weighed.bytes and plain.sha256 != weighed.sha256
     again = home / "again.gguf"
     f16 = export(home / "lora", tiny_llama, ExportConfig(quantization="f16"), **given).path
-    quantize(f16, again, "q4_k_m", importance=matrix.columns)
+    quantize(f16, again, "q4_k_m", importance=columns)
     assert again.read_bytes() == weighed.path.read_bytes(), "the matrix in the file is the one that was used"
 
 

@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bp_core.errors import ERRORS, BackpropagateError, LlamaCppFailed
-
 _IDLE_SECONDS = 600.0
 _SECONDS_TO_END = 5.0
 
@@ -135,12 +133,6 @@ class Helpers:
     def end(self) -> None:
         for helper in self._helpers.values():
             helper.end()
-
-
-def as_error(told: Mapping[str, Any]) -> BackpropagateError:
-    """What a helper told, as the error that it is."""
-    kind = ERRORS.get(str(told.get("code")), LlamaCppFailed)
-    return kind(str(told.get("message", "")), where=told.get("where"), fix=told.get("fix"))
 
 
 def _broken(log: Path) -> dict[str, Any]:

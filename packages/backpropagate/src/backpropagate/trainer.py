@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from bp_core.backends import choose_rail
 from bp_core.config import TrainConfig
 from bp_core.contract import Contract
-from bp_core.environment import from_environment
+from bp_core.environment import configured, from_environment
 from bp_core.errors import BadValue
 from bp_core.events import Notify, Watch
 from bp_core.process_group import all_agree, launch_env, no_op
@@ -143,13 +143,12 @@ class Trainer:
         `settings` are the other fields of MultiRunConfig, such as `merge="slao"` or `replay=0.2`. Called again with
         more data sets it goes on from there. A stage that `gate` refused is in the result's record; nothing is raised.
         """
-        known(settings, MultiRunConfig)
         if "runs" in settings:
             raise BadValue("runs is called num_runs here.")
+        given = settings if num_runs is None else settings | {"runs": num_runs}
+        merging = configured("multi-run", MultiRunConfig, given)
         config = self._with({"steps": steps_per_run, "samples": samples_per_run})
         self.close()
-        given = settings if num_runs is None else settings | {"runs": num_runs}
-        merging = MultiRunConfig(**from_environment("multi-run", MultiRunConfig) | given)
         return multi_run(config, merging, dataset, Trainer, watch)
 
     def export(
@@ -165,10 +164,9 @@ class Trainer:
         `settings` are the other fields of ExportConfig, such as `ollama_name="my-model"` or `overwrite=True`. `notify`
         receives the progress, in place of the display. Raises NotProven when the file differs.
         """
-        known(settings, ExportConfig)
         named = {"format": format, "quantization": quantization, "output": output}
         given = {name: value for name, value in named.items() if value is not None}
-        config = ExportConfig(**from_environment("export", ExportConfig) | given | settings)
+        config = configured("export", ExportConfig, given | settings)
         return self._shown(lambda notify: export(self.adapter, config, notify), notify)
 
     def push(self, repo: str, **settings: Any) -> PushResult:
@@ -177,8 +175,7 @@ class Trainer:
         `settings` are the fields of PushConfig, such as `private=True` or `gguf=True`. The token comes from HF_TOKEN or
         huggingface_hub's own file. Raises HubTokenMissing, and what `bp_export.hub.push` raises.
         """
-        known(settings, PushConfig)
-        return gather(self.adapter, repo, PushConfig(**from_environment("push", PushConfig) | settings)).push()
+        return gather(self.adapter, repo, configured("push", PushConfig, settings)).push()
 
     def generate(self, prompt: str, *, limit: int = 256, adapter: bool = True) -> str:
         """The model's greedy answer to one user message, at most `limit` tokens; with or without what was trained."""
@@ -195,8 +192,7 @@ class Trainer:
         `settings` are the fields of EvalConfig; `against="base"` measures the base on the same rows, and the
         difference. Gates are judged in `.gates`, and never raise. Raises BadValue, and the errors of reading the data.
         """
-        known(settings, EvalConfig)
-        config = EvalConfig(**self._computing() | from_environment("eval", EvalConfig) | settings)
+        config = configured("eval", EvalConfig, settings, **self._computing())
         reading = dataclasses.asdict(self.config)
         return self._shown(lambda notify: evaluate(self._subject, data, config, notify, **reading), notify)
 
@@ -205,8 +201,7 @@ class Trainer:
 
         `settings` are the fields of CompareConfig; the result writes itself with `.write(path)`.
         """
-        known(settings, CompareConfig)
-        config = CompareConfig(**self._computing() | from_environment("compare", CompareConfig) | settings)
+        config = configured("compare", CompareConfig, settings, **self._computing())
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
         return self._shown(lambda notify: compare(self._subject, texts, None, config, notify), notify)
 

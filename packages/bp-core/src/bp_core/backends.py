@@ -40,7 +40,9 @@ def choose_rail(wanted: str) -> tuple[str, Rail, Probe]:
     """
     if wanted == "mlx" and wanted not in rails():
         raise MlxUnavailable("backend mlx is not installed.")
-    names = [name for name in PREFERRED if name in rails()] if wanted == "auto" else [wanted]
+    names = [wanted]
+    if wanted == "auto":
+        names = [name for name in PREFERRED if name in rails()]
     reasons = []
     for name in names:
         rail = find(name)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from types import NoneType
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from .errors import BadValue
-from .settings import Setting, settings
+from .settings import Setting, known, settings
+
+Config = TypeVar("Config")
 
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
@@ -26,6 +29,15 @@ def from_environment(command: str, config: type) -> dict[str, Any]:
         if text:  # an empty one is none, as for the command line
             found[setting.name] = _value(name, setting, text)
     return found
+
+
+def configured(command: str, config: type[Config], given: Mapping[str, Any], **defaults: Any) -> Config:
+    """The settings of a command: `given` ones, those of the environment, then `defaults` and its own.
+
+    Raises BadValue, also for a setting that does not exist.
+    """
+    known(given, config)
+    return config(**{**defaults, **from_environment(command, config), **given})
 
 
 def variables_of(command: str, config: Any) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -26,7 +26,7 @@ def redact_all(value: Any) -> Any:
     return _redact_all(value, _secret_values())
 
 
-def _redact_all(value: Any, secrets: Sequence[str]) -> Any:
+def _redact_all(value: Any, secrets: tuple[str, ...]) -> Any:
     if isinstance(value, str):
         return _redact(value, secrets)
     if isinstance(value, Mapping):
@@ -36,14 +36,10 @@ def _redact_all(value: Any, secrets: Sequence[str]) -> Any:
     return value
 
 
-def _redact(text: str, secrets: Sequence[str]) -> str:
+@lru_cache(maxsize=256)  # the words of events are the same again and again
+def _redact(text: str, secrets: tuple[str, ...]) -> str:
     for secret in secrets:
         text = text.replace(secret, REDACTED)
-    return _without_shapes(text)
-
-
-@lru_cache(maxsize=256)  # the words of events are the same again and again
-def _without_shapes(text: str) -> str:
     for pattern in _PATTERNS:
         text = pattern.sub(_hidden, text)
     return text
@@ -53,7 +49,7 @@ def _hidden(match: re.Match[str]) -> str:
     return (match[1] if match.re.groups else "") + REDACTED
 
 
-def _secret_values() -> list[str]:
+def _secret_values() -> tuple[str, ...]:
     """Values of variables whose name says that they are secret, longest first."""
     values = {v for k, v in os.environ.items() if _VARIABLES.search(k.upper()) and len(v) >= _SHORTEST}
-    return sorted(values, key=len, reverse=True)
+    return tuple(sorted(values, key=len, reverse=True))

@@ -151,9 +151,12 @@ def names(config: type, traits: Trait = Trait.NONE) -> list[str]:
 
 def idle(values: Mapping[str, Any], clashes: Iterable[Clash]) -> set[str]:
     """The settings that have no effect beside these values, and so must stay at their default."""
-    return {
-        clash.changed for clash in clashes if clash.changed and clash.wrong(*(values.get(name) for name in clash.names))
-    }
+    found = set()
+    for clash in clashes:
+        judged = [values.get(name) for name in clash.names]
+        if clash.changed and clash.wrong(*judged):
+            found.add(clash.changed)
+    return found
 
 
 def check(config: Any, clashes: Iterable[Clash] = ()) -> None:
@@ -229,8 +232,10 @@ def _first(kind: type[T], marks: Iterable[object]) -> T | None:
 
 
 def _wrong_type(setting: Setting, value: object) -> str | None:
-    options = [kind for kind in (get_args(setting.type) or (setting.type,))]
-    words = options if get_origin(setting.type) is Literal else [word for kind in options for word in get_args(kind)]
+    options = list(get_args(setting.type) or (setting.type,))
+    words = [word for kind in options for word in get_args(kind)]
+    if get_origin(setting.type) is Literal:
+        words = options
     if words and value is not None:
         if value in words:
             return None

@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from bp_core import processor as host_processor
 from bp_core.choices import DType
 from bp_core.config import FP8_CARD, TrainConfig
 from bp_core.errors import BackendUnavailable
@@ -33,7 +31,6 @@ from . import (
     fsdp,
     fusion,
     gradients,
-    host_memory,
     input_squares,
     loading,
     memory_saving,
@@ -43,12 +40,12 @@ from . import (
     requirements,
     row_embedding,
 )
+from . import device as devices
 from . import model as models
 from . import optimizer as optimizers
 from ._errors import translated
 from .key_value_cache import cache_argument
 from .lean_peft import PeftModel
-from .screen import shows_screen
 
 
 class TorchRail:
@@ -76,23 +73,11 @@ class TorchRail:
         return self.group
 
     def probe(self) -> Probe:
-        if self.device.type == "cpu":
-            host = psutil.virtual_memory()
-            free = host.available // launch_env().local_size  # shared by the processes that a launcher started here
-            kernels = torch.backends.cpu.get_cpu_capability().lower()
-            return Probe(True, "cpu", "", host.total, free, self._auto(), host_processor.name(), kernels)
-        if not torch.cuda.is_available():
-            reason = "no NVIDIA driver or card was found" if torch.version.cuda else "this torch was built without CUDA"
-            return Probe(False, "cuda", reason, toolkit=torch.version.cuda or "")
-        number, cards = self.device.index or 0, torch.cuda.device_count()
-        if number >= cards:
-            return Probe(False, "cuda", f"process {number} of this machine has no card; there are {cards}")
-        free, total = torch.cuda.mem_get_info(self.device)
-        name, screen, toolkit = torch.cuda.get_device_name(self.device), shows_screen(self._card()), torch.version.cuda
-        return Probe(True, name, "", total, free, self._auto(), shows_screen=screen, toolkit=toolkit or "")
+        return devices.probe(self.device)
 
     def check(self, settings: TrainConfig) -> None:
-        requirements.check(settings, self.device.type, self._capability())
+        capability = FP8_CARD if self.emulates_float8 else devices.capability(self.device)
+        requirements.check(settings, self.device.type, capability)
 
     def slowdown(self, dtype: DType) -> float | None:
         emulated = dtype == "bfloat16" and self.device.type == "cpu" and not processor.multiplies_bfloat16()
@@ -117,7 +102,7 @@ class TorchRail:
                 self._prepare(job.recipe)
         count = loaded.base.num_parameters()
         trainable = sum(parameter.numel() for parameter in self.parameters.values())
-        return ModelInfo(count - trainable, trainable, probe.device, loaded.format, card=self._card())
+        return ModelInfo(count - trainable, trainable, probe.device, loaded.format, card=devices.card(self.device))
 
     def _prepare(self, recipe: Recipe) -> None:
         """Get ready to train, with the same weights in every process."""
@@ -169,10 +154,7 @@ class TorchRail:
         if self.optimizer:
             self.optimizer.zero_grad()
         gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        else:
-            host_memory.give_back()
+        devices.give_back(self.device)
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> EvalSums:
@@ -260,11 +242,7 @@ class TorchRail:
         self.collected = None
 
     def memory(self) -> Memory:
-        if self.device.type == "cuda":
-            used, peak = torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated()
-            free, total = torch.cuda.mem_get_info()
-            return Memory(used, peak, total, free if memory_saving.SPILLS else None)
-        return host_memory.memory()
+        return devices.memory(self.device)
 
     def close(self) -> None:
         self.model = self.optimizer = self.head = None
@@ -336,21 +314,6 @@ class TorchRail:
         if way == RECOMPUTE and way in memory_saving.ways(self._model(), of_tokens=True):
             memory_saving.recompute_layers(self._model())
         self.savings.append(way)
-
-    def _auto(self) -> DType:
-        _, computed = models.number_formats("auto", self.device, full=False)
-        return "bfloat16" if computed == torch.bfloat16 else "float32"
-
-    def _card(self) -> str:
-        """The card's UUID in NVML's form."""
-        return f"GPU-{torch.cuda.get_device_properties(self.device).uuid}" if self.device.type == "cuda" else ""
-
-    def _capability(self) -> requirements.Capability | None:
-        """The card's compute capability; None without a card."""
-        if self.emulates_float8:
-            return FP8_CARD
-        has_card = self.device.type == "cuda" and torch.cuda.is_available()
-        return torch.cuda.get_device_capability(self.device) if has_card else None
 
     def _parts(self, batch: Batch, savings: Collection[str]) -> Iterator[Batch]:
         """The parts to compute one after another; preference losses need the whole batch at once."""

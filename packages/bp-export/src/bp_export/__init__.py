@@ -10,9 +10,11 @@ if TYPE_CHECKING:
     from .gguf.metadata import GgufFacts, gguf_facts
     from .gguf.to_huggingface import unpack_gguf
     from .llama_cpp.engine import Engine, GeneratedTokens
+    from .outcome import Export
     from .parity import Parity
-    from .pipeline import Export, export
-    from .proof.prover import TrainedModel, prove
+    from .pipeline import export
+    from .proof.prover import prove
+    from .proof.trained_model import TrainedModel
     from .proof.verify import verify
     from .quantization.quantize import quantize
     from .weights.merge import write_merged
@@ -36,8 +38,10 @@ _HOMES = {
     **dict.fromkeys(("Engine", "GeneratedTokens"), ".llama_cpp.engine"),
     **dict.fromkeys(("GgufFacts", "gguf_facts"), ".gguf.metadata"),
     "Parity": ".parity",
-    **dict.fromkeys(("Export", "export"), ".pipeline"),
-    **dict.fromkeys(("TrainedModel", "prove"), ".proof.prover"),
+    "Export": ".outcome",
+    "export": ".pipeline",
+    "prove": ".proof.prover",
+    "TrainedModel": ".proof.trained_model",
     "quantize": ".quantization.quantize",
     "unpack_gguf": ".gguf.to_huggingface",
     "verify": ".proof.verify",

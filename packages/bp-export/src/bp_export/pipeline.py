@@ -2,82 +2,49 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bp_core import folders
-from bp_core.errors import AdapterUnusable, BackpropagateError, FileMissing, LlamaCppFailed, NotProven, OutputUnusable
+from bp_core.errors import BackpropagateError, FileMissing, LlamaCppFailed, NotProven, OutputUnusable
 from bp_core.events import Notify, Progress
 from bp_core.examples import Sample
-from bp_core.model_files import VOCABULARY
 from bp_core.units import bytes_of, gigabytes
 
-from . import model_folder, ollama
+from . import ollama
 from .chat_template import ChatTemplate
-from .config import EXACT, ExportConfig, ExportFormat, Quantization
+from .config import EXACT, ExportConfig, Quantization
+from .folder_export import FolderExport, no_adapter, size_of
 from .gguf.convert import Converter
 from .gguf.lora import LoraConverter
 from .gguf.metadata import require_context
 from .gguf.reader import GgufFile
 from .llama_cpp.engine import require_llama_cpp
-from .ollama import RegistrationResult
 from .ollama.blob import digests
+from .outcome import NONE_KEEPS, Export, not_proven, write_report
 from .output_paths import (
-    BESIDE,
     free_beside,
     is_export,
-    replacing,
-    report_of,
-    require_free,
     require_replaceable,
     require_space,
 )
 from .parity import Parity, Trial
-from .programs import Placed, place, require_free_place
-from .progress import tracked
-from .proof.folder_check import check_folder
-from .proof.prover import Prover, Reference, TrainedModel
+from .programs import place, require_free_place
+from .proof.prover import Prover
+from .proof.trained_model import Reference, TrainedModel
 from .quantization.choice import Choice
 from .quantization.ggml import require_ggml
 from .quantization.importance import FEWEST_TOKENS, ImportanceMatrix, importance_matrix, write_importance
 from .quantization.quantize import quantize
-from .trained_tokenizer import TrainedTokenizer, copy_tokenizer, trained_tokenizer
-from .weights import adapter as lora
-from .weights.merge import write_merged
+from .trained_tokenizer import TrainedTokenizer, trained_tokenizer
 from .weights.model_files import special_token
 
 # Size of the final file as a share of the f16 file, at most: q8_0 has the largest rows. Both must fit on the disk.
 _SHARE = {"f16": 0.0, "bf16": 1.0}
 _PACKED_SHARE = 0.54
-_NONE_KEEPS = "none of up to 8 bits keeps it; use --quantization f16, or train more"
 _IMPORTANCE = ".imatrix"  # not .gguf, although it is one: it is no model
-_NO_ADAPTER = "Use --format merged for the whole model, or gguf."
-
-
-@dataclass(frozen=True)
-class Export:
-    """The exported file or folder. Fields with a default are for GGUF files only.
-
-    `parity` is the proof, also written to `parity_path`. `importance_path` is the importance matrix that quantising
-    used. `modelfile` is for Ollama. `ollama` is set if the model was registered there, `placed` if another program was
-    named to run it. `origins` says where tokenizer, chat template and end of turn are from.
-    """
-
-    path: Path
-    format: ExportFormat
-    bytes: int
-    quantization: str | None = None
-    sha256: str | None = None
-    parity: Parity | None = None
-    parity_path: Path | None = None
-    modelfile: Path | None = None
-    importance_path: Path | None = None
-    ollama: RegistrationResult | None = None
-    placed: Placed | None = None
-    origins: Mapping[str, str] = field(default_factory=dict)
 
 
 def export(
@@ -119,7 +86,7 @@ def export(
     elif config.format == "gguf-lora":
         done = _export_gguf_lora(adapter, base, name, target, config, notify)
     else:
-        done = _FolderExport(adapter, base, config, target, tokenizer, notify).run(reference, samples)
+        done = FolderExport(adapter, base, config, target, tokenizer, notify).run(reference, samples)
     if config.format != "gguf-lora":
         done = replace(done, origins=tokenizer.origins)
     if written:
@@ -133,46 +100,6 @@ def export(
     except BackpropagateError as error:
         error.kept = str(done.path)
         raise
-
-
-@dataclass(frozen=True)
-class _FolderExport:
-    """An export of a folder: the adapter alone, or the whole model, which is proven to end its answers."""
-
-    adapter: Path | None
-    base: Path
-    config: ExportConfig
-    target: Path
-    tokenizer: TrainedTokenizer
-    notify: Notify | None
-
-    def run(self, reference: Reference | None, samples: Sequence[Sample]) -> Export:
-        if self.config.format == "lora" and self.adapter is None:
-            raise _no_adapter(self.base)
-        contract = self.tokenizer.contract
-        parity, report = None, None
-        with replacing(self.target) as place:
-            self._write(place)
-            if self.config.format == "merged" and contract:
-                parity = check_folder(place, contract, reference, samples, self.notify)
-                if not parity.proven:
-                    raise _not_proven(parity, f"It lies in {place}.", self.target)
-        if parity:
-            report = self.target.with_name(f"{self.target.name}.parity.json")
-            folders.write_json(report, {"folder": self.target.name, **parity.as_dict()})
-        return Export(self.target, self.config.format, _bytes(self.target), parity=parity, parity_path=report)
-
-    def _write(self, place: Path) -> None:
-        if self.adapter and self.config.format == "merged":
-            write_merged(self.adapter, self.base, place, self.notify, tokenizer=self.tokenizer)
-            return
-        if self.adapter:
-            lora.check_folder(self.adapter)
-        _copy(self.adapter or self.base, place, self.tokenizer, self.notify)
-
-
-def _no_adapter(model: Path) -> AdapterUnusable:
-    return AdapterUnusable("all weights were trained: there is no adapter.", where=str(model), fix=_NO_ADAPTER)
 
 
 @dataclass(frozen=True)
@@ -215,7 +142,7 @@ class _Gguf:
             parity = self._accepted(parity, draft)
             digest, size = digests(draft) if self.config.registers else folders.digest(draft), draft.stat().st_size
         importance = free_beside(self.target, _IMPORTANCE) if matrix else None
-        report = _write_report(self.target, parity, digest, size, [importance] if importance else [])
+        report = write_report(self.target, parity, digest, size, [importance] if importance else [])
         if matrix and importance:
             with folders.new_file(importance) as path:
                 write_importance(path, matrix, model.converter.family.architecture, self.training_rows)
@@ -254,7 +181,7 @@ class _Gguf:
                 if prover.proven:
                     raise
                 kept = f"It was not kept, because llama.cpp could not run it ({error.message})."
-                raise _not_proven(prover.parity(), kept, self.target) from error
+                raise not_proven(prover.parity(), kept, self.target) from error
 
     def _quantise(self, choice: Choice, draft: Path, model: TrainedModel) -> None:
         if self.quantization in EXACT:
@@ -286,7 +213,7 @@ class _Gguf:
             return chosen.quantization
         larger = choice.smallest([name for name in names if name not in fitting], draft)
         message = f"no format{f' of up to {self.config.max_size}' if limit else ''} keeps what was learned."
-        fix = f"Use --quantization {larger.quantization} ({gigabytes(larger.bytes)})." if larger else _NONE_KEEPS
+        fix = f"Use --quantization {larger.quantization} ({gigabytes(larger.bytes)})." if larger else NONE_KEEPS
         raise NotProven(message, fix=fix, checks=[trial.as_row() for trial in choice.trials])
 
     def _accepted(self, parity: Parity, draft: Path) -> Parity:
@@ -299,16 +226,8 @@ class _Gguf:
         digest, size = folders.digest(draft), draft.stat().st_size
         with folders.new_file(kept) as path:
             draft.replace(path)
-        _write_report(kept, parity, digest, size)
-        raise _not_proven(parity, f"It is kept as {kept.name}, its proof beside it.", kept)
-
-
-def _write_report(file: Path, parity: Parity, digest: str, size: int, beside: Sequence[Path] = ()) -> Path:
-    """Write the proof of `file` beside it, with the names of the other files there. Returns its path."""
-    report = report_of(file)
-    written = {"file": file.name, "sha256": digest, "bytes": size, BESIDE: [path.name for path in beside]}
-    folders.write_json(report, written | parity.as_dict())
-    return report
+        write_report(kept, parity, digest, size)
+        raise not_proven(parity, f"It is kept as {kept.name}, its proof beside it.", kept)
 
 
 def _unproven_path(target: Path) -> Path:
@@ -324,35 +243,21 @@ def _unproven_path(target: Path) -> Path:
     return path
 
 
-def _not_proven(parity: Parity, kept: str, file: Path) -> NotProven:
-    """The error for a file that failed its proof. `kept` says what happened to the file."""
-    message = f"the file is not proven to be the model that was trained; {parity.verdict}. {kept}"
-    fix = None
-    if parity.trials:
-        smallest = next((trial for trial in parity.trials if trial.kept), None)
-        finer = _NONE_KEEPS
-        if smallest:
-            finer = f"--quantization {smallest.quantization} ({gigabytes(smallest.bytes)}) keeps it"
-        fix = f"{parity.quantization} loses too much of what was learned: {finer}."
-    rows = [check.as_row() for check in parity.failures]
-    return NotProven(message, where=str(file), fix=fix, checks=rows)
-
-
 def _export_gguf_lora(
     adapter: Path | None, base: Path, name: str, target: Path, config: ExportConfig, notify: Notify | None
 ) -> Export:
     if adapter is None:
-        raise _no_adapter(base)
+        raise no_adapter(base)
     converter = LoraConverter(adapter, base)
-    require_space(target, _bytes(adapter))
+    require_space(target, size_of(adapter))
     with folders.new_file(target) as draft:
         converter.write(draft, name)
         parity = converter.check(draft, notify)
         if not parity.proven and not config.accept_unproven:
-            raise _not_proven(parity, "It was not kept.", target)
+            raise not_proven(parity, "It was not kept.", target)
         parity = replace(parity, accepted=not parity.proven)
         digest, size = folders.digest(draft), draft.stat().st_size
-    report = _write_report(target, parity, digest, size)
+    report = write_report(target, parity, digest, size)
     return Export(target, "gguf-lora", size, None, digest, parity, report)
 
 
@@ -378,23 +283,3 @@ def _target(trained: Path, model: str, config: ExportConfig) -> Path:
             raise OutputUnusable("this is a folder, not a file.", where=str(output))
         return output
     return folders.writable_folder(output) / name
-
-
-def _copy(folder: Path, target: Path, tokenizer: TrainedTokenizer, notify: Notify | None) -> None:
-    """Copy what was trained, and complete it: the chat template of training, and the ends of a turn."""
-    require_free(target)
-    require_space(target, _bytes(folder))
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != folders.MANIFEST]
-    with folders.new_folder(target) as draft:
-        for path in tracked(files, "copy", notify):
-            copy = draft / path.relative_to(folder)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copy)
-        if tokenizer.folder != folder and not (draft / VOCABULARY).is_file():
-            copy_tokenizer(tokenizer.folder, draft)
-        if tokenizer.contract:
-            model_folder.complete(draft, tokenizer.contract)
-
-
-def _bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bp_core import backends
-from bp_core.choices import PAGED, PAIRED, Optimizer
+from bp_core.choices import PAGED, PAIRED, Method, ModeSetting, Optimizer
 from bp_core.config import BATCH_SIZE, BETAS, EPOCHS, EVALUATIONS, GAMMA, RATES, TrainConfig
 from bp_core.process_group import launch_env
 
@@ -60,9 +60,9 @@ def optimizer(config: TrainConfig) -> tuple[Optimizer, str]:
     return "adamw", "the default"
 
 
-def dtype(config: TrainConfig, device: DeviceInfo) -> tuple[str, str]:
+def dtype(mode: ModeSetting, device: DeviceInfo) -> tuple[str, str]:
     """The dtype that "auto" stands for, and why."""
-    if config.mode == "full":
+    if mode == "full":
         return "auto", "auto: trained weights in float32 on the host, in bfloat16 on a card"
     return device.dtype, "the default" if device.dtype == "auto" else "auto: what this device multiplies fast"
 
@@ -76,13 +76,12 @@ def alpha(config: TrainConfig) -> tuple[float, str]:
     return 2.0 * config.lora_rank, "2 × rank"
 
 
-def preference(config: TrainConfig, rows: RowSizes) -> dict[str, tuple[float, str]]:
+def preference(method: Method, rows: RowSizes) -> dict[str, tuple[float, str]]:
     """The constants of a preference method, and why; 0 where the method has none.
 
     KTO wants desirable_weight × good answers between 1 and 4/3 of undesirable_weight × bad answers (arXiv:2402.01306,
     section 4.2). The weight of the smaller group is raised until that holds.
     """
-    method = config.method
     beta = (BETAS[method], f"default for {method}") if method in BETAS else (0.0, f"{method} has none")
     gamma = (GAMMA, "default for simpo") if method == "simpo" else (0.0, f"{method} has none")
     if method != "kto":
@@ -117,7 +116,9 @@ def learning_rate(model: Mapping[str, Any], config: TrainConfig) -> tuple[float,
 def duration(config: TrainConfig, rows: int) -> tuple[int, int, dict[str, str]]:
     """Rows per step, the number of steps, and why."""
     why = {}
-    kind = "packed rows" if config.packing else "pairs" if config.method in PAIRED else "examples"
+    kind = "pairs" if config.method in PAIRED else "examples"
+    if config.packing:
+        kind = "packed rows"
     batch_size = min(config.batch_size or BATCH_SIZE, rows)
     if config.batch_size is not None and config.batch_size > rows:
         why["batch_size"] = f"all {rows} {kind}; {config.batch_size} were set"
@@ -131,10 +132,10 @@ def duration(config: TrainConfig, rows: int) -> tuple[int, int, dict[str, str]]:
     return batch_size, steps, why
 
 
-def evaluation(config: TrainConfig, steps: int) -> dict[str, tuple[Any, str]]:
-    """What to evaluate on, and how often, with reasons."""
+def evaluation(steps: int, *, has_rows: bool) -> dict[str, tuple[Any, str]]:
+    """What to evaluate on, and how often, with reasons. `has_rows`: there is something to evaluate on."""
     every = (max(1, steps // EVALUATIONS), f"steps ÷ {EVALUATIONS}")
-    if config.eval_data is None and config.held_out is None:
+    if not has_rows:
         every = (0, "there is nothing to evaluate on")
     nothing = "nothing, the default"
     return {

@@ -12,10 +12,11 @@ from bp_core.recipe import Recipe
 
 from .architecture import Architecture, architecture
 from .defaults import MachineSettings
-from .memory import GIB, MemorySetup, estimate
+from .memory import GIB, estimate
 from .micro_batch import StepPlan
 from .presets import PRESETS
 from .rows import RowSizes, full_rows
+from .training_step import MemorySetup
 
 _LENGTHS = (4096, 2048, 1024, 512, 256)  # that are proposed in place of a longer one
 

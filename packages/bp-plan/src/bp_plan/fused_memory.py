@@ -8,19 +8,18 @@ from __future__ import annotations
 
 from bp_core.step_sizes import SHORT_SEGMENT, chunk_sizes
 
-from .architecture import Architecture, Linear
+from .architecture import Architecture
 
 
-def layer(model: Architecture, width: int, adapted: tuple[Linear, ...], rank: int, *, dora: bool) -> int:
+def layer(model: Architecture, width: int, adapters: int) -> int:
     """Bytes a token that one layer keeps, attention aside.
 
     Its two residual inputs, queries, keys and values (with norms on heads also as they were before), what attention
-    gave, both halves of the gate, and of each adapted linear the narrow product; for DoRA also what it scales.
+    gave, both halves of the gate, and the `adapters` numbers of its adapters: narrow products, and what DoRA scales.
     """
     into = model.queries + 2 * model.keys
     into *= 2 if model.normed_heads else 1
-    scaled = sum(linear.outputs for linear in adapted) if dora else 0
-    return width * (2 * model.hidden + into + model.queries + 2 * model.inner + rank * len(adapted) + scaled)
+    return width * (2 * model.hidden + into + model.queries + 2 * model.inner + adapters)
 
 
 def attention_on_host(model: Architecture, width: int, tokens: int, longest: int, squares: int) -> int:

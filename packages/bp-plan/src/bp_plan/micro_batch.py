@@ -9,8 +9,9 @@ from bp_core.config import TrainConfig
 from bp_core.recipe import Recipe
 
 from .architecture import Architecture
-from .memory import GIB, Device, Estimate, MemorySetup, estimate
+from .memory import GIB, Estimate, estimate
 from .rows import DeviceInfo, RowSizes
+from .training_step import Device, MemorySetup
 
 # Families whose examples cannot share a padded row; the rail computes them one at a time.
 _ONE_BY_ONE = frozenset({"qwen3_5_text", "qwen3_5", "gpt_oss", "bloom"})

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from bp_core.choices import AUTO_MODES, PLAIN_MODE, QUANTIZED, Mode
 from bp_core.config import TrainConfig
 from bp_core.errors import BadValue
-from bp_core.recipe import Recipe
 
 from .memory import GIB
 from .micro_batch import StepPlan
@@ -50,8 +49,8 @@ def candidates(config: TrainConfig, device: DeviceInfo) -> ModeCandidates:
     return ModeCandidates(tuple(modes) or (PLAIN_MODE,), excluded)
 
 
-def mode_reason(recipe: Recipe, tried: Sequence[StepPlan], choice: ModeCandidates, device: DeviceInfo) -> str:
-    """Why mode auto is the mode of the last step that was tried."""
+def mode_reason(tried: Sequence[StepPlan], choice: ModeCandidates, device: DeviceInfo, dtype: str) -> str:
+    """Why mode auto is the mode of the last step that was tried. `dtype`: that of weights that are not quantised."""
     step, first = tried[-1], tried[0]
     if device.backend != "cuda":
         return f"auto: lora, on backend {device.backend} the default"
@@ -59,7 +58,7 @@ def mode_reason(recipe: Recipe, tried: Sequence[StepPlan], choice: ModeCandidate
         return "auto: how much memory is needed is not known, so the default"
     free, need = f"{step.free / GIB:.1f} GiB", _gib(step)
     if step.setup.mode not in QUANTIZED:
-        weights = f"auto: {recipe.dtype} weights"
+        weights = f"auto: {dtype} weights"
         if step.fits:
             again = ", with layers computed again" if step.activation_checkpointing else ""
             return f"{weights} need {need} of {free}{again}"
@@ -69,7 +68,7 @@ def mode_reason(recipe: Recipe, tried: Sequence[StepPlan], choice: ModeCandidate
     if len(tried) == 1:
         return f"auto: {bits} need {need} of {free}; lora {choice.excluded.get('lora', 'was not tried')}"
     less = "need" if step.fits else "would need"
-    return f"auto: {recipe.dtype} weights would need {_gib(first)} of {free}, {bits} {less} {need}"
+    return f"auto: {dtype} weights would need {_gib(first)} of {free}, {bits} {less} {need}"
 
 
 def _gib(step: StepPlan) -> str:

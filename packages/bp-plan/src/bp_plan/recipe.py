@@ -36,7 +36,7 @@ def resolve(machine: MachineSettings, rows: int | RowSizes, model: Mapping[str, 
         tried.append(step)
         if step.fits is not False:
             break
-    why = {**recipe.why, "mode": mode_reason(recipe, tried, choice, machine.device)}
+    why = {**recipe.why, "mode": mode_reason(tried, choice, machine.device, recipe.dtype)}
     return replace(recipe, why=why), step
 
 
@@ -57,6 +57,7 @@ def _in_one_mode(machine: MachineSettings, sizes: RowSizes, model: Mapping[str, 
     config = machine.config
     batch_size, steps, why = duration(config, len(sizes))
     why |= machine.why
+    evaluates = config.eval_data is not None or config.held_out is not None
     values = {field.name: getattr(config, field.name) for field in fields(TrainConfig)}
     may_change = {name: values[name] is None for name in ("micro_batch", "activation_checkpointing")}
     computed = {
@@ -64,9 +65,9 @@ def _in_one_mode(machine: MachineSettings, sizes: RowSizes, model: Mapping[str, 
         "alpha": alpha(config),
         "learning_rate": learning_rate(model, config),
         "max_length": (config.length, "with reasoning_trace" if config.reasoning_trace else "the default"),
-        "dtype": dtype(config, machine.device),
-        **preference(config, sizes),
-        **evaluation(config, steps),
+        "dtype": dtype(config.mode, machine.device),
+        **preference(config.method, sizes),
+        **evaluation(steps, has_rows=evaluates),
         "sample_every": (0, "never, the default"),
     }
     for name, (value, reason) in computed.items():

@@ -9,7 +9,8 @@ from itertools import accumulate, pairwise
 from bp_core.choices import Mode
 from bp_core.rail import Probe
 
-from .memory import GIB, MicroBatchSize
+from .memory import GIB
+from .training_step import MicroBatchSize
 
 # What a desktop may want more while training runs: a window opened, a film played. A choice, not measured.
 _SCREEN_RESERVE = GIB // 2

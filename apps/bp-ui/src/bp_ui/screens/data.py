@@ -16,7 +16,7 @@ from bp_core.config import DataConfig, TrainConfig
 from bp_core.errors import BadValue, UploadRefused
 from bp_core.settings import settings
 
-from ..folders import UPLOADS, is_data, is_plain
+from ..folders import UPLOADS
 from ..jobs import OPEN, Job
 from ..render import fragment, page
 from ..uploads import checked_name, receive
@@ -140,10 +140,6 @@ def reading_of(given: Mapping[str, Any]) -> dict[str, Any]:
 def train_on_of(wanted: str) -> TrainOn:
     """Raises BadValue."""
     return TrainConfig(train_on=wanted).train_on  # type: ignore[arg-type]
-
-
-def is_address(value: str) -> bool:
-    return is_data(value) and all(is_plain(part) for part in value.split("/"))
 
 
 def _is_of(job: Job, path: Path) -> bool:

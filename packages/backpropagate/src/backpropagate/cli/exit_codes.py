@@ -119,7 +119,8 @@ def _of_command(error: BackpropagateError, arguments: Sequence[str]) -> Backprop
     if not isinstance(error, BadValue) or error.fix != BadValue.fix or not path:
         return error
     names = re.findall(r"(?:^|; )(\w+) is ", error.message)
-    variables = [name for name in (variable(path, setting) for setting in names) if os.environ.get(name)]
+    possible = [variable(path, setting) for setting in names]
+    variables = [name for name in possible if os.environ.get(name)]
     said = f" ({', '.join(variables)} is set in the environment.)" if variables else ""
     told = BadValue(error.message + said, where=error.where, fix=f"`backprop {path} --help` lists every setting.")
     told.run, told.kept, told.result = error.run, error.kept, error.result

@@ -58,7 +58,7 @@ def with_options(
         def run(_context: typer.Context | None = None, **values: Any) -> None:
             chosen = {field.name: values.pop(field.name) for field in fields}
             if "given" in taken and _context:
-                values["given"] = _given(_context, chosen)
+                values["given"] = _given(_context, list(chosen))
             command(**values, settings=chosen)
 
         run.__doc__ = command.__doc__

@@ -98,7 +98,9 @@ def data_in_words(counts: Mapping[str, Any], recipe: Recipe) -> str:
     """What was read, how much of it is learned, and what was lost on the way."""
     formats = ", ".join(counts.get("formats", {}))
     held_out = counts.get("evaluation_examples") or 0
-    parts = [f"{counted(counts['rows'], 'row')} ({formats}), {counted(trained_rows(counts, vars(recipe)), 'example')}"]
+    parts = [
+        f"{counted(counts['rows'], 'row')} ({formats}), {counted(trained_rows(counts, recipe.held_out), 'example')}"
+    ]
     if counts.get("packed"):
         parts.append(f"sharing {counted(counts['packed'], 'row')}")
     if held_out:

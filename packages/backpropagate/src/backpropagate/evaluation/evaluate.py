@@ -154,7 +154,8 @@ def _asked(rows: Rows, config: EvalConfig) -> Asked:
 
 
 def _read(name: str, job: Job, rows: Rows, asked: Asked, config: EvalConfig, notify: Notify) -> ModelResults:
-    everything = {tuple(one.tokens): one for one in (*asked.questions, *(one.question for one in asked.tool_questions))}
+    with_tools = [one.question for one in asked.tool_questions]
+    everything = {tuple(one.tokens): one for one in (*asked.questions, *with_tools)}
     limit = config.max_tokens or min(LONGEST_ANSWER, 2 * max((q.length for q in everything.values()), default=0))
     with opened(name, job, config.backend, notify) as rail:
         chosen = losses(rail, rows.examples, f"loss of {name}", notify)

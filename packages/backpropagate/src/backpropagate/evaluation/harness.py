@@ -33,10 +33,9 @@ class HarnessResult:
     tasks: Mapping[str, Mapping[str, tuple[float, float | None]]]
 
     def as_dict(self) -> dict[str, Any]:
-        tasks = {
-            task: {name: {"estimate": value, "stderr": error} for name, (value, error) in metrics.items()}
-            for task, metrics in self.tasks.items()
-        }
+        tasks: dict[str, dict[str, Any]] = {}
+        for task, metrics in self.tasks.items():
+            tasks[task] = {name: {"estimate": value, "stderr": error} for name, (value, error) in metrics.items()}
         return {"target": self.target, "lm_eval": self.version, "tasks": tasks}
 
 

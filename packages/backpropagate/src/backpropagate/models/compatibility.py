@@ -31,10 +31,9 @@ _EMBEDDINGS = ("embed", "wte", "wpe")
 def refuse_misfits(config: TrainConfig, base: Path, *, weights: bool = True) -> None:
     """Raise BadValue that lists every setting that this base cannot be trained with.
 
-    Raises ModelUnusable for weights that are quantised already, ModelTooLarge for mode full. Without `weights` they
-    need not be here; what only they tell is then not looked at.
+    Raises ModelTooLarge for mode full. Without `weights` they need not be here; what only they tell is then not looked
+    at.
     """
-    refuse_quantised(config, base)
     if not weights and not any(base.glob("*.safetensors")):
         return
     refused = too_large(config, parameters(base)) if config.mode == "full" else ""
@@ -137,7 +136,9 @@ def _misfits(config: TrainConfig, base: Path) -> Iterator[str]:
     if not smallest:
         return
     # Any layer that is narrower than the rank has no such part to start from; otherwise one that uses it is enough.
-    module, room = (min if config.init in STARTS_IN_BASE else max)(smallest.items(), key=lambda item: item[1])
+    decides = min if config.init in STARTS_IN_BASE else max
+    module = decides(smallest, key=smallest.__getitem__)
+    room = smallest[module]
     if config.lora_rank > room:
         yield f"rank is {config.lora_rank}, but {_last(module)} is {' × '.join(map(str, layers[module]))}"
 

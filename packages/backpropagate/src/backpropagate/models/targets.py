@@ -43,12 +43,12 @@ from bp_runs.run_folder import RUN_FILE, RunFolder
 
 from ..hints import command
 from . import locate
+from .gguf_files import by_age, is_gguf
 from .published import FINGERPRINT, KINDS, MULTI_RUN, origin_of
 
 BASE = "base"  # in place of a name: what the other one was trained from
 _ADAPTER_CONFIG = "adapter_config.json"
 _QUANTIZED_NAME = re.compile(r"(-unsloth)?-bnb-4bit$")
-_LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$", re.I)
 _OTHER_BASE = "Bring back the weights it was trained on: those here have changed, or are of another revision or size."
 
 
@@ -192,12 +192,12 @@ class Artifact:
         They are those that the run knows, also if the output folder was moved since, or without a run those beside it.
         """
         if self.run is None:
-            files = _by_age(self.folder.parent) if self.folder else []
+            files = by_age(self.folder.parent) if self.folder else []
             return {path: "gguf-lora" if is_adapter_file(path) else "gguf" for path in files}
         output = (self.folder or self.run.path.parent).parent
         made = {Path(export["path"]): str(export["format"]) for export in history.exports_of(self.run)}
         here = {path if path.is_file() else output / path.name: format for path, format in made.items()}
-        return {path: format for path, format in here.items() if _is_gguf(path) and path.is_file()}
+        return {path: format for path, format in here.items() if is_gguf(path) and path.is_file()}
 
     def require_folder(self) -> Path:
         """The folder of what was trained. Raises AdapterUnusable, and TargetNotFound for a mere name."""
@@ -227,7 +227,8 @@ class Artifact:
     def require_gguf(self) -> Path:
         """The file to serve: itself, the newest in the folder, or the newest export. Raises FileMissing."""
         place = self._require_place()
-        inside = [path for path in _by_age(place) if not is_adapter_file(path)] if place.is_dir() else []
+        files = by_age(place) if place.is_dir() else []
+        inside = [path for path in files if not is_adapter_file(path)]
         found = self.file or (inside[-1] if inside else self._newest_export())
         if found:
             return found
@@ -375,16 +376,6 @@ def _located(base: str | None, notify: Notify) -> Path | None:
 
 def _has_weights(folder: Path) -> bool:
     return (folder / _ADAPTER_CONFIG).is_file() or (folder / "config.json").is_file()
-
-
-def _by_age(folder: Path) -> list[Path]:
-    """The .gguf files in a folder, the newest last; of a split model its first file."""
-    files = [path for path in folder.iterdir() if _is_gguf(path) and not _LATER_PART.search(path.name)]
-    return sorted(files, key=lambda file: file.stat().st_mtime)
-
-
-def _is_gguf(path: Path) -> bool:
-    return path.suffix.lower() == ".gguf"
 
 
 def _nothing(name: str, models: Iterable[str] = ()) -> TargetNotFound:

@@ -158,7 +158,9 @@ def _picture(record: Record) -> str:
     changes = []
     for _, base, after in rows:
         changes.append([None if loss is None or base is None else loss - base for loss in after])
-    return heat_map(changes, [name for name, _, _ in rows], [entry.name for entry in record.entries])
+    rows_shown = [name for name, _, _ in rows]
+    columns = [entry.name for entry in record.entries]
+    return heat_map(changes, rows_shown, columns)
 
 
 def _losses(record: Record) -> list[tuple[str, float | None, Sequence[float | None]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -164,7 +165,8 @@ def _markdown(block: Block) -> str:
             folded = [_markdown(Folded("As the model sees it", [Code("The prompt", raw)]))] if raw else []
             return "\n\n".join([quoted, _markdown(table), *folded])
         case Code(label, text, language):
-            fence = "`" * max(3, 1 + _longest_run(text))
+            runs = re.findall("`+", text)
+            fence = "`" * max(3, 1 + max(map(len, runs), default=0))
             return f"{_plain(label)}\n\n{fence}{language}\n{text}\n{fence}"
         case Picture(file, label, _):
             return f"![{_plain(label)}]({file})"
@@ -217,7 +219,8 @@ def _table(table: Table) -> str:
 
 
 def _cells(row: Sequence[str], head: Sequence[str] = ()) -> str:
-    names = [f' data-label="{escape(name)}"' if name else "" for name in head] or [""] * len(row)
+    labels = head or [""] * len(row)
+    names = [f' data-label="{escape(label)}"' if label else "" for label in labels]
     return "".join(f"<td{name}>{escape(cell)}</td>" for name, cell in zip(names, row, strict=True))
 
 
@@ -234,11 +237,3 @@ def _plain(text: str) -> str:
     """Text that Markdown must not read as markup, on one line."""
     kept = " ".join(text.split())
     return "".join(f"\\{sign}" if sign in r"\`*_[]<>|#" else sign for sign in kept)
-
-
-def _longest_run(text: str) -> int:
-    longest = run = 0
-    for sign in text:
-        run = run + 1 if sign == "`" else 0
-        longest = max(longest, run)
-    return longest

@@ -80,7 +80,8 @@ def write(run: RunFolder) -> Path:
         *_recipe(lock),
         *_surroundings(lock),
     ]
-    blocks.append(_words(document.markdown(blocks)))
+    words = [(term, GLOSSARY[term]) for term in terms_in(document.markdown(blocks))]
+    blocks.append(Folded("The words of this report", [Table(("word", "meaning"), words)]))
     document.write(blocks, run.path, REPORT)
     return run.path / f"{REPORT}.md"
 
@@ -110,7 +111,7 @@ def _sentences(lock: Lock, record: Mapping[str, Any], summary: Summary, gained: 
     """What was trained on what, what became of the loss, and what it cost."""
     counts, recipe = record.get("counts", {}), lock.recipe
     what = "All weights" if recipe["mode"] == "full" else f"A LoRA adapter (rank {recipe['rank']})"
-    rows = trained_rows(counts, recipe)
+    rows = trained_rows(counts, recipe.get("held_out"))
     kept_out = counts.get("evaluation_examples") or 0
     verb = "was" if kept_out == 1 else "were"
     beside = f"; {counted(kept_out, 'row')} {verb} kept out to evaluate on" if kept_out else ""
@@ -130,9 +131,9 @@ def _sentences(lock: Lock, record: Mapping[str, Any], summary: Summary, gained: 
         yield f"It took {in_words(summary.seconds)} of training{memory}."
 
 
-def trained_rows(counts: Mapping[str, Any], recipe: Mapping[str, Any]) -> int:
-    """How many rows were learned from: those read, but for the ones held out of them."""
-    held_out = counts.get("evaluation_examples", 0) if recipe.get("held_out") else 0
+def trained_rows(counts: Mapping[str, Any], share: float | None) -> int:
+    """How many rows were learned from: those read, but for the ones held out of them, if a `share` was."""
+    held_out = counts.get("evaluation_examples", 0) if share else 0
     return int(counts.get("examples", 0)) - int(held_out)
 
 
@@ -299,11 +300,6 @@ def _surroundings(lock: Lock) -> list[Block]:
     facts = {"data": lock.data_text, "model": lock.settings["model"], **lock.hardware, **lock.packages, **hashes}
     rows = [(name, str(value)) for name, value in facts.items() if value]
     return [Heading("Machine and versions"), Folded("Everything that decides the last bits", [Table(("", ""), rows)])]
-
-
-def _words(text: str) -> Block:
-    rows = [(term, GLOSSARY[term]) for term in terms_in(text)]
-    return Folded("The words of this report", [Table(("word", "meaning"), rows)])
 
 
 def interval_text(found: Interval, rows: int) -> str:

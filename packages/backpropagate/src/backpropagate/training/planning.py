@@ -48,21 +48,20 @@ class Outlook:
 
 def planned(
     machine: MachineSettings,
-    prepared: Prepared,
+    rows: RowSizes,
     base: Path,
     device: str,
     counts: Mapping[str, Any],
     slowdown: float | None,
 ) -> tuple[Plan, DoesNotFit | None]:
-    """The plan for training on `prepared`, and the error where the card is too small for it.
+    """The plan for training on `rows`, and the error where the card is too small for it.
 
     `slowdown` is what it takes to emulate the number format (Rail.slowdown).
     """
     model, name = locate.description(base), locate.lasting_name(base)
-    rows = _rows(prepared)
     recipe, step = resolve(machine, rows, model)
     tokens = recipe.steps * recipe.batch_size * rows.largest(len(rows)).tokens / len(rows)
-    seconds = speed.seconds(device, name, recipe, tokens)
+    seconds = speed.seconds(speed.kind_of(device, name, recipe), tokens)
     download = None if any(base.glob("*.safetensors")) else locate.downloads()
     expected = dataclasses.replace(preflight(recipe, step, download), seconds=seconds, slowdown=slowdown)
     unfit = misfit(machine, recipe, step, rows)
@@ -123,7 +122,7 @@ def _called(wanted: str, name: str) -> str:
     return wanted if wanted in PRESETS else name
 
 
-def _rows(prepared: Prepared) -> RowSizes:
+def sizes_of(prepared: Prepared) -> RowSizes:
     """Tokens and targets of each row: an example, several packed ones, or the two of a pair."""
     examples = prepared.examples
     packed = pairs(len(examples)) if prepared.report.method in PAIRED else prepared.packed

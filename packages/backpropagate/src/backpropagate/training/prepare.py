@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bp_core.backends import choose_rail
-from bp_core.config import TrainConfig
+from bp_core.config import DataConfig, TrainConfig
 from bp_core.contract import Contract
 from bp_core.environment import variables_of
 from bp_core.errors import BadValue, NothingToResume
@@ -19,7 +19,7 @@ from bp_core.examples import Example
 from bp_core.folders import home, writable_folder
 from bp_core.process_group import launch_env
 from bp_core.rail import Probe, Rail
-from bp_core.settings import settings
+from bp_core.settings import names
 from bp_data import ChatTokenizer, prepare
 from bp_data.masking.reasoning import Limits
 from bp_data.preparing.hold_out import hold_out
@@ -38,7 +38,7 @@ from ..models import locate
 from ..models.compatibility import refuse_by_size, refuse_misfits, refuse_quantised, refuse_unknown_tokens
 from ..models.targets import Artifact
 from ..reports import run_report
-from .planning import device_info, planned
+from .planning import device_info, planned, sizes_of
 from .remarks import remarks
 from .run import TrainingJob, TrainingRequest
 
@@ -75,9 +75,10 @@ def choose(request: TrainingRequest) -> TrainingSetup:
 
 def reading(config: TrainConfig, notify: Notify) -> dict[str, Any]:
     """The arguments of `bp_data.prepare` that the settings decide."""
+    of_data = {name: getattr(config, name) for name in names(DataConfig)}
     return {
         "max_length": config.length,
-        "reading": config,
+        "reading": DataConfig(**of_data),
         "text_overlap": config.text_overlap,
         "train_on": config.train_on,
         "method": config.method,
@@ -117,7 +118,7 @@ def prepared_job(setup: TrainingSetup, notify: Notify, *, weights: bool = True) 
     evaluation |= {"summary": losses.message} if losses else {}
     counts = prepared.report.as_dict() | evaluation | {"evaluation_examples": len(held_out)}
     slowdown = setup.rail.slowdown(config.dtype)
-    plan, unfit = planned(setup.machine, prepared, base, setup.probe.device, counts, slowdown)
+    plan, unfit = planned(setup.machine, sizes_of(prepared), base, setup.probe.device, counts, slowdown)
     if unfit and weights and not setup.request.resume:  # a run that was begun has found its way
         raise unfit
     if to_fetch:
@@ -173,8 +174,8 @@ def to_resume(name: bool | str, output: Path) -> RunFolder:
 
 def run_settings(run: RunFolder, given: Mapping[str, Any], output: str) -> TrainConfig:
     """The settings that a run was begun with, and in their place those that are `given` now."""
-    names = {setting.name for setting in settings(TrainConfig)}
-    begun = {name: value for name, value in run_folder.begun_settings(run).items() if name in names}
+    known = names(TrainConfig)
+    begun = {name: value for name, value in run_folder.begun_settings(run).items() if name in known}
     if "epochs" in given and "steps" not in given:
         begun["steps"] = None  # which would win over the epochs
     changes = {name: value for name, value in given.items() if (name, value) != ("mode", "auto")}

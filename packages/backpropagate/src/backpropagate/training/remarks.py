@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from bp_core.choices import ToolSchema, ToolsTemplate
 from bp_core.config import TrainConfig
+from bp_core.contract import Contract
 from bp_core.recipe import Recipe
 from bp_core.units import counted
-from bp_data import ChatTokenizer, Prepared
+from bp_data import ChatTokenizer, Prepared, Report
 from bp_data.preparing.overlap import overlap
 from bp_plan.defaults import learning_rate as usual_rate
 
@@ -27,11 +29,13 @@ def remarks(
     model: Mapping[str, Any],
 ) -> Iterator[str]:
     """In words. `held_out` are the examples to evaluate on; `model` is the base's config.json."""
-    yield from _of_length(recipe, prepared, model)
-    yield from _of_template(prepared, tokenizer)
-    yield from _of_tools(config, prepared)
-    yield from _of_thoughts(prepared)
-    yield from _of_steps(config, recipe, prepared)
+    report, contract = prepared.report, prepared.contract
+    rows = len(prepared.packed) if prepared.packed is not None else report.examples
+    yield from _of_length(recipe.max_length, report.longest, positions(model))
+    yield from _of_template(contract, tokenizer)
+    yield from _of_tools(config.tools_template, config.tool_schema, contract, report)
+    yield from _of_thoughts(contract)
+    yield from _of_steps(config, recipe, rows)
     yield from _of_rate(config, recipe, model)
     if len(held_out):
         yield from _of_evaluation(config, prepared, held_out, tokenizer)
@@ -45,16 +49,17 @@ def positions(model: Mapping[str, Any]) -> int | None:
     return None
 
 
-def _of_length(recipe: Recipe, prepared: Prepared, model: Mapping[str, Any]) -> Iterator[str]:
-    most, longest = positions(model), min(prepared.report.longest, recipe.max_length)
-    if most is None or recipe.max_length <= most:
+def _of_length(max_length: int, longest: int, most: int | None) -> Iterator[str]:
+    """`longest` row of the data and `most` that the model was made for, in tokens."""
+    if most is None or max_length <= most:
         return
+    longest = min(longest, max_length)
     used = f"the longest row has {longest} tokens" if longest <= most else f"rows of up to {longest} tokens are trained"
-    yield f"max_length is {recipe.max_length}, but the model was made for {most} tokens; {used}."
+    yield f"max_length is {max_length}, but the model was made for {most} tokens; {used}."
 
 
-def _of_template(prepared: Prepared, tokenizer: ChatTokenizer) -> Iterator[str]:
-    if tokenizer.has_template or not prepared.contract.template:
+def _of_template(contract: Contract, tokenizer: ChatTokenizer) -> Iterator[str]:
+    if tokenizer.has_template or not contract.template:
         return
     marks = [mark for mark in ("<|im_start|>", "<|im_end|>") if tokenizer.token(mark) is None]
     told = "the model has no chat template: conversations are written in ChatML, in training and in every export"
@@ -63,18 +68,18 @@ def _of_template(prepared: Prepared, tokenizer: ChatTokenizer) -> Iterator[str]:
     yield f"{told}. A model that was made for chat (…-Instruct) needs fewer examples."
 
 
-def _of_tools(config: TrainConfig, prepared: Prepared) -> Iterator[str]:
-    contract, report = prepared.contract, prepared.report
+def _of_tools(asked: ToolsTemplate, schema: ToolSchema, contract: Contract, report: Report) -> Iterator[str]:
+    """`asked` and `schema` are the settings tools_template and tool_schema."""
     if contract.tools_template != "none":
         form = contract.tools_template
         yield f"the base's chat template has no tools: those of {form} are added, in training and in every export."
-    elif config.tools_template != "none":
-        yield f"tools_template is {config.tools_template}, but no row has tools or calls: nothing is added."
+    elif asked != "none":
+        yield f"tools_template is {asked}, but no row has tools or calls: nothing is added."
     if not report.schema_keys:
         return
     keys = ", ".join(f"{key} ({counted(count, 'row')})" for key, count in sorted(report.schema_keys.items()))
     first = report.places["schema_keys"][0]
-    if config.tool_schema == "served":
+    if schema == "served":
         told = f"the tools' schemas have keys that Ollama does not pass on, and are learned without: {keys}"
         yield f"{told}; first at {first}. --tool-schema as-is learns them, for servers that do."
     else:
@@ -82,16 +87,15 @@ def _of_tools(config: TrainConfig, prepared: Prepared) -> Iterator[str]:
         yield f"{told}; first at {first}. There the model sees another text; --tool-schema served learns that one."
 
 
-def _of_thoughts(prepared: Prepared) -> Iterator[str]:
-    if prepared.contract.adds_thoughts:
+def _of_thoughts(contract: Contract) -> Iterator[str]:
+    if contract.adds_thoughts:
         yield (
             "the base's chat template has no thoughts: they are added (<think>, reasoning_content, and "
             "enable_thinking=false to leave them out), in training and in every export."
         )
 
 
-def _of_steps(config: TrainConfig, recipe: Recipe, prepared: Prepared) -> Iterator[str]:
-    rows = len(prepared.packed) if prepared.packed is not None else prepared.report.examples
+def _of_steps(config: TrainConfig, recipe: Recipe, rows: int) -> Iterator[str]:
     if config.batch_size and config.batch_size > recipe.batch_size:
         yield f"batch_size is {config.batch_size}, but there are {rows} rows: {recipe.batch_size} are learned a step."
     if recipe.steps >= _FEW_STEPS or config.steps is not None:

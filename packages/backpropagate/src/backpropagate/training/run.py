@@ -182,9 +182,11 @@ def _measure_after(work: TrainingJob, run: RunFolder, watch: Watch, step: int) -
         watch(Warned(step, f"{told} {before:.4g} ({gained.verdict}); {advice}"))
         return
     losses = [event["loss"] for event in read_events(run.path) if event["event"] == Stepped.__name__ and event["loss"]]
+    if gained or len(losses) < 2:
+        return
     few = max(1, len(losses) // 10)
-    first, last = (sum(part) / few for part in (losses[:few], losses[-few:])) if losses else (0.0, 0.0)
-    if not gained and len(losses) > 1 and last > first:
+    first, last = sum(losses[:few]) / few, sum(losses[-few:]) / few
+    if last > first:
         watch(Warned(step, f"the training loss rose, from {first:.4g} to {last:.4g}; {advice}"))
 
 
@@ -318,7 +320,9 @@ class Measurements:
         """Keep the speed of this run for the next one's estimate of time."""
         speeds = self._speeds[_WARM_UP:]
         with suppress(OSError, BackpropagateError):
-            speed.remember(self._plan.device, locate.lasting_name(self._plan.base), self._plan.recipe, speeds)
+            plan = self._plan
+            kind = speed.kind_of(plan.device, locate.lasting_name(plan.base), plan.recipe)
+            speed.remember(kind, speeds)
 
     def _note_peak(self, peak: int) -> None:
         expected = self._plan.preflight.memory

@@ -54,6 +54,7 @@ FORMATS = (
 )
 _MEDIA = ("images", "image", "videos", "video", "audios", "audio")
 _MEDIA_KEYS = frozenset(_MEDIA)
+_COMPARED = frozenset(COMPARED)
 _UNKNOWN = "unknown"
 _NEAR = 0.75  # similarity of a misspelt name, as in difflib
 
@@ -79,10 +80,6 @@ class DetectedFormats:
     def confidence(self) -> float:
         """The share of rows in the most frequent format."""
         return self.formats[0].share if self.formats else 0.0
-
-    @property
-    def minorities(self) -> tuple[FormatCount, ...]:
-        return self.formats[1:]
 
 
 def detect(rows: Iterable[Row]) -> DetectedFormats:
@@ -131,9 +128,9 @@ def _converted(value: Value, where: str, thoughts: bool) -> AnyRecord:
     _refuse_media(value, where)
     name, format = _identify(value)
     if name == PREFERENCE:
-        compared = preference(value, where) if _has(value, COMPARED) else beside_messages(value, where)
-        shape = "preference" if _has(value, COMPARED) else "beside"
-        return _with_unused(compared, value, shape)
+        if value.keys() >= _COMPARED:
+            return _with_unused(preference(value, where), value, "preference")
+        return _with_unused(beside_messages(value, where), value, "beside")
     if format is None:
         raise _unknown_format(value, where, thoughts)
     if name == RATED:
@@ -156,18 +153,16 @@ def _contents(record: Record) -> list[str]:
     return [turn["content"] for turn in record.content if turn["content"]] + thoughts
 
 
-def _has(value: Value, keys: tuple[str, ...]) -> bool:
-    return set(keys) <= value.keys()
-
-
 def _identify(value: Value) -> tuple[str, Format | None]:
     """The name of the row's format, and the Format that reads its conversation, if any."""
-    if _has(value, COMPARED) or ("messages" in value and any(given(value.get(key)) for key in BESIDE_MESSAGES)):
+    if value.keys() >= _COMPARED or ("messages" in value and any(given(value.get(key)) for key in BESIDE_MESSAGES)):
         return PREFERENCE, None
     format = _format_of(tuple(value))
     if format is None:
         return _UNKNOWN, None
-    return RATED if _is_rated(format, value) else format.name, format
+    # A `label` may also be something else than a rating, such as a topic.
+    is_rated = "kto_tag" in value or (format.read is not raw and label_of(value) is not None)
+    return RATED if is_rated else format.name, format
 
 
 @lru_cache(maxsize=1024)
@@ -191,7 +186,7 @@ def _refuse_null(row: Row, value: Value) -> None:
         return
     for keys in [*(keys for format in FORMATS for keys in format.keys), COMPARED]:
         null = [key for key in keys if key in row.value and key not in value]
-        if null and _has(row.value, keys):
+        if null and set(keys) <= row.value.keys():
             raise NoTarget(f"{null[0]!r} is null.", where=row.where, fix="Fill it, or remove the row.")
 
 
@@ -236,11 +231,6 @@ def _refuse_media(value: Value, where: str) -> None:
         if given_list(value.get(key)):
             fix = f"Only text is learned; remove {key!r} and what the turns say of it, or the row."
             raise BadRow(f"the row has {key!r}.", where=where, fix=fix)
-
-
-def _is_rated(format: Format, value: Value) -> bool:
-    """Whether the row has a rating. A `label` may also be something else, such as a topic."""
-    return "kto_tag" in value or (format.read is not raw and label_of(value) is not None)
 
 
 def _check_target(turns: list[Turn], untrained: tuple[int, ...], where: str) -> None:

@@ -44,13 +44,11 @@ def before(template: str, addition: str) -> str:
 
 def has_thoughts(messages: Sequence[Mapping[str, Any]]) -> bool:
     """Whether an answer has a thought that such a template would read."""
-    return any(message["role"] == "assistant" and _has_thought(message) for message in messages)
-
-
-def _has_thought(message: Mapping[str, Any]) -> bool:
-    if message.get("reasoning_content"):
-        return True
-    content = message.get("content")
-    if not isinstance(content, str):
-        return False
-    return content.lstrip().startswith(OPEN) and content.count(CLOSE) == 1
+    for message in messages:
+        if message["role"] != "assistant":
+            continue
+        content = message.get("content")
+        in_content = isinstance(content, str) and content.lstrip().startswith(OPEN) and content.count(CLOSE) == 1
+        if message.get(_KEY) or in_content:
+            return True
+    return False

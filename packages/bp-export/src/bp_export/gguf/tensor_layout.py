@@ -62,9 +62,3 @@ def interleave(rows: np.ndarray, heads: int) -> np.ndarray:
     """Rows of q or k, [heads × head size, …], from Hugging Face's order to llama.cpp's."""
     halves = rows.reshape(heads, 2, rows.shape[0] // heads // 2, *rows.shape[1:])
     return halves.swapaxes(1, 2).reshape(rows.shape)
-
-
-def deinterleave(rows: np.ndarray, heads: int) -> np.ndarray:
-    """The inverse of `interleave`."""
-    pairs = rows.reshape(heads, rows.shape[0] // heads // 2, 2, *rows.shape[1:])
-    return pairs.swapaxes(1, 2).reshape(rows.shape)

@@ -15,7 +15,7 @@ from ..progress import tracked
 from ..replies import share
 
 if TYPE_CHECKING:
-    from .prover import Reference
+    from .trained_model import Reference
 
 GENERATIONS, GENERATED = 3, 128  # answers, and tokens of each
 _NAME = "answers end"

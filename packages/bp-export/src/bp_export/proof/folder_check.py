@@ -14,7 +14,7 @@ from ..parity import Check, Parity
 from ..progress import tracked
 from ..weights.model_files import chat_template
 from .endings import GENERATED, GENERATIONS
-from .prover import Reference
+from .trained_model import Reference
 
 
 def check_folder(

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -16,25 +15,21 @@ from tokenizers import Tokenizer
 from bp_core.contract import Contract
 from bp_core.errors import GgufUnusable
 from bp_core.events import Notify, Progress
-from bp_core.examples import Sample
 from bp_core.model_files import VOCABULARY
 from bp_core.thought_marks import OPEN
 
 from ..config import EXACT
-from ..gguf import pre_tokenizers, vocabulary
-from ..gguf.convert import Converter
+from ..gguf import pre_tokenizers
 from ..gguf.metadata import GgufFacts, facts_of
 from ..gguf.reader import GgufFile
-from ..gguf.vocabulary import Vocabulary
 from ..llama_cpp.engine import Engine
 from ..parity import Check, Parity, Trial
-from ..trained_tokenizer import TrainedTokenizer, trained_tokenizer
-from ..weights.merged_weights import trained_weights
 from . import prompts, tensor_check
 from . import samples as rows
 from .corpus import TEXTS
 from .divergence import STRICT, TURNED, Divergence, FirstChoices, Loss, Strength, distinct_positions
 from .endings import GENERATIONS, check_endings
+from .trained_model import Reference, TrainedModel
 from .vocabulary_check import check_vocabulary
 
 FLOAT_KL = 1e-4  # nats per token; float16 costs SmolLM2-135M a tenth of it
@@ -57,61 +52,6 @@ MISSING = 0.25  # how far from 1 the strength of the training may be in such a f
 SMALL_MODEL = 1_000_000_000  # parameters; smaller models lose more by quantisation, which is not the file's fault
 SURVIVED = "training survived in the final file"
 _MARKS = "llama.cpp splits words of this vocabulary at combining marks, so it tokenises Hindi or Thai differently"
-
-
-class Reference(Protocol):
-    """The trained model in float32, run by a rail. `logits` are float32 [tokens, vocabulary]."""
-
-    def logits(self, tokens: Sequence[int], *, adapter: bool = True) -> Any:
-        """With `adapter=False` those of the model before training; None if they are not known."""
-        ...
-
-    def input_squares(self, rows: Sequence[Sequence[int]]) -> Mapping[str, Any]:
-        """Sums over all tokens of each linear layer's squared inputs, float [columns], by its name in the base."""
-        ...
-
-    def generate(self, prompt: Sequence[int], *, limit: int, stop: Sequence[int]) -> list[int]: ...
-
-
-@dataclass(frozen=True)
-class TrainedModel:
-    """The trained model that a file must match: its weights, its contract, and the model itself (`reference`)."""
-
-    base: Path
-    converter: Converter
-    contract: Contract | None = None
-    reference: Reference | None = None
-    samples: Sequence[Sample] = ()
-    tokenizer: TrainedTokenizer | None = None
-
-    @classmethod
-    def open(
-        cls,
-        adapter: Path | None,
-        base: Path,
-        *,
-        tokenizer: TrainedTokenizer | None = None,
-        reference: Reference | None = None,
-        samples: Sequence[Sample] = (),
-    ) -> TrainedModel:
-        """From the folders of adapter and base; without an adapter, `base` was trained in full.
-
-        `tokenizer` is theirs, if it has been read already, `reference` a rail that has opened both. Raises the errors
-        of reading them.
-        """
-        converter = Converter(trained_weights(adapter, base), base)
-        tokenizer = tokenizer or trained_tokenizer(adapter, base)
-        return cls(base, converter, tokenizer.contract, reference, samples, tokenizer)
-
-    @property
-    def tokenizer_folder(self) -> Path:
-        """Where the tokenizer's files are."""
-        return self.tokenizer.folder if self.tokenizer else self.base
-
-    @cached_property
-    def vocabulary(self) -> Vocabulary:
-        """What a GGUF of this model must have as its vocabulary."""
-        return vocabulary.read(self.tokenizer_folder, self.converter.vocabulary_size, self.contract)
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,9 @@ from ..gguf.reader import GgufFile
 from ..llama_cpp.engine import Engine, require_llama_cpp
 from ..output_paths import require_space
 from ..parity import Check, Parity
-from .prover import Prover, Reference, TrainedModel
+from .prover import Prover
 from .tensor_check import check_formats
+from .trained_model import Reference, TrainedModel
 
 _FLOATS = ("f32", "f16")
 # Fields that llama.cpp computes from others if they are missing.

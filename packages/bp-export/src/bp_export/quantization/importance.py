@@ -16,7 +16,6 @@ from gguf import GGUFWriter
 from bp_core.adapter_keys import text_name
 
 from ..gguf.convert import Converter, PlannedTensor
-from ..gguf.reader import GgufFile
 
 FEWEST_TOKENS = 256  # of fewer the mean says more about the rows than about the model
 _SUMS, _COUNTS = ".in_sum2", ".counts"
@@ -59,19 +58,6 @@ def write_importance(path: Path, matrix: ImportanceMatrix, architecture: str, ro
         writer.write_tensors_to_file()
     finally:
         writer.close()
-
-
-def read_importance(path: Path) -> ImportanceMatrix:
-    """A matrix of llama-imatrix or of ours, for models without experts. Raises FileMissing, GgufUnusable."""
-    gguf = GgufFile(path)
-    columns, tokens = {}, 0
-    for stored in gguf.tensors:
-        name = stored.removesuffix(_SUMS)
-        if name != stored:
-            counted = float(gguf.array(f"{name}{_COUNTS}").reshape(-1)[0])
-            columns[name] = (gguf.array(stored).reshape(-1) / max(counted, 1.0)).astype(np.float32)
-            tokens = max(tokens, int(counted))
-    return ImportanceMatrix(columns, tokens)
 
 
 def _arranged(planned: PlannedTensor, values: np.ndarray, converter: Converter) -> np.ndarray:
