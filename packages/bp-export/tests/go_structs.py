@@ -5,6 +5,8 @@ After api/types.go at 0.21 and 0.33.
 
 import json
 
+import go_text
+
 _PROPERTY = ("anyOf", "type", "items", "description", "enum", "properties", "required")
 
 
@@ -45,10 +47,43 @@ def _property(given):
 
 
 def _sorted(value):
-    """A value of any kind: Go keeps objects as maps, and writes their keys in order."""
+    """A value of any kind: Go keeps objects as maps, and writes their keys in order; it knows one kind of number."""
     if isinstance(value, dict):
         return {key: _sorted(value[key]) for key in sorted(value)}
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
     return [_sorted(item) for item in value] if isinstance(value, list) else value
+
+
+def tools_for_go_template(tools):
+    """Before 0.30: properties are a map, and there is always a description."""
+    return [_tool_for_go_template(tool) for tool in tools_as_kept(tools)]
+
+
+def _tool_for_go_template(tool):
+    function = {"name": tool["function"]["name"], "description": "", **tool["function"]}
+    parameters = dict(function["parameters"])
+    parameters["properties"] = dict(sorted((parameters["properties"] or {}).items()))
+    function["parameters"] = parameters
+    fields = {"Name": function["name"], "Description": function["description"], "Parameters": _struct(parameters)}
+    return _struct({"type": tool["type"], "function": function}, Function=_struct(function, **fields))
+
+
+def message_for_go_template(message):
+    told = {"Role": message["role"], "Content": message.get("content") or "", "Thinking": message.get("thinking", "")}
+    told |= {"ToolName": message.get("tool_name", ""), "ToolCallID": message.get("tool_call_id", "")}
+    return told | {"ToolCalls": [_call_for_go_template(call) for call in message.get("tool_calls") or []]}
+
+
+def _call_for_go_template(call):
+    function = call["function"]
+    arguments = _struct(_sorted(function.get("arguments") or {}))
+    return {"ID": call.get("id", ""), "Function": {"Name": function["name"], "Arguments": arguments}}
+
+
+def _struct(value, **fields):
+    """A value of Go's, with what its function json makes of it."""
+    return {**fields, "json": go_text.marshal(value)}
 
 
 def message_for_llama_server(message):

@@ -159,8 +159,9 @@ class OllamaServer:
         if self.writes_jinja(model):
             return self.ask(model, "/apply-template", self.for_llama_server(model, request, think))["prompt"]
         system = "\n\n".join(turn["content"] for turn in messages if turn["role"] == "system")
-        turns = [{"Role": turn["role"], "Content": turn["content"]} for turn in messages]
+        turns = [go_structs.message_for_go_template(message) for message in messages]
         values = {"System": system, "Messages": turns, "Prompt": messages[-1]["content"], "Response": ""}
+        values |= {"Tools": go_structs.tools_for_go_template(request.get("tools") or [])}
         values |= {"Think": bool(think), "IsThinkSet": think is not None}
         return go_text.render(model["go"] or PASSED_ON, values)
 

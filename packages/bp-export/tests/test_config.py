@@ -37,3 +37,11 @@ def test_llama_cpps_own_spelling_of_a_quantization_is_understood():
     assert ExportConfig(quantization="Q4_K_M").quantization == "q4_k_m"
     with pytest.raises(BadValue, match="must be one of"):
         ExportConfig(quantization="Q4_K_N")
+
+
+def test_every_way_to_ask_for_ollama_is_one_setting():
+    asked = [dict(ollama=True), dict(program="ollama"), dict(ollama_name="mine"), dict(program="jan", ollama=True)]
+    assert all(ExportConfig(**settings).ollama for settings in asked)
+    assert not ExportConfig(program="jan").ollama and not ExportConfig().ollama
+    with pytest.raises(BadValue, match="the others gguf"):
+        ExportConfig(program="ollama", format="merged")

@@ -6,6 +6,7 @@ import subprocess
 from datetime import datetime
 from pathlib import Path
 
+import go_structs
 import go_text
 import pytest
 
@@ -14,27 +15,33 @@ from bp_export import GgufFacts
 from bp_export.chat_template import ChatTemplate
 from bp_export.ollama.blob import guard
 from bp_export.ollama.go_template import conversations, go_template
+from bp_export.ollama.go_tools import tool_conversations
+from bp_export.tool_talk import writes_tools
 
 TEMPLATES = Path(__file__).parents[2] / "bp-data" / "tests" / "templates"
 TOKENS = json.loads((TEMPLATES / "tokens.json").read_text(encoding="utf-8"))
 FAMILIES = sorted(TOKENS.keys() - {"llama3_2"})
+WITH_TOOLS = {"qwen2_5", "qwen3", "llama3_1", "mistral_v3"}
 GO = """
 package main
 
 import ("encoding/json"; "os"; "strings"; "text/template")
 
-type message struct { Role, Content string }
-type job struct { Template string; Values struct { System string; Messages []*message } }
+type job struct { Template string; Values map[string]any }
 
 func main() {
 	var jobs []job
 	if err := json.NewDecoder(os.Stdin).Decode(&jobs); err != nil { panic(err) }
+	functions := template.FuncMap{"json": func(value any) string {
+		if object, ok := value.(map[string]any); ok { return object["json"].(string) }
+		text, _ := json.Marshal(value)
+		return string(text)
+	}}
 	var texts []string
 	for _, job := range jobs {
 		var text strings.Builder
-		values := map[string]any{"System": job.Values.System, "Messages": job.Values.Messages, "Response": ""}
-		parsed := template.Must(template.New("").Option("missingkey=zero").Parse(job.Template))
-		if err := parsed.Execute(&text, values); err != nil { panic(err) }
+		parsed := template.Must(template.New("").Option("missingkey=zero").Funcs(functions).Parse(job.Template))
+		if err := parsed.Execute(&text, job.Values); err != nil { panic(err) }
 		texts = append(texts, text.String())
 	}
 	json.NewEncoder(os.Stdout).Encode(texts)
@@ -51,14 +58,17 @@ def facts(name, *, add_bos=True):
 def pairs(found):
     """What Go is given, and the prompt that is wanted, for every conversation that the template accepts."""
     chat = ChatTemplate.of(found)
-    for turns in conversations():
+    talks = [(turns, None) for turns in conversations()]
+    if ".Tools" in go_template(found):
+        talks += tool_conversations()
+    for turns, tools in talks:
         try:
-            wanted = chat.prompt(turns)
+            wanted = chat.prompt(turns, tools)
         except TemplateUnusable:
             continue
         system = "\n\n".join(turn["content"] for turn in turns if turn["role"] == "system")
-        messages = [{"Role": turn["role"], "Content": turn["content"]} for turn in turns]
-        yield {"System": system, "Messages": messages}, wanted
+        messages = [go_structs.message_for_go_template(turn) for turn in turns]
+        yield {"System": system, "Messages": messages, "Tools": go_structs.tools_for_go_template(tools or [])}, wanted
 
 
 @pytest.mark.parametrize("add_bos", [True, False])
@@ -67,8 +77,36 @@ def test_go_writes_the_prompts_that_jinja_writes(name, add_bos):
     found = facts(name, add_bos=add_bos)
     template = go_template(found)
     checked = [(go_text.render(template, values), wanted) for values, wanted in pairs(found)]
-    assert len(checked) >= 12
-    assert all(made == wanted for made, wanted in checked)
+    assert len(checked) >= (48 if name in WITH_TOOLS else 12)
+    for made, wanted in checked:
+        assert made == wanted
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_families_with_tools_have_them_in_go(name):
+    template = go_template(facts(name))
+    assert (".Tools" in template) == (name in WITH_TOOLS)
+    assert '"""' not in template, "a Modelfile could not hold it"
+
+
+def test_ollama_finds_the_mark_of_a_call():
+    """It is the first text after "if .ToolCalls", up to a brace."""
+    marks = {}
+    for name in WITH_TOOLS:
+        text = go_template(facts(name)).partition("{{ if .ToolCalls }}")[2]
+        marks[name] = text.partition("{")[0].strip()
+    assert marks == {"qwen2_5": "<tool_call>", "qwen3": "<tool_call>", "llama3_1": "", "mistral_v3": "[TOOL_CALLS] ["}
+
+
+MIXED = """{% if tools %}{{ tools | tojson }}{% endif %}{% for m in messages %}{{ m.role }}: {{ m.content }}
+{% for call in m.tool_calls %}{{ loop.index }} {{ call.function.name }} {{ call.function.arguments | tojson }}
+{% endfor %}{% endfor %}assistant: """
+
+
+def test_tools_that_go_cannot_write_are_left_out():
+    """Here calls are numbered."""
+    found = GgufFacts("x", "llama", 1, 512, MIXED, 0, "<s>", 1, "</s>", True, {}, 512)
+    assert writes_tools(ChatTemplate.of(found)) and ".Tools" not in go_template(found)
 
 
 @pytest.mark.slow
@@ -88,7 +126,10 @@ def test_real_go_writes_them_too(tmp_path):
     ("template", "reason"),
     [
         ((TEMPLATES / "llama3_2.jinja").read_text(encoding="utf-8"), "today's date"),
-        ("{% for m in messages %}{{ loop.index }} {{ m.role }}: {{ m.content }}\n{% endfor %}Assistant:", "first turn"),
+        (
+            "{% for m in messages %}{{ loop.index }} {{ m.role }}: {{ m.content }}\n{% endfor %}Assistant:",
+            "fixed texts",
+        ),
         ("{% for m in messages %}{{ m.role }}: {{ m.content | upper }}\n{% endfor %}a:", "fixed texts"),
         ("{{ messages[-1].content }}", "every turn"),
         ("{% for m in messages %}{{ m.role }}: {{ m.content }}{{ m.content | length }}\n{% endfor %}a:", "fixed texts"),

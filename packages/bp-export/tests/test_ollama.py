@@ -401,7 +401,7 @@ NAMES |= {"bäckerei": False, "x" * 81: False, "-a": False, "a b": False, "a:b:c
 @pytest.mark.parametrize("name", NAMES)
 def test_names_are_judged_before_any_work(name, newest, tiny):
     if NAMES[name]:
-        assert ExportConfig(ollama_name=name).registers
+        assert ExportConfig(ollama_name=name).ollama
         return
     with pytest.raises(BadValue, match="is not a valid model name"):
         ExportConfig(ollama_name=name)

@@ -79,16 +79,19 @@ def test_a_template_that_writes_another_text_beside_the_date_is_refused(server, 
         register(file, CONFIG)
 
 
-def test_tools_arrive_as_the_template_writes_them(server, made):
-    seen = register(made("qwen2_5"), CONFIG).seen
-    assert (seen.rendered, seen.tools, seen.thinking) == (True, True, None)
+@pytest.mark.parametrize("server", [JINJA, GO], indirect=True)
+@pytest.mark.parametrize("template", ["qwen2_5", "mistral_v3", "llama3_1"])
+def test_tools_arrive_as_the_template_writes_them(server, made, template):
+    seen = register(made(template), CONFIG).seen
+    assert (seen.rendered, seen.tools, seen.thinking) == (True, True, None), seen.notes
     asked = [body for _, path, _, body, _ in server.talk if path == "/api/chat" and body.get("tools")]
-    assert len(asked) == 2, "a question with a tool, and a call with its result"
+    assert len(asked) == (3 if template == "llama3_1" else 4), "a tool, a call, two calls, another order"
+    assert any("in the order of their names" in note for note in seen.notes) == (server.version == GO)
 
 
 @pytest.mark.parametrize("server", [GO], indirect=True)
 def test_where_a_go_template_has_no_tools_it_is_said(server, made):
-    done = register(made("qwen2_5"), CONFIG)
+    done = register(made("qwen"), CONFIG)
     assert (done.template, done.seen.rendered, done.seen.tools) == ("go", True, False)
     assert any("tools do not work in this Ollama" in note for note in done.seen.notes)
 

@@ -18,15 +18,19 @@ import ollama_server
 import pytest
 import tiny_families
 
-from bp_core.errors import OllamaRegistrationFailed, OllamaTooOld
+from bp_core.errors import OllamaRegistrationFailed, OllamaTooOld, TemplateUnusable
 from bp_export import gguf_facts
-from bp_export.chat_template import ChatTemplate
+from bp_export.chat_template import ChatTemplate, first_difference
 from bp_export.config import ExportConfig
+from bp_export.dates import other_dates
 from bp_export.gguf import vocabulary
 from bp_export.gguf.convert import Converter
 from bp_export.gguf.reader import GgufFile
 from bp_export.ollama import Ollama, register
 from bp_export.ollama.blob import Blob
+from bp_export.ollama.go_template import go_template
+from bp_export.ollama.go_tools import tool_conversations
+from bp_export.ollama.marks import prompt_or_none
 from bp_export.ollama.versions import RUNS_JINJA, shown
 from bp_export.ollama_names import is_name
 from bp_export.tool_talk import TOOL_TALKS, TOOLS, writes_tools
@@ -38,6 +42,8 @@ NAME = "backpropagate-test"
 CONFIG = ExportConfig(ollama_name=NAME, ollama_overwrite=True)
 TEMPLATES = sorted((Path(__file__).parents[2] / "bp-data" / "tests" / "templates").glob("*.jinja"))
 TURNS = [{"role": "user", "content": "Hi"}]
+RENDERED = ("render", "render tools", "render calls")
+CALLED = TOOL_TALKS["two calls and their results"][0]
 # A tool as rows have it: more than servers keep, in an order of its own.
 RICH = {
     "type": "function",
@@ -119,7 +125,7 @@ def test_every_template_is_written_as_trained(server, made, file):
         pytest.skip(error.message)
     chat = ChatTemplate.of(gguf_facts(path))
     assert done.seen.rendered
-    expected = knows_jinja(server) if writes_tools(chat) else None
+    expected = (knows_jinja(server) or ".Tools" in go_template(gguf_facts(path))) if writes_tools(chat) else None
     assert done.seen.tools == expected, done.seen.notes
     assert done.seen.thinking == (True if chat.thinks else None), done.seen.notes
     assert not loaded(server) and not any("unchecked" in str(model["name"]) for model in server.models())
@@ -144,17 +150,22 @@ def test_the_stub_answers_in_the_shapes_of_the_real_server(server, made, tmp_pat
     version = "0.34.1" if knows_jinja(server) else "0.29.0"
     (tmp_path / "blobs").mkdir()
     with ollama_server.OllamaServer(version, tmp_path / "blobs") as stub:
-        shapes = []
+        shapes, texts = [], []
         for url in (server.url, stub.url):
             monkeypatch.setenv("OLLAMA_HOST", url)
             register(file, CONFIG)
-            shapes.append({name: shape_of(answer) for name, answer in answers(url, knows_jinja(server))})
+            found = dict(answers(url))
+            shapes.append({name: shape_of(answer) for name, answer in found.items()})
+            texts.append(
+                {name: answer["body"].get("_debug_info", {}).get("rendered_template") for name, answer in found.items()}
+            )
     real, ours = shapes
+    assert texts[0] == texts[1]
     for name, shape in ours.items():
         assert shape <= real[name], f"{name}: the real server has no {sorted(shape - real[name])}"
 
 
-def answers(url, tools):
+def answers(url):
     """The same requests, and what comes back."""
     options = {"num_predict": 4, "temperature": 0}
     talk = {"model": NAME, "messages": TURNS, "stream": False, "options": options}
@@ -167,10 +178,11 @@ def answers(url, tools):
         "chat": ("POST", "/api/chat", talk),
         "no thoughts": ("POST", "/api/chat", talk | {"think": False}),
         "loaded": ("GET", "/api/ps", None),
+        "tools": ("POST", "/api/chat", talk | {"tools": TOOLS}),
+        "render tools": ("POST", "/api/chat", talk | {"tools": TOOLS, "_debug_render_only": True}),
+        "render calls": ("POST", "/api/chat", talk | {"messages": CALLED, "tools": TOOLS, "_debug_render_only": True}),
         "unload": ("POST", "/api/chat", {"model": NAME, "messages": [], "keep_alive": 0, "stream": False}),
     }
-    if tools:
-        requests["tools"] = ("POST", "/api/chat", talk | {"tools": TOOLS})
     with httpx.Client(base_url=url, timeout=600, trust_env=False) as client:
         for name, (method, path, body) in requests.items():
             response = client.request(method, path, json=body)
@@ -201,15 +213,42 @@ def test_thoughts_are_told_from_answers_and_left_out(server, made):
     assert not server.reply(NAME, TURNS, limit=8, think=False).thought
 
 
-def test_calls_and_results_are_written_as_trained(server, made):
-    if not knows_jinja(server):
-        pytest.skip("before 0.30 a Go template writes tools")
-    file = made((TEMPLATES[0].parent / "qwen2_5.jinja").read_text(encoding="utf-8"))
-    register(file, CONFIG)
-    chat = ChatTemplate.of(gguf_facts(file))
-    for turns, tools in TOOL_TALKS.values():
-        request = {"model": NAME, "messages": turns, "tools": tools, "_debug_render_only": True}
-        assert server.chat(request)["_debug_info"]["rendered_template"] == chat.prompt(turns, tools)
+@pytest.mark.parametrize("file", TEMPLATES, ids=lambda file: file.stem)
+def test_calls_and_results_are_written_as_trained(server, made, file):
+    """Every conversation with tools that the template takes, letter for letter."""
+    path = made(file.read_text(encoding="utf-8"))
+    chat = ChatTemplate.of(gguf_facts(path))
+    talks = [*TOOL_TALKS.values(), *tool_conversations()]
+    wanted = [(turns, tools, prompt_or_none(chat, turns, tools)) for turns, tools in talks]
+    if not tools_can_be_written(server, path) or "strftime_now" in gguf_facts(path).template:
+        pytest.skip("it has no tools, or none that this version can be told of; or it writes the date")
+    register(path, CONFIG)
+    checked = 0
+    for turns, tools, prompt in wanted:
+        if prompt is None:
+            continue
+        request = {"model": NAME, "messages": turns, "_debug_render_only": True, "options": {"num_ctx": 512}}
+        request |= {"tools": tools} if tools else {}
+        rendered = server.chat(request | {"truncate": False})["_debug_info"]["rendered_template"]
+        same = rendered == prompt or other_dates(prompt, rendered)
+        assert same, first_difference(prompt, rendered)
+        checked += 1
+    assert checked > 30
+
+
+def tools_can_be_written(server, path):
+    """Whether the template has tools, calls and results, and the server's kind of template, too."""
+    if not writes_tools(ChatTemplate.of(gguf_facts(path))):
+        return False
+    try:
+        return ".Tools" in go_template(gguf_facts(path))
+    except TemplateUnusable:
+        return knows_jinja(server)
+
+
+def test_an_order_that_a_go_template_cannot_keep_is_said(server, made):
+    notes = register(made((TEMPLATES[0].parent / "qwen2_5.jinja").read_text(encoding="utf-8")), CONFIG).seen.notes
+    assert any("in the order of their names" in note for note in notes) != knows_jinja(server)
 
 
 NAMES = ("m", "a.b-c_d", "_abc", "1", "me/m:t", "host:1234/me/m:t", "x" * 80, "m:" + "t" * 80)

@@ -65,10 +65,12 @@ class ExportConfig:
         "and jan get it in their folders; vllm runs a folder, so the format is merged. Default: it stays where it is.",
         OptionName("for"),
     ] = None
-    ollama: Annotated[bool, "Register the GGUF with Ollama, too, and see that it behaves there."] = False
-    ollama_name: Annotated[
-        str | None, "What Ollama shall call it; asks for --ollama by itself. Default: the file's name."
-    ] = None
+    ollama: Annotated[
+        bool,
+        "Register the GGUF with Ollama, and see that it behaves there, also beside another program of --for. "
+        "--for ollama and --ollama-name ask for it by themselves.",
+    ] = False
+    ollama_name: Annotated[str | None, "What Ollama shall call it. Default: the file's name."] = None
     ollama_overwrite: Annotated[bool, "Replace a model of that name in Ollama."] = False
     system: Annotated[
         str | None, "System message for when a conversation has none, in Ollama and the Modelfile. Default: none."
@@ -79,11 +81,6 @@ class ExportConfig:
         Range(1),
     ] = None
 
-    @property
-    def registers(self) -> bool:
-        """Whether Ollama is wanted."""
-        return self.ollama or self.ollama_name is not None or self.program == "ollama"
-
     def __post_init__(self) -> None:
         if isinstance(self.quantization, str):  # llama.cpp writes Q4_K_M
             object.__setattr__(self, "quantization", self.quantization.lower())
@@ -91,6 +88,8 @@ class ExportConfig:
             object.__setattr__(self, "format", "merged")
         sizes = [_NO_SIZE, _SIZE_UNASKED, _NOTHING_TO_WEIGH]
         check(self, [*_NOT_GGUF, _NOT_THERE, _NO_NAME, _NOTHING_TO_PROVE, _MERGELESS, *sizes])
+        if self.program == "ollama" or self.ollama_name is not None:
+            object.__setattr__(self, "ollama", True)  # the one setting that registers
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ def export(
     try:
         if config.program and config.program != "ollama":
             done = replace(done, placed=place(done.path, config.program, config.num_ctx))
-        if config.registers:
+        if config.ollama:
             done = replace(done, ollama=ollama.register(done.path, config, origin=origin, notify=notify))
         return done
     except BackpropagateError as error:
@@ -125,7 +125,7 @@ class _Gguf:
         require_llama_cpp()
         if self.quantization not in EXACT:
             require_ggml()
-        if self.config.registers:
+        if self.config.ollama:
             ollama.require_ollama(self.config, self.target)
         model = TrainedModel.open(
             self.adapter, self.base, tokenizer=self.tokenizer, reference=reference, samples=samples
@@ -140,7 +140,7 @@ class _Gguf:
             matrix, trials = self._write(model, prover, draft)
             parity = replace(prover.parity(), importance_tokens=matrix.tokens if matrix else 0, trials=tuple(trials))
             parity = self._accepted(parity, draft)
-            digest, size = digests(draft) if self.config.registers else folders.digest(draft), draft.stat().st_size
+            digest, size = digests(draft) if self.config.ollama else folders.digest(draft), draft.stat().st_size
         importance = free_beside(self.target, _IMPORTANCE) if matrix else None
         report = write_report(self.target, parity, digest, size, [importance] if importance else [])
         if matrix and importance:

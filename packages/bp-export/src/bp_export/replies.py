@@ -99,7 +99,7 @@ def share(name: str, values: Sequence[bool]) -> Check:
     count, total = sum(values), len(values)
     low, high = _interval(count, total)
     note = f"{count / total:.0%} of {total} rows, {low:.0%} to {high:.0%} of all such"
-    return Check(name, count, total, passed=True, warning=not count, note=note)
+    return Check(name, f"{count} of {total}", None, passed=True, warning=not count, note=note)
 
 
 def _interval(count: int, total: int) -> tuple[float, float]:

@@ -29,24 +29,51 @@ TOOLS: list[Mapping[str, Any]] = [
     }
 ]
 ASKED: Mapping[str, Any] = {"role": "user", "content": 'What is the weather in "Łódź"?'}
-_CALL_ID = "call12345"  # nine letters and digits, which Mistral's templates ask for
-_CALL = {"name": "get_weather", "arguments": {"days": 2, "place": "Łódź"}}
-_CALLED: Turns = [
-    ASKED,
-    {
-        "role": "assistant",
-        "content": "",
-        "tool_calls": [{"id": _CALL_ID, "type": "function", "function": _CALL}],
-    },
-    {
-        "role": "tool",
-        "content": '{"sky": "clear"}',
-        "name": "get_weather",
-        "tool_name": "get_weather",
-        "tool_call_id": _CALL_ID,
-    },
-]
-TOOL_TALKS: Mapping[str, tuple[Turns, Tools]] = {"a tool": ([ASKED], TOOLS), "a call and its result": (_CALLED, TOOLS)}
+_ARGUMENTS = {"days": 2, "place": "Łódź"}
+
+
+def _call(number: int, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    function = {"name": "get_weather", "arguments": arguments}
+    return {"id": _call_id(number), "type": "function", "function": function}
+
+
+def _result(number: int) -> Mapping[str, Any]:
+    name = "get_weather"
+    told = {"role": "tool", "content": '{"sky": "clear"}', "name": name, "tool_name": name}
+    return {**told, "tool_call_id": _call_id(number)}
+
+
+def _call_id(number: int) -> str:
+    """Nine letters and digits, which Mistral's templates ask for."""
+    return f"call{number:05}"
+
+
+def _talk(*arguments: Mapping[str, Any]) -> Turns:
+    """A question, calls with these arguments, and a result of each."""
+    calls = [_call(number, given) for number, given in enumerate(arguments)]
+    results = [_result(number) for number in range(len(arguments))]
+    return [ASKED, {"role": "assistant", "content": "", "tool_calls": calls}, *results]
+
+
+TOOL_TALKS: Mapping[str, tuple[Turns, Tools]] = {
+    "a tool": ([ASKED], TOOLS),
+    "a call and its result": (_talk(_ARGUMENTS), TOOLS),
+    "two calls and their results": (_talk(_ARGUMENTS, {"days": 1, "place": "<北京> & more"}), TOOLS),
+}
+
+
+def _reversed_properties(tool: Mapping[str, Any]) -> Mapping[str, Any]:
+    function = tool["function"]
+    parameters = function["parameters"]
+    properties = dict(reversed(parameters["properties"].items()))
+    return {**tool, "function": {**function, "parameters": {**parameters, "properties": properties}}}
+
+
+# Parameters and arguments in an order that is not that of their names.
+UNSORTED: tuple[Turns, Tools] = (
+    _talk(dict(reversed(_ARGUMENTS.items()))),
+    [_reversed_properties(tool) for tool in TOOLS],
+)
 
 
 def writes_tools(chat: ChatTemplate) -> bool:

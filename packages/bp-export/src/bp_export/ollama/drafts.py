@@ -11,6 +11,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -40,16 +41,25 @@ def draft_name(name: str) -> str:
     return f"{before}{slash}{model}:{(tag or 'latest')[: LONGEST - len(_ENDING)]}{_ENDING}"
 
 
+@dataclass
+class Draft:
+    """A model under the name of a draft. `left`: what to do about it where the server died before it was removed."""
+
+    name: str
+    left: str = ""
+
+
 @contextlib.contextmanager
-def draft(server: Ollama, name: str) -> Iterator[str]:
+def draft(server: Ollama, name: str) -> Iterator[Draft]:
     """The draft of `name`: unloaded and removed on every way out.
 
-    Where the server cannot do that any more, the error says so, and `remove_abandoned` does it later.
+    Where the server cannot do that any more, the error or `left` says so, and `remove_abandoned` does it later.
     """
     temporary = draft_name(name)
+    made = Draft(temporary)
     with _record(server, temporary) as record:
         try:
-            yield temporary
+            yield made
         except BackpropagateError as error:
             if not _discard(server, temporary, record):
                 error.fix = f"{error.fix} {_how_to_remove(temporary, server)}"
@@ -57,7 +67,8 @@ def draft(server: Ollama, name: str) -> Iterator[str]:
         except BaseException:
             _discard(server, temporary, record)
             raise
-        _discard(server, temporary, record)
+        if not _discard(server, temporary, record):
+            made.left = f"Ollama stopped answering once the model had its name. {_how_to_remove(temporary, server)}"
 
 
 def remove_abandoned(server: Ollama) -> list[str]:

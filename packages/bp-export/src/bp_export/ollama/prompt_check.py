@@ -11,7 +11,7 @@ from bp_core.errors import OllamaMismatch, OllamaRegistrationFailed, TemplateUnu
 from ..chat_template import ChatTemplate, Tools, Turns, first_difference
 from ..dates import other_dates
 from ..gguf.metadata import GgufFacts
-from ..tool_talk import TOOL_TALKS, writes_tools
+from ..tool_talk import TOOL_TALKS, UNSORTED, writes_tools
 from .client import Ollama
 from .go_template import conversations
 from .modelfile import OllamaSettings
@@ -19,7 +19,14 @@ from .modelfile import OllamaSettings
 _ROOM = 1024  # tokens; more than any of the conversations without a system message of their own
 _NO_TEMPLATE = "the model has no chat template: Ollama passes it the plain text."
 _NOT_SHOWN = "this version of Ollama cannot show its prompts, so they were not compared."
-_NO_TOOLS = "tools do not work in this Ollama, although the model's template has them: use Ollama 0.30 or newer."
+_NO_TOOLS = (
+    "tools do not work in this Ollama, although the model's template has them, because no Go template writes them "
+    "alike: use Ollama 0.30 or newer."
+)
+_SORTED = (
+    "this Ollama writes the parameters of a tool and the arguments of a call in the order of their names, not in "
+    "that of the request: use Ollama 0.30 or newer if the model was trained on another order."
+)
 _NO_THOUGHTS = "thoughts stay part of the answer in this Ollama, although the model has them: use Ollama 0.30 or newer."
 
 
@@ -82,19 +89,26 @@ class PromptCheck:
             self.notes.append(_NO_TOOLS)
             return
         for name, (turns, tools) in TOOL_TALKS.items():
-            try:
-                expected = chat.prompt(self.with_system(turns), tools)
-            except TemplateUnusable:
-                continue
-            try:
-                rendered = self._rendered(chat, turns, expected, tools=tools)
-            except OllamaRegistrationFailed as error:
-                rendered = f"({error.message})"
-            if not self._same(expected, rendered):
+            difference = self._difference_with_tools(chat, turns, tools)
+            if difference:
                 self.tools = False
-                self.notes.append(f"with tools Ollama writes another prompt: {name}: {_difference(expected, rendered)}")
+                self.notes.append(f"with tools Ollama writes another prompt: {name}: {difference}")
                 return
         self.tools = True
+        if self._difference_with_tools(chat, *UNSORTED):
+            self.notes.append(_SORTED)
+
+    def _difference_with_tools(self, chat: ChatTemplate, turns: Turns, tools: Tools) -> str:
+        """In what Ollama's prompt differs, in words; empty if in nothing, or if the template refuses these turns."""
+        try:
+            expected = chat.prompt(self.with_system(turns), tools)
+        except TemplateUnusable:
+            return ""
+        try:
+            rendered = self._rendered(chat, turns, expected, tools=tools)
+        except OllamaRegistrationFailed as error:
+            rendered = f"({error.message})"
+        return "" if self._same(expected, rendered) else _difference(expected, rendered)
 
     def _compare_thinking(self, chat: ChatTemplate, capabilities: list[str] | None) -> None:
         if not chat.thinks or capabilities is None:

@@ -130,12 +130,13 @@ class _Registration:
         blob = Blob(self.gguf, guarded=template is None, notify=self.notify)
         uploaded = self.server.upload(blob)
         with draft(self.server, name) as unchecked:
-            self.server.create(self._request(unchecked, blob, template), self.notify)
-            seen = Checks(self.file, self.facts, self.settings, self.server, unchecked, self.notify).run()
+            self.server.create(self._request(unchecked.name, blob, template), self.notify)
+            seen = Checks(self.file, self.facts, self.settings, self.server, unchecked.name, self.notify).run()
             # What is in memory is there under the draft's name, and would be used for the model's own.
-            self.server.unload(unchecked)
-            self.server.copy(unchecked, name)
-        seen = replace(seen, notes=(*seen.notes, *self._defaults()))
+            self.server.unload(unchecked.name)
+            self.server.copy(unchecked.name, name)
+        left = [unchecked.left] if unchecked.left else []
+        seen = replace(seen, notes=(*seen.notes, *self._defaults(), *left))
         kind = "jinja" if template is None else "none" if template == RAW else "go"
         return RegistrationResult(name, self.server.url, shown(self.version), blob.digest, uploaded, kind, seen)
 

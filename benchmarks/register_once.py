@@ -1,0 +1,71 @@
+"""One registration for registration.py, by the checkout on PYTHONPATH; prints what it took as JSON.
+
+The digest of the file is computed first, as the export does at its end.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bp_core import folders
+from bp_export.ollama import Ollama, blob, register
+
+
+def main() -> None:
+    file, name, old = Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "before"
+    config = importlib.import_module("bp_core.config" if old else "bp_export.config").ExportConfig
+    digest: Callable[[Path], str] = folders.digest if old else blob.digests
+    steps = Steps()
+    start, read = time.perf_counter(), bytes_read()
+    digest(file)
+    digested, read_for_digest = time.perf_counter(), bytes_read() - read
+    register(file, config(ollama_name=name), notify=steps)
+    end = time.perf_counter()
+    with Ollama() as server:
+        server.remove(name)
+    size = file.stat().st_size
+    print(
+        json.dumps(
+            {
+                "digest_seconds": digested - start,
+                "upload_seconds": steps.last - digested,
+                "seconds": end - start,
+                "passes": (read_for_digest + steps.bytes) / size,
+                "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            }
+        )
+    )
+
+
+class Steps:
+    """Counts the bytes that a registration reads, by the progress that it tells of each pass."""
+
+    def __init__(self) -> None:
+        self.stages: dict[str, int] = {}
+        self.last = time.perf_counter()
+
+    def __call__(self, progress: Any) -> None:
+        if progress.total:
+            self.stages[progress.stage] = progress.done
+            self.last = time.perf_counter()
+
+    @property
+    def bytes(self) -> int:
+        return sum(self.stages.values())
+
+
+def bytes_read() -> int:
+    """What this process read so far, by the kernel's count; memory that is mapped does not count."""
+    lines = Path("/proc/self/io").read_text(encoding="utf-8").splitlines()
+    return int(dict(line.split(": ") for line in lines)["rchar"])
+
+
+if __name__ == "__main__":
+    main()
