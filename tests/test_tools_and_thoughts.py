@@ -7,12 +7,16 @@ import httpx
 import pytest
 
 from backpropagate import Trainer
+from backpropagate.export.export import export
 from backpropagate.models.targets import Artifact
 from bp_core.contract import Contract
 from bp_core.errors import BadValue, TemplateUnusable
 from bp_data.formats.served_schema import served
-from bp_export.config import ServeConfig
+from bp_export.config import ExportConfig, ServeConfig
 from bp_export.llama_cpp.server import LlamaServer
+from bp_export.proof.served import ServedProof
+from bp_export.replies import ServedQuestion
+from bp_runs.run_folder import HELD_OUT_FILE
 from bp_ui.helper import rows as page_rows
 
 SETTINGS = dict(backend="cpu", dtype="float32", max_length=320, report_to="none")
@@ -74,6 +78,7 @@ def tools(data):
 @pytest.fixture(scope="module")
 def trainer(data, tiny_llama):
     settings = dict(mode="full", learning_rate=3e-3, batch_size=3, tools_template="hermes", **SETTINGS)
+    settings |= {"eval_data": str(data)}
     trainer = Trainer(str(tiny_llama), output=str(data.parent / "out"), **settings)
     trainer.train(data, steps=70, watch=quiet)
     trainer.close()
@@ -81,8 +86,13 @@ def trainer(data, tiny_llama):
 
 
 @pytest.fixture(scope="module")
-def file(trainer):
-    return trainer.export("gguf", quantization="f16", notify=quiet).path
+def exported(trainer):
+    return trainer.export("gguf", quantization="f16", notify=quiet)
+
+
+@pytest.fixture(scope="module")
+def file(exported):
+    return exported.path
 
 
 def test_what_is_added_is_said_before_training_and_kept_in_the_contract(trainer, data):
@@ -223,6 +233,49 @@ def test_the_file_answers_with_the_same_calls_and_thoughts(trainer, file, tools,
         ]
         assert theirs["content"] == ours["content"]
         assert theirs.get("reasoning_content") == ours.get("reasoning_content")
+
+
+SERVED = {
+    "llama-server: parsed": (1, 1),
+    "llama-server: right name": (1, 1),
+    "llama-server: right arguments": (1, 1),
+    "llama-server: no call where none is due": (1, 1),
+    "llama-server: thought apart from the answer": (1, 1),
+    "llama-server: thoughts close": (3, 3),
+    "llama-server: no thought when switched off": (1, 1),
+}
+
+
+def asked(checks):
+    return {name: (row["measured"], row["limit"]) for name, row in checks.items() if "llama-server" in name}
+
+
+def test_an_export_asks_the_held_out_rows_and_keeps_what_came_back(exported):
+    report = json.loads(exported.parity_path.read_text(encoding="utf-8"))
+    checks = {row["name"]: row for row in report["checks"]}
+    assert asked(checks) == SERVED
+    assert checks["llama-server: parsed"]["note"] == "100% of 1 rows, 21% to 100% of all such"
+
+
+def test_an_export_says_why_it_could_not_ask(trainer, exported, tmp_path):
+    def rows(**settings):
+        config = ExportConfig(quantization="f16", output=str(tmp_path / "again.gguf"), overwrite=True, **settings)
+        checks = export(trainer.adapter, config, quiet).parity.checks
+        return [check for check in checks if "llama-server" in check.name]
+
+    assert rows(answers=0) == []
+    assert [check.name for check in rows(answers=1)] == list(SERVED)[:3]
+    kept = Artifact.find(trainer.adapter).run.path / HELD_OUT_FILE
+    kept.rename(tmp_path / "kept.json")
+    (row,) = rows()
+    assert row.measured == "not asked" and row.warning and "made by an older version" in row.note
+    kept.write_text("[]", encoding="utf-8")
+    assert "no held-out row has tools or thoughts" in rows()[0].note
+    (tmp_path / "kept.json").replace(kept)
+    (row,) = ServedProof([ServedQuestion([{"role": "user", "content": "Hi"}])]).checks(kept, quiet)
+    assert row.measured == "not asked" and row.passed and "GGUF" in row.note
+    with pytest.raises(BadValue, match="only the format gguf is asked any"):
+        ExportConfig(format="merged", answers=3)
 
 
 def test_serve_returns_calls_and_thoughts_as_openai_does(file):

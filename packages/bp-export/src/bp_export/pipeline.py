@@ -40,6 +40,7 @@ from .programs import Placed, place, require_free_place
 from .progress import tracked
 from .proof.folder_check import check_folder
 from .proof.prover import Prover, Reference, TrainedModel
+from .proof.served import ServedProof
 from .quantization.choice import Choice
 from .quantization.ggml import require_ggml
 from .quantization.importance import FEWEST_TOKENS, ImportanceMatrix, importance_matrix, write_importance
@@ -90,6 +91,7 @@ def export(
     samples: Sequence[Sample] = (),
     training_rows: Sequence[Sequence[int]] = (),
     losses: Mapping[str, float] | None = None,
+    served: ServedProof | None = None,
     notify: Notify | None = None,
     written: Callable[[Export], None] | None = None,
 ) -> Export:
@@ -98,9 +100,10 @@ def export(
     `name`: the model's name, by default that of its folder. `reference`: a rail that has opened both in float32.
     `samples`: rows to compare on. Without these two a GGUF is proven against its merged weights, on fixed texts.
     `training_rows`: token ids of rows for the importance matrix, collected by `reference`; without, there is none.
-    `losses`: of other forms of the model on the same rows, to report beside those of the proof. `written` is called
-    with the finished export, before Ollama gets it. Raises NotProven, which keeps the file as NAME.unproven.gguf, and
-    the errors of each step. Other errors leave nothing behind, except that an error of Ollama leaves the file.
+    `losses`: of other forms of the model on the same rows, to report beside those of the proof. `served`: what the
+    finished GGUF is asked through llama-server. `written` is called with the finished export, before Ollama gets it.
+    Raises NotProven, which keeps the file as NAME.unproven.gguf, and the errors of each step. Other errors leave
+    nothing behind, except that an error of Ollama leaves the file.
     """
     if not base.is_dir():
         raise FileMissing("there is no such model folder.", where=str(base))
@@ -113,7 +116,7 @@ def export(
     tokenizer = trained_tokenizer(adapter, base)
     origin = None
     if config.format == "gguf":
-        done, origin = _Gguf(adapter, base, name, config, target, tokenizer, notify, training_rows).run(
+        done, origin = _Gguf(adapter, base, name, config, target, tokenizer, notify, training_rows, served).run(
             reference, samples, losses or {}
         )
     elif config.format == "gguf-lora":
@@ -187,6 +190,7 @@ class _Gguf:
     tokenizer: TrainedTokenizer
     notify: Notify | None
     training_rows: Sequence[Sequence[int]] = ()
+    served: ServedProof | None = None
 
     @property
     def quantization(self) -> Quantization:
@@ -212,6 +216,8 @@ class _Gguf:
         with folders.new_file(self.target) as draft:
             matrix, trials = self._write(model, prover, draft)
             parity = replace(prover.parity(), importance_tokens=matrix.tokens if matrix else 0, trials=tuple(trials))
+            if self.served and parity.proven:
+                parity = replace(parity, checks=(*parity.checks, *self.served.checks(draft, self.notify)))
             parity = self._accepted(parity, draft)
             digest, size = digests(draft) if self.config.registers else folders.digest(draft), draft.stat().st_size
         importance = free_beside(self.target, _IMPORTANCE) if matrix else None

@@ -22,6 +22,7 @@ from bp_core.rail import Probe, Rail
 from bp_core.settings import settings
 from bp_data import ChatTokenizer, prepare
 from bp_data.masking.reasoning import Limits
+from bp_data.preparing.conversations import among
 from bp_data.preparing.hold_out import hold_out
 from bp_data.preparing.losses import trimmed
 from bp_data.reading.files import lasting, require
@@ -38,6 +39,7 @@ from ..models import locate
 from ..models.compatibility import refuse_by_size, refuse_misfits, refuse_quantised, refuse_unknown_tokens
 from ..models.targets import Artifact
 from ..reports import run_report
+from .kept_rows import HELD_OUT_KEPT
 from .planning import device_info, planned
 from .remarks import remarks
 from .run import TrainingJob, TrainingRequest
@@ -104,12 +106,14 @@ def prepared_job(setup: TrainingSetup, notify: Notify, *, weights: bool = True) 
     how = reading(config, notify)
     prepared = prepare(setup.request.data, tokenizer, samples=config.samples, **how)
     held_out: Sequence[Example] = []
+    conversations = prepared.conversations
     evaluation = {}
     if config.held_out:
         prepared, held_out = hold_out(prepared, config.held_out, config.seed)
     elif config.eval_data:
         others = prepare(config.eval_data, tokenizer, evaluating=True, **how)
         held_out, evaluation = others.examples, {"evaluation_sha256": others.report.sha256}
+        conversations = others.conversations
     refuse_unknown_tokens(base, tokenizer, prepared.examples.tokens)
     if config.packing:
         prepared = prepared.packing(config.length)
@@ -125,7 +129,8 @@ def prepared_job(setup: TrainingSetup, notify: Notify, *, weights: bool = True) 
         refuse_misfits(config, plan.base)
     about = remarks(setup.request.config, plan.recipe, prepared, held_out, tokenizer, locate.description(base))
     plan = replace(plan, remarks=(*_unused_card(setup), *plan.remarks, *about))
-    return TrainingJob(setup.request, plan, prepared, held_out, setup.rail, tokenizer)
+    to_ask = among(conversations, held_out, HELD_OUT_KEPT)
+    return TrainingJob(setup.request, plan, prepared, held_out, setup.rail, tokenizer, to_ask)
 
 
 def _unused_card(setup: TrainingSetup) -> Iterator[str]:

@@ -22,6 +22,7 @@ from ..reading.context import Remark
 from ..tokenizer.chat_tokenizer import ChatTokenizer
 from ..tokenizer.thoughts_template import has_thoughts, knows_thoughts
 from ..tokenizer.tools_template import has_tools
+from .conversations import ConversationCandidates
 from .example_arrays import Collector, Examples
 from .prepared import Prepared, Report
 from .proof_samples import Candidates
@@ -63,6 +64,7 @@ class PreparedBuilder:
         self._kept = self._alike = self._split = self._ids_made_up = self._tokens_cut = 0
         self._digest = hashlib.sha256()
         self._candidates = Candidates(max_length)
+        self._conversations = ConversationCandidates()
 
     @property
     def thinks(self) -> bool:
@@ -156,6 +158,9 @@ class PreparedBuilder:
                 self._examples.add(masked.tokens[:length], masked.trained[:length], desirable(record))
         if desirable(record):
             self._candidates.add([row[0][1]])
+            first, masked = row[0]
+            if all(targets) and lengths[0] == len(masked.tokens):
+                self._conversations.add(first, masked.tokens)
         return all(targets)
 
     def _keep_text(self, record: Record, text: Masked) -> bool:
@@ -193,7 +198,8 @@ class PreparedBuilder:
         samples, examples = self._candidates.choose(self.tokenizer), self._examples.examples()
         if self.method == "kto":
             check_both_verdicts(examples.desirable)
-        return Prepared(examples, None, self._contract(), samples, self._report(examples))
+        contract, report = self._contract(), self._report(examples)
+        return Prepared(examples, None, contract, samples, report, self._conversations.kept())
 
     def _contract(self) -> Contract:
         """The contract that holds for all rows. Raises TemplateUnusable if only some rows have the BOS written in."""

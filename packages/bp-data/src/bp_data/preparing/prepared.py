@@ -12,13 +12,15 @@ import numpy as np
 
 from bp_core.choices import Method
 from bp_core.contract import CONTRACT_FILE, Contract
-from bp_core.examples import Sample
+from bp_core.examples import Conversation, Sample
 from bp_core.folders import write_json
 
 from ..tokenizer.chat_tokenizer import ChatTokenizer
+from .conversations import KeptConversation
 from .example_arrays import Examples
 from .packing import Rows, pack
 
+_CONVERSATIONS = "conversations.json"
 _ARRAYS = ("tokens", "trained", "ends", "desirable")
 
 
@@ -81,7 +83,8 @@ class Report:
 class Prepared:
     """Everything that training needs: examples, template contract, samples for the export proof, report.
 
-    `packed` has the example numbers of each row; None without packing.
+    `packed` has the example numbers of each row; None without packing. `conversations` are whole rows with tools or
+    thoughts, a bounded number of them.
     """
 
     examples: Examples
@@ -89,6 +92,7 @@ class Prepared:
     contract: Contract
     samples: list[Sample]
     report: Report
+    conversations: tuple[KeptConversation, ...] = ()
 
     def packing(self, max_length: int) -> Prepared:
         """The same data, packed into rows of `max_length` tokens."""
@@ -121,6 +125,7 @@ def write(prepared: Prepared, folder: Path) -> None:
     write_json(folder / CONTRACT_FILE, prepared.contract.as_dict())
     write_json(folder / "report.json", prepared.report.as_dict())
     write_json(folder / "samples.json", [dataclasses.asdict(sample) for sample in prepared.samples])
+    write_json(folder / _CONVERSATIONS, [dataclasses.asdict(kept) for kept in prepared.conversations])
 
 
 def read(folder: Path) -> Prepared:
@@ -130,10 +135,13 @@ def read(folder: Path) -> Prepared:
     arrays = [np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in _ARRAYS]
     rows = _json(folder / "samples.json")
     samples = [Sample(r["text"], *(tuple(r[key]) for key in ("tokens", "trained", "prompt"))) for r in rows]
+    kept = []
+    for row in _json(folder / _CONVERSATIONS):
+        kept.append(KeptConversation(row["key"], Conversation.from_dict(row["conversation"])))
     report = _json(folder / "report.json")
     report["places"] = {kind: tuple(places) for kind, places in report["places"].items()}
     report["remarks"] = tuple(report["remarks"])
-    return Prepared(Examples(*arrays), None, contract, samples, Report(**report))
+    return Prepared(Examples(*arrays), None, contract, samples, Report(**report), tuple(kept))
 
 
 def _json(path: Path) -> Any:
