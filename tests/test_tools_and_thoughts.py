@@ -10,7 +10,8 @@ from backpropagate import Trainer
 from backpropagate.export.export import export
 from backpropagate.models.targets import Artifact
 from bp_core.contract import Contract
-from bp_core.errors import BadValue, TemplateUnusable
+from bp_core.errors import BadValue, MergeRefused, TemplateUnusable
+from bp_data import ChatTokenizer
 from bp_data.formats.served_schema import served
 from bp_export.config import ExportConfig, ServeConfig
 from bp_export.llama_cpp.server import LlamaServer
@@ -125,10 +126,31 @@ def test_what_was_added_stays_where_later_rows_do_not_have_it(data, tiny_llama, 
     anew = Contract.read(second.train(plain, steps=1, watch=quiet).adapter)
     assert (anew.tools_template, anew.adds_thoughts) == ("none", False)
     second.close()
-    stages = Trainer(str(tiny_llama), output=str(tmp_path / "stages"), tools_template="hermes", **short)
-    merged = stages.multi_run([data, plain], steps_per_run=1, watch=quiet).adapter
+    for merge in ("slao", "linear"):
+        stages = Trainer(str(tiny_llama), output=str(tmp_path / merge), tools_template="hermes", **short)
+        merged = stages.multi_run([data, plain], steps_per_run=1, merge=merge, watch=quiet).adapter
+        stages.close()
+        assert added(merged) == added(begun), merge
+
+
+def test_merged_stages_that_begin_anew_keep_what_each_of_them_added(data, tiny_llama, tmp_path):
+    parts = [tmp_path / "tools.jsonl", tmp_path / "thoughts.jsonl"]
+    for path, rows in zip(parts, [[calling("Lima"), calling("Oslo")], [thinking(3), thinking(4)]], strict=True):
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    short = SETTINGS | {"rank": 4, "batch_size": 1}
+    stages = Trainer(str(tiny_llama), output=str(tmp_path / "ties"), tools_template="hermes", **short)
+    merged = stages.multi_run(parts, steps_per_run=1, merge="ties", watch=quiet).adapter
     stages.close()
-    assert added(merged) == added(begun)
+    both = Contract.read(merged)
+    assert (both.tools_template, both.tool_schema, both.adds_thoughts) == ("hermes", "served", True)
+    tokenizer = ChatTokenizer.open(tiny_llama).with_tools("hermes")
+    assert both.template == tokenizer.written_by(tokenizer.template, tools=True, thoughts=True) == added(merged)[2]
+    other = Trainer(
+        str(tiny_llama), output=str(tmp_path / "other"), tools_template="hermes", tool_schema="as-is", **short
+    )
+    with pytest.raises(MergeRefused, match="the schemas of tools are served in one and as-is in the other"):
+        other.train(data, steps=1, merge_with=merged, watch=quiet)
+    assert not list((tmp_path / "other").glob("runs/*"))
 
 
 def test_the_page_shows_a_row_with_tools_as_it_is_learned(data, tiny_llama):

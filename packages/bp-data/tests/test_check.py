@@ -50,6 +50,7 @@ SEEDED = {
 }
 # Need folders, settings, other templates, raw texts, comparisons or tools.
 ELSEWHERE = {"empty-file", "not-written", "unused-column", "missing-column", "alike-answers", "split-text"}
+ELSEWHERE |= {"several-thoughts"}
 ELSEWHERE |= {"made-up-id", "other-split", "left-out-file", "text-unit"}
 ELSEWHERE |= {"broken-call", "unknown-tool", "wrong-arguments", "stray-result", "call-text"}
 REPAIRED = [name for name, kind in KINDS.items() if kind.repair]

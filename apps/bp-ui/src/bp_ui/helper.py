@@ -29,6 +29,7 @@ from bp_core.redact import redact_all
 from bp_data import ChatTokenizer, convert, read
 from bp_data.formats.records import demonstrations
 from bp_data.formats.served_schema import with_schema
+from bp_data.masking.each_thought import with_each_thought
 from bp_data.reading.columns import as_it_is
 from bp_data.reading.context import Remark
 from bp_data.show import show
@@ -78,7 +79,9 @@ def _as_seen(row: Any, tokenizer: ChatTokenizer | None, question: Question) -> d
     try:
         record = convert(row)
         written = [with_schema(one, question["tool_schema"]) for one in demonstrations(record)]
-        views = [show(one, tokenizer, question["train_on"]) for one in written]
+        train_on = question["train_on"]
+        parts = [part for one in written for part in with_each_thought(one, tokenizer, train_on)]
+        views = [show(one, tokenizer, train_on) for one in parts]
     except BackpropagateError as error:
         return {"seen": [], "error": error.as_dict()}
     seen = []

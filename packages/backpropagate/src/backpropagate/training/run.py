@@ -91,6 +91,7 @@ class TrainingRequest:
     allow_changes: bool = False
     check: Callable[[lock_file.Lock], None] | None = None
     start: str | Path | None = None
+    merge_with: str | Path | None = None
 
 
 @dataclass(frozen=True)
