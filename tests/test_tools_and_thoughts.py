@@ -18,7 +18,7 @@ from bp_export.llama_cpp.server import LlamaServer
 from bp_export.proof.served import ServedProof
 from bp_export.replies import ServedQuestion
 from bp_runs.run_folder import HELD_OUT_FILE
-from bp_ui.helper import rows as page_rows
+from bp_ui import helper as page
 
 SETTINGS = dict(backend="cpu", dtype="float32", max_length=320, report_to="none")
 TOOL = {
@@ -155,7 +155,7 @@ def test_merged_stages_that_begin_anew_keep_what_each_of_them_added(data, tiny_l
 
 def test_the_page_shows_a_row_with_tools_as_it_is_learned(data, tiny_llama):
     how = {"train_on": "assistant", "tools_template": "hermes", "tool_schema": "served", "skip": 0, "count": 1}
-    (found,) = page_rows({"file": os.path.realpath(data), "reading": {}, "model": str(tiny_llama), **how})
+    (found,) = page.rows({"file": os.path.realpath(data), "reading": {}, "model": str(tiny_llama), **how})
     (row,) = found["rows"]
     text = "".join(part for part, _ in row["seen"][0]["stretches"])
     assert "<tools>" in text and '"city": {"type": "string"}' in text, row.get("error")
@@ -298,6 +298,31 @@ def test_an_export_says_why_it_could_not_ask(trainer, exported, tmp_path):
     assert row.measured == "not asked" and row.passed and "GGUF" in row.note
     with pytest.raises(BadValue, match="only the format gguf is asked any"):
         ExportConfig(format="merged", answers=3)
+
+
+def test_the_pages_chat_tells_thoughts_and_calls_for_adapters_as_for_files(trainer, file, monkeypatch):
+    pieces = []
+    monkeypatch.setattr(page, "_write", pieces.append)
+    for name in (trainer.adapter, file):
+        chats = page.Chats()
+
+        def ask(text, chats=chats, name=name, **more):
+            pieces.clear()
+            turns = [{"role": "user", "content": text}]
+            question = {"model": {"name": str(name)}, "turns": turns, "limit": 80, "tools": [], "think": True}
+            *_, last = chats(question | more)
+            told = {kind: "".join(piece.get(kind, "") for piece in pieces).strip() for kind in ("thought", "text")}
+            return told, last
+
+        told, last = ask("Count 3?")
+        assert told == {"thought": "We count to 3.", "text": "It is 3."} and last["closed"]
+        assert last["turn"]["reasoning_content"] == "We count to 3."
+        told, last = ask("Weather in Lima?", tools=[TOOL])
+        (call,) = last["turn"]["tool_calls"]
+        assert told["text"] == "" and call["function"] == {"name": "get_weather", "arguments": {"city": "Lima"}}
+        told, last = ask("Count 3?", think=False)
+        assert told["thought"] == "" and "reasoning_content" not in last["turn"]
+        chats._stack.close()
 
 
 def test_serve_returns_calls_and_thoughts_as_openai_does(file):
