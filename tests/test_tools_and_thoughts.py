@@ -303,6 +303,7 @@ def test_an_export_says_why_it_could_not_ask(trainer, exported, tmp_path):
 def test_the_pages_chat_tells_thoughts_and_calls_for_adapters_as_for_files(trainer, file, monkeypatch):
     pieces = []
     monkeypatch.setattr(page, "_write", pieces.append)
+    monkeypatch.setattr(page, "_is_called", lambda: False)  # nobody asks to stop
     for name in (trainer.adapter, file):
         chats = page.Chats()
 

@@ -62,15 +62,11 @@ def test_a_browser_without_the_code_sees_nothing(browser, server):
 
 
 CALL = {"type": "function", "function": {"name": "look", "arguments": {"at": "<b>"}}}
+CALLED = {"role": "assistant", "content": "", "reasoning_content": "I have to look.", "tool_calls": [CALL]}
+SAID = {"role": "assistant", "content": "It is <i>."}
 ANSWERS = [
-    [
-        {"opened": True},
-        {"thought": "I have "},
-        {"thought": "to look."},
-        {"turn": {"role": "assistant", "content": "", "reasoning_content": "I have to look.", "tool_calls": [CALL]}}
-        | {"closed": True},
-    ],
-    [{"opened": True}, {"text": "It is "}, {"text": "<i>."}, {"turn": {"role": "assistant", "content": "It is <i>."}}],
+    [{"opened": True}, {"thought": "I have "}, {"thought": "to look."}, {"turn": CALLED, "closed": True}],
+    [{"opened": True}, {"text": "It is "}, {"text": "<i>."}, {"turn": SAID, "closed": True}],
 ]
 
 

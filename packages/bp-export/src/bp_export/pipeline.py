@@ -28,12 +28,12 @@ from .ollama.blob import digests
 from .output_paths import (
     BESIDE,
     free_beside,
-    is_export,
     replacing,
     report_of,
     require_free,
     require_replaceable,
     require_space,
+    unproven_path,
 )
 from .parity import Parity, Trial
 from .programs import Placed, place, require_free_place
@@ -301,7 +301,7 @@ class _Gguf:
             return parity
         if self.config.accept_unproven:
             return replace(parity, accepted=True)
-        kept = _unproven_path(self.target)
+        kept = unproven_path(self.target)
         digest, size = folders.digest(draft), draft.stat().st_size
         with folders.new_file(kept) as path:
             draft.replace(path)
@@ -315,19 +315,6 @@ def _write_report(file: Path, parity: Parity, digest: str, size: int, beside: Se
     written = {"file": file.name, "sha256": digest, "bytes": size, BESIDE: [path.name for path in beside]}
     folders.write_json(report, written | parity.as_dict())
     return report
-
-
-def _unproven_path(target: Path) -> Path:
-    """A free path beside `target` for a file that is not proven.
-
-    An earlier unproven file is replaced if the proof beside it shows that an export wrote it.
-    """
-    path = target.with_suffix(".unproven.gguf")
-    number = 1
-    while path.exists() and not (number == 1 and is_export(path)):
-        number += 1
-        path = target.with_suffix(f".unproven-{number}.gguf")
-    return path
 
 
 def _not_proven(parity: Parity, kept: str, file: Path) -> NotProven:
