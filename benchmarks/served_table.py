@@ -65,12 +65,16 @@ def main() -> None:
     parser.add_argument("--base", type=Path, required=True, help="the folder of the base")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--rows", type=int, default=80, help="rows with tools; half as many sums")
+    parser.add_argument("--only", choices=("tools", "thoughts"), help="the other stays as it is in the results")
     parser.add_argument("--ollama", action="store_true", help="ask in Ollama, too")
     wanted = parser.parse_args()
     rows = {"tools": HELD_OUT, "thoughts": wanted.work / "served-sums.jsonl"}
     write(rows["thoughts"], [sum_row(*each) for each in sums(wanted.rows // 2)])
-    results: dict[str, Any] = {}
+    known = json.loads(wanted.out.read_text(encoding="utf-8"))
+    results: dict[str, Any] = known.setdefault("served", {})
     for kind, path in rows.items():
+        if wanted.only not in (None, kind):
+            continue
         name = f"bp-table-{kind}" if wanted.ollama else None
         file = exported(wanted.work / kind / "lora", wanted.work / f"{kind}.gguf", name)
         base_name = f"bp-table-base-{kind}" if wanted.ollama and kind == "thoughts" else None
@@ -81,8 +85,7 @@ def main() -> None:
             "trained": asked(file, path, count, name),
         }
         show(kind, results[kind])
-    known = json.loads(wanted.out.read_text(encoding="utf-8"))
-    wanted.out.write_text(json.dumps(known | {"served": results}, indent=1) + "\n", encoding="utf-8")
+        wanted.out.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
