@@ -132,14 +132,15 @@ def test_the_template_of_an_r1_distill_is_changed_as_the_methods_page_says(tmp_p
 
 def test_the_page_on_tools_and_thoughts(monkeypatch, tiny_llama, capsys):
     monkeypatch.chdir(ROOT)
-    *looks, train, traces, measure = "".join(blocks(ROOT / "docs" / "tools.md", "bash")).splitlines()
+    *looks, train, traces, measure, prove = "".join(blocks(ROOT / "docs" / "tools.md", "bash")).splitlines()
     for line in (*looks, f"{train} --dry-run", f"{traces} --dry-run"):
         words = [word.replace("smollm2-135m", str(tiny_llama)) for word in shlex.split(line)[1:]]
         model = [] if "--model" in words else ["--model", str(tiny_llama)]
         assert exit_code_of(app, [*words, *model]) == 0, capsys.readouterr().err
     said = capsys.readouterr().out
     assert "those of hermes are added" in said and "<tools>" in said
-    assert measure.startswith("backprop eval output")  # measured in test_tools_and_thoughts.py
+    # Both are done in test_tools_and_thoughts.py.
+    assert measure.startswith("backprop eval output") and prove.startswith("backprop export output")
 
 
 @pytest.mark.slow

@@ -7,13 +7,18 @@ import httpx
 import pytest
 
 from backpropagate import Trainer
+from backpropagate.export.export import export
 from backpropagate.models.targets import Artifact
 from bp_core.contract import Contract
-from bp_core.errors import BadValue, TemplateUnusable
+from bp_core.errors import BadValue, MergeRefused, TemplateUnusable
+from bp_data import ChatTokenizer
 from bp_data.formats.served_schema import served
-from bp_export.config import ServeConfig
+from bp_export.config import ExportConfig, ServeConfig
 from bp_export.llama_cpp.server import LlamaServer
-from bp_ui.helper import rows as page_rows
+from bp_export.proof.served import ServedProof
+from bp_export.replies import ServedQuestion
+from bp_runs.run_folder import HELD_OUT_FILE
+from bp_ui import helper as page
 
 SETTINGS = dict(backend="cpu", dtype="float32", max_length=320, report_to="none")
 TOOL = {
@@ -74,6 +79,7 @@ def tools(data):
 @pytest.fixture(scope="module")
 def trainer(data, tiny_llama):
     settings = dict(mode="full", learning_rate=3e-3, batch_size=3, tools_template="hermes", **SETTINGS)
+    settings |= {"eval_data": str(data)}
     trainer = Trainer(str(tiny_llama), output=str(data.parent / "out"), **settings)
     trainer.train(data, steps=70, watch=quiet)
     trainer.close()
@@ -81,8 +87,13 @@ def trainer(data, tiny_llama):
 
 
 @pytest.fixture(scope="module")
-def file(trainer):
-    return trainer.export("gguf", quantization="f16", notify=quiet).path
+def exported(trainer):
+    return trainer.export("gguf", quantization="f16", notify=quiet)
+
+
+@pytest.fixture(scope="module")
+def file(exported):
+    return exported.path
 
 
 def test_what_is_added_is_said_before_training_and_kept_in_the_contract(trainer, data):
@@ -115,15 +126,36 @@ def test_what_was_added_stays_where_later_rows_do_not_have_it(data, tiny_llama, 
     anew = Contract.read(second.train(plain, steps=1, watch=quiet).adapter)
     assert (anew.tools_template, anew.adds_thoughts) == ("none", False)
     second.close()
-    stages = Trainer(str(tiny_llama), output=str(tmp_path / "stages"), tools_template="hermes", **short)
-    merged = stages.multi_run([data, plain], steps_per_run=1, watch=quiet).adapter
+    for merge in ("slao", "linear"):
+        stages = Trainer(str(tiny_llama), output=str(tmp_path / merge), tools_template="hermes", **short)
+        merged = stages.multi_run([data, plain], steps_per_run=1, merge=merge, watch=quiet).adapter
+        stages.close()
+        assert added(merged) == added(begun), merge
+
+
+def test_merged_stages_that_begin_anew_keep_what_each_of_them_added(data, tiny_llama, tmp_path):
+    parts = [tmp_path / "tools.jsonl", tmp_path / "thoughts.jsonl"]
+    for path, rows in zip(parts, [[calling("Lima"), calling("Oslo")], [thinking(3), thinking(4)]], strict=True):
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    short = SETTINGS | {"rank": 4, "batch_size": 1}
+    stages = Trainer(str(tiny_llama), output=str(tmp_path / "ties"), tools_template="hermes", **short)
+    merged = stages.multi_run(parts, steps_per_run=1, merge="ties", watch=quiet).adapter
     stages.close()
-    assert added(merged) == added(begun)
+    both = Contract.read(merged)
+    assert (both.tools_template, both.tool_schema, both.adds_thoughts) == ("hermes", "served", True)
+    tokenizer = ChatTokenizer.open(tiny_llama).with_tools("hermes")
+    assert both.template == tokenizer.written_by(tokenizer.template, tools=True, thoughts=True) == added(merged)[2]
+    other = Trainer(
+        str(tiny_llama), output=str(tmp_path / "other"), tools_template="hermes", tool_schema="as-is", **short
+    )
+    with pytest.raises(MergeRefused, match="the schemas of tools are served in one and as-is in the other"):
+        other.train(data, steps=1, merge_with=merged, watch=quiet)
+    assert not list((tmp_path / "other").glob("runs/*"))
 
 
 def test_the_page_shows_a_row_with_tools_as_it_is_learned(data, tiny_llama):
     how = {"train_on": "assistant", "tools_template": "hermes", "tool_schema": "served", "skip": 0, "count": 1}
-    (found,) = page_rows({"file": os.path.realpath(data), "reading": {}, "model": str(tiny_llama), **how})
+    (found,) = page.rows({"file": os.path.realpath(data), "reading": {}, "model": str(tiny_llama), **how})
     (row,) = found["rows"]
     text = "".join(part for part, _ in row["seen"][0]["stretches"])
     assert "<tools>" in text and '"city": {"type": "string"}' in text, row.get("error")
@@ -223,6 +255,75 @@ def test_the_file_answers_with_the_same_calls_and_thoughts(trainer, file, tools,
         ]
         assert theirs["content"] == ours["content"]
         assert theirs.get("reasoning_content") == ours.get("reasoning_content")
+
+
+SERVED = {
+    "llama-server: parsed": (1, 1),
+    "llama-server: right name": (1, 1),
+    "llama-server: right arguments": (1, 1),
+    "llama-server: no call where none is due": (1, 1),
+    "llama-server: thought apart from the answer": (1, 1),
+    "llama-server: thoughts close": (3, 3),
+    "llama-server: no thought when switched off": (1, 1),
+}
+
+
+def asked(checks):
+    return {name: (row["measured"], row["limit"]) for name, row in checks.items() if "llama-server" in name}
+
+
+def test_an_export_asks_the_held_out_rows_and_keeps_what_came_back(exported):
+    report = json.loads(exported.parity_path.read_text(encoding="utf-8"))
+    checks = {row["name"]: row for row in report["checks"]}
+    assert asked(checks) == SERVED
+    assert checks["llama-server: parsed"]["note"] == "100% of 1 rows, 21% to 100% of all such"
+
+
+def test_an_export_says_why_it_could_not_ask(trainer, exported, tmp_path):
+    def rows(**settings):
+        config = ExportConfig(quantization="f16", output=str(tmp_path / "again.gguf"), overwrite=True, **settings)
+        checks = export(trainer.adapter, config, quiet).parity.checks
+        return [check for check in checks if "llama-server" in check.name]
+
+    assert rows(answers=0) == []
+    assert [check.name for check in rows(answers=1)] == list(SERVED)[:3]
+    kept = Artifact.find(trainer.adapter).run.path / HELD_OUT_FILE
+    kept.rename(tmp_path / "kept.json")
+    (row,) = rows()
+    assert row.measured == "not asked" and row.warning and "made by an older version" in row.note
+    kept.write_text("[]", encoding="utf-8")
+    assert "no held-out row has tools or thoughts" in rows()[0].note
+    (tmp_path / "kept.json").replace(kept)
+    (row,) = ServedProof([ServedQuestion([{"role": "user", "content": "Hi"}])]).checks(kept, quiet)
+    assert row.measured == "not asked" and row.passed and "GGUF" in row.note
+    with pytest.raises(BadValue, match="only the format gguf is asked any"):
+        ExportConfig(format="merged", answers=3)
+
+
+def test_the_pages_chat_tells_thoughts_and_calls_for_adapters_as_for_files(trainer, file, monkeypatch):
+    pieces = []
+    monkeypatch.setattr(page, "_write", pieces.append)
+    monkeypatch.setattr(page, "_is_called", lambda: False)  # nobody asks to stop
+    for name in (trainer.adapter, file):
+        chats = page.Chats()
+
+        def ask(text, chats=chats, name=name, **more):
+            pieces.clear()
+            turns = [{"role": "user", "content": text}]
+            question = {"model": {"name": str(name)}, "turns": turns, "limit": 80, "tools": [], "think": True}
+            *_, last = chats(question | more)
+            told = {kind: "".join(piece.get(kind, "") for piece in pieces).strip() for kind in ("thought", "text")}
+            return told, last
+
+        told, last = ask("Count 3?")
+        assert told == {"thought": "We count to 3.", "text": "It is 3."} and last["closed"]
+        assert last["turn"]["reasoning_content"] == "We count to 3."
+        told, last = ask("Weather in Lima?", tools=[TOOL])
+        (call,) = last["turn"]["tool_calls"]
+        assert told["text"] == "" and call["function"] == {"name": "get_weather", "arguments": {"city": "Lima"}}
+        told, last = ask("Count 3?", think=False)
+        assert told["thought"] == "" and "reasoning_content" not in last["turn"]
+        chats._stack.close()
 
 
 def test_serve_returns_calls_and_thoughts_as_openai_does(file):

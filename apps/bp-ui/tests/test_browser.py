@@ -1,5 +1,7 @@
 """The page in a real browser, quickly: signing in, the list, a run with its curve, keys, the theme."""
 
+import json
+
 import pytest
 from page_runs import written_run
 from page_server import Looker, PageServer, chromium
@@ -57,3 +59,44 @@ def test_a_browser_without_the_code_sees_nothing(browser, server):
     look.page.fill("#code", "wrong")
     look.page.click("button")
     look.until(lambda: "not right" in look.text("#problem"))
+
+
+CALL = {"type": "function", "function": {"name": "look", "arguments": {"at": "<b>"}}}
+CALLED = {"role": "assistant", "content": "", "reasoning_content": "I have to look.", "tool_calls": [CALL]}
+SAID = {"role": "assistant", "content": "It is <i>."}
+ANSWERS = [
+    [{"opened": True}, {"thought": "I have "}, {"thought": "to look."}, {"turn": CALLED, "closed": True}],
+    [{"opened": True}, {"text": "It is "}, {"text": "<i>."}, {"turn": SAID, "closed": True}],
+]
+
+
+def test_thoughts_fold_and_calls_are_calls_that_take_a_result(browser, server):
+    look = Looker(browser, server)
+    look.page.goto(server.start())
+    look.page.wait_for_url("**/runs")
+    asked = []
+
+    def answer(route):
+        asked.append(route.request.post_data_json)
+        told = [*ANSWERS[len(asked) - 1], {"done": True}]
+        route.fulfill(content_type="application/x-ndjson", body="".join(json.dumps(one) + "\n" for one in told))
+
+    look.page.route("**/chat/answer", answer)
+    look.go("/chat")
+    look.page.click("summary")
+    look.page.fill("#tools", "[]")
+    look.page.uncheck("#think")
+    look.page.fill("#message", "Look!")
+    look.page.click("text=Send")
+    look.until(lambda: look.page.locator(".call input").count() == 1)
+    assert look.text(".call code") == 'look({"at":"<b>"})'
+    assert look.page.locator(".thought[open]").count() == 1 and "I have to look." in look.text(".thought")
+    look.page.fill(".call input", "seen")
+    look.page.press(".call input", "Enter")
+    look.until(lambda: "It is <i>." in look.text(".turns"))
+    first, second = asked
+    assert (first["tools"], first["think"]) == ("[]", False)
+    assert [turn["role"] for turn in second["turns"]] == ["user", "assistant", "tool"]
+    assert second["turns"][1]["tool_calls"] == [CALL]
+    assert second["turns"][2] == {"role": "tool", "name": "look", "content": "seen"}
+    assert look.faults == []

@@ -202,6 +202,25 @@ def test_what_is_no_json_object_is_an_error_not_a_failure(browser, body):
     assert browser.post("/train", content=body, headers=JSON).status_code == 400
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"turns": []},
+        {"turns": [{"role": "root", "content": "Hi"}]},
+        {"turns": [{"role": "user", "content": "Hi"}, {"role": "assistant", "tool_calls": [{"function": {}}]}]},
+        {"turns": [{"role": "user", "content": "x" * 100_001}]},
+        {"tools": "[{"},
+        {"tools": '[{"description": "no name"}]'},
+        {"limit": 0},
+        {"limit": "many"},
+    ],
+)
+def test_a_conversation_and_its_tools_are_checked_before_a_model_is_opened(browser, app, wrong):
+    body = {"column": "base", "model": "smollm2-135m", "turns": [{"role": "user", "content": "Hi"}], "limit": 8} | wrong
+    answer = browser.post("/chat/answer", json=body)
+    assert answer.status_code == 400 and answer.json()["error"]["message"]
+
+
 def test_a_large_request_is_refused(browser):
     assert browser.post("/train", content=b" " * (2 << 20), headers=JSON).status_code == 413
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 
 import numpy as np
@@ -14,16 +15,23 @@ from backpropagate.export.sampling import sampler
 CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Köln"}}\n</tool_call>'
 
 
-def streamed(text: str, opened: bool = False, names: tuple[str, ...] = ("get_weather",)) -> tuple[Reply, str, str]:
+XML = "<tool_call>\n<function=get_weather>\n<parameter=city>\nKöln\n</parameter>\n</function>\n</tool_call>"
+HARMONY = ' to=functions.get_weather<|channel|>commentary json<|message|>{"city": "Köln"}<|call|>'
+ANALYSIS = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant"
+SCHEMAS = {"get_weather": {"type": "object", "properties": {"city": {"type": "string"}}}}
+SPECIAL = re.compile(r"<\|\w+\|>|.", re.DOTALL)  # such a token comes whole
+
+
+def streamed(text: str, opened: bool = False) -> tuple[Reply, str, str]:
     """The reply, and what was told of thought and text while it came in, a character at a time."""
     told: dict[Kind, str] = {"thought": "", "text": ""}
 
     def on_piece(kind: Kind, piece: str) -> None:
         told[kind] += piece
 
-    parts = ReplyText(opened, names, on_piece)
-    for end in range(1, len(text) + 1):
-        parts.grown(text[:end])
+    parts = ReplyText(opened, SCHEMAS, on_piece)
+    for match in SPECIAL.finditer(text):
+        parts.grown(text[: match.end()])
     return parts.done(text), told["thought"], told["text"]
 
 
@@ -39,6 +47,16 @@ def streamed(text: str, opened: bool = False, names: tuple[str, ...] = ("get_wea
         ('{"name": "get_weather", "parameters": {"city": "Köln"}}', False, "", "", 1),
         ('{"city": "Köln"}', False, "", '{"city": "Köln"}', 0),
         ("a < b, <tool and <thi", False, "", "a < b, <tool and <thi", 0),
+        (XML, False, "", "", 1),
+        (f"<think>Hm.</think>I look.\n{XML}\n{XML}", False, "Hm.", "I look.", 2),
+        (XML.replace("tool_call", "b").replace("<b>\n", "").replace("\n</b>", ""), False, "", "", 1),
+        ('<function=get_weather>{"city": "Köln"}</function>', False, "", "", 1),
+        (HARMONY, False, "", "", 1),
+        (ANALYSIS + HARMONY, False, "Hm.", "", 1),
+        (f"{ANALYSIS}<|channel|>final<|message|>Rain.<|return|>", False, "Hm.", "Rain.", 0),
+        ("<|channel|>final<|message|>Rain.", False, "", "Rain.", 0),
+        ("to=5 is an answer", False, "", "to=5 is an answer", 0),
+        ("to", False, "", "to", 0),
         ("<tool_call>{oh}</tool_call>", False, "", "<tool_call>{oh}</tool_call>", 0),
     ],
 )
@@ -51,6 +69,8 @@ def test_thought_text_and_calls_are_told_apart(text: str, opened: bool, thought:
 
 def test_a_thought_that_does_not_close_has_no_answer() -> None:
     reply, thought, said = streamed("<think>\nLook, and look")
+    assert not reply.closed and (reply.text, said) == ("", "") and reply.thought == thought == "Look, and look"
+    reply, thought, said = streamed("<|channel|>analysis<|message|>Look, and look")
     assert not reply.closed and (reply.text, said) == ("", "") and reply.thought == thought == "Look, and look"
 
 

@@ -50,6 +50,7 @@ SEEDED = {
 }
 # Need folders, settings, other templates, raw texts, comparisons or tools.
 ELSEWHERE = {"empty-file", "not-written", "unused-column", "missing-column", "alike-answers", "split-text"}
+ELSEWHERE |= {"several-thoughts"}
 ELSEWHERE |= {"made-up-id", "other-split", "left-out-file", "text-unit"}
 ELSEWHERE |= {"broken-call", "unknown-tool", "wrong-arguments", "stray-result", "call-text"}
 REPAIRED = [name for name, kind in KINDS.items() if kind.repair]
@@ -98,9 +99,15 @@ def test_an_empty_file_in_a_folder_is_found_and_the_others_are_checked(tmp_path:
 def test_what_a_template_leaves_out_of_answers_is_found(
     tmp_path: Path, model_tokenizer: Callable[[str], ChatTokenizer]
 ) -> None:
-    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "<think>\nhm\n</think>\n\nyo"}]
-    data = write(tmp_path / "a.jsonl", {"messages": turns}, {"messages": turns * 2})
-    (finding,) = check(data, CheckConfig(model="qwen3"), model_tokenizer("qwen3")).findings
+    call = {"type": "function", "function": {"name": "look", "arguments": {}}}
+    asked = {"role": "user", "content": "?"}
+    tools = [{"name": "look", "parameters": {"type": "object", "properties": {}}}]
+    rows = [
+        {"messages": [asked, {"role": "assistant", "content": text, "tool_calls": [call]}], "tools": tools}
+        for text in ("", "I look.")
+    ]
+    data = write(tmp_path / "a.jsonl", *rows)
+    (finding,) = check(data, CheckConfig(model="llama"), model_tokenizer("llama3_1")).findings
     assert (finding.kind, finding.place) == ("not-written", f"{data}:2")
 
 

@@ -112,9 +112,11 @@ def test_what_is_learned_can_be_the_last_answer_or_everything(smol: ChatTokenize
 def test_parts_of_answers_that_the_template_leaves_out_are_counted(
     model_tokenizer: Callable[..., ChatTokenizer],
 ) -> None:
-    answer = {"role": "assistant", "content": "a", "reasoning_content": "hm"}
-    prepared = prepare([{"messages": [TALK[0], answer] * 3}], model_tokenizer("qwen3"), max_length=120)
-    assert prepared.report.left_out == 2
+    call = {"type": "function", "function": {"name": "look", "arguments": {}}}
+    turns = [TALK[0], {"role": "assistant", "content": "I look.", "tool_calls": [call]}]
+    tools = [{"name": "look", "parameters": {"type": "object", "properties": {}}}]
+    rows = [{"messages": turns, "tools": tools}] * 2
+    assert prepare(rows, model_tokenizer("llama3_1"), max_length=400).report.left_out == 2
 
 
 def test_the_contract_holds_the_template_that_was_used(byte_level: Callable[..., Tokenizer]) -> None:

@@ -138,6 +138,46 @@ def test_other_json_is_an_answer(text: str) -> None:
     assert isinstance(record, Record) and record.content[1] == {"role": "assistant", "content": text}
 
 
+def xml(*parameters: str, name: str = "get_weather") -> str:
+    inside = "".join(f"<parameter={key}>\n{value}\n</parameter>\n" for key, value in map(str.split, parameters))
+    return f"<tool_call>\n<function={name}>\n{inside}</function>\n</tool_call>"
+
+
+PROPERTIES = {"city": {"type": "string"}, "days": {"type": "integer"}, "near": {"type": "boolean"}, "at": {}}
+
+
+def test_arguments_in_xml_are_of_the_types_of_the_schema() -> None:
+    text = "Let me.\n\n" + xml("city 5", "days 3", "near True", "at [1,2]", "other 2.5") + "\n" + xml("city true")
+    function = {"name": "get_weather", "parameters": {"type": "object", "properties": PROPERTIES}}
+    record = convert(Row(said(text, [function]), "f:1"))
+    assert isinstance(record, Record) and isinstance(record.content[1], dict)
+    assert record.content[1]["content"] == "Let me."
+    assert [call["function"]["arguments"] for call in record.content[1]["tool_calls"]] == [
+        {"city": "5", "days": 3, "near": True, "at": [1, 2], "other": 2.5},
+        {"city": "true"},
+    ]
+
+
+def test_without_a_schema_arguments_in_xml_are_json_where_they_can_be() -> None:
+    (_, (call,)) = split_calls(xml("a 5", "b Oslo", 'c "Oslo"', "d None", 'e {"f":1}')) or ("", [{}])
+    assert call["function"]["arguments"] == {"a": 5, "b": "Oslo", "c": '"Oslo"', "d": None, "e": {"f": 1}}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<tool_call><function=get_weather>city</function></tool_call>",
+        "<tool_call><function=get_weather><parameter=city>Oslo</function></tool_call>",
+        "<tool_call><function=get_weather>",
+        "<function=get_weather></function> and more",
+        "<function=get_weather>{city}</function>",
+        xml("city Oslo") + " and more",
+    ],
+)
+def test_broken_xml_is_no_call(text: str) -> None:
+    assert split_calls(text) is None
+
+
 def test_a_call_that_cannot_be_read_is_none() -> None:
     assert split_calls("Hi") == ("Hi", [])
     assert split_calls("<tool_call>{'name': 'a'}</tool_call>") is None

@@ -4,8 +4,18 @@ import json
 
 import pytest
 
+from bp_core.examples import Conversation
 from bp_core.tool_call import Call
-from bp_export.replies import CallQuestion, Reply, call_of, call_questions, check_calls, check_thoughts, share
+from bp_export.replies import (
+    Reply,
+    ServedQuestion,
+    call_of,
+    check_calls,
+    check_thoughts,
+    served_questions,
+    share,
+    spread,
+)
 
 TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}]
 ASKED = [{"role": "user", "content": "What is 1 + 2?"}]
@@ -26,14 +36,34 @@ def test_a_conversation_asks_for_its_first_call_or_else_for_its_last_answer():
     called = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "add", "arguments": {"a": 1}}}]}
     said = {"role": "assistant", "content": "3"}
     result = {"role": "tool", "content": "3"}
-    with_call, without = call_questions([([*ASKED, called, result, said], TOOLS), ([*ASKED, said], TOOLS)])
+    talks = [Conversation([*ASKED, called, result, said], TOOLS), Conversation([*ASKED, said], TOOLS)]
+    with_call, without = served_questions(talks)
     assert (with_call.turns, with_call.calls) == (ASKED, (call(a=1),))
     assert (without.turns, without.calls) == (ASKED, ())
-    assert not call_questions([([*ASKED, said], ()), ([said], TOOLS), (ASKED, TOOLS)])
+    assert not (with_call.thinks or without.thinks)
+    unasked = [Conversation([*ASKED, said]), Conversation([said], TOOLS), Conversation(ASKED, TOOLS)]
+    assert not served_questions([*unasked, Conversation([*ASKED, called, result, said])])
+
+
+@pytest.mark.parametrize(
+    "thinking", [{"reasoning_content": "1 and 2 are 3.", "content": "3"}, {"content": "<think>1 and 2</think>3"}]
+)
+def test_a_conversation_whose_last_answer_has_a_thought_asks_for_one(thinking):
+    earlier = {"role": "assistant", "content": "2", "reasoning_content": "1 and 1"}
+    talk = [*ASKED, earlier, *ASKED, {"role": "assistant", **thinking}]
+    assert served_questions([Conversation(talk)]) == [ServedQuestion(talk[:3], None, (), thinks=True)]
+    assert not served_questions([Conversation([*talk[:3], {"role": "assistant", "content": "3"}])])
+
+
+def test_questions_are_taken_from_all_over():
+    asked = [ServedQuestion([{"role": "user", "content": str(number)}]) for number in range(9)]
+    assert [question.turns[0]["content"] for question in spread(asked, 3)] == ["0", "3", "6"]
+    assert spread(asked, 99) == asked
 
 
 def test_shares_are_of_the_rows_that_want_a_call_and_of_those_that_do_not():
-    asked = [CallQuestion(ASKED, TOOLS, (call(a=1, b=2.0),))] * 4 + [CallQuestion(ASKED, TOOLS)] * 2
+    asked = [ServedQuestion(ASKED, TOOLS, (call(a=1, b=2.0),))] * 4 + [ServedQuestion(ASKED, TOOLS)] * 2
+    asked.append(ServedQuestion(ASKED, thinks=True))
     replies = [
         Reply("", calls=(call(b=2, a=1),)),
         Reply("", calls=(call(a=1, b=3),)),
@@ -41,6 +71,7 @@ def test_shares_are_of_the_rows_that_want_a_call_and_of_those_that_do_not():
         Reply("I add."),
         Reply("Hello."),
         Reply("", calls=(call(),)),
+        Reply("3", thought="1 and 2"),
     ]
     checks = {check.name: check for check in check_calls("here", asked, replies)}
     assert {name: check.measured for name, check in checks.items()} == {
@@ -67,12 +98,30 @@ def test_shares_are_of_the_rows_that_want_a_call_and_of_those_that_do_not():
 )
 def test_an_answer_that_never_closes_its_thought(reply, unclosed):
     assert reply.unclosed == unclosed
-    (check,) = check_thoughts("here", [reply, Reply("Yes.", thought="hm")])
+    asked = [ServedQuestion(ASKED)] * 2
+    (check,) = check_thoughts("here", asked, [reply, Reply("Yes.", thought="hm")])
     assert check.measured == ("1 of 2" if unclosed else "2 of 2")
 
 
 def test_where_nobody_thinks_there_is_no_row_of_thoughts():
-    assert not check_thoughts("here", [Reply("Yes."), Reply("No")])
+    assert not check_thoughts("here", [ServedQuestion(ASKED)] * 2, [Reply("Yes."), Reply("No")])
+
+
+def test_an_expected_thought_is_apart_from_the_answer_and_can_be_switched_off():
+    asked = [ServedQuestion(ASKED, thinks=True)] * 3 + [ServedQuestion(ASKED, TOOLS)]
+    replies = [
+        Reply("3", thought="1 and 2"),
+        Reply("<think>1 and 2</think>3"),
+        Reply("", thought="1 and 2 and", ended=False),
+        Reply("Hello."),
+    ]
+    unthinking = [Reply("3"), Reply("<think>1 and 2</think>3"), Reply("3", thought="1 and 2")]
+    checks = {check.name: check for check in check_thoughts("here", asked, replies, unthinking)}
+    assert {name: (check.measured, check.limit) for name, check in checks.items()} == {
+        "here: thought apart from the answer": (1, 3),
+        "here: thoughts close": (3, 4),
+        "here: no thought when switched off": (1, 3),
+    }
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,9 @@ from contextlib import ExitStack
 from itertools import islice
 from typing import Any, TextIO
 
-from backpropagate.export.chat import Speaker, speaker
+from backpropagate.export.chat import Talker, talker
+from backpropagate.export.chat_config import ChatConfig
+from backpropagate.export.reply import Kind
 from backpropagate.models import locate
 from backpropagate.models.targets import Artifact
 from backpropagate.privacy import disable_telemetry
@@ -27,8 +29,9 @@ from bp_core.config import DataConfig
 from bp_core.errors import BackpropagateError, FileUnreadable
 from bp_core.redact import redact_all
 from bp_data import ChatTokenizer, convert, read
-from bp_data.formats.records import demonstrations
+from bp_data.formats.records import Tools, demonstrations
 from bp_data.formats.served_schema import with_schema
+from bp_data.masking.each_thought import with_each_thought
 from bp_data.reading.columns import as_it_is
 from bp_data.reading.context import Remark
 from bp_data.show import show
@@ -78,7 +81,9 @@ def _as_seen(row: Any, tokenizer: ChatTokenizer | None, question: Question) -> d
     try:
         record = convert(row)
         written = [with_schema(one, question["tool_schema"]) for one in demonstrations(record)]
-        views = [show(one, tokenizer, question["train_on"]) for one in written]
+        train_on = question["train_on"]
+        parts = [part for one in written for part in with_each_thought(one, tokenizer, train_on)]
+        views = [show(one, tokenizer, train_on) for one in parts]
     except BackpropagateError as error:
         return {"seen": [], "error": error.as_dict()}
     seen = []
@@ -124,35 +129,40 @@ def _is_called() -> bool:
 
 
 class Chats:
-    """The models that are open to talk to, by name; each of the three columns has a process of its own."""
+    """The model that is open to talk to, with its tools; each of the three columns has a process of its own."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
         self._name = ""
-        self._speaker: Speaker | None = None
+        self._given: Tools = ()
+        self._open_with: tuple[Talker, Tools] | None = None
 
     def __call__(self, question: Question) -> Answers:
-        """The answer to a conversation, piece by piece."""
-        model = self._open(question["model"])
+        """The answer to a conversation: pieces of its thought and its text, and at the end all of it as a turn."""
+        config = ChatConfig(max_tokens=question["limit"], think=question["think"])
+        model, tools = self._open(question["model"], tuple(question["tools"]), config)
         yield {"opened": True}
 
-        def tell(text: str) -> None:
-            _write({"text": text})
+        def tell(kind: Kind, text: str) -> None:
+            _write({kind: text})
             if _is_called():
                 raise _StoppedError
 
         try:
-            model.answer(question["turns"], question["limit"], tell)
+            reply = model.reply(question["turns"], config, tools, tell)
         except _StoppedError:
             yield {"stopped": True}
+        else:
+            yield {"turn": reply.turn(), "closed": reply.closed}
 
-    def _open(self, model: Mapping[str, str]) -> Speaker:
+    def _open(self, model: Mapping[str, str], tools: Tools, config: ChatConfig) -> tuple[Talker, Tools]:
         name = model.get("name") or _of_run(model["run"], model["column"])
-        if self._speaker is None or name != self._name:
+        if self._open_with is None or (name, tools) != (self._name, self._given):
             self._stack.close()
-            self._speaker = self._stack.enter_context(speaker(name))
-            self._name = name
-        return self._speaker
+            self._open_with = None
+            self._open_with = self._stack.enter_context(talker(name, config, tools))
+            self._name, self._given = name, tools
+        return self._open_with
 
 
 def _of_run(run: str, column: str) -> str:

@@ -91,6 +91,7 @@ class Trainer:
         watch: Watch | None = None,
         check: Callable[[Lock], None] | None = None,
         start: str | Path | None = None,
+        merge_with: str | Path | None = None,
     ) -> Run:
         """Train an adapter on `data`: a file or folder, a data set of the hub, or rows. `watch` receives every event,
         in place of the display.
@@ -99,12 +100,13 @@ class Trainer:
         it. Settings that are not given are then the run's; other ones, and other data or another model, are refused by
         name, unless `allow_changes`. `check` sees what would be
         trained before anything is written, and may refuse by raising. `start` is an adapter of the same settings to go
-        on from, in place of a fresh one. Under a launcher every process calls this; rank 0 alone shows and writes
+        on from, in place of a fresh one; `merge_with` one that the result will be merged with, of whose chat template
+        all is kept. Under a launcher every process calls this; rank 0 alone shows and writes
         anything.
         """
         given = {"steps": steps, "epochs": epochs, "samples": samples}
         config = self._resumed(resume, given) if resume else self._with(given)
-        request = TrainingRequest(data, config, resume, allow_changes, check, start)
+        request = TrainingRequest(data, config, resume, allow_changes, check, start, merge_with)
         quiet = watch is not None or launch_env().rank > 0
         with Signals(at_once=True) as signals, ExitStack() as claims:
             screen = None if quiet else claims.enter_context(Screen())

@@ -42,6 +42,19 @@ class Contract:
     def template_sha256(self) -> str:
         return hashlib.sha256(self.template.encode()).hexdigest()
 
+    def conflicts(self, other: Contract) -> list[str]:
+        """Why adapters with these two contracts cannot be one; nothing where they can. Raw text goes with all."""
+        if not (self.template and other.template):
+            return []
+        told = {
+            "the beginning-of-sequence token is written by": (self.bos, other.bos),
+            "tools are written in the form of": _both(self.tools_template, other.tools_template, "none"),
+            "the schemas of tools are": _both(self.tool_schema, other.tool_schema, ""),
+        }
+        return [
+            f"{what} {one} in one and {another} in the other" for what, (one, another) in told.items() if one != another
+        ]
+
     def as_dict(self) -> dict[str, Any]:
         return {"version": VERSION, **dataclasses.asdict(self), "template_sha256": self.template_sha256}
 
@@ -60,3 +73,8 @@ class Contract:
         if value.get("version") != VERSION or value.get("template_sha256") != contract.template_sha256:
             raise AdapterUnusable("the contract was altered, or is of another version.", where=str(path))
         return contract
+
+
+def _both(one: str, other: str, nothing: str) -> tuple[str, str]:
+    """Two values, or the same one twice where the other is nothing."""
+    return (one if one != nothing else other, other if other != nothing else one)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -76,3 +76,16 @@ class Sample:
     tokens: tuple[int, ...]
     trained: tuple[int, ...]
     prompt: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """A row as messages: its turns, and the tools that it has, as OpenAI and transformers write them."""
+
+    turns: list[dict[str, Any]]
+    tools: tuple[dict[str, Any], ...] = ()
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> Conversation:
+        """From what `dataclasses.asdict` made, perhaps read from JSON."""
+        return cls(list(row["turns"]), tuple(row["tools"]))

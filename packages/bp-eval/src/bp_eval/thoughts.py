@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from bp_core.harmony import in_tags, is_harmony
 from bp_core.thought_marks import CLOSE, OPEN
 
 from .bootstrap import Ratio
@@ -21,7 +22,9 @@ class Answer:
 
 
 def split_thought(text: str, opened: bool = False) -> Answer:
-    """A text in two. `opened`: the prompt has begun the thought already."""
+    """A text in two. `opened`: the prompt has begun the thought already. Calls in harmony's form come back in tags."""
+    if is_harmony(text):
+        text = in_tags(text)
     inside = text.lstrip()
     if inside.startswith(OPEN):
         inside = inside.removeprefix(OPEN)

@@ -28,6 +28,7 @@ Quantization = Literal[
 ]
 Program = Literal["ollama", "lmstudio", "llama-cpp", "vllm", "jan"]
 NUM_CTX = 8192
+ANSWERS = 8  # each takes seconds on a processor
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,12 @@ class ExportConfig:
     accept_unproven: Annotated[
         bool, "Hand over a GGUF whose proof fails, too. What failed stays on record, beside the file and in its card."
     ] = False
+    answers: Annotated[
+        int,
+        "Held-out rows with tools or thoughts that the proof of a gguf asks through llama-server: whether calls and "
+        "thoughts come back as such. 0: none.",
+        Range(0),
+    ] = ANSWERS
     program: Annotated[
         Program | None,
         "Put it where this program looks for models, and say how it is started there: ollama registers it; lmstudio "
@@ -87,7 +94,7 @@ class ExportConfig:
         if self.program == "vllm" and self.format == "gguf":
             object.__setattr__(self, "format", "merged")
         sizes = [_NO_SIZE, _SIZE_UNASKED, _NOTHING_TO_WEIGH]
-        check(self, [*_NOT_GGUF, _NOT_THERE, _NO_NAME, _NOTHING_TO_PROVE, _MERGELESS, *sizes])
+        check(self, [*_NOT_GGUF, _NOT_THERE, _NO_NAME, _NOTHING_TO_PROVE, _NOTHING_TO_ASK, _MERGELESS, *sizes])
         if self.program == "ollama" or self.ollama_name is not None:
             object.__setattr__(self, "ollama", True)  # the one setting that registers
 
@@ -148,6 +155,11 @@ _NOTHING_TO_PROVE = Clash(
     ("accept_unproven", "format"),
     lambda accept, format: accept and not format.startswith("gguf"),
     "accept_unproven is set, but only GGUF files are proven",
+)
+_NOTHING_TO_ASK = Clash(
+    ("answers", "format"),
+    lambda answers, format: answers != ANSWERS and format != "gguf",
+    "answers is set, but only the format gguf is asked any",
 )
 _MERGELESS = Clash(
     ("base", "format"),

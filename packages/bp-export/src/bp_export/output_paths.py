@@ -140,3 +140,16 @@ def require_space(target: Path, needed: int) -> None:
     free = shutil.disk_usage(place).free
     if free < needed:
         raise DiskFull(f"{needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free.", where=str(place))
+
+
+def unproven_path(target: Path) -> Path:
+    """A free path beside `target` for a file that is not proven.
+
+    An earlier unproven file is replaced if the proof beside it shows that an export wrote it.
+    """
+    path = target.with_suffix(".unproven.gguf")
+    number = 1
+    while path.exists() and not (number == 1 and is_export(path)):
+        number += 1
+        path = target.with_suffix(f".unproven-{number}.gguf")
+    return path

@@ -26,13 +26,14 @@ from .ollama.blob import digests
 from .outcome import NONE_KEEPS, Export, not_proven, write_report
 from .output_paths import (
     free_beside,
-    is_export,
     require_replaceable,
     require_space,
+    unproven_path,
 )
 from .parity import Parity, Trial
 from .programs import place, require_free_place
 from .proof.prover import Prover
+from .proof.served import ServedProof
 from .proof.trained_model import Reference, TrainedModel
 from .quantization.choice import Choice
 from .quantization.ggml import require_ggml
@@ -57,6 +58,7 @@ def export(
     samples: Sequence[Sample] = (),
     training_rows: Sequence[Sequence[int]] = (),
     losses: Mapping[str, float] | None = None,
+    served: ServedProof | None = None,
     notify: Notify | None = None,
     written: Callable[[Export], None] | None = None,
 ) -> Export:
@@ -65,9 +67,10 @@ def export(
     `name`: the model's name, by default that of its folder. `reference`: a rail that has opened both in float32.
     `samples`: rows to compare on. Without these two a GGUF is proven against its merged weights, on fixed texts.
     `training_rows`: token ids of rows for the importance matrix, collected by `reference`; without, there is none.
-    `losses`: of other forms of the model on the same rows, to report beside those of the proof. `written` is called
-    with the finished export, before Ollama gets it. Raises NotProven, which keeps the file as NAME.unproven.gguf, and
-    the errors of each step. Other errors leave nothing behind, except that an error of Ollama leaves the file.
+    `losses`: of other forms of the model on the same rows, to report beside those of the proof. `served`: what the
+    finished GGUF is asked through llama-server. `written` is called with the finished export, before Ollama gets it.
+    Raises NotProven, which keeps the file as NAME.unproven.gguf, and the errors of each step. Other errors leave
+    nothing behind, except that an error of Ollama leaves the file.
     """
     if not base.is_dir():
         raise FileMissing("there is no such model folder.", where=str(base))
@@ -80,7 +83,7 @@ def export(
     tokenizer = trained_tokenizer(adapter, base)
     origin = None
     if config.format == "gguf":
-        done, origin = _Gguf(adapter, base, name, config, target, tokenizer, notify, training_rows).run(
+        done, origin = _Gguf(adapter, base, name, config, target, tokenizer, notify, training_rows, served).run(
             reference, samples, losses or {}
         )
     elif config.format == "gguf-lora":
@@ -114,6 +117,7 @@ class _Gguf:
     tokenizer: TrainedTokenizer
     notify: Notify | None
     training_rows: Sequence[Sequence[int]] = ()
+    served: ServedProof | None = None
 
     @property
     def quantization(self) -> Quantization:
@@ -139,6 +143,8 @@ class _Gguf:
         with folders.new_file(self.target) as draft:
             matrix, trials = self._write(model, prover, draft)
             parity = replace(prover.parity(), importance_tokens=matrix.tokens if matrix else 0, trials=tuple(trials))
+            if self.served and parity.proven:
+                parity = replace(parity, checks=(*parity.checks, *self.served.checks(draft, self.notify)))
             parity = self._accepted(parity, draft)
             digest, size = digests(draft) if self.config.ollama else folders.digest(draft), draft.stat().st_size
         importance = free_beside(self.target, _IMPORTANCE) if matrix else None
@@ -222,25 +228,12 @@ class _Gguf:
             return parity
         if self.config.accept_unproven:
             return replace(parity, accepted=True)
-        kept = _unproven_path(self.target)
+        kept = unproven_path(self.target)
         digest, size = folders.digest(draft), draft.stat().st_size
         with folders.new_file(kept) as path:
             draft.replace(path)
         write_report(kept, parity, digest, size)
         raise not_proven(parity, f"It is kept as {kept.name}, its proof beside it.", kept)
-
-
-def _unproven_path(target: Path) -> Path:
-    """A free path beside `target` for a file that is not proven.
-
-    An earlier unproven file is replaced if the proof beside it shows that an export wrote it.
-    """
-    path = target.with_suffix(".unproven.gguf")
-    number = 1
-    while path.exists() and not (number == 1 and is_export(path)):
-        number += 1
-        path = target.with_suffix(f".unproven-{number}.gguf")
-    return path
 
 
 def _export_gguf_lora(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+from bp_core.examples import Conversation
 from bp_core.thought_marks import CLOSE, OPEN
 from bp_core.tool_call import Call, same_calls, same_names
 
@@ -34,15 +35,22 @@ class Reply:
 
 
 @dataclass(frozen=True)
-class CallQuestion:
-    """A conversation up to a question, its tools, and the calls that are expected; none: an answer in words."""
+class ServedQuestion:
+    """A conversation up to a question, its tools, and the calls that are expected; none: an answer in words.
+
+    `thinks`: the expected answer has a thought.
+    """
 
     turns: Turns
-    tools: Tools
+    tools: Tools = None
     calls: tuple[Call, ...] = ()
+    thinks: bool = False
 
 
-Ask = Callable[[Turns, Tools], Reply]
+class Ask(Protocol):
+    """Ask a served model; `think` false asks for an answer without a thought."""
+
+    def __call__(self, turns: Turns, tools: Tools = None, *, think: bool | None = None) -> Reply: ...
 
 
 def call_of(function: Mapping[str, Any]) -> Call:
@@ -56,26 +64,43 @@ def call_of(function: Mapping[str, Any]) -> Call:
     return Call(str(function.get("name", "")), arguments if isinstance(arguments, dict) else None)
 
 
-def call_questions(conversations: Iterable[tuple[Turns, Tools]]) -> list[CallQuestion]:
-    """Of each conversation with tools one question: before its first call, else before its last answer."""
+def served_questions(conversations: Iterable[Conversation]) -> list[ServedQuestion]:
+    """Of each conversation with tools, or with a thought in its last answer, one question.
+
+    It ends before the first call of one of the tools, else before the last answer.
+    """
     questions = []
-    for turns, tools in conversations:
-        answers = [place for place, turn in enumerate(turns) if turn["role"] == "assistant"]
-        calling = [place for place in answers if turns[place].get("tool_calls")]
-        if not tools or not answers:
+    for talk in conversations:
+        answers = [place for place, turn in enumerate(talk.turns) if turn["role"] == "assistant"]
+        calling = [place for place in answers if talk.tools and talk.turns[place].get("tool_calls")]
+        place = next(iter(calling or answers[-1:]), 0)
+        if not place:
             continue
-        place = calling[0] if calling else answers[-1]
-        calls = tuple(call_of(call["function"]) for call in turns[place].get("tool_calls") or ())
-        if place:
-            questions.append(CallQuestion(turns[:place], tools, calls))
+        expected = talk.turns[place]
+        thinks = _has_thought(expected)
+        if talk.tools or thinks:
+            calls = tuple(call_of(call["function"]) for call in expected.get("tool_calls") or () if talk.tools)
+            questions.append(ServedQuestion(talk.turns[:place], list(talk.tools) or None, calls, thinks))
     return questions
 
 
-def check_calls(where: str, questions: Sequence[CallQuestion], replies: Sequence[Reply]) -> list[Check]:
+def spread(questions: Sequence[ServedQuestion], count: int) -> list[ServedQuestion]:
+    """At most `count` of the questions, from all over them."""
+    count = min(count, len(questions))
+    return [questions[number * len(questions) // count] for number in range(count)]
+
+
+def _has_thought(turn: Mapping[str, Any]) -> bool:
+    content = turn.get("content")
+    return bool(turn.get("reasoning_content")) or (isinstance(content, str) and content.lstrip().startswith(OPEN))
+
+
+def check_calls(where: str, questions: Sequence[ServedQuestion], replies: Sequence[Reply]) -> list[Check]:
     """The shares of the rows with a call whose call is parsed, has the right name and the right arguments; and of the
-    others, that none is made. With 95 % intervals. Nothing of it fails a proof: a model may have learned little.
+    other rows with tools, that none is made. With 95 % intervals. Nothing of it fails a proof: a model may have learned
+    little.
     """
-    pairs = list(zip(questions, replies, strict=True))
+    pairs = [pair for pair in zip(questions, replies, strict=True) if pair[0].tools]
     called = [(asked.calls, reply.calls) for asked, reply in pairs if asked.calls]
     talked = [not reply.calls for asked, reply in pairs if not asked.calls]
     rows = {
@@ -87,11 +112,20 @@ def check_calls(where: str, questions: Sequence[CallQuestion], replies: Sequence
     return [share(f"{where}: {name}", values) for name, values in rows.items() if values]
 
 
-def check_thoughts(where: str, replies: Sequence[Reply]) -> list[Check]:
-    """How many answers close their thought; no check where nobody thinks."""
-    if not any(reply.thought or reply.unclosed for reply in replies):
-        return []
-    return [share(f"{where}: thoughts close", [not reply.unclosed for reply in replies])]
+def check_thoughts(
+    where: str, questions: Sequence[ServedQuestion], replies: Sequence[Reply], unthinking: Sequence[Reply] = ()
+) -> list[Check]:
+    """Of the rows with a thought, how many answers come with one that is apart from the text, and how many `unthinking`
+    replies, with thoughts switched off, have none; and of all, how many answers close their thought.
+
+    No check where nobody thinks.
+    """
+    expected = [reply for asked, reply in zip(questions, replies, strict=True) if asked.thinks]
+    rows = {"thought apart from the answer": [bool(reply.thought) and not reply.unclosed for reply in expected]}
+    if any(reply.thought or reply.unclosed for reply in replies):
+        rows["thoughts close"] = [not reply.unclosed for reply in replies]
+    rows["no thought when switched off"] = [not (reply.thought or OPEN in reply.text) for reply in unthinking]
+    return [share(f"{where}: {name}", values) for name, values in rows.items() if values]
 
 
 def share(name: str, values: Sequence[bool]) -> Check:

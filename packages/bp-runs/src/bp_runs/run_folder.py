@@ -13,13 +13,14 @@ from typing import Any
 
 from bp_core.config import TrainConfig
 from bp_core.errors import CheckpointUnusable, NothingToResume, ResumeMismatch
-from bp_core.examples import Sample
+from bp_core.examples import Conversation, Sample
 from bp_core.folders import write_json, writing
 from bp_core.recipe import Recipe
 from bp_core.redact import redact_all
 from bp_core.settings import Trait, names
 
 RUN_FILE = "run.json"
+HELD_OUT_FILE = "held-out-conversations.json"
 NEWEST = "newest"  # in place of an id: the newest run that has not finished
 _STAMP = "%Y%m%d-%H%M%S"
 
@@ -62,6 +63,17 @@ class RunFolder:
         path = self.path / "training-rows.json"
         rows: list[list[int]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
         return rows
+
+    def write_held_out(self, conversations: list[Conversation]) -> None:
+        """Held-out rows with tools or thoughts, which an export asks."""
+        write_json(self.path / HELD_OUT_FILE, [dataclasses.asdict(one) for one in conversations])
+
+    def held_out(self) -> list[Conversation] | None:
+        """The held-out rows with tools or thoughts; None if the run kept no such file."""
+        path = self.path / HELD_OUT_FILE
+        if not path.is_file():
+            return None
+        return [Conversation.from_dict(row) for row in json.loads(path.read_text(encoding="utf-8"))]
 
     def samples(self) -> list[Sample]:
         """The rows kept to prove an export with; none if the file is missing."""

@@ -15,6 +15,10 @@ from starlette.routing import Route
 from bp_core.config import TrainConfig
 from bp_core.errors import BadValue
 from bp_core.redact import redact_all
+from bp_data.formats.fields import from_json
+from bp_data.formats.records import Turn
+from bp_data.formats.tool_calls import read_tool_list
+from bp_data.formats.turns import read_turns
 from bp_plan.presets import PRESETS
 from bp_runs import RunFolder, history
 from bp_runs.summary import FINISHED
@@ -29,7 +33,7 @@ COLUMNS = {"base": "Base", "trained": "Trained", "file": "Exported file"}
 _LONGEST = 100_000  # characters of a conversation
 _LIMITS = range(1, 4097)
 _TOKENS = 256
-_ROLES = ("system", "user", "assistant")
+_TOOLS = "tools"  # where in the form an error is
 
 
 def show(request: Request) -> Response:
@@ -55,7 +59,13 @@ def show(request: Request) -> Response:
 async def answer(request: Request) -> Response:
     """The answer of one column, piece by piece: a JSON object a line."""
     body = await body_of(request)
-    question = {"model": _model(request, body), "turns": _turns(body.get("turns")), "limit": _limit(body.get("limit"))}
+    question = {
+        "model": _model(request, body),
+        "turns": _turns(body.get("turns")),
+        "limit": _limit(body.get("limit")),
+        "tools": _tools(body.get("tools")),
+        "think": body.get("think") is not False,
+    }
     helper = helpers_of(request).get("chat", str(body["column"]))
     return StreamingResponse(_told(helper, question), media_type="application/x-ndjson")
 
@@ -89,13 +99,21 @@ def _model(request: Request, body: dict[str, Any]) -> dict[str, str]:
     return {"run": str(run_of(request).path), "column": str(column)}
 
 
-def _turns(value: Any) -> list[dict[str, str]]:
+def _turns(value: Any) -> list[Turn]:
+    """The conversation: words, thoughts, calls and their results. Raises BadValue, BadRow."""
     if not isinstance(value, list) or not value:
         raise BadValue("there is no message.")
-    turns = [{"role": str(turn.get("role")), "content": str(turn.get("content"))} for turn in value]
-    if any(turn["role"] not in _ROLES for turn in turns) or sum(len(t["content"]) for t in turns) > _LONGEST:
+    if len(json.dumps(value)) > _LONGEST:
         raise BadValue(f"a conversation has at most {_LONGEST} characters.", fix="Begin a new one.")
-    return turns
+    return read_turns(value, "the conversation", "chat")
+
+
+def _tools(value: Any) -> list[Turn]:
+    """The tools that the model may call, given as JSON text. Raises BadValue, BadRow."""
+    text = str(value or "").strip()
+    if len(text) > _LONGEST:
+        raise BadValue(f"the tools have at most {_LONGEST} characters.")
+    return list(read_tool_list(from_json(text, "this", _TOOLS), "this", _TOOLS)) if text else []
 
 
 def _limit(value: Any) -> int:

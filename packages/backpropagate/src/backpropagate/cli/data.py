@@ -23,6 +23,7 @@ from bp_data.check.config import CheckConfig
 from bp_data.formats.records import demonstrations
 from bp_data.formats.served_schema import with_schema
 from bp_data.formats.write import reshape
+from bp_data.masking.each_thought import with_each_thought
 from bp_data.reading.context import Remark
 from bp_data.reading.jsonl import line, new_lines
 from bp_data.show import RowView
@@ -59,7 +60,8 @@ def show(
     tokenizer = ChatTokenizer.open(folder).with_tools(tools_template)
     read_rows = read(file, DataConfig(**settings), tell=_say)
     records = (convert_row(row) for row in islice(read_rows, skip, skip + rows))
-    rows_shown = (with_schema(row, tool_schema) for record in records for row in demonstrations(record))
+    written = (with_schema(row, tool_schema) for record in records for row in demonstrations(record))
+    rows_shown = (part for row in written for part in with_each_thought(row, tokenizer, train_on))
     found = [shown(row, tokenizer, train_on) for row in rows_shown]
     if not found:
         raise BadValue(f"there are no rows after the first {skip}.", where=file, fix="Use a smaller --skip.")

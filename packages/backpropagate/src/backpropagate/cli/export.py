@@ -7,10 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from bp_core.errors import NotProven
-from bp_export.config import ExportConfig
+from bp_export.config import ANSWERS, ExportConfig
 
-from ..export.export import ASKED, verify_file
 from ..export.export import export as write_export
+from ..export.export import verify_file
 from ..progress import Screen
 from . import tables
 from .options import NAME, Json, with_options
@@ -54,10 +54,11 @@ def verify(
     data: Annotated[
         str | None,
         typer.Option(
-            help="Rows with tools, best such as it was not trained on: asked through llama-server, and calls compared."
+            help="Rows with tools or thoughts, best such as it was not trained on: asked through llama-server, and "
+            "compared with what comes back."
         ),
     ] = None,
-    answers: Annotated[int, typer.Option(min=1, help="How many of these rows are asked.")] = ASKED,
+    answers: Annotated[int, typer.Option(min=1, help="How many of these rows are asked.")] = ANSWERS,
     ollama_name: Annotated[
         str | None, typer.Option(help="What Ollama calls the file: the same rows are asked there, too.")
     ] = None,

@@ -18,7 +18,7 @@ from bp_data import ChatTokenizer
 from bp_data.formats.fields import from_json
 from bp_data.formats.records import Tools
 from bp_data.formats.served_schema import served
-from bp_data.formats.tool_calls import TOOL_FIX, name_of, read_tools
+from bp_data.formats.tool_calls import TOOL_FIX, read_tools, schemas_of
 from bp_eval.questions import cut_at
 from bp_export import Engine, GgufFacts, gguf_facts
 from bp_export.llama_cpp.client import chat_client
@@ -190,7 +190,7 @@ class _RailSpeaker:
     def reply(self, turns: Sequence[Message], config: ChatConfig, tools: Sequence[Message], on_piece: OnPiece) -> Reply:
         prompt = self.tokenizer.prompt(turns, tools, config.think)
         opened = self.tokenizer.decode(prompt).rstrip().endswith(OPEN)
-        parts = ReplyText(opened, [name_of(tool) for tool in tools], on_piece)
+        parts = ReplyText(opened, schemas_of(tools), on_piece)
         pick = sampler(config.temperature, config.top_p, config.seed)
         return parts.done(self._generated(prompt, config.max_tokens, pick, parts.grown))
 

@@ -13,28 +13,23 @@ from typing import Any
 
 from bp_core.backends import find, rails
 from bp_core.choices import QUANTIZED
-from bp_core.config import TrainConfig
-from bp_core.errors import BackpropagateError, BadValue, NothingToEvaluate, NotProven
+from bp_core.errors import BackpropagateError, BadValue, NotProven
 from bp_core.events import Notify, Progress
 from bp_core.examples import Sample
-from bp_data import convert, read
-from bp_data.formats.records import Record
-from bp_data.reading.files import require
 from bp_export import Export, Parity, verify
 from bp_export import export as write_export
-from bp_export.config import ExportConfig
+from bp_export.config import ANSWERS, ExportConfig
 from bp_export.pipeline import model_name
 from bp_export.proof.served import check_served
-from bp_export.replies import CallQuestion, call_questions
 from bp_runs import history
 from bp_runs.run_folder import RunFolder
 
 from ..hints import command, near, options_of
 from ..models.targets import Artifact
 from ..reports import run_report
+from .held_out import questions_in, served_proof
 from .reference import loss_on_quantized, reference
 
-ASKED = 20  # rows with tools
 # For adapters from elsewhere, which bring no rows of their own.
 _PROBES = (
     "Why is the sky blue on a clear day?",
@@ -59,6 +54,7 @@ def export(name: str | Path, config: ExportConfig, notify: Notify) -> Export:
         return write_export(adapter, job.model, config, **settings)
     notify(Progress("open the reference", 0, 0))
     settings["samples"] = samples = samples_of(source, job.model)
+    settings["served"] = served_proof(source, config.answers) if config.format == "gguf" else None
     if config.format == "merged":
         with ExitStack() as stack:
             settings["reference"] = reference(job, None, stack)
@@ -87,21 +83,23 @@ def verify_file(
     *,
     data: str | None = None,
     ollama_name: str | None = None,
-    answers: int = ASKED,
+    answers: int = ANSWERS,
 ) -> Parity:
     """Prove any GGUF against what was trained (an adapter, or a whole model) and its base; by itself without both.
 
     A run that is named in the file's place stands for its newest file, and for what that should be.
-    `data`: rows with tools, of which `answers` are asked through llama-server, and through Ollama as `ollama_name`.
-    Raises FileMissing, TargetNotFound, AdapterUnusable, ModelNotFound, and what `bp_export.verify` raises.
+    `data`: rows with tools or thoughts, of which `answers` are asked through llama-server, and through Ollama as
+    `ollama_name`. Raises FileMissing, TargetNotFound, AdapterUnusable, ModelNotFound, and what `bp_export.verify`
+    raises.
     """
     found = Artifact.find(file)
     path = found.require_gguf()
     if ollama_name and data is None:
         raise BadValue(
-            "--ollama-name asks rows in Ollama, and none are given.", fix="Give rows with tools: --data FILE."
+            "--ollama-name asks rows in Ollama, and none are given.",
+            fix="Give rows with tools or thoughts: --data FILE.",
         )
-    questions = questions_with_tools(data, answers) if data else []
+    questions = questions_in(data, answers) if data else []
     if name is None and base is None and found.named_run:
         name = file
     parity = _compared(path, name, base, notify)
@@ -109,18 +107,6 @@ def verify_file(
         return parity
     served = check_served(path, questions, ollama_name=ollama_name, notify=notify)
     return replace(parity, checks=(*parity.checks, *served))
-
-
-def questions_with_tools(data: str, count: int) -> list[CallQuestion]:
-    """Up to `count` questions of rows with tools, spread over all. Raises FileMissing, NothingToEvaluate."""
-    require(data)
-    records = (convert(row) for row in read(data, TrainConfig(), evaluating=True))
-    talks = ((record.content, record.tools) for record in records if isinstance(record, Record) and record.tools)
-    found = call_questions((turns, tools) for turns, tools in talks if not isinstance(turns, str))
-    if not found:
-        raise NothingToEvaluate("no row has tools.", where=data, fix="Give rows with tools, or leave out --data.")
-    count = min(count, len(found))
-    return [found[number * len(found) // count] for number in range(count)]
 
 
 def _compared(path: Path, name: str | None, base: str | None, notify: Notify) -> Parity:

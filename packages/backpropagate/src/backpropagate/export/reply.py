@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from bp_core.harmony import may_become_harmony
 from bp_core.thought_marks import CLOSE, OPEN
 from bp_data.formats.call_texts import MARKS, split_calls
 from bp_eval.thoughts import split_thought
@@ -48,20 +49,23 @@ def _call(name: str, arguments: dict[str, Any]) -> Turn:
 
 
 class ReplyText:
-    """Takes apart an answer that grows, and tells each new piece. What may be a call is kept until the end."""
+    """Takes apart an answer that grows, and tells each new piece. What may be a call is kept until the end.
 
-    def __init__(self, opened: bool, names: Collection[str], on_piece: OnPiece) -> None:
-        self._opened, self._names, self._on_piece = opened, names, on_piece
+    `schemas`: the parameters of the tools, by their names.
+    """
+
+    def __init__(self, opened: bool, schemas: Mapping[str, Any], on_piece: OnPiece) -> None:
+        self._opened, self._schemas, self._on_piece = opened, schemas, on_piece
         self._told = {"thought": 0, "text": 0}
 
     def grown(self, text: str) -> None:
         """Tell what is certain of the text so far."""
-        if not self._opened and _begins(text.lstrip(), OPEN):
-            return  # it may be the beginning of a thought
+        if not self._opened and (_begins(text.lstrip(), OPEN) or may_become_harmony(text)):
+            return  # it may be the beginning of a thought, or of a call
         answer = split_thought(text, self._opened)
         if answer.closed:
             self._tell("thought", answer.thought)
-            self._tell("text", _before_call(answer.text, self._names))
+            self._tell("text", _before_call(answer.text, self._schemas))
         else:
             self._tell("thought", _without_beginning(answer.thought, CLOSE).rstrip())
 
@@ -71,7 +75,7 @@ class ReplyText:
         if not answer.closed:
             self._tell("thought", answer.thought)
             return Reply("", answer.thought, closed=False)
-        said, calls = split_calls(answer.text, self._names) or (answer.text, [])
+        said, calls = split_calls(answer.text, self._schemas) or (answer.text, [])
         self._tell("thought", answer.thought)
         self._tell("text", said)
         functions = (call["function"] for call in calls)

@@ -18,6 +18,7 @@ from bp_core.errors import (
     DiskFull,
     GateFailed,
     Interrupted,
+    MergeRefused,
     NothingToResume,
     OutputUnusable,
     ResumeMismatch,
@@ -33,7 +34,7 @@ from bp_data.reading.files import Data, lasting
 from bp_eval.measures import losses
 from bp_multirun.config import MultiRunConfig
 from bp_multirun.record import GENERAL, Record, Score, Scores, states
-from bp_multirun.session import Session, SessionCallbacks
+from bp_multirun.session import MERGED, Session, SessionCallbacks
 from bp_plan.plan import Plan
 from bp_runs import Claim, run_folder
 
@@ -44,6 +45,7 @@ from ..models import locate
 from ..models.published import MULTI_RUN, publish_merged
 from ..models.targets import BASE, Artifact
 from ..progress import Screen, shown, silent
+from ..training.prepare import NO_MERGE_FIX
 from . import report as forgetting_report
 from .stage_data import Source, StageData, anew, as_list, sources
 
@@ -133,7 +135,8 @@ class _Session:
         data = self.data.train(number, earlier, self.multi.replay, self.config.seed)
         try:
             resume = begun[0].parent.name if begun else False
-            return trainer.train(data, resume=resume, start=start, watch=self.watch).adapter
+            before = self.folder / f"stage-{earlier[-1]:04d}" / MERGED if earlier else None
+            return trainer.train(data, resume=resume, start=start, merge_with=before, watch=self.watch).adapter
         except NothingToResume:  # it is finished, and with these settings
             return trainer.adapter
         except ResumeMismatch as error:
@@ -200,7 +203,9 @@ def multi_run(
     data = as_list(dataset)
     found, notes = sources(data, multi.runs, config)
     reading = replace(config, samples=None) if multi.runs else config
-    plan = plans(reading, data, make, None if watch is None else silent)[0]
+    planned = plans(reading, data, make, None if watch is None else silent)
+    _refuse_contracts(planned)
+    plan = planned[0]
     output = writable_folder(Path(config.output).resolve())
     folder = writable_folder(output / MULTI_RUN)
     session = _Session(config, multi, found, plan, make, watch)
@@ -273,6 +278,15 @@ def _refuse(config: TrainConfig) -> None:
     problems = [f"{name} does not go with multi-run: {reason}" for found, name, reason in reasons if found]
     if problems:
         raise BadValue("; ".join(problems) + ".", fix="Leave that out, or train each stage by itself.")
+
+
+def _refuse_contracts(planned: Sequence[Plan]) -> None:
+    """Raises MergeRefused for stages whose text becomes tokens in ways that one model cannot have."""
+    first = planned[0].contract
+    for number, plan in enumerate(planned[1:], 2):
+        wrong = first.conflicts(plan.contract) if first and plan.contract else []
+        if wrong:
+            raise MergeRefused(f"stages 1 and {number}: {'; '.join(wrong)}.", fix=NO_MERGE_FIX)
 
 
 def plans(config: TrainConfig, data: Sequence[Data], make: type[Trainer], notify: Notify | None = None) -> list[Plan]:

@@ -1,9 +1,10 @@
-"""Which training rows a run keeps for the importance matrix of an export."""
+"""Which rows a run keeps: training rows for the importance matrix of an export, and held-out ones that it asks."""
 
 from __future__ import annotations
 
 from bp_data import Prepared
 
+HELD_OUT_KEPT = 64  # held-out rows with tools or thoughts
 _ROWS, _TOKENS, _LENGTH = 64, 4096, 512  # at most so many rows, tokens in all, and tokens of one row
 
 

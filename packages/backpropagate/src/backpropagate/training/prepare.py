@@ -13,7 +13,7 @@ from bp_core.backends import choose_rail
 from bp_core.config import DataConfig, TrainConfig
 from bp_core.contract import Contract
 from bp_core.environment import variables_of
-from bp_core.errors import BadValue, NothingToResume
+from bp_core.errors import BadValue, MergeRefused, NothingToResume
 from bp_core.events import Notify, Watch
 from bp_core.examples import Example
 from bp_core.folders import home, writable_folder
@@ -22,6 +22,7 @@ from bp_core.rail import Probe, Rail
 from bp_core.settings import names
 from bp_data import ChatTokenizer, prepare
 from bp_data.masking.reasoning import Limits
+from bp_data.preparing.conversations import among
 from bp_data.preparing.hold_out import hold_out
 from bp_data.preparing.losses import trimmed
 from bp_data.reading.files import lasting, require
@@ -38,9 +39,12 @@ from ..models import locate
 from ..models.compatibility import refuse_by_size, refuse_misfits, refuse_quantised, refuse_unknown_tokens
 from ..models.targets import Artifact
 from ..reports import run_report
+from .kept_rows import HELD_OUT_KEPT
 from .planning import device_info, planned, sizes_of
 from .remarks import remarks
 from .run import TrainingJob, TrainingRequest
+
+NO_MERGE_FIX = "Use one --tools-template and one --tool-schema for all stages, and rows of one kind."
 
 
 @dataclass(frozen=True)
@@ -105,12 +109,14 @@ def prepared_job(setup: TrainingSetup, notify: Notify, *, weights: bool = True) 
     how = reading(config, notify)
     prepared = prepare(setup.request.data, tokenizer, samples=config.samples, **how)
     held_out: Sequence[Example] = []
+    conversations = prepared.conversations
     evaluation = {}
     if config.held_out:
         prepared, held_out = hold_out(prepared, config.held_out, config.seed)
     elif config.eval_data:
         others = prepare(config.eval_data, tokenizer, evaluating=True, **how)
         held_out, evaluation = others.examples, {"evaluation_sha256": others.report.sha256}
+        conversations = others.conversations
     refuse_unknown_tokens(base, tokenizer, prepared.examples.tokens)
     if config.packing:
         prepared = prepared.packing(config.length)
@@ -125,8 +131,9 @@ def prepared_job(setup: TrainingSetup, notify: Notify, *, weights: bool = True) 
         plan = replace(plan, base=locate.locate(config.model, notify))
         refuse_misfits(config, plan.base)
     about = remarks(setup.request.config, plan.recipe, prepared, held_out, tokenizer, locate.description(base))
-    plan = replace(plan, remarks=(*_unused_card(setup), *plan.remarks, *about))
-    return TrainingJob(setup.request, plan, prepared, held_out, setup.rail, tokenizer)
+    plan = replace(plan, remarks=(*_unused_card(setup), *plan.remarks, *about), contract=prepared.contract)
+    to_ask = among(conversations, held_out, HELD_OUT_KEPT)
+    return TrainingJob(setup.request, plan, prepared, held_out, setup.rail, tokenizer, to_ask)
 
 
 def _unused_card(setup: TrainingSetup) -> Iterator[str]:
@@ -153,7 +160,7 @@ def begin(setup: TrainingSetup, notify: Notify, claims: ExitStack) -> tuple[Trai
     work = prepared_job(setup, notify)
     start = request.start or (run.read().get("start") if run else None)
     work = replace(work, start=beginning(start, work.plan))
-    if work.start and (before := Contract.read(work.start)):
+    if before := _contract_before(work, run):
         work = replace(work, prepared=work.prepared.going_on_from(before, work.tokenizer))
     if request.check:
         request.check(lock(work))
@@ -163,6 +170,19 @@ def begin(setup: TrainingSetup, notify: Notify, claims: ExitStack) -> tuple[Trai
     work = replace(work, plan=replace(work.plan, recipe=recipe))
     notes = [f"going on although {change}." for change in changes]
     return work, run, notes + lock_file.moved(run.path, lock(work))
+
+
+def _contract_before(work: TrainingJob, run: RunFolder | None) -> Contract | None:
+    """The contract of the adapter that the run goes on from, or that its result is merged with.
+
+    Raises MergeRefused where the two cannot be one.
+    """
+    merged_with = work.request.merge_with or (run.read().get("merge_with") if run else None)
+    folder = work.start or (Path(merged_with) if merged_with else None)
+    before = Contract.read(folder) if folder else None
+    if before and merged_with and (wrong := before.conflicts(work.prepared.contract)):
+        raise MergeRefused(f"{'; '.join(wrong)}.", where=str(folder), fix=NO_MERGE_FIX)
+    return before
 
 
 def to_resume(name: bool | str, output: Path) -> RunFolder:
@@ -232,6 +252,8 @@ def record(work: TrainingJob) -> dict[str, Any]:
         "data": lasting(work.request.data),
         "base": str(work.plan.base),
     }
+    merge_with = work.request.merge_with
+    record |= {"merge_with": str(merge_with)} if merge_with else {}
     return record | ({"start": str(work.start)} if work.start else {})
 
 

@@ -15,7 +15,7 @@ from bp_core.choices import PAIRED
 from bp_core.config import TrainConfig
 from bp_core.errors import BackpropagateError, DiskFull, OutputUnusable
 from bp_core.events import Evaluated, Event, Planned, Sampled, Stepped, Warned, Watch
-from bp_core.examples import Example
+from bp_core.examples import Conversation, Example
 from bp_core.folders import digest, sweep
 from bp_core.process_group import all_agree, no_op
 from bp_core.rail import Job, ModelInfo, Rail
@@ -33,7 +33,7 @@ from bp_resilience import train as run_loop
 from bp_resilience.loop import no_samples
 from bp_runs import lock_file, read_events
 from bp_runs.recorder import Recording
-from bp_runs.run_folder import RunFolder
+from bp_runs.run_folder import HELD_OUT_FILE, RunFolder
 from bp_runs.wishes import WishReader
 
 from ..models import locate
@@ -91,6 +91,7 @@ class TrainingRequest:
     allow_changes: bool = False
     check: Callable[[lock_file.Lock], None] | None = None
     start: str | Path | None = None
+    merge_with: str | Path | None = None
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ class TrainingJob:
     held_out: Sequence[Example]
     rail: Rail
     tokenizer: ChatTokenizer
+    to_ask: Sequence[Conversation] = ()  # held-out rows with tools or thoughts, as messages
     start: Path | None = None  # the adapter to go on from, in place of a fresh one
 
     @cached_property
@@ -122,10 +124,11 @@ def carry_out(work: TrainingJob, recording: Recording, notes: Sequence[str], sig
     run = recording.run
     recording.begin()
     record = Measurements(run, work.plan, recording.watch)
-    for name in ("run.json", "samples.json", "training-rows.json", "lora", "model"):
+    for name in ("run.json", "samples.json", "training-rows.json", HELD_OUT_FILE, "lora", "model"):
         sweep(run.path, name)
     run.write_samples(work.prepared.samples)
     run.write_training_rows(rows_to_keep(work.prepared))
+    run.write_held_out(list(work.to_ask))
     run.write(preflight=work.plan.preflight.as_dict())
     record(Planned(0, work.plan.preflight.message()))
     losses = trimmed(work.prepared.report)

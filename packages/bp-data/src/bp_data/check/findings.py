@@ -75,6 +75,12 @@ _KINDS = (
     Kind(
         "made-up-id", "note", "Tool calls get ids that the chat template wants.", "Nothing; or write ids of your own."
     ),
+    Kind(
+        "several-thoughts",
+        "note",
+        "The template shows only the last thought of a row, so each becomes an example.",
+        "Nothing; or --train-on last.",
+    ),
     Kind("other-split", "note", "Of train, validation and test only train is read.", "Name the others to read them."),
     Kind("left-out-file", "note", "A file beside the data is not read.", "Nothing; or name it to read it."),
     Kind("text-unit", "note", "What one row of a text file is.", "Choose another --text-unit, if it is not meant so."),

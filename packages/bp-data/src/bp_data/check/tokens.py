@@ -5,10 +5,12 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator, Sequence
 
+from bp_core.config import TrainConfig
 from bp_core.errors import BackpropagateError
 
 from ..formats.records import AnyRecord, Preference, Record, demonstrations
 from ..formats.served_schema import with_schema
+from ..masking.each_thought import with_each_thought
 from ..masking.loss_mask import Masked, mark
 from ..masking.render import Layout, lay_out
 from ..tokenizer.chat_tokenizer import ChatTokenizer
@@ -37,9 +39,17 @@ class Tokens:
         layouts: list[tuple[int, Layout]] = []
         for index, record in enumerate(records):
             try:
-                layouts += [(index, lay_out(with_schema(each), self._tokenizer)) for each in demonstrations(record)]
+                parts = self._parts(record)
+                layouts += [(index, lay_out(each, self._tokenizer)) for each in parts]
             except BackpropagateError as error:
                 yield index, "template-refuses", error.message, error.fix
+                continue
+            if isinstance(record, Record) and len(parts) > 1:
+                yield index, "several-thoughts", f"{len(parts)} examples, one for each thought", None
+        yield from self._marked(records, layouts)
+
+    def _marked(self, records: Sequence[AnyRecord], layouts: Sequence[tuple[int, Layout]]) -> Iterator[RowFault]:
+        """Tokenise what could be rendered, and count."""
         before: dict[int, array[int]] = {}  # the tokens of the chosen answers
         encodings = self._tokenizer.encodings([layout.text for _, layout in layouts])
         for (index, layout), encoding in zip(layouts, encodings, strict=True):
@@ -56,6 +66,13 @@ class Tokens:
                     if before.get(index) == masked.tokens:
                         yield index, "alike-answers", "chosen and rejected have the same tokens", None
                     before[index] = masked.tokens
+
+    def _parts(self, record: AnyRecord) -> list[Record]:
+        """The conversations of a row, as training takes them."""
+        found: list[Record] = []
+        for each in demonstrations(record):
+            found += with_each_thought(with_schema(each), self._tokenizer, TrainConfig.train_on)
+        return found
 
     def _count(self, row: Masked, is_text: bool) -> Iterator[tuple[str, str]]:
         length, limit = len(row.tokens), self.max_length

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..formats.call_texts import is_marked
 from ..formats.records import AnyRecord, Preference, Rated, Tools, Turn
-from ..formats.tool_calls import name_of
+from ..formats.tool_calls import schemas_of
 from .schema import mismatches
 
 Fault = tuple[str, str]  # the kind, and the message
@@ -16,7 +16,7 @@ Fault = tuple[str, str]  # the kind, and the message
 
 def call_faults(record: AnyRecord) -> Iterator[Fault]:
     """The faults of a row's calls and results."""
-    schemas = {name_of(tool): tool["function"].get("parameters") for tool in record.tools}
+    schemas = schemas_of(record.tools)
     for prefix, first, turns in _conversations(record):
         waiting = 0  # calls without a result yet
         identities: set[str] = set()

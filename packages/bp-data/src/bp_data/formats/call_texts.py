@@ -1,22 +1,24 @@
-"""Tool calls and results that turns spell as text: in tags, after a mark, or as JSON alone."""
+"""Tool calls and results that turns spell as text: in tags, in XML, after a mark, or as JSON alone."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
+from functools import partial
 from typing import Any
 
 from bp_core.errors import BadRow
 
 from .fields import from_json
 from .records import Tools, Turn
-from .tool_calls import name_of, read_call, read_tool_list
+from .tool_calls import name_of, read_call, read_tool_list, schemas_of
+from .xml_calls import XML_MARK, Schemas, xml_calls
 
 # Hermes, Qwen and others; Phi 4. What is between is a call, or a list of calls.
 _TAGS = (("<tool_call>", "</tool_call>"), ("<|tool_call|>", "<|/tool_call|>"))
 _HEADS = ("[TOOL_CALLS]", "<|python_tag|>")  # Mistral and Llama: all that follows is calls
-MARKS = (*(opening for opening, _ in _TAGS), *_HEADS)
+MARKS = (*(opening for opening, _ in _TAGS), XML_MARK, *_HEADS)
 _RESPONSE = re.compile(r"<tool_response>(.*?)</tool_response>", re.DOTALL)
 _TOOLS = re.compile(r"<tools>(.*?)</tools>", re.DOTALL)
 _HERMES_SYSTEM = "You are a function calling AI model"  # which begins a system turn that says nothing else
@@ -31,20 +33,37 @@ def is_marked(text: str) -> bool:
 def split_calls(text: str, names: Container[str] = (), parse: Parse = json.loads) -> tuple[str, list[Turn]] | None:
     """The text before the calls, and the calls; None if there are some that cannot be read, or text follows them.
 
-    JSON alone is a call where its names are among `names`.
+    JSON alone is a call where its names are among `names`. If they are those of schemas of parameters, arguments in XML
+    are of the types that these have.
     """
+    schemas = names if isinstance(names, Mapping) else {}
+
+    def read(before: str, texts: list[str] | None) -> tuple[str, list[Turn]] | None:
+        return _read(before, texts, partial(_one_or_more, schemas=schemas, parse=parse))
+
     for opening, closing in _TAGS:
         if opening in text:
             before, _, rest = text.partition(opening)
-            return _read(before, _between(opening + rest, opening, closing), parse)
+            return read(before, _between(opening + rest, opening, closing))
+    if XML_MARK in text:
+        before, mark, rest = text.partition(XML_MARK)
+        return read(before, [mark + rest])
     for mark in _HEADS:
         if mark in text:
             before, _, rest = text.partition(mark)
-            return _read(before, [rest], parse)
-    found = _read("", [text], parse) if text.lstrip()[:1] in ("[", "{") else None
+            return read(before, [rest])
+    found = read("", [text]) if text.lstrip()[:1] in ("[", "{") else None
     if found and found[1] and all(call["function"]["name"] in names for call in found[1]):
         return found
     return text, []
+
+
+def _one_or_more(text: str, schemas: Schemas, parse: Parse) -> list[object]:
+    """The calls in what stands between tags, or after a mark. Raises ValueError, BadRow."""
+    if text.startswith(XML_MARK):
+        return [*xml_calls(text, schemas)]
+    value = parse(text)
+    return value if isinstance(value, list) else [value]
 
 
 def _between(text: str, opening: str, closing: str) -> list[str] | None:
@@ -53,14 +72,11 @@ def _between(text: str, opening: str, closing: str) -> list[str] | None:
     return None if pattern.sub("", text).strip() else pattern.findall(text)
 
 
-def _read(before: str, texts: list[str] | None, parse: Parse) -> tuple[str, list[Turn]] | None:
+def _read(before: str, texts: list[str] | None, parse: Callable[[str], list[object]]) -> tuple[str, list[Turn]] | None:
     if texts is None:
         return None
     try:
-        values = [parse(text.strip()) for text in texts]
-        calls = [
-            read_call(call, "", "") for value in values for call in (value if isinstance(value, list) else [value])
-        ]
+        calls = [read_call(call, "", "") for text in texts for call in parse(text.strip())]
     except (ValueError, RecursionError, BadRow):
         return None
     return before.rstrip(), calls
@@ -78,7 +94,7 @@ def parse_marked_calls(turns: list[Turn], tools: Tools) -> tuple[list[Turn], Too
         return turns, ()
     if not tools:
         return turns, tools
-    names = {name_of(tool) for tool in tools}
+    names = schemas_of(tools)
     read = [_parsed(turn, names) for turn in turns]
     if any(parts is None for parts in read):
         return turns, tools

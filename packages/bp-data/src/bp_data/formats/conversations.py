@@ -5,7 +5,8 @@ from __future__ import annotations
 from bp_core.errors import BadRow
 
 from ..reading.columns import ROLES
-from .fields import Value, from_json, given, given_list, shown, string
+from .content import read_text
+from .fields import ROW, Value, from_json, given, given_list, shown, string
 from .records import Turn
 from .rendered_text import begins_with_markup, parse
 from .tool_calls import read_calls
@@ -61,7 +62,7 @@ def with_system(value: Value, turns: list[Turn], where: str) -> list[Turn]:
     key = first_given(value, SYSTEM)
     if key is None:
         return turns
-    first = turn("system", string(value, key, where))
+    first = turn("system", read_text(value, key, where, ROW))
     return turns if turns and turns[0] == first else [first, *turns]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bp_core.errors import BadRow, BadToolCall
@@ -176,6 +176,11 @@ def _parameters(tool: Mapping[str, Any]) -> Any:
     parameters = tool["function"].get("parameters")
     properties = parameters.get("properties") if isinstance(parameters, Mapping) else None
     return properties.keys() if isinstance(properties, Mapping) else None
+
+
+def schemas_of(tools: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The schema of each tool's parameters, by its name; None where it has none."""
+    return {name_of(tool): tool["function"].get("parameters") for tool in tools}
 
 
 def name_of(tool: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from .content import read_content
 from .fields import Value, from_json, given, given_list, listed, shown, string
 from .records import Turn
 from .tool_calls import read_calls
+from .tool_results import split_results
 
 _CALLING = {"function_call", "tool_call", "tool_calls"}  # roles whose text is the call itself
 TEXT_KEYS = ("content", "value", "text", "message", "utterance")
@@ -56,7 +57,11 @@ def read_turns(turns: object, name: str, where: str) -> list[Turn]:
         turns = _by_turn(turns)
     if not isinstance(turns, list | tuple) or not turns:
         raise BadRow(f"{name} must be a list of turns, not {shown(turns)}.", where=where)
-    return [read_turn(item, f"turn {number}", where) for number, item in enumerate(turns, 1)]
+    read = []
+    for number, item in enumerate(turns, 1):
+        name = f"turn {number}"
+        read += [read_turn(part, name, where) for part in split_results(item, name, where)]
+    return read
 
 
 def are_turns(value: object) -> bool:

@@ -18,7 +18,7 @@ _FIXES = {
 }
 
 
-def parts(record: AnyRecord, method: Method) -> list[Record]:
+def conversations(record: AnyRecord, method: Method) -> list[Record]:
     """The conversations to tokenise: one, or the chosen and the rejected one. Raises MethodMismatch."""
     wanted: type[AnyRecord] = Preference if method in PAIRED else Record
     if method == "kto":

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from array import array
 from collections import Counter
 from collections.abc import Sequence
+
+import numpy as np
 
 from bp_core.choices import PAIRED, Method, ToolSchema
 from bp_core.config import TrainConfig
@@ -22,12 +25,14 @@ from ..reading.context import Remark
 from ..tokenizer.chat_tokenizer import ChatTokenizer
 from ..tokenizer.thoughts_template import has_thoughts, knows_thoughts
 from ..tokenizer.tools_template import has_tools
+from .conversations import ConversationCandidates
 from .example_arrays import Collector, Examples
 from .prepared import Prepared, Report
 from .proof_samples import Candidates
 
 _PLACES = 5  # locations reported of rows that were dropped
-Row = Sequence[tuple[Record, Masked]]  # one conversation, or the chosen and the rejected one
+# One conversation, or one for each thought in it; or the chosen and the rejected one.
+Row = Sequence[tuple[Record, Masked]]
 
 
 class PreparedBuilder:
@@ -60,9 +65,12 @@ class PreparedBuilder:
         self._terminators: set[int] = set()
         self._longest = self._truncated = self._turns_cut = self._terminators_lost = self._left_out = 0
         self._markup = 0
+        self._thoughts_apart = self._thoughts_dropped = 0
+        self._rows = array("q")  # the row of each example
         self._kept = self._alike = self._split = self._ids_made_up = self._tokens_cut = 0
         self._digest = hashlib.sha256()
         self._candidates = Candidates(max_length)
+        self._conversations = ConversationCandidates()
 
     @property
     def thinks(self) -> bool:
@@ -75,14 +83,16 @@ class PreparedBuilder:
 
     def add(self, records: Sequence[AnyRecord], rows: Sequence[Row]) -> None:
         """Add rows in the order of the data: each one's record and its tokenised conversations."""
-        for record, row, verdict in zip(records, rows, self._verdicts(rows), strict=True):
+        for record, row, verdicts in zip(records, rows, self._verdicts(rows), strict=True):
             self._formats[record.format] += 1
             self._first.setdefault(record.format, record.where)
             self._digest.update(_canonical(record))
             self._note(row)
             self._note_schema(record)
             self._note_unused(record)
-            if verdict == "kept" and self._keep(record, row):
+            fitting = [part for part, verdict in zip(row, verdicts, strict=True) if verdict == "kept"]
+            self._note_thoughts(record, row, fitting)
+            if fitting and self._keep(record, fitting):
                 self._kept += 1
             else:
                 self._place("dropped", record.where)
@@ -98,16 +108,35 @@ class PreparedBuilder:
             self._unused[name] += 1
             self._unused_at.setdefault(name, record.where)
 
-    def _verdicts(self, rows: Sequence[Row]) -> list[Verdict]:
-        """The verdict on each row's reasoning trace; "kept" for all without limits."""
+    def _verdicts(self, rows: Sequence[Row]) -> list[list[Verdict]]:
+        """The verdicts on the reasoning traces of each row's conversations; "kept" for all without limits.
+
+        Of two answers that are compared the better one's counts for both.
+        """
         if self._limits is None:
-            return ["kept"] * len(rows)
-        found = judge([row[0][0] for row in rows], self.tokenizer, self._limits, self._opened)
-        self._traces.update(found)
-        for verdict, ((record, masked), *_) in zip(found, rows, strict=True):
-            if verdict == "kept":
-                check_written(record, masked.text)
-        return found
+            return [["kept"] * len(row) for row in rows]
+        judged = [row[:1] if self.method in PAIRED else row for row in rows]
+        records = [record for row in judged for record, _ in row]
+        found = iter(judge(records, self.tokenizer, self._limits, self._opened))
+        verdicts: list[list[Verdict]] = []
+        for row, of_row in zip(rows, judged, strict=True):
+            each = [next(found) for _ in of_row]
+            self._traces["kept" if "kept" in each else each[-1]] += 1
+            for verdict, (record, masked) in zip(each, of_row, strict=True):
+                if verdict == "kept":
+                    check_written(record, masked.text)
+            verdicts.append(each * len(row) if self.method in PAIRED else each)
+        return verdicts
+
+    def _note_thoughts(self, record: AnyRecord, row: Row, fitting: Row) -> None:
+        """Count the examples that a row's earlier thoughts become, and those of them that do not fit."""
+        if self.method in PAIRED or len(row) < 2:
+            return
+        self._thoughts_apart += len(row) - 1
+        self._place("thoughts_apart", record.where)
+        if fitting and len(fitting) < len(row):
+            self._thoughts_dropped += len(row) - len(fitting)
+            self._place("thoughts_dropped", record.where)
 
     def _note(self, row: Row) -> None:
         """Note what the contract needs."""
@@ -136,7 +165,7 @@ class PreparedBuilder:
             self._place("schema_keys", record.where)
 
     def _keep(self, record: AnyRecord, row: Row) -> bool:
-        """Add the examples of a row, cut to max_length; none of them if one has no trained token left."""
+        """Add the examples of a row, cut to max_length, that have a trained token left; of a pair both or none."""
         if isinstance(record, Preference):
             check_prompts(record, *(masked for _, masked in row))
             if row[0][1].tokens == row[1][1].tokens:
@@ -150,13 +179,19 @@ class PreparedBuilder:
         targets = [1 in masked.trained[:length] for (_, masked), length in zip(row, lengths, strict=True)]
         for (_, masked), length, has_target in zip(row, lengths, targets, strict=True):
             self._count_cut(masked, length, has_target, record.where)
-        if all(targets):
-            for (_, masked), length in zip(row, lengths, strict=True):
+        paired = self.method in PAIRED
+        for (_, masked), length, has_target in zip(row, lengths, targets, strict=True):
+            if all(targets) if paired else has_target:
                 self._terminators.update(masked.tokens[end] for end in masked.ends)
                 self._examples.add(masked.tokens[:length], masked.trained[:length], desirable(record))
+                self._rows.append(self.rows)
         if desirable(record):
-            self._candidates.add([row[0][1]])
-        return all(targets)
+            place = 0 if paired else -1  # the better answer; or the whole conversation
+            whole, masked = row[place]
+            self._candidates.add([masked])
+            if targets[place] and lengths[place] == len(masked.tokens):
+                self._conversations.add(whole, masked.tokens)
+        return all(targets) if paired else any(targets)
 
     def _keep_text(self, record: Record, text: Masked) -> bool:
         """Add a raw text, in as many pieces as it needs."""
@@ -170,6 +205,7 @@ class PreparedBuilder:
             self._place("split", record.where)
         for tokens, trained in parts:
             self._examples.add(tokens, trained)
+            self._rows.append(-len(self._rows) - 1)  # pieces are held out one by one
         self._terminators.update(text.tokens[end] for end in text.ends)
         self._candidates.add([text])
         return True
@@ -193,7 +229,9 @@ class PreparedBuilder:
         samples, examples = self._candidates.choose(self.tokenizer), self._examples.examples()
         if self.method == "kto":
             check_both_verdicts(examples.desirable)
-        return Prepared(examples, None, self._contract(), samples, self._report(examples))
+        contract, report = self._contract(), self._report(examples)
+        rows = np.frombuffer(self._rows, np.int64) if self._thoughts_apart else None
+        return Prepared(examples, None, contract, samples, report, self._conversations.kept(), rows)
 
     def _contract(self) -> Contract:
         """The contract that holds for all rows. Raises TemplateUnusable if only some rows have the BOS written in."""
@@ -246,6 +284,8 @@ class PreparedBuilder:
             remarks=tuple(f"{remark.where}: {remark.message}" for remark in self.remarks),
             max_length=self._max_length,
             left_out=self._left_out,
+            thoughts_apart=self._thoughts_apart,
+            thoughts_dropped=self._thoughts_dropped,
             desirable=int(examples.desirable.sum()) if self.method == "kto" else None,
             traces={name: self._traces[name] for name in VERDICTS} if self._limits else {},
             opens_thought=self._opened,

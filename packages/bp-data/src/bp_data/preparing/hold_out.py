@@ -8,6 +8,7 @@ from array import array
 from collections.abc import Iterable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bp_core.choices import PAIRED
 from bp_core.examples import Example
@@ -18,18 +19,31 @@ from .prepared import Prepared
 
 
 def hold_out(prepared: Prepared, share: float, seed: int) -> tuple[Prepared, Examples]:
-    """Split off a share of the distinct examples or pairs; returns the training data, unpacked, and the held-out ones.
+    """Split off a share of the distinct rows: examples, pairs, or the examples of a row's thoughts.
 
-    Equal examples stay on one side, and the order is kept. The choice depends on the seed and the tokens, not on the
+    Returns the training data, unpacked, and the held-out examples.
+
+    Equal rows stay on one side, and the order is kept. The choice depends on the seed and the tokens, not on the
     position. The report is still that of all rows. Raises BadValue if a side would be empty.
     """
-    size = 2 if prepared.report.method in PAIRED else 1
-    rows = (prepared.examples[start : start + size] for start in range(0, len(prepared.examples), size))
+    sizes = _sizes(prepared)
+    ends = np.cumsum(sizes)
+    rows = (prepared.examples[int(end - size) : int(end)] for end, size in zip(ends, sizes, strict=True))
     keys = np.array([_key(row, seed) for row in rows], dtype=np.uint64)
     distinct = np.unique(keys)
-    held = np.repeat(keys <= distinct[count_held_out(len(distinct), share) - 1], size)
+    held = np.repeat(keys <= distinct[count_held_out(len(distinct), share) - 1], sizes)
     kept, taken = (_collected(prepared.examples[int(i)] for i in np.flatnonzero(held == side)) for side in (0, 1))
-    return dataclasses.replace(prepared, examples=kept, packed=None), taken
+    return dataclasses.replace(prepared, examples=kept, packed=None, rows=None), taken
+
+
+def _sizes(prepared: Prepared) -> NDArray[np.int64]:
+    """How many examples each row has, int64 [rows]."""
+    count = len(prepared.examples)
+    if prepared.rows is None:
+        size = 2 if prepared.report.method in PAIRED else 1
+        return np.full(count // size, size)
+    borders = np.flatnonzero(np.diff(prepared.rows)) + 1
+    return np.diff(borders, prepend=0, append=count)
 
 
 def _key(row: Iterable[Example], seed: int) -> int:

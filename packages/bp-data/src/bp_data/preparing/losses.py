@@ -41,6 +41,14 @@ def _losses(report: Report) -> Iterator[Loss]:
     yield "dropped", report.dropped, f"{report.dropped} dropped, {_why_dropped(report)}"
     yield "split", report.split, f"{report.split} long texts split into pieces of {length} tokens"
     yield "markup", report.markup, f"{report.markup} raw texts hold a chat template's markup, and are learned whole"
+    yield (
+        "thoughts_apart",
+        report.thoughts_apart,
+        f"{report.thoughts_apart} examples more, so that each thought of a conversation is learned, which the chat "
+        "template shows only in the last answer (--train-on last learns that one alone)",
+    )
+    dropped = report.thoughts_dropped
+    yield "thoughts_dropped", dropped, f"{dropped} of these examples without a fitting reasoning trace"
     yield "left_out", report.left_out, f"{report.left_out} parts of answers are not written by the chat template"
     yield "ids_made_up", report.ids_made_up, f"{report.ids_made_up} tool calls got an id that the chat template wants"
 

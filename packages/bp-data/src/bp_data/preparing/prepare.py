@@ -16,8 +16,9 @@ from bp_core.settings import names
 from ..formats.detect import convert
 from ..formats.records import AnyRecord, Record
 from ..formats.served_schema import with_schema
+from ..masking.each_thought import with_each_thought
 from ..masking.loss_mask import Masked, mark
-from ..masking.methods import parts
+from ..masking.methods import conversations
 from ..masking.reasoning import Limits
 from ..masking.render import Layout, lay_out
 from ..reading.files import Data, Row, paths_of, read
@@ -90,7 +91,8 @@ def _tokenised(
     with ThreadPoolExecutor(1) as thread:
         waiting: _Chunk | None = None
         while records := [convert(row, builder.thinks) for row in islice(rows, _CHUNK)]:
-            chunk = _Chunk(records, [_parts(record, builder) for record in records], builder.tokenizer, train_on)
+            parts = [_parts(record, builder, train_on) for record in records]
+            chunk = _Chunk(records, parts, builder.tokenizer, train_on)
             chunk.tokenise(thread)
             if waiting:
                 yield waiting.records, waiting.marked()
@@ -99,9 +101,12 @@ def _tokenised(
             yield waiting.records, waiting.marked()
 
 
-def _parts(record: AnyRecord, builder: PreparedBuilder) -> list[Record]:
+def _parts(record: AnyRecord, builder: PreparedBuilder, train_on: TrainOn) -> list[Record]:
     """The conversations of a row, their tools in the schema that is learned."""
-    return [with_schema(part, builder.tool_schema) for part in parts(record, builder.method)]
+    found: list[Record] = []
+    for part in conversations(record, builder.method):
+        found += with_each_thought(with_schema(part, builder.tool_schema), builder.tokenizer, train_on)
+    return found
 
 
 class _Chunk:
