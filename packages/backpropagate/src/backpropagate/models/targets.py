@@ -42,8 +42,9 @@ from bp_runs import Entry, history
 from bp_runs.run_folder import RUN_FILE, RunFolder
 
 from ..hints import command
+from ..multi_run import MULTI_RUN
 from . import locate
-from .published import FINGERPRINT, KINDS, MULTI_RUN, origin_of
+from .published import FINGERPRINT, KINDS, origin_of
 
 BASE = "base"  # in place of a name: what the other one was trained from
 _ADAPTER_CONFIG = "adapter_config.json"
