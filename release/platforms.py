@@ -24,20 +24,19 @@ class System:
     wheels: tuple[str, ...]
 
 
+def _manylinux(machine: str) -> tuple[str, ...]:
+    """Wheels for glibc 2.28, which uv takes these systems for, and for each older one: pip takes only what is named."""
+    return (*(f"manylinux_2_{minor}_{machine}" for minor in range(5, 29)), f"manylinux2014_{machine}")
+
+
 SYSTEMS = {
     "win_amd64": System("x86_64-pc-windows-msvc", ("win_amd64",)),
     "macosx_arm64": System(
         "aarch64-apple-darwin",
         (*(f"macosx_{major}_0_arm64" for major in (11, 12, 13, 14)), "macosx_11_0_universal2"),
     ),
-    "manylinux_aarch64": System(
-        "aarch64-unknown-linux-gnu",
-        (*(f"manylinux_2_{minor}_aarch64" for minor in (17, 24, 26, 27, 28, 31, 34, 35)), "manylinux2014_aarch64"),
-    ),
-    "manylinux_x86_64": System(
-        "x86_64-unknown-linux-gnu",
-        (*(f"manylinux_2_{minor}_x86_64" for minor in (5, 12, 17, 24, 26, 27, 28, 31)), "manylinux2014_x86_64"),
-    ),
+    "manylinux_aarch64": System("aarch64-unknown-linux-gnu", _manylinux("aarch64")),
+    "manylinux_x86_64": System("x86_64-unknown-linux-gnu", _manylinux("x86_64")),
 }  # fmt: skip
 
 
@@ -51,15 +50,16 @@ def needed(system: System, python: str, wheels: Path) -> list[str]:
 
 
 def download(system: System, python: str, requirements: list[str], folder: Path) -> list[str]:
-    """The requirements for which there is no wheel."""
+    """The requirements that could not be downloaded as a wheel, each with pip's reason."""
     missing = []
     for requirement in requirements:
         words = [*PIP, "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
         words += ["--only-binary=:all:", "--python-version", python, "--implementation", "cp", "--dest", str(folder)]
         for platform in system.wheels:
             words += ["--platform", platform]
-        if subprocess.run([*words, requirement], capture_output=True).returncode != 0:
-            missing.append(requirement)
+        done = subprocess.run([*words, requirement], capture_output=True, text=True)
+        if done.returncode != 0:
+            missing.append(f"{requirement}: {done.stderr.strip().splitlines()[-1]}")
     return missing
 
 
@@ -86,7 +86,7 @@ def main() -> int:
                 f"{name}, Python {arguments.python}: {got} of {len(requirements)} packages, {size:.1f} GB", flush=True
             )
             for requirement in missing:
-                print(f"  no wheel: {requirement}", flush=True)
+                print(f"  missing: {requirement}", flush=True)
             failed = failed or bool(missing)
             for path in folder.glob("*"):
                 path.unlink()

@@ -1,4 +1,7 @@
-"""For mkdocs: links from docs/ to other folders of the repository lead to the repository; pictures come along."""
+"""For mkdocs: links from docs/ to other folders of the repository lead to the repository; pictures come along.
+
+The theme's link to the repository would ask GitHub for its stars on every visit; it is a mere link here.
+"""
 
 from __future__ import annotations
 
@@ -24,3 +27,7 @@ def on_files(files: Any, config: Any) -> Any:
 def on_page_markdown(markdown: str, config: Any, **_: Any) -> str:
     with_pictures = _PICTURE.sub(r"](results/\1)", markdown)
     return _OUTSIDE.sub(f"]({config['repo_url']}/blob/main/", with_pictures)
+
+
+def on_post_page(output: str, **_: Any) -> str:
+    return output.replace(' data-md-component="source"', "")

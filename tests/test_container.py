@@ -1,6 +1,10 @@
 """Dockerfile and compose.yaml keep the rules that containers are judged by. CI builds one, for that needs a daemon."""
 
+import os
 import re
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -81,6 +85,33 @@ def test_compose_brings_up_the_page_for_this_machine_alone_and_with_a_password(c
     assert "ports" not in command_line and command_line["profiles"] and not page["profiles"]
     assert page["ports"] == ["127.0.0.1:7860:7860"] and "--container" in page["command"]
     assert page["environment"]["BACKPROPAGATE_UI_AUTH"].startswith("${BACKPROPAGATE_UI_AUTH:?")
+
+
+def test_the_page_is_healthy_once_it_answers_and_does_not_start_without_a_password(compose, tmp_path):
+    """The command and the healthcheck of compose.yaml, run as they stand but for the port."""
+    pytest.importorskip("bp_ui")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    page = compose["services"]["page"]
+    command = [sys.executable, "-m", "backpropagate", *(word.replace("7860", port) for word in page["command"])]
+    how, program, *check = page["healthcheck"]["test"]
+    assert (how, program) == ("CMD", "python")
+    check = [sys.executable, *(word.replace("7860", port) for word in check)]
+    variables = {name: value for name, value in os.environ.items() if name != "BACKPROPAGATE_UI_AUTH"}
+    variables |= {"BACKPROPAGATE_HOME": str(tmp_path / "home")}
+    refused = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 1 and "CONFIG_UI_AUTH_REQUIRED" in refused.stderr
+    assert subprocess.run(check, capture_output=True).returncode != 0
+    variables |= {"BACKPROPAGATE_UI_AUTH": "me:a-long-password"}
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as served:
+        try:
+            assert b"The page" in served.stdout.readline()
+            assert subprocess.run(check, capture_output=True).returncode == 0
+        finally:
+            served.terminate()
 
 
 def test_the_commented_reservation_of_a_card_is_whole(compose):

@@ -322,6 +322,12 @@ def test_ctrl_c_says_how_to_go_on(months, tiny_llama):
 def test_a_dry_run_writes_nothing(session, backprop, months):
     code, out, _ = session(*data("jan", "feb"), "--dry-run")
     assert code == 0 and [stage["rows"] for stage in json.loads(out)["stages"]] == [12, 12]
+    code, out, _ = session("--data", "jan.jsonl", "--runs", "3", "--dry-run")
+    told = json.loads(out)
+    assert [stage["rows"] for stage in told["stages"]] == [4, 4, 4] and "alike" in told["notes"][0]
+    assert told["plans"][0]["data"]["examples"] == 4, "the plan is that of a part"
+    code, _, err = session(*data("jan"), "--dora", "--dry-run")
+    assert code == 1 and "dora does not go with multi-run" in err
     assert not (months / "output").exists()
 
 

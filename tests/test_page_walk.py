@@ -114,7 +114,6 @@ def test_from_upload_to_chat_while_the_server_dies(browser, place, server):
     folder = place / "work" / "output" / "runs" / run
     look.until(lambda: len(steps_of(folder)) >= 4, 400)
     look.until(lambda: page.get_attribute("#tag .tag", "data-status") == "running")
-    keep(look, "run")
 
     page.reload()
     look.until(lambda: int(look.text("#where").split()[0]) >= 4)
@@ -138,6 +137,7 @@ def test_from_upload_to_chat_while_the_server_dies(browser, place, server):
     look.until(lambda: steps_of(folder)[-1] > before + 1)
     server.start()
     look.until(lambda: not page.locator("#offline").is_visible())
+    keep(look, "run")
     lags = []
     seen = -1
     end = time.monotonic() + 20
@@ -220,6 +220,98 @@ def test_a_training_that_is_killed_is_gone_on_with(browser, place, server):
     assert look.faults == []
 
 
+def months(place, model):
+    """The data of two stages that have nothing in common, and a model that is quick to train."""
+    if not (place / "work" / "tiny").exists():
+        shutil.copytree(model, place / "work" / "tiny")
+    texts = {"january": "The sum of {} and one is {}.", "february": "Twice {} is the number {}."}
+    for name, text in texts.items():
+        rows = [{"prompt": f"{name} {n}?", "completion": text.format(n, n + 1)} for n in range(12)]
+        path = place / "work" / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def test_stages_are_trained_from_the_form_to_the_heat_map_and_gone_on_with(browser, place, server, tiny_llama):
+    months(place, tiny_llama)
+    look = Looker(browser, server)
+    page = look.page
+    server.stop()
+    page.goto(server.start())
+    page.wait_for_url("**/runs")
+    look.go("/train?data=here/january.jsonl")
+    page.click("text=Stage after stage")
+    page.wait_for_url("**/train/stages")
+    page.select_option("#f-data-1", "here/january.jsonl")
+    page.click("#add")
+    page.select_option("#f-data-2", "here/february.jsonl")
+    page.fill("#f-model", "tiny")
+    page.fill("#f-steps", "4")
+    page.click("#all summary")
+    page.fill("#f-output", "months")
+    page.fill("#f-replay", "0.5")
+    look.until(lambda: "--replay 0.5" in look.text("#command") and "february" in look.text("#command"))
+    look.until(lambda: "february.jsonl" in look.text("#plan"))
+    assert page.locator("#plan tbody tr").count() == 2 and "Memory" in look.text("#plan")
+    keep(look, "train-stages")
+    page.click("#start")
+    page.wait_for_url("**/stages/2*", timeout=600_000)
+    look.until(lambda: page.locator("#stages tbody tr").count() >= 2)
+    assert page.get_attribute("#stages", "data-open") == "yes"
+    look.until(lambda: page.get_attribute("#stages", "data-open") == "", 600)
+    shown = page.locator("#stages tbody .tag").all()
+    assert [one.get_attribute("data-status") for one in shown] == ["merged", "merged"]
+    assert page.locator("table.heat tbody tr").count() == 2 and "after february.jsonl" in look.text("table.heat")
+    keep(look, "stages")
+
+    # A month later: what was begun stands in the form, and one stage more goes on from there.
+    page.click("text=Add a stage, or change settings")
+    page.wait_for_url("**/train/stages?from=*")
+    assert page.input_value("#f-data-2") == "here/february.jsonl" and page.input_value("#f-output") == "months"
+    page.click("#add")
+    page.select_option("#f-data-3", "example")
+    look.until(lambda: page.locator("#plan tbody tr").count() == 3)
+    page.click("#start")
+    page.wait_for_url("**/stages/2*", timeout=600_000)
+    look.until(lambda: page.locator("table.heat tbody tr").count() == 3, 600)
+    look.until(lambda: page.get_attribute("#stages", "data-open") == "", 600)
+    stages = sorted((place / "work" / "months" / "multi-run").glob("stage-*/runs/*"))
+    assert len(stages) == 3, "nothing was trained twice"
+
+    look.go(f"/runs/{stages[-1].name}/export")
+    assert "the result of all stages" in look.text("main")
+    look.go(f"/runs/{stages[0].name}/export")
+    assert "this stage alone" in look.text("main")
+    assert look.faults == []
+    assert server.errors() == []
+
+
+def test_stages_that_are_stopped_are_gone_on_with(browser, place, server, tiny_llama):
+    months(place, tiny_llama)
+    look = Looker(browser, server)
+    page = look.page
+    server.stop()
+    page.goto(server.start())
+    page.wait_for_url("**/runs")
+    look.go("/train/stages?data=here/january.jsonl&data=here/february.jsonl")
+    page.fill("#f-model", "tiny")
+    page.fill("#f-steps", "3000")
+    page.click("#all summary")
+    page.fill("#f-output", "stopped")
+    look.until(lambda: "--output stopped" in look.text("#command") and page.locator("#plan tbody tr").count() == 2)
+    page.click("#start")
+    page.wait_for_url("**/stages/2*", timeout=600_000)
+    for _ in range(2):
+        page.click("text=Stop the stages")
+        look.until(lambda: page.locator("text=Go on with the stages").count(), 120)
+        assert "RUNTIME_INTERRUPTED" in look.text("main") and "--resume stopped" in look.text("main")
+        page.click("text=Go on with the stages")
+        page.wait_for_url("**/jobs/2*")
+        page.wait_for_url("**/stages/2*", timeout=600_000)
+    page.click("text=Stop the stages")
+    look.until(lambda: page.locator("text=Go on with the stages").count(), 120)
+    assert look.faults == []
+
+
 def runs_in(place, output, monkeypatch):
     """The ids of the runs below a folder; one is written there if none was trained, so that a test can stand alone."""
     monkeypatch.setenv("BACKPROPAGATE_HOME", str(place / "work" / ".backpropagate"))
@@ -257,6 +349,8 @@ def test_every_screen_is_for_everybody(browser, place, server, scheme, width, mo
     shutil.copyfile(place / "bakery.jsonl", uploads / "bakery.jsonl")
     screens = ["/runs", "/data", "/data/uploads/bakery.jsonl", "/train", "/chat", "/models", "/system", "/nothing"]
     screens += [run, f"{run}/evaluate", f"{run}/export", f"{run}/push", f"{run}/records", f"/runs/{others[0]}"]
+    stages = sorted((place / "work" / "months" / "multi-run").glob("stage-*/runs/*"))
+    screens += ["/train/stages?data=example&data=example", *(f"/stages/{one.name}" for one in stages[-1:])]
     screens += [f"/compare?a={runs[0]}&b={others[0]}", *(f"/jobs/{job.name}" for job in jobs[:1])]
     waits = {
         "/data/uploads/bakery.jsonl": "mark",

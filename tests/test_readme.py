@@ -67,6 +67,22 @@ def test_what_fits_a_card_of_16_gb_is_what_the_estimate_says(capsys):
         assert {words.split()[-1], needed, "16", "2048"} <= set(re.findall(r"[\d.]+\d", line)), line
 
 
+def table(text, after):
+    """The first table behind a heading or a line, as rows of cells."""
+    lines = text[text.index(after) :].split("\n\n|", 1)[1].split("\n\n")[0].splitlines()
+    return [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_what_fits_which_card_is_what_the_table_of_modes_says():
+    cards, _, *modes = table((ROOT / "docs" / "models.md").read_text(encoding="utf-8"), "## Which mode is chosen")
+    _, _, *shown = table((ROOT / "README.md").read_text(encoding="utf-8"), TRANSLATED_UP_TO)
+    for card, *presets in shown:
+        column = cards.index(card)
+        for mode, preset in zip(("lora", "qlora"), presets, strict=True):
+            fitting = [row[0] for row in modes if row[column].rstrip("+") == mode]
+            assert preset == (fitting[-1] if fitting else "not needed"), (card, mode)
+
+
 PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs" / "readme").glob("*.md"))]
 
 

@@ -45,6 +45,7 @@ def test_every_link_of_the_site_leads_somewhere_and_it_loads_nothing_of_others(s
         text = page.read_text(encoding="utf-8")
         loaded = re.findall(r'<(?:script|img|link|iframe)[^>]*(?:src|href)="(https?://[^"]+)"', text)
         assert [address for address in loaded if "canonical" not in address] == [], page
+        assert 'data-md-component="source"' not in text, "this part of the theme asks GitHub on every visit"
 
 
 def test_the_api_page_documents_what_is_public(site):

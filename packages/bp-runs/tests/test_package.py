@@ -32,7 +32,6 @@ assert not heavy, heavy
 def test_the_readme_example_runs(tmp_path, monkeypatch, capsys):
     (example,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
     assert len(example.splitlines()) <= 10
-    (tmp_path / "runs" / "my-run").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     exec(compile(example, "README.md", "exec"), {})
     assert capsys.readouterr().out == "['two rows were empty']\n"

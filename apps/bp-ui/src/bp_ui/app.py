@@ -19,7 +19,7 @@ from .feed import Runs
 from .gate import Gate
 from .helpers import HelperError, Helpers
 from .render import page
-from .screens import chat, compare, data, jobs, models, results, run, runs, sign_in, stages, system, train
+from .screens import chat, compare, data, jobs, models, multi_run, results, run, runs, sign_in, stages, system, train
 from .site import Site
 
 _STATUS: tuple[tuple[type[BackpropagateError], int], ...] = (
@@ -33,7 +33,7 @@ _STATUS: tuple[tuple[type[BackpropagateError], int], ...] = (
 
 def create_app(site: Site) -> Starlette:
     """The page as an ASGI application."""
-    screens = (sign_in, runs, run, results, data, train, chat, compare, models, stages, system, jobs)
+    screens = (sign_in, runs, run, results, data, train, multi_run, chat, compare, models, stages, system, jobs)
     routes: list[BaseRoute] = [Route("/", _home)]
     for screen in screens:
         routes += screen.ROUTES

@@ -21,6 +21,7 @@ from backpropagate.export.chat_config import ChatConfig
 from backpropagate.export.reply import Kind
 from backpropagate.models import locate
 from backpropagate.models.targets import Artifact
+from backpropagate.multi_run.session import plan_session
 from backpropagate.privacy import disable_telemetry
 from backpropagate.progress import silent
 from backpropagate.trainer import Trainer
@@ -36,9 +37,11 @@ from bp_data.reading.columns import as_it_is
 from bp_data.reading.context import Remark
 from bp_data.show import show
 from bp_plan.architecture import architecture
+from bp_plan.plan import Plan
 from bp_plan.presets import PRESETS
 
 from .memory_limit import limit_memory
+from .verbs import session_settings
 
 Question = Mapping[str, Any]
 Answers = Iterator[dict[str, Any]]
@@ -102,11 +105,35 @@ def plan(question: Question) -> Answers:
     if what == "models":
         yield {"models": [_preset(name) for name in PRESETS], "cache": str(locate.downloads())}
         return
-    found = Trainer(**question["settings"]).plan(question["data"], notify=silent)
+    if "merging" in question:
+        yield _of_stages(question)
+        return
+    yield _told(Trainer(**question["settings"]).plan(question["data"], notify=silent))
+
+
+def _told(found: Plan) -> dict[str, Any]:
+    """A plan as JSON."""
     told = found.as_dict()
     told["message"] = found.preflight.message()
     told["recipe"] = {field.name: getattr(found.recipe, field.name) for field in dataclasses.fields(found.recipe)}
-    yield json.loads(json.dumps(told, default=str))
+    answer: dict[str, Any] = json.loads(json.dumps(told, default=str))
+    return answer
+
+
+def _of_stages(question: Question) -> dict[str, Any]:
+    """The plan of a session's first stage, the stages with their steps, and the time of all together."""
+    config, multi = session_settings(question["settings"], question["merging"])
+    found = plan_session(config, multi, question["data"], Trainer, silent)
+    own = [found.plans[0] if multi.runs else found.plans[number] for number in range(len(found.sources))]
+    stages = [
+        {"name": source.stage.name, "rows": source.count, "steps": plan.recipe.steps}
+        for source, plan in zip(found.sources, own, strict=True)
+    ]
+    seconds = [plan.preflight.seconds for plan in own]
+    told = _told(found.plans[0])
+    told["preflight"]["seconds"] = None if None in seconds else sum(seconds)  # type: ignore[arg-type]
+    told["remarks"] = [*found.notes, *told["remarks"]]
+    return told | {"stages": stages}
 
 
 def _preset(name: str) -> dict[str, Any]:

@@ -42,8 +42,9 @@ JOB, OWNER, BEGUN, RESULT, ERROR, EXIT = (
 PROGRESS = "progress.jsonl"
 WAITING, RUNNING, FINISHED, FAILED, INTERRUPTED = "waiting", "running", "finished", "failed", "interrupted"
 OPEN = (WAITING, RUNNING)
+TRAINING = frozenset({"train", "resume", "multi-run"})
 # What computes on the device, so that two at once would only be slower.
-HEAVY = frozenset({"train", "resume", "multi-run", "export", "evaluate"})
+HEAVY = TRAINING | {"export", "evaluate"}
 _ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
 _STAMP = "%Y%m%d-%H%M%S"
 _SECONDS_TO_START = 30.0  # after that a job without a process is taken as killed
@@ -104,9 +105,13 @@ class Job:
         """What it told so far, in order."""
         return json_lines(self.folder / PROGRESS)
 
+    def runs(self) -> list[str]:
+        """The ids of the runs that it trains, in their order, as soon as there are any; many stages have one each."""
+        return list(dict.fromkeys(line["run"] for line in self.progress() if "run" in line))
+
     def run(self) -> str | None:
-        """The id of the run that it trains, as soon as there is one."""
-        return next((line["run"] for line in self.progress() if "run" in line), None)
+        """The id of the run that it trains now, or trained last."""
+        return next(reversed(self.runs()), None)
 
     def log(self) -> str:
         """The end of all that it wrote on stderr."""

@@ -34,6 +34,9 @@ _MARKS = {
     "failed": ("✗", "bad", "Failed"),
     "interrupted": ("■", "warn", "Interrupted"),
     "waiting": ("…", "info", "Waiting"),
+    "merging": ("●", "info", "Merging and measuring"),
+    "merged": ("✓", "ok", "Merged"),
+    "refused": ("✗", "warn", "Refused by the gate"),
 }
 
 

@@ -12,11 +12,14 @@ from backpropagate.evaluation.evaluate import evaluate as measure
 from backpropagate.export.export import export as write_export
 from backpropagate.hub.push import gather
 from backpropagate.models import locate
+from backpropagate.multi_run.session import multi_run as run_stages
+from backpropagate.multi_run.session import resumed
 from backpropagate.privacy import disable_telemetry
 from backpropagate.progress import progress_line
 from backpropagate.replay import resume as resume_run
 from backpropagate.trainer import Trainer
-from bp_core.config import DataConfig
+from bp_core.config import DataConfig, TrainConfig
+from bp_core.environment import from_environment
 from bp_core.errors import BadValue
 from bp_core.events import Progress
 from bp_data import ChatTokenizer
@@ -25,6 +28,7 @@ from bp_data.check.config import CheckConfig
 from bp_data.split import split as split_file
 from bp_eval.config import EvalConfig
 from bp_export.config import ExportConfig, PushConfig
+from bp_multirun.config import MultiRunConfig
 
 from .memory_limit import limit_memory
 
@@ -64,10 +68,19 @@ def resume(arguments: Arguments) -> dict[str, Any]:
 
 
 def multi_run(arguments: Arguments) -> dict[str, Any]:
-    stages: Any = arguments["data"]
-    settings = arguments["merging"]
-    done = Trainer(**arguments["settings"]).multi_run(stages if len(stages) > 1 else stages[0], **settings)
-    return done.as_dict()
+    """Stage after stage; of a session that was begun, with `resume`, the rest."""
+    if arguments.get("resume"):
+        training, merging, data = resumed(arguments["resume"], {}, [])
+    else:
+        training, merging, data = arguments["settings"], arguments["merging"], arguments["data"]
+    config, multi = session_settings(training, merging)
+    return run_stages(config, multi, data, Trainer).as_dict()
+
+
+def session_settings(training: Arguments, merging: Arguments) -> tuple[TrainConfig, MultiRunConfig]:
+    """The settings of a session from those that are set; the environment gives others, as on the command line."""
+    multi = from_environment("multi-run", MultiRunConfig) | dict(merging)
+    return Trainer(**training).config, MultiRunConfig(**multi)
 
 
 def export(arguments: Arguments) -> dict[str, Any]:

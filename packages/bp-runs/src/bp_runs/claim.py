@@ -102,6 +102,15 @@ class Claim:
                 os.utime(self._path)
 
 
+def holder(folder: Path) -> Owner | None:
+    """The process that holds the run in `folder`, by its file; it may have ended without giving it back."""
+    try:
+        with (folder / ALIVE_FILE).open(encoding="utf-8") as file:
+            return _owner(file)
+    except OSError:
+        return None
+
+
 def _owner(file: IO[str]) -> Owner | None:
     file.seek(0)
     try:

@@ -25,6 +25,7 @@ from bp_runs.summary import FINISHED
 
 from ..helpers import Helper, HelperError
 from ..render import page
+from ..session_folder import target_of
 from .model_names import checked_model
 from .request import body_of, helpers_of, run_of, runs_of, site_of
 from .runs import name_of
@@ -96,7 +97,7 @@ def _model(request: Request, body: dict[str, Any]) -> dict[str, str]:
     if not body.get("run"):
         return {"name": checked_model(str(body.get("model", "")), site_of(request), runs_of(request))}
     request.path_params["run"] = str(body["run"])
-    return {"run": str(run_of(request).path), "column": str(column)}
+    return {"run": str(target_of(run_of(request))), "column": str(column)}
 
 
 def _turns(value: Any) -> list[Turn]:

@@ -19,9 +19,10 @@ from bp_export.config import ExportConfig, PushConfig
 from bp_runs import RunFolder, history
 
 from ..render import page
+from ..session_folder import target_of
+from .form import Field, field_of
 from .request import body_of, run_of, site_of, started, text
 from .run import head, open_jobs_of, output_of
-from .train import Field, field_of
 
 _REPO = re.compile(r"[\w][\w.-]{0,95}/[\w][\w.-]{0,95}")
 _LONGEST = 2000  # characters of a system message
@@ -50,7 +51,7 @@ async def evaluate(request: Request) -> Response:
     if chosen.get("against") not in (None, "base"):
         raise BadValue("against must be base, or nothing.", fix="The command `backprop eval` compares with others.")
     data = str(site.folders.find(str(body["data"]))) if body.get("data") else None
-    arguments = {"target": str(run.path), "data": data, "settings": chosen}
+    arguments = {"target": str(target_of(run)), "data": data, "settings": chosen}
     job = site.jobs.start("evaluate", f"Evaluating {run.id}", arguments, site.here, queue=bool(body.get("queue")))
     return JSONResponse(started(job, f"/runs/{run.id}/evaluate"))
 
@@ -72,7 +73,7 @@ async def export(request: Request) -> Response:
     site, run, body = site_of(request), run_of(request), await body_of(request)
     chosen = _settings(ExportConfig, _EXPORT, body)
     ExportConfig(**chosen)
-    arguments = {"target": str(run.path), "settings": chosen}
+    arguments = {"target": str(target_of(run)), "settings": chosen}
     job = site.jobs.start("export", f"Exporting {run.id}", arguments, site.here, queue=bool(body.get("queue")))
     return JSONResponse(started(job, f"/runs/{run.id}/export"))
 
@@ -98,7 +99,7 @@ async def push(request: Request) -> Response:
     chosen = _settings(PushConfig, _PUSH, body)
     PushConfig(**chosen)
     dry_run = body.get("send") is not True
-    arguments = {"target": str(run.path), "repo": repo, "settings": chosen, "dry_run": dry_run}
+    arguments = {"target": str(target_of(run)), "repo": repo, "settings": chosen, "dry_run": dry_run}
     title = f"{'Looking at' if dry_run else 'Sending'} {run.id} for {repo}"
     return JSONResponse(started(site.jobs.start("push", title, arguments, site.here), f"/runs/{run.id}/push"))
 

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from backpropagate.hints import command, resume_command
+from backpropagate.hints import command, multi_run_command, resume_command
 from bp_core.errors import BadValue, FileMissing
 from bp_core.recipe import AS_SET, at_default
 from bp_core.units import gigabytes
@@ -22,6 +22,7 @@ from bp_runs.wishes import Wish, wish
 from ..feed import ACTIVE, rows_after, status_of
 from ..jobs import OPEN
 from ..render import page
+from ..session_folder import SessionFolder, target_of
 from .request import body_of, run_of, runs_of, site_of, started
 from .runs import name_of
 
@@ -48,14 +49,23 @@ def head(request: Request, run: RunFolder) -> dict[str, Any]:
         "active": status in ACTIVE,
         "finished": status == FINISHED,
         "error": record.get("error") if status not in (*ACTIVE, FINISHED) else None,
-        "resume": resume_command(run.id, run.path.parent.parent),
+        "resume": _resume_command(run),
         "note": read_note(run),
         "longest_note": LONGEST,
         "device": record.get("opened", {}).get("device", ""),
         "resuming": _resuming(request, run) if status not in ACTIVE else None,
-        "from_page": any(job.run() == run.id for job in site_of(request).jobs.all()[:200]),
-        "multi_run": "multi-run" in run.path.parts,
+        "from_page": any(run.id in job.runs() for job in site_of(request).jobs.all()[:200]),
+        "multi_run": SessionFolder.of(run) is not None,
+        "merged": target_of(run) != run.path,
     }
+
+
+def _resume_command(run: RunFolder) -> str:
+    """What goes on with a run; with a stage's run, the session that it is part of."""
+    session = SessionFolder.of(run)
+    if session:
+        return multi_run_command(session.path.parent)
+    return resume_command(run.id, run.path.parent.parent)
 
 
 def _resuming(request: Request, run: RunFolder) -> str | None:
@@ -96,12 +106,15 @@ async def note(request: Request) -> Response:
 
 
 async def resume(request: Request) -> Response:
-    """Go on with a run that has not finished."""
+    """Go on with a run that has not finished; where it is a stage of a session, with the session."""
     run, body = run_of(request), await body_of(request)
     entry = runs_of(request).entry(run.id)
     title = f"Going on with {name_of(entry) if entry else run.id}"
-    site = site_of(request)
-    job = site.jobs.start("resume", title, {"run": str(run.path)}, site.here, queue=bool(body.get("queue")))
+    site, queue = site_of(request), bool(body.get("queue"))
+    if SessionFolder.of(run):
+        job = site.jobs.start("multi-run", title, {"resume": str(run.path)}, site.here, queue=queue)
+        return JSONResponse(started(job))
+    job = site.jobs.start("resume", title, {"run": str(run.path)}, site.here, queue=queue)
     return JSONResponse(started(job, f"/runs/{run.id}"))
 
 
@@ -115,7 +128,7 @@ def records(request: Request) -> Response:
         (export["path"], history.export_line(export).removeprefix(export["path"]).strip(" ()"))
         for export in history.exports_of(run)
     ]
-    jobs = [job for job in site_of(request).jobs.all()[:200] if job.run() == run.id]
+    jobs = [job for job in site_of(request).jobs.all()[:200] if run.id in job.runs()]
     return page(
         request,
         "records.html",
@@ -152,7 +165,7 @@ def report(request: Request) -> Response:
 
 def open_jobs_of(request: Request, run: RunFolder, verb: str) -> list[dict[str, Any]]:
     """The jobs of a verb that are about this run, the newest first: those that are open, and the last one."""
-    target = str(run.path)
+    target = str(target_of(run))
     jobs = [job for job in site_of(request).jobs.all()[:200] if job.verb == verb]
     mine = [job for job in jobs if job.record.get("arguments", {}).get("target") == target]
     return [job.as_dict() | {"open": job.state() in OPEN, "result": job.result} for job in mine[:5]]

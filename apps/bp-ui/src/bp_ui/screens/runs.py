@@ -16,7 +16,7 @@ from bp_runs import Entry, RunFolder
 from bp_runs.summary import STATUSES
 
 from ..feed import ACTIVE, Runs, status_of
-from ..jobs import FAILED, OPEN, Job
+from ..jobs import FAILED, OPEN, TRAINING, Job
 from ..render import fragment, page
 from .request import runs_of, site_of
 
@@ -62,7 +62,7 @@ def _list(request: Request) -> dict[str, Any]:
     status, words = wanted.get("status", ""), wanted.get("text", "").lower().strip()
     first = max(0, int(wanted.get("from", "0"))) if wanted.get("from", "0").isdecimal() else 0
     jobs = site_of(request).jobs.all()[:200]
-    of_page = {run for job in jobs if job.verb in ("train", "resume", "multi-run") and (run := job.run())}
+    of_page = {run for job in jobs if job.verb in TRAINING for run in job.runs()}
     found = [entry for entry in runs.entries() if _matches(entry, status, words)]
     lines = [_line(runs, entry, entry.id in of_page) for entry in found[first : first + _ON_A_PAGE]]
     return {
@@ -117,7 +117,7 @@ def _without_run(jobs: list[Job]) -> list[dict[str, Any]]:
         state = job.state()
         lately = time.time() - job.record.get("time", 0.0) < _LATELY
         shown = state in OPEN or (state == FAILED and lately)
-        if shown and job.verb in ("train", "resume", "multi-run") and job.run() is None:
+        if shown and job.verb in TRAINING and job.run() is None:
             told.append(job.as_dict())
     return told
 

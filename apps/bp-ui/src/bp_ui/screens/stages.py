@@ -1,24 +1,25 @@
-"""A session of many stages: what each stage's rows cost after each stage, as a heat map with the numbers in it."""
+"""A session of many stages: how each stands, and what its rows cost after each stage, as a heat map with numbers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from bp_core.errors import CheckpointUnusable, RunNotFound
-from bp_multirun.record import RECORD_FILE, Record
+from bp_core.errors import FileMissing, RunNotFound
+from bp_multirun.record import Record
 from bp_runs import RunFolder
 
-from ..render import number, page
-from .request import run_of
+from ..jobs import OPEN
+from ..render import fragment, number, page
+from ..session_folder import MERGED, REFUSED, SessionFolder
+from .request import run_of, runs_of, site_of
 from .run import head
 
-_SESSION = "multi-run"  # the folder of a session, below which its stages have their runs
+_REPORT = "report.html"
 _LEVELS = 4  # of a colour
 
 
@@ -33,37 +34,56 @@ class Cell:
 
 
 def show(request: Request) -> Response:
+    run, session = _session(request)
+    standing, values = _standing(request, session), head(request, run)
+    if standing["failure"]:
+        values["error"] = None  # what went wrong with the session says how to go on with it, the stage's does not
+    report = (session.path / _REPORT).is_file()
+    return page(request, "stages.html", tab="stages", session=session.path, report=report, **standing, **values)
+
+
+def part(request: Request) -> Response:
+    """How the stages stand alone, which the page asks for again and again."""
+    _, session = _session(request)
+    told = _standing(request, session)
+    return JSONResponse({"open": told["open"], "stages": fragment("stages_list.html", **told)})
+
+
+def _session(request: Request) -> tuple[RunFolder, SessionFolder]:
+    """The run that the address names, and its session. Raises RunNotFound where it is none's."""
     run = run_of(request)
-    folder = session_of(run)
-    record = newest_record(folder) if folder else None
-    if folder is None or record is None:
+    session = SessionFolder.of(run)
+    if session is None:
         raise RunNotFound("this run is no stage of a session.", fix="`backprop multi-run` trains stage after stage.")
-    accepted = [entry.accepted for entry in record.entries]
-    return page(
-        request,
-        "stages.html",
-        tab="stages",
-        session=folder,
-        names=[entry.name for entry in record.entries],
-        rows=heat_map(record),
-        refused=[entry.name for entry, kept in zip(record.entries, accepted, strict=True) if not kept],
-        **head(request, run),
-    )
+    return run, session
 
 
-def session_of(run: RunFolder) -> Path | None:
-    """The folder of the session that a run is a stage of."""
-    return next((folder for folder in run.path.parents if folder.name == _SESSION), None)
+def _standing(request: Request, session: SessionFolder) -> dict[str, Any]:
+    """How a session stands: its stages, the heat map, and the job that is at it."""
+    lines, record = session.stages(runs_of(request)), session.record()
+    mine = {line.run for line in lines if line.run}
+    jobs = [job for job in site_of(request).jobs.all()[:200] if job.verb == "multi-run" and mine & {*job.runs()}]
+    job = jobs[0].as_dict() if jobs else None
+    at_work = session.is_active or (job is not None and job["state"] in OPEN)
+    return {
+        "lines": lines,
+        "names": [entry.name for entry in record.entries] if record else [],
+        "rows": heat_map(record) if record else [],
+        "open": at_work,
+        "job": job,
+        "failure": job["error"] if job and not at_work else None,
+        "whole": all(line.status in (MERGED, REFUSED) for line in lines),
+    }
 
 
-def newest_record(folder: Path) -> Record | None:
-    """The record of the newest state; its files are not read again to check them, as before merging they are."""
-    for path in sorted(folder.glob(f"state-*/{RECORD_FILE}"), reverse=True):
-        try:
-            return Record.read(path.parent)
-        except (OSError, ValueError, KeyError, TypeError, CheckpointUnusable):
-            continue
-    return None
+def report(request: Request) -> Response:
+    """The session's report, as a file to keep, like that of a run."""
+    _, session = _session(request)
+    path = session.path / _REPORT
+    if not path.is_file():
+        raise FileMissing("there is no report yet.", fix="It is written when all stages are merged.")
+    name = f"report-{session.path.parent.name}.html"
+    return FileResponse(path, media_type="application/octet-stream", filename=name)
 
 
 def heat_map(record: Record) -> list[tuple[str, str, list[Cell | None]]]:
@@ -88,4 +108,8 @@ def _cell(loss: float, base: float, largest: float) -> Cell:
     return Cell(number(loss), f"{change:+.3g}", "risen" if change > 0 else "fallen", level)
 
 
-ROUTES: list[Any] = [Route("/stages/{run}", show)]
+ROUTES = [
+    Route("/stages/{run}", show),
+    Route("/stages/{run}/part", part),
+    Route("/stages/{run}/report", report),
+]

@@ -6,11 +6,11 @@ const then = new URLSearchParams(location.search).get("then");
 const amount = (stage, count) => (stage.unit === "B" ? (count >= 1e8 ? `${(count / 1e9).toFixed(2)} GB` : `${(count / 1e6).toFixed(1)} MB`) : count);
 
 function follow(card) {
-  const follows = card.parentElement.dataset.follow === "run";
+  const follows = card.parentElement.dataset.follow;
   again(1, async () => {
     const job = await getJson(`/jobs/${card.dataset.job}/state`);
     if (follows && job.run) {
-      location.replace(`/runs/${job.run}`);
+      location.replace(`${follows}${job.run}`);
       return false;
     }
     $(".stages", card).replaceChildren(...job.stages.map((stage) => {

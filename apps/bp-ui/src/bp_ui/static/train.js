@@ -2,6 +2,7 @@
 import { $, all, copy, fill, postJson, showError, valuesOf } from "/static/app.js";
 
 const form = $("#train");
+const address = form.dataset.address;
 const problem = $("#problem");
 let asking = null;
 let timer = 0;
@@ -32,12 +33,18 @@ function blame(error) {
   }
 }
 
+/** What the form says; of stages the data is a list. */
+function chosen() {
+  const body = valuesOf(form);
+  return $("#stages") ? { ...body, data: all("[name=data]", form).map((control) => control.value) } : body;
+}
+
 async function plan() {
   asking?.abort();
   asking = new AbortController();
   try {
-    $("#command").textContent = (await postJson("/train/command", valuesOf(form), asking.signal)).command;
-    const found = await postJson("/train/plan", valuesOf(form), asking.signal);
+    $("#command").textContent = (await postJson(`${address}/command`, chosen(), asking.signal)).command;
+    const found = await postJson(`${address}/plan`, chosen(), asking.signal);
     for (const field of all(".field[data-field]")) {
       field.classList.remove("wrong");
       mark(field, found.recipe.why[field.dataset.field], found.recipe[field.dataset.field]);
@@ -69,7 +76,7 @@ form.addEventListener("submit", async (event) => {
   const start = $("#start");
   start.disabled = true;
   try {
-    location.assign((await postJson("/train", { ...valuesOf(form), queue: start.dataset.queue === "yes" })).location);
+    location.assign((await postJson(address, { ...chosen(), queue: start.dataset.queue === "yes" })).location);
   } catch (error) {
     showError(problem, error);
     start.disabled = false;
@@ -78,6 +85,23 @@ form.addEventListener("submit", async (event) => {
       start.textContent = "Start when that one ends";
     }
   }
+});
+/** One stage more, or one less. */
+$("#add")?.addEventListener("click", () => {
+  const stages = all("#stages li");
+  const more = stages.at(-1).cloneNode(true);
+  const number = stages.length + 1;
+  $("label", more).textContent = `Data of stage ${number}`;
+  $("label", more).htmlFor = $("select", more).id = `f-data-${number}`;
+  $("#stages").append(more);
+  $("#drop").hidden = false;
+  $("select", more).focus();
+  plan();
+});
+$("#drop")?.addEventListener("click", () => {
+  all("#stages li").at(-1).remove();
+  $("#drop").hidden = all("#stages li").length < 2;
+  plan();
 });
 $("#copy").addEventListener("click", (event) => copy(event.target, $("#command").textContent));
 $("#find").addEventListener("input", (event) => {

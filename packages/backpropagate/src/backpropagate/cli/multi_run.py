@@ -19,9 +19,8 @@ from bp_multirun.config import MultiRunConfig
 
 from ..hints import command, near
 from ..multi_run import report
-from ..multi_run.session import MultiRun, plans, resumed, settings_of
+from ..multi_run.session import MultiRun, plan_session, resumed, settings_of
 from ..multi_run.session import multi_run as run_stages
-from ..multi_run.stage_data import sources
 from ..reports import document
 from ..trainer import Trainer
 from . import tables
@@ -67,17 +66,15 @@ def multi_run(
 
 
 def _show_plans(config: TrainConfig, multi: MultiRunConfig, data: Sequence[str], json: bool) -> None:
-    found, notes = sources(data, multi.runs, config)
-    made = plans(config, data, Trainer)
+    found = plan_session(config, multi, data, Trainer)
     if json:
-        stages = [{"name": source.stage.name, "rows": source.count} for source in found]
-        tables.print_json({"stages": stages, "notes": notes, "plans": [plan.as_dict() for plan in made]})
+        tables.print_json(found.as_dict())
         return
-    for source in found:
+    for source in found.sources:
         print(f"{source.stage.name}: {counted(source.count, 'row')}")
-    for note in notes:
+    for note in found.notes:
         print(f"Note: {note}", file=sys.stderr)
-    for plan in made:
+    for plan in found.plans:
         tables.show_plan(plan)
 
 

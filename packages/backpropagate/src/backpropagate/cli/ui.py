@@ -43,7 +43,8 @@ def ui(
     config = UiConfig(**settings)
     credentials = _credentials(auth)
     if (config.share or config.container) and credentials is None:
-        raise UiAuthRequired("the page would be open to everybody who reaches this machine.")
+        fix = f"Set {AUTH} to name:password." if config.container else None
+        raise UiAuthRequired("the page would be open to everybody who reaches this machine.", fix=fix)
     if config.share and not (config.behind or config.certificate):
         fix = "Give --certificate and --key, or --behind https://name for a proxy that has them."
         raise UiAuthRequired("without TLS a password could be read on its way.", fix=fix)

@@ -21,13 +21,13 @@ from bp_export.trained_tokenizer import copy_tokenizer
 from bp_runs.run_folder import RunFolder
 
 from ..hints import multi_run_command, near, resume_command
+from ..multi_run import MULTI_RUN
 from . import locate
 
 _ORIGIN = "run.json"
 WEIGHTS = "adapter_model.safetensors"
 FINGERPRINT = "base_fingerprint"
 KINDS = _ADAPTER, _MODEL = "lora", "model"  # under the output folder
-MULTI_RUN = "multi-run"  # beside them: the stages of a session, in whose adapter's origin this is a key
 _TRIES = 20  # to publish while other runs do so at the same place
 
 

@@ -42,9 +42,10 @@ from bp_runs import Entry, history
 from bp_runs.run_folder import RUN_FILE, RunFolder
 
 from ..hints import command
+from ..multi_run import MULTI_RUN
 from . import locate
 from .gguf_files import by_age, is_gguf
-from .published import FINGERPRINT, KINDS, MULTI_RUN, origin_of
+from .published import FINGERPRINT, KINDS, origin_of
 
 BASE = "base"  # in place of a name: what the other one was trained from
 _ADAPTER_CONFIG = "adapter_config.json"

@@ -42,17 +42,17 @@ from ..evaluation import rows as held_out
 from ..evaluation.evaluate import opened
 from ..hints import multi_run_command
 from ..models import locate
-from ..models.published import MULTI_RUN, publish_merged
+from ..models.published import publish_merged
 from ..models.targets import BASE, Artifact
 from ..progress import Screen, shown, silent
 from ..training.prepare import NO_MERGE_FIX
+from . import DATA_FOLDER, MULTI_RUN, SETTINGS_FILE
 from . import report as forgetting_report
 from .stage_data import Source, StageData, anew, as_list, sources
 
 if TYPE_CHECKING:
     from ..trainer import Trainer
 
-SETTINGS_FILE = "settings.json"
 _THEN = "; then: "
 PROBE = Path(__file__).with_name("general_probe.jsonl")
 
@@ -83,6 +83,19 @@ class MultiRun:
         raise error
 
 
+@dataclass(frozen=True)
+class SessionPlan:
+    """What a session would do: its stages, what there is to say of them, and a plan for each data set."""
+
+    sources: Sequence[Source]
+    notes: Sequence[str]
+    plans: Sequence[Plan]
+
+    def as_dict(self) -> dict[str, Any]:
+        stages = [{"name": source.stage.name, "rows": source.count} for source in self.sources]
+        return {"stages": stages, "notes": list(self.notes), "plans": [plan.as_dict() for plan in self.plans]}
+
+
 _GATE_FIX = "Use --replay 0.5, a lower --learning-rate or --schedule inverse; or allow more with --gate, and run again."
 
 
@@ -103,7 +116,7 @@ class _Session:
 
     @property
     def data(self) -> StageData:
-        return StageData(self.folder / "data")
+        return StageData(self.folder / DATA_FOLDER)
 
     def run(self, began: Callable[[], None]) -> Record:
         """Do what is not done yet. `began` is called once nothing is refused any more."""
@@ -198,10 +211,7 @@ def multi_run(
     Raises BadValue for what cannot be merged, ResumeMismatch for other settings than those of the stages before, and
     what training raises.
     """
-    config = _in_the_mode_begun(config)
-    _refuse(config)
-    data = as_list(dataset)
-    found, notes = sources(data, multi.runs, config)
+    config, data, found, notes = _stages_of(config, multi, dataset)
     reading = replace(config, samples=None) if multi.runs else config
     planned = plans(reading, data, make, None if watch is None else silent)
     _refuse_contracts(planned)
@@ -219,6 +229,30 @@ def multi_run(
     with Claim(folder), _resumable(folder):
         record = session.run(began)
     return MultiRun(output / "lora", folder, folder / "report.html", multi, record, tuple(notes))
+
+
+def plan_session(
+    config: TrainConfig,
+    multi: MultiRunConfig,
+    dataset: Data | Sequence[Data],
+    make: type[Trainer],
+    notify: Notify | None = None,
+) -> SessionPlan:
+    """What `multi_run` would do, and its refusals. Where one data set is cut, the plan is that of a part."""
+    config, data, found, notes = _stages_of(config, multi, dataset)
+    part = replace(config, samples=found[0].count) if multi.runs else config
+    return SessionPlan(found, notes, plans(part, data, make, notify))
+
+
+def _stages_of(
+    config: TrainConfig, multi: MultiRunConfig, dataset: Data | Sequence[Data]
+) -> tuple[TrainConfig, list[Data], list[Source], list[str]]:
+    """The settings in the mode that holds here, the data sets, the stages, and what there is to say of them."""
+    config = _in_the_mode_begun(config)
+    _refuse(config)
+    data = as_list(dataset)
+    found, notes = sources(data, multi.runs, config)
+    return config, data, found, notes
 
 
 def resumed(

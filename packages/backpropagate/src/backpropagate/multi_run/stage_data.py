@@ -27,9 +27,9 @@ from bp_multirun.config import HELD_OUT, MOST_HELD_OUT
 from bp_multirun.record import Stage
 
 from ..hints import near
+from . import DATA_FOLDER, STAGE_FILE
 
 TRAIN_FILE, HELD_OUT_FILE = "train.jsonl", "held-out.jsonl"
-_STAGE_FILE = "stage.json"
 CHUNKED = (
     "one data set is cut into stages that are alike: there is little to forget, and merging is not expected to help. "
     "It is for stages that differ, each given with its own --data."
@@ -135,11 +135,11 @@ class StageData:
             parts.train.rename(draft / TRAIN_FILE)
             parts.held_out.rename(draft / HELD_OUT_FILE)
             rows.unlink()
-            write_json(draft / _STAGE_FILE, asdict(source.stage) | asked)
+            write_json(draft / STAGE_FILE, asdict(source.stage) | asked)
 
     def _require_same(self, number: int, source: Source, asked: Mapping[str, Any]) -> None:
         place = self._place(number)
-        begun = json.loads((place / _STAGE_FILE).read_text(encoding="utf-8"))
+        begun = json.loads((place / STAGE_FILE).read_text(encoding="utf-8"))
         wrong = [f"{name} was {begun[name]}, is {value}" for name, value in asked.items() if begun[name] != value]
         if begun["digest"] != source.stage.digest:
             wrong = [f"it was {begun['name']}, and {source.stage.name} differs from it"]
@@ -181,9 +181,9 @@ def _lines(path: Path) -> list[bytes]:
 
 def anew(folder: Path) -> str:
     """The fix where a stage that is not done was begun otherwise."""
-    stage = folder.parent.parent if folder.parent.name == "data" else folder.parent
+    stage = folder.parent.parent if folder.parent.name == DATA_FOLDER else folder.parent
     number = folder.name.removeprefix("stage-")
-    where = f"{near(stage / 'data' / number)} and {near(stage / f'stage-{number}')}"
+    where = f"{near(stage / DATA_FOLDER / number)} and {near(stage / f'stage-{number}')}"
     return f"Give what it was begun with, or remove {where} to begin that stage anew."
 
 
