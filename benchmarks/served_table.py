@@ -41,10 +41,12 @@ def asked(file: Path, rows: Path, count: int, name: str | None) -> dict[str, Any
     """The shares that `verify` found, with their intervals in words."""
     words = ["--data", rows, "--answers", count, *(["--ollama-name", name] if name else [])]
     found = backprop("verify", file, *words)
-    checks = (check for check in found["checks"] if check["name"].startswith(_SHOWN))
-    return {
-        check["name"]: {"count": check["measured"], "of": check["limit"], "note": check["note"]} for check in checks
-    }
+    shares = {}
+    for check in found["checks"]:
+        if check["name"].startswith(_SHOWN):
+            count, of = check["measured"], check["limit"]
+            shares[check["name"]] = {"measured": f"{count} of {of}" if of else count, "note": check["note"]}
+    return shares
 
 
 def show(title: str, found: dict[str, dict[str, Any]]) -> None:
@@ -56,7 +58,7 @@ def show(title: str, found: dict[str, dict[str, Any]]) -> None:
 
 
 def _cell(share: dict[str, Any] | None) -> str:
-    return f"{share['count']} of {share['of']} ({share['note']})" if share else "refused"
+    return f"{share['measured']} ({share['note']})" if share else "refused"
 
 
 def main() -> None:

@@ -135,7 +135,8 @@ def main() -> None:
         found = {"model": MODEL}
         found["tools"] = tools_table(folder, wanted.steps, wanted.rows)
         found["thoughts"] = thoughts_table(folder, wanted.trace_steps, wanted.rows)
-    wanted.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    known = json.loads(wanted.out.read_text(encoding="utf-8")) if wanted.out.is_file() else {}  # served_table.py adds
+    wanted.out.write_text(json.dumps(known | found, indent=1) + "\n", encoding="utf-8")
     show("Tools", found["tools"])
     show("Thoughts", found["thoughts"])
 
