@@ -57,14 +57,14 @@ def installed(folder, python, built, *wanted):
 
 
 def run(python, code, folder):
-    """Run a block of a README in a folder outside the repository."""
+    """Run a block of a README in a folder outside the repository; what it says."""
     variables = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     variables |= {"BACKPROPAGATE_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1"}
     (folder / "block.py").write_text(code, encoding="utf-8")
     words = [str(python), "block.py"]
     done = subprocess.run(words, cwd=folder, env=variables, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("version", PYTHONS)
@@ -77,7 +77,7 @@ def test_the_three_lines_run_from_the_wheels(version, built, tmp_path):
     words = ["uv", "pip", "install", "--quiet", "--no-deps", "--python", str(inside), CARRIER]
     subprocess.run(words, check=True)
     (code,) = blocks(ROOT / "README.md")
-    run(inside, code.replace("steps=48", "steps=4"), tmp_path)
+    print(f"\nPython {version}:\n{run(inside, code.replace('steps=48', 'steps=4'), tmp_path)}")  # seen with pytest -s
     assert (tmp_path / "output" / "smollm2-135m-q4_k_m.gguf").is_file()
     backprop = inside.with_name("backprop")
     says = subprocess.run([backprop, "--version"], capture_output=True, text=True, check=True).stdout

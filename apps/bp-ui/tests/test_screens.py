@@ -16,7 +16,7 @@ from bp_multirun.config import MultiRunConfig
 from bp_multirun.record import Entry, Record, Score
 from bp_runs import Claim
 from bp_ui.screens import multi_run, train
-from bp_ui.session_folder import target_of
+from bp_ui.session_folder import stage_name, target_of
 
 HTML = {"accept": "text/html"}
 SCREENS = ["/runs", "/runs/list", "/data", "/train", "/train/stages", "/chat", "/models", "/system", "/compare"]
@@ -161,6 +161,13 @@ def test_a_session_shows_its_stages_before_the_first_is_merged(browser, tmp_path
         told = browser.get(f"/stages/{run.id}/part").json()
         assert told["open"] and statuses('id="stages"' + told["stages"]) == ["merging", "waiting"]
     assert not browser.get(f"/stages/{run.id}/part").json()["open"]
+
+
+def test_a_stage_is_called_as_its_data(browser, tmp_path):
+    session = tmp_path / "work" / "output" / "multi-run"
+    written_stages(session, "cats.jsonl")
+    assert stage_name(session / "data" / "0001" / "with-replay-0.jsonl") == "cats.jsonl"
+    assert stage_name(tmp_path / "work" / "rows.jsonl") == ""
 
 
 def test_a_form_begins_with_what_a_session_was_begun_with(browser, rows, tmp_path):

@@ -107,6 +107,11 @@ def target_of(run: RunFolder) -> Path:
     return output if last and last.id == run.id == published else run.path
 
 
+def stage_name(data: Path) -> str:
+    """What the data of a stage is called whose rows lie in the session's folder; "" for any other file."""
+    return str(_read(data.parent / STAGE_FILE).get("name", "")) if MULTI_RUN in data.parts else ""
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

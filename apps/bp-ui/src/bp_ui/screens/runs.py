@@ -18,6 +18,7 @@ from bp_runs.summary import STATUSES
 from ..feed import ACTIVE, Runs, status_of
 from ..jobs import FAILED, OPEN, TRAINING, Job
 from ..render import fragment, page
+from ..session_folder import stage_name
 from .request import runs_of, site_of
 
 _ON_A_PAGE = 30
@@ -105,9 +106,12 @@ def _line(runs: Runs, entry: Entry, from_page: bool) -> Line:
 
 
 def name_of(entry: Entry) -> str:
-    """What a run is called: its name, or that of its data."""
-    given = str(entry.recipe.get("name") or "")
-    return given or (Path(entry.data).name.partition(".")[0] if entry.data else entry.id)
+    """What a run is called: its name, or that of its data; that of a session's stage lies beside its rows."""
+    if given := str(entry.recipe.get("name") or ""):
+        return given
+    if not entry.data:
+        return entry.id
+    return (stage_name(Path(entry.data)) or Path(entry.data).name).partition(".")[0]
 
 
 def _without_run(jobs: list[Job]) -> list[dict[str, Any]]:
