@@ -117,10 +117,10 @@ def test_an_expected_thought_is_apart_from_the_answer_and_can_be_switched_off():
     ]
     unthinking = [Reply("3"), Reply("<think>1 and 2</think>3"), Reply("3", thought="1 and 2")]
     checks = {check.name: check for check in check_thoughts("here", asked, replies, unthinking)}
-    assert {name: (check.measured, check.limit) for name, check in checks.items()} == {
-        "here: thought apart from the answer": (1, 3),
-        "here: thoughts close": (3, 4),
-        "here: no thought when switched off": (1, 3),
+    assert {name: check.measured for name, check in checks.items()} == {
+        "here: thought apart from the answer": "1 of 3",
+        "here: thoughts close": "3 of 4",
+        "here: no thought when switched off": "1 of 3",
     }
 
 

@@ -191,7 +191,7 @@ AS_PYTHON_WRITES_IT = "{% if tools %}{{ tools }}{% endif %}"
         (PLAIN, "0 of 4 differ", True, False),
         # the file ends answers with <|im_end|>, and the tokenizer says </s>
         (PLAIN.replace("\n", "{{ eos_token }}"), "4 of 4 differ", False, False),
-        (AS_PYTHON_WRITES_IT + PLAIN, "2 of 6 differ", True, True),
+        (AS_PYTHON_WRITES_IT + PLAIN, "3 of 7 differ", True, True),
         (PLAIN + "{{ messages[0].role.frobnicate() }}", "cannot be rendered", False, False),
     ],
 )
