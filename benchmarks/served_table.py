@@ -41,12 +41,8 @@ def asked(file: Path, rows: Path, count: int, name: str | None) -> dict[str, Any
     """The shares that `verify` found, with their intervals in words."""
     words = ["--data", rows, "--answers", count, *(["--ollama-name", name] if name else [])]
     found = backprop("verify", file, *words)
-    shares = {}
-    for check in found["checks"]:
-        if check["name"].startswith(_SHOWN):
-            count, of = check["measured"], check["limit"]
-            shares[check["name"]] = {"measured": f"{count} of {of}" if of else count, "note": check["note"]}
-    return shares
+    shares = [check for check in found["checks"] if check["name"].startswith(_SHOWN)]
+    return {check["name"]: {"measured": check["measured"], "note": check["note"]} for check in shares}
 
 
 def show(title: str, found: dict[str, dict[str, Any]]) -> None:
