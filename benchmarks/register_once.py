@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from peak_memory import peak
+
 from bp_core import folders
 from bp_export.ollama import Ollama, blob, register
 
@@ -37,7 +39,7 @@ def main() -> None:
                 "upload_seconds": steps.last - digested,
                 "seconds": end - start,
                 "passes": (read_for_digest + steps.bytes) / size,
-                "peak": peak_memory(),
+                "peak": peak(),
             }
         )
     )
@@ -64,13 +66,6 @@ def bytes_read() -> int:
     """What this process read so far, by the kernel's count; memory that is mapped does not count."""
     lines = Path("/proc/self/io").read_text(encoding="utf-8").splitlines()
     return int(dict(line.split(": ") for line in lines)["rchar"])
-
-
-def peak_memory() -> int:
-    """The largest resident set of this process in bytes; getrusage would count its parent's before the exec, too."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    (peak,) = (line.split()[1] for line in lines if line.startswith("VmHWM"))
-    return int(peak) * 1024
 
 
 if __name__ == "__main__":

@@ -47,6 +47,19 @@ def server(place):
     server.stop()
 
 
+def come_in(look, server):
+    """Start the server anew, and sign in by the address that it prints."""
+    server.stop()
+    look.page.goto(server.start())
+    look.page.wait_for_url("**/runs")
+
+
+def step_shown(look):
+    """The step at which the page shows a run; 0 while it reads the run."""
+    first = look.text("#where").split()[0]
+    return int(first) if first.isdigit() else 0
+
+
 def keep(look, name):
     """A picture for the docs: light and wide, or dark and as on a phone."""
     if not PICTURES:
@@ -116,11 +129,11 @@ def test_from_upload_to_chat_while_the_server_dies(browser, place, server):
     look.until(lambda: page.get_attribute("#tag .tag", "data-status") == "running")
 
     page.reload()
-    look.until(lambda: int(look.text("#where").split()[0]) >= 4)
+    look.until(lambda: step_shown(look) >= 4)
     second = Looker(browser, server)
     second.context.add_cookies(look.context.cookies())
     second.go(f"/runs/{run}")
-    second.until(lambda: int(second.text("#where").split()[0]) >= 4)
+    second.until(lambda: step_shown(second) >= 4)
 
     page.click("#pause")
     look.until(lambda: page.get_attribute("#tag .tag", "data-status") == "paused")
@@ -193,9 +206,7 @@ def test_from_upload_to_chat_while_the_server_dies(browser, place, server):
 def test_a_training_that_is_killed_is_gone_on_with(browser, place, server):
     look = Looker(browser, server)
     page = look.page
-    server.stop()
-    page.goto(server.start())
-    page.wait_for_url("**/runs")
+    come_in(look, server)
     look.go("/train?data=example")
     page.click("#all summary")
     page.select_option("#f-backend", "null")
@@ -235,9 +246,7 @@ def test_stages_are_trained_from_the_form_to_the_heat_map_and_gone_on_with(brows
     months(place, tiny_llama)
     look = Looker(browser, server)
     page = look.page
-    server.stop()
-    page.goto(server.start())
-    page.wait_for_url("**/runs")
+    come_in(look, server)
     look.go("/train?data=here/january.jsonl")
     page.click("text=Stage after stage")
     page.wait_for_url("**/train/stages")
@@ -289,9 +298,7 @@ def test_stages_that_are_stopped_are_gone_on_with(browser, place, server, tiny_l
     months(place, tiny_llama)
     look = Looker(browser, server)
     page = look.page
-    server.stop()
-    page.goto(server.start())
-    page.wait_for_url("**/runs")
+    come_in(look, server)
     look.go("/train/stages?data=here/january.jsonl&data=here/february.jsonl")
     page.fill("#f-model", "tiny")
     page.fill("#f-steps", "3000")

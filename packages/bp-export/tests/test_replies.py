@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bp_core.examples import Conversation
+from bp_core.examples import Conversation, spread
 from bp_core.tool_call import Call
 from bp_export.replies import (
     Reply,
@@ -14,7 +14,6 @@ from bp_export.replies import (
     check_thoughts,
     served_questions,
     share,
-    spread,
 )
 
 TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}]

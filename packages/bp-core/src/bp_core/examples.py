@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,3 +91,9 @@ class Conversation:
     def from_dict(cls, row: Mapping[str, Any]) -> Conversation:
         """From what `dataclasses.asdict` made, perhaps read from JSON."""
         return cls(list(row["turns"]), tuple(row["tools"]))
+
+
+def spread(items: Sequence[Item], count: int) -> list[Item]:
+    """Up to `count` of the items, in their order, evenly from all over them."""
+    count = min(count, len(items))
+    return [items[number * len(items) // count] for number in range(count)]

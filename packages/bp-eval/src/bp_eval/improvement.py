@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bp_core.errors import OutOfMemory
-from bp_core.examples import Example
+from bp_core.examples import Example, spread
 from bp_core.rail import Rail
 
 from .bootstrap import Interval, Ratio, difference, interval
@@ -72,8 +72,7 @@ class Improvement:
 
 def row_losses(rail: Rail, held_out: Sequence[Example]) -> RowLosses | None:
     """The losses of held-out rows by the open model; None where memory does not suffice, as it did for training."""
-    count = min(_MOST, len(held_out))
-    rows = [held_out[number * len(held_out) // count] for number in range(count)]
+    rows = spread(held_out, _MOST)
     try:
         found = losses(rail, rows, "", lambda progress: None)
     except OutOfMemory:

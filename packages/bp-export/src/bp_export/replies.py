@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from bp_core.examples import Conversation
-from bp_core.thought_marks import CLOSE, OPEN
+from bp_core.thought_marks import CLOSE, OPEN, has_thought
 from bp_core.tool_call import Call, same_calls, same_names
 
 from .chat_template import Tools, Turns
@@ -77,22 +77,11 @@ def served_questions(conversations: Iterable[Conversation]) -> list[ServedQuesti
         if not place:
             continue
         expected = talk.turns[place]
-        thinks = _has_thought(expected)
+        thinks = has_thought(expected)
         if talk.tools or thinks:
             calls = tuple(call_of(call["function"]) for call in expected.get("tool_calls") or () if talk.tools)
             questions.append(ServedQuestion(talk.turns[:place], list(talk.tools) or None, calls, thinks))
     return questions
-
-
-def spread(questions: Sequence[ServedQuestion], count: int) -> list[ServedQuestion]:
-    """At most `count` of the questions, from all over them."""
-    count = min(count, len(questions))
-    return [questions[number * len(questions) // count] for number in range(count)]
-
-
-def _has_thought(turn: Mapping[str, Any]) -> bool:
-    content = turn.get("content")
-    return bool(turn.get("reasoning_content")) or (isinstance(content, str) and content.lstrip().startswith(OPEN))
 
 
 def check_calls(where: str, questions: Sequence[ServedQuestion], replies: Sequence[Reply]) -> list[Check]:

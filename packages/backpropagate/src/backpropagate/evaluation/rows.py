@@ -12,7 +12,7 @@ from bp_core.config import TrainConfig
 from bp_core.contract import Contract
 from bp_core.errors import BadValue, NothingToEvaluate
 from bp_core.events import Notify
-from bp_core.examples import Example
+from bp_core.examples import Example, spread
 from bp_data import ChatTokenizer, Prepared, convert, prepare, read
 from bp_data.formats.records import Preference, Rated
 from bp_data.preparing.hold_out import hold_out
@@ -166,6 +166,4 @@ def questions_in(rows: Rows, count: int) -> list[Question]:
 
 def rows_to_ask(rows: Rows, count: int) -> list[Example]:
     """Up to `count` rows with a question before their last answer, spread over all."""
-    found = [row for row in rows.examples if last_answer(row)[0] > 1]
-    count = min(count, len(found))
-    return [found[number * len(found) // count] for number in range(count)]
+    return spread([row for row in rows.examples if last_answer(row)[0] > 1], count)

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator
 from bp_core.choices import ToolSchema
 from bp_core.config import TrainConfig
 from bp_core.errors import NothingToEvaluate
-from bp_core.examples import Conversation
+from bp_core.examples import Conversation, spread
 from bp_data import convert, read
 from bp_data.formats.records import Record
 from bp_data.formats.served_schema import with_schema
 from bp_data.reading.files import Data, require
 from bp_export.proof.served import ServedProof
-from bp_export.replies import ServedQuestion, served_questions, spread
+from bp_export.replies import ServedQuestion, served_questions
 
 from ..models.targets import Artifact
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bp_core.examples import Conversation, Example
+from bp_core.examples import Conversation, Example, spread
 
 from ..formats.records import Record
 from ..tokenizer.thoughts_template import has_thoughts
@@ -50,9 +50,7 @@ class ConversationCandidates:
 def among(kept: Iterable[KeptConversation], examples: Iterable[Example], count: int) -> list[Conversation]:
     """Up to `count` of the conversations that are among the examples, spread over them."""
     keys = {_key(example.tokens) for example in examples}
-    found = [one.conversation for one in kept if one.key in keys]
-    count = min(count, len(found))
-    return [found[number * len(found) // count] for number in range(count)]
+    return spread([one.conversation for one in kept if one.key in keys], count)
 
 
 def _key(tokens: Sequence[int]) -> str:

@@ -6,7 +6,7 @@ from bisect import insort
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
-from bp_core.examples import Sample
+from bp_core.examples import Sample, spread
 
 from ..masking.loss_mask import Masked
 from ..tokenizer.chat_tokenizer import ChatTokenizer
@@ -48,7 +48,7 @@ class Candidates:
         Short rows if there are any, else the shortest; rows that had to be cut only if there are no others.
         """
         if self._short or self._whole:
-            return [_sample(row) for row in _spread(self._short or self._whole)]
+            return [_sample(row) for row in spread(self._short or self._whole, _COUNT)]
         return list(islice(_trimmed(self._cut, self._max_length, tokenizer), _COUNT))
 
     def _add_short(self, row: Masked) -> None:
@@ -57,11 +57,6 @@ class Candidates:
         self._seen += 1
         if len(self._short) > _CANDIDATES:
             self._short, self._stride = self._short[::2], self._stride * 2
-
-
-def _spread(rows: Sequence[Masked]) -> list[Masked]:
-    count = min(_COUNT, len(rows))
-    return [rows[index * len(rows) // count] for index in range(count)]
 
 
 def _sample(row: Masked) -> Sample:

@@ -12,9 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bp_core.thought_marks import CLOSE, OPEN
+from bp_core.thought_marks import CLOSE, KEY, has_thought
 
-_KEY = "reasoning_content"
 _CODE = re.compile(r"\{[%{](.*?)[%}]\}", re.DOTALL)
 _TEXT = re.compile(r"'[^']{12,}'|\"[^\"]{12,}\"")  # longer than any key
 _THINKING = re.compile(r"\b(enable_)?thinking\b")  # a key of turns, or a switch
@@ -27,7 +26,7 @@ _AFTER = (
 
 def knows_thoughts(template: str) -> bool:
     """Whether a template reads thoughts, takes them out, or has a switch for them, by itself."""
-    if _KEY in template or CLOSE in template:
+    if KEY in template or CLOSE in template:
         return True
     return any(_THINKING.search(_TEXT.sub("", code)) for code in _CODE.findall(template))
 
@@ -44,11 +43,4 @@ def before(template: str, addition: str) -> str:
 
 def has_thoughts(messages: Sequence[Mapping[str, Any]]) -> bool:
     """Whether an answer has a thought that such a template would read."""
-    for message in messages:
-        if message["role"] != "assistant":
-            continue
-        content = message.get("content")
-        in_content = isinstance(content, str) and content.lstrip().startswith(OPEN) and content.count(CLOSE) == 1
-        if message.get(_KEY) or in_content:
-            return True
-    return False
+    return any(message["role"] == "assistant" and has_thought(message) for message in messages)
