@@ -31,6 +31,10 @@ KNOWN_JINJA = (
     "+ '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 KNOWN_GO = "{{- range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}<|im_start|>assistant\n"
+CANNOT_READ = (
+    "llama-server chat error: map[code:500 message:The model produced output that does not match the expected "
+    "peg-native format type:server_error]"
+)
 PASSED_ON = "{{ .Prompt }}"
 _NAME = re.compile(r"([\w.-]+/)*[A-Za-z0-9][\w.-]{0,79}(:[A-Za-z0-9][\w.-]{0,79})?")
 _DIGEST = re.compile(r"sha256[:-][0-9a-f]{64}")
@@ -53,6 +57,7 @@ class OllamaServer:
         self.numbers = tuple(map(int, version.split(".")))
         self.models, self.talk, self.faults, self._running = {}, [], {}, {}
         self.loaded = {}  # digest: the name under which it was loaded first
+        self.reads = True  # False: as llama-server b10488 where a model writes what is no UTF-8
         self.over = threading.Event()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"ollama": self}))
         self.url = f"http://127.0.0.1:{self._http.server_port}"
@@ -191,6 +196,8 @@ class OllamaServer:
 
     def answer(self, model, request, think):
         """The message and why it ended."""
+        if not self.reads:
+            raise Refused(500, CANNOT_READ)
         options = (model["parameters"] or {}) | request.get("options", {})
         limit, temperature = options.get("num_predict", 128), options.get("temperature", 0.8)
         common = {"stop": options.get("stop", []), "temperature": temperature}

@@ -14,6 +14,7 @@ from bp_export.gguf import vocabulary
 from bp_export.gguf.convert import Converter
 from bp_export.gguf.metadata import gguf_facts
 from bp_export.ollama import Ollama, register
+from bp_export.replies import Reply
 from bp_export.weights.merge import open_base
 
 TEMPLATES = Path(__file__).parents[2] / "bp-data" / "tests" / "templates"
@@ -114,6 +115,17 @@ def test_thoughts_are_known_and_can_be_left_out(server, made):
     with Ollama() as client:
         request = {"model": "mine", "messages": turns, "think": False, "_debug_render_only": True}
         assert client.chat(request)["_debug_info"]["rendered_template"] == silent.prompt(turns)
+
+
+def test_an_answer_that_the_server_cannot_read_is_no_reason_to_refuse(server, made):
+    server.reads = False
+    seen = register(made("qwen3"), CONFIG).seen
+    assert (seen.rendered, seen.thinking, seen.ended) == (True, True, None)
+    no_answer, no_switch = seen.notes[-2:]
+    assert no_answer.startswith("no answer was seen, because this Ollama could not take apart what the model wrote")
+    assert no_switch.startswith("it was not seen whether thoughts can be switched off") and "peg-native" in no_switch
+    with Ollama() as client:
+        assert client.reply("mine", [{"role": "user", "content": "Hi"}], limit=4) == Reply("", read=False)
 
 
 def test_a_model_without_thoughts_has_none(server, made):

@@ -6,7 +6,7 @@ docs/ollama.md.
 
 import dataclasses
 import json
-import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -25,9 +25,7 @@ from bp_export.config import ExportConfig
 from bp_export.dates import other_dates
 from bp_export.gguf import vocabulary
 from bp_export.gguf.convert import Converter
-from bp_export.gguf.reader import GgufFile
 from bp_export.ollama import Ollama, register
-from bp_export.ollama.blob import Blob
 from bp_export.ollama.go_template import go_template
 from bp_export.ollama.go_tools import tool_conversations
 from bp_export.ollama.marks import prompt_or_none
@@ -262,25 +260,26 @@ def test_names_are_judged_as_the_server_judges_them(server, name):
     assert ("invalid model name" not in caught.value.message) == is_name(name)
 
 
+KILLS_ITSELF = """
+import os, signal, sys
+from pathlib import Path
+from bp_export.config import ExportConfig
+from bp_export.ollama import register
+
+def notify(progress):
+    if progress.stage.startswith(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+register(Path(sys.argv[1]), ExportConfig(ollama_name=sys.argv[2], ollama_overwrite=True), notify=notify)
+"""
+
+
 @pytest.mark.parametrize("stage", ["upload to Ollama", "Ollama: ", "ask Ollama once"])
 def test_what_is_killed_at_any_stage_is_removed_by_the_next_registration(server, made, stage):
-    file = made((TEMPLATES[0].parent / "smollm2.jinja").read_text(encoding="utf-8"))
-    blob = Blob(GgufFile(file), guarded=False)
-    assert blob.size
-    code = (
-        "import sys; from pathlib import Path; from bp_export.config import ExportConfig; "
-        "from bp_export.ollama import register; "
-        "register(Path(sys.argv[1]), ExportConfig(ollama_name=sys.argv[2], ollama_overwrite=True), "
-        "notify=lambda step: print(step.stage, flush=True))"
-    )
-    command = [sys.executable, "-c", code, str(file), NAME]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
-    for line in process.stdout:
-        if line.startswith(stage):
-            process.send_signal(signal.SIGKILL)
-            break
-    process.wait()
-    process.stdout.close()
+    remark = f"{{# {secrets.token_hex(8)} #}}"  # so that the server has not been given these bytes before
+    file = made((TEMPLATES[0].parent / "smollm2.jinja").read_text(encoding="utf-8") + remark)
+    command = [sys.executable, "-c", KILLS_ITSELF, str(file), NAME, stage]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
     time.sleep(1)
     assert not server.has(NAME)
     register(file, dataclasses.replace(CONFIG, ollama_name=f"{NAME}-next"))

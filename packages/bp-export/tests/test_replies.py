@@ -11,6 +11,7 @@ from bp_export.replies import (
     ServedQuestion,
     call_of,
     check_calls,
+    check_read,
     check_thoughts,
     served_questions,
     share,
@@ -121,6 +122,18 @@ def test_an_expected_thought_is_apart_from_the_answer_and_can_be_switched_off():
         "here: thoughts close": "3 of 4",
         "here: no thought when switched off": "1 of 3",
     }
+
+
+def test_an_answer_that_could_not_be_read_is_right_in_nothing_and_is_counted():
+    unread = Reply("", read=False)
+    asked = [ServedQuestion(ASKED, TOOLS, (call(),)), ServedQuestion(ASKED, TOOLS), ServedQuestion(ASKED, thinks=True)]
+    replies = [unread] * 3
+    found = [*check_calls("here", asked, replies), *check_thoughts("here", asked, replies, [unread])]
+    assert len(found) == 6 and all(check.measured == "0 of 1" for check in found)
+    (check,) = check_read("here", [*replies, Reply("3")])
+    assert (check.name, check.measured) == ("here: answers that could be read", "1 of 4")
+    assert check.passed and check.warning
+    assert not check_read("here", [Reply("3")])
 
 
 @pytest.mark.parametrize(

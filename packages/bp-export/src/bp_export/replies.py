@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from bp_core.examples import Conversation
@@ -20,12 +20,16 @@ _Z = 1.96  # of a normal distribution, 95 % of which lie within
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer in its parts, as a server tells them. `ended`: the model ended it by itself."""
+    """An answer in its parts, as a server tells them. `ended`: the model ended it by itself.
+
+    `read` is false where the model answered, and the server could make nothing of it: see `cannot_read`.
+    """
 
     text: str
     thought: str = ""
     calls: tuple[Call, ...] = ()
     ended: bool = True
+    read: bool = True
 
     @property
     def unclosed(self) -> bool:
@@ -45,6 +49,15 @@ class ServedQuestion:
     tools: Tools = None
     calls: tuple[Call, ...] = ()
     thinks: bool = False
+
+
+def cannot_read(message: str) -> bool:
+    """Whether an error says that the server could not take apart what the model wrote.
+
+    llama-server of some builds (seen: b10488, in Ollama of August 2026) answers so where the text is not UTF-8, as when
+    an answer is cut off within an emoji. The model and its file are not at fault.
+    """
+    return "produced output that does not match" in message
 
 
 class Ask(Protocol):
@@ -91,7 +104,7 @@ def check_calls(where: str, questions: Sequence[ServedQuestion], replies: Sequen
     """
     pairs = [pair for pair in zip(questions, replies, strict=True) if pair[0].tools]
     called = [(asked.calls, reply.calls) for asked, reply in pairs if asked.calls]
-    talked = [not reply.calls for asked, reply in pairs if not asked.calls]
+    talked = [reply.read and not reply.calls for asked, reply in pairs if not asked.calls]
     rows = {
         "parsed": [bool(made) for _, made in called],
         "right name": [same_names(made, wanted) for wanted, made in called],
@@ -99,6 +112,12 @@ def check_calls(where: str, questions: Sequence[ServedQuestion], replies: Sequen
         "no call where none is due": talked,
     }
     return [share(f"{where}: {name}", values) for name, values in rows.items() if values]
+
+
+def check_read(where: str, replies: Sequence[Reply]) -> list[Check]:
+    """How many answers the server could take apart; no check where it was all of them."""
+    read = [reply.read for reply in replies]
+    return [] if all(read) else [replace(share(f"{where}: answers that could be read", read), warning=True)]
 
 
 def check_thoughts(
@@ -113,7 +132,9 @@ def check_thoughts(
     rows = {"thought apart from the answer": [bool(reply.thought) and not reply.unclosed for reply in expected]}
     if any(reply.thought or reply.unclosed for reply in replies):
         rows["thoughts close"] = [not reply.unclosed for reply in replies]
-    rows["no thought when switched off"] = [not (reply.thought or OPEN in reply.text) for reply in unthinking]
+    rows["no thought when switched off"] = [
+        reply.read and not (reply.thought or OPEN in reply.text) for reply in unthinking
+    ]
     return [share(f"{where}: {name}", values) for name, values in rows.items() if values]
 
 

@@ -18,7 +18,7 @@ from bp_core.thought_marks import SWITCH
 from ..chat_template import Tools, Turns
 from ..config import ServeConfig
 from ..gguf.metadata import gguf_facts
-from ..replies import Reply, call_of
+from ..replies import Reply, call_of, cannot_read
 from .server import LlamaServer
 
 _SHORTER = "Start over with /new, or serve the file with more: backprop serve FILE --num-ctx 16384"
@@ -56,7 +56,12 @@ class ChatClient:
         request: dict[str, Any] = {"messages": list(turns), "max_tokens": limit, "temperature": 0}
         request |= {"tools": list(tools)} if tools else {}
         request |= {"chat_template_kwargs": {SWITCH: think}} if think is not None else {}
-        (choice,) = self._post("/v1/chat/completions", request)["choices"]
+        try:
+            (choice,) = self._post("/v1/chat/completions", request)["choices"]
+        except LlamaCppFailed as error:
+            if cannot_read(error.message):
+                return Reply("", read=False)
+            raise
         message = choice["message"]
         calls = tuple(call_of(call["function"]) for call in message.get("tool_calls") or ())
         ended = choice["finish_reason"] != "length"

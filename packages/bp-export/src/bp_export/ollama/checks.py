@@ -14,6 +14,7 @@ from bp_core.events import Notify, Progress
 from ..chat_template import ChatTemplate
 from ..gguf.metadata import GgufFacts
 from ..llama_cpp.engine import Engine
+from ..replies import cannot_read
 from .client import Ollama
 from .modelfile import OllamaSettings
 from .prompt_check import PromptCheck
@@ -82,9 +83,13 @@ class Checks:
         try:
             response = self._ask(_LIMIT)
         except OllamaRegistrationFailed as error:
-            if "context" not in error.message:
+            if "context" in error.message:
+                why = "because the prompt does not fit the context"
+            elif cannot_read(error.message):
+                why = "because this Ollama could not take apart what the model wrote; the newest may"
+            else:
                 raise
-            return None, "", [f"no answer was seen, because the prompt does not fit the context: {error.message}"]
+            return None, "", [f"no answer was seen, {why}: {error.message}"]
         message = response.get("message") or {}
         answer = str(message.get("content") or message.get("thinking") or "")
         if response.get("done_reason") == "stop":
@@ -96,7 +101,12 @@ class Checks:
 
     def _thoughts_can_be_left_out(self) -> list[str]:
         """With `think` false an answer has none."""
-        message = self._ask(_SHORT, think=False).get("message") or {}
+        try:
+            message = self._ask(_SHORT, think=False).get("message") or {}
+        except OllamaRegistrationFailed as error:
+            if cannot_read(error.message):
+                return [f"it was not seen whether thoughts can be switched off: {error.message}"]
+            raise
         return ["thoughts come even where they are not wanted (think: false)."] if message.get("thinking") else []
 
     def _ask(self, limit: int, **request: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from bp_core.events import Notify, Progress
 
 from ..chat_template import Tools, Turns
 from ..llama_cpp.server import is_local
-from ..replies import Reply, call_of
+from ..replies import Reply, call_of, cannot_read
 from .blob import Blob
 from .versions import Version, parse_version
 
@@ -113,7 +113,12 @@ class Ollama:
         request |= {"options": {"temperature": 0, "num_predict": limit}}
         request |= {"tools": list(tools)} if tools else {}
         request |= {"think": think} if think is not None else {}
-        answer = self.chat(request)
+        try:
+            answer = self.chat(request)
+        except OllamaRegistrationFailed as error:
+            if cannot_read(error.message):
+                return Reply("", read=False)
+            raise
         message = answer.get("message") or {}
         calls = tuple(call_of(call["function"]) for call in message.get("tool_calls") or ())
         ended = answer.get("done_reason") != "length"

@@ -14,7 +14,7 @@ from ..llama_cpp.client import chat_client
 from ..ollama.client import Ollama
 from ..parity import Check
 from ..progress import tracked
-from ..replies import Ask, Reply, ServedQuestion, check_calls, check_thoughts
+from ..replies import Ask, Reply, ServedQuestion, check_calls, check_read, check_thoughts
 from ..tool_talk import as_openai
 
 LIMIT = 256  # tokens of an answer
@@ -82,4 +82,5 @@ def _asked(where: str, ask: Ask, questions: Sequence[ServedQuestion], notify: No
         if question.thinks:
             unthinking.append(ask(turns, question.tools, think=False))
     calls = check_calls(where, questions, replies)
-    return [*calls, *check_thoughts(where, questions, replies, unthinking)]
+    thoughts = check_thoughts(where, questions, replies, unthinking)
+    return [*check_read(where, [*replies, *unthinking]), *calls, *thoughts]
