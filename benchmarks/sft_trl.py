@@ -11,21 +11,41 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
-from trl import SFTConfig, SFTTrainer
 
 a = json.loads(sys.argv[1])
 rows = json.loads(Path(a["data"]).read_text(encoding="utf-8"))[: a["samples"]]
+method = a["method"]
 
 
 def turns(row):
+    """An Alpaca row as TRL's prompt and completion; rows of the other methods have both already."""
+    if method != "sft":
+        return row
     asked = row["instruction"] + ("\n" + row["input"] if row.get("input") else "")
     answer = [{"role": "assistant", "content": row["output"]}]
     return {"prompt": [{"role": "user", "content": asked}], "completion": answer}
 
 
+def learned(inputs):
+    """How many tokens of a batch are learned: those of all its answers."""
+    if "completion_mask" in inputs:
+        return int((inputs["completion_mask"] != 0).sum())
+    names = ("labels", "chosen_labels", "rejected_labels")
+    return sum(int((inputs[name] != -100).sum()) for name in names if name in inputs)
+
+
 tokenizer = AutoTokenizer.from_pretrained(a["model"])
 model = AutoModelForCausalLM.from_pretrained(a["model"], dtype=torch.float32)
 times, targets = [], []
+if method == "orpo":
+    from trl.experimental.orpo import ORPOConfig as Config
+    from trl.experimental.orpo import ORPOTrainer as Trainer
+elif method == "kto":
+    from trl import KTOConfig as Config
+    from trl import KTOTrainer as Trainer
+else:
+    from trl import SFTConfig as Config
+    from trl import SFTTrainer as Trainer
 
 
 class Clock(TrainerCallback):
@@ -36,14 +56,14 @@ class Clock(TrainerCallback):
         times[-1] = time.perf_counter() - times[-1]
 
 
-class Counting(SFTTrainer):
+class Counting(Trainer):
     def compute_loss(self, model, inputs, *args, **kwargs):
-        targets.append(int((inputs["labels"] != -100).sum()))
+        targets.append(learned(inputs))
         return super().compute_loss(model, inputs, *args, **kwargs)
 
 
 with tempfile.TemporaryDirectory() as folder:
-    config = SFTConfig(
+    config = Config(
         output_dir=folder,
         max_steps=a["steps"],
         per_device_train_batch_size=a["batch"],
@@ -55,9 +75,9 @@ with tempfile.TemporaryDirectory() as folder:
         logging_steps=1,
         disable_tqdm=True,
         gradient_checkpointing=False,
-        completion_only_loss=True,
         dataloader_num_workers=0,
         seed=42,
+        **({"completion_only_loss": True} if method == "sft" else {}),
         **{"max_length": a["length"], **a["extra"]},
     )
     lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")

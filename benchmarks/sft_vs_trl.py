@@ -5,7 +5,7 @@ A trained token is one that carries loss, counted the same way for both. With `-
 done twice: on this processor as it is, and as on one with AVX2 alone. Each has its roofline: the rate of torch's own
 matrix products in the same run, of which our step's products (two forward and two backward FLOP for each weight and
 token; the vocabulary's for trained tokens only) are a share. With `--before FOLDER` the packages of another checkout
-of this project are a third side.
+of this project are a third side. `--shape` takes other work than Alpaca's rows: packed rows of 2048 tokens, ORPO, KTO.
 """
 
 from __future__ import annotations
@@ -30,8 +30,22 @@ import processors
 from bp_core import processor
 
 WARM_UP = 2
+# What is trained, by name: what our side and TRL's are told beside rows, model and format.
+SHAPES: dict[str, dict] = {
+    "sft": {"batch": 4, "length": 512, "method": "sft"},
+    "packed": {"batch": 1, "length": 2048, "method": "sft", "settings": {"packing": True}},
+    "orpo": {"batch": 4, "length": 512, "method": "orpo", "settings": {"method": "orpo"}},
+    "kto": {"batch": 4, "length": 512, "method": "kto", "settings": {"method": "kto"}},
+}
 HERE = Path(__file__).parent
 OURS, THEIRS, ROOFLINE = HERE / "sft_ours.py", HERE / "sft_trl.py", HERE / "roofline.py"
+# TRL's ways for each shape, by what is added to their name. Without padding it takes no limit of length.
+_TRL_SETTINGS: dict[str, dict[str, dict]] = {
+    "sft": {"": {}, ", padding-free": {"padding_free": True, "max_length": None}},
+    "packed": {"": {"packing": True}},
+    "orpo": {"": {}},
+    "kto": {"": {}},
+}
 BODY, VOCABULARY = 106_168_320, 28_311_552  # weights of SmolLM2-135M's layers, and of its output
 
 
@@ -68,6 +82,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="Alpaca rows: a JSON array; default: generated rows of their lengths")
     parser.add_argument("--trl-python", default=sys.executable, help="the interpreter of another environment with trl")
     parser.add_argument("--before", type=Path, help="another checkout of this project, whose packages are compared too")
+    parser.add_argument("--shape", choices=list(SHAPES), default="sft", help="what is trained")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--samples", type=int, default=200)
@@ -76,28 +91,47 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the result as JSON here")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        compare(options, options.data or generated(Path(folder, "rows.json"), options.samples))
+        compare(options, options.data or generated(Path(folder, "rows.json"), options.samples, options.shape))
 
 
-def generated(path: Path, count: int) -> Path:
-    """Rows with the lengths of Alpaca's, in Alpaca's format."""
-    pairs = ((turns[0]["content"], turns[1]["content"]) for turns in alpaca_like.conversations(count, 0))
-    path.write_text(json.dumps([{"instruction": asked, "output": answered} for asked, answered in pairs]))
+def generated(path: Path, count: int, shape: str = "sft") -> Path:
+    """Rows with the lengths of Alpaca's, in the format of what is trained."""
+    talks = list(alpaca_like.conversations(count, 0))
+    make = {"orpo": _preferences, "kto": _ratings}.get(SHAPES[shape]["method"], _alpaca)
+    path.write_text(json.dumps(make(talks)), encoding="utf-8")
     return path
+
+
+def _alpaca(talks: list[list[dict[str, str]]]) -> list[dict]:
+    return [{"instruction": asked["content"], "output": answer["content"]} for asked, answer in talks]
+
+
+def _preferences(talks: list[list[dict[str, str]]]) -> list[dict]:
+    """Of each question its own answer is preferred to that of the next."""
+    others = talks[1:] + talks[:1]
+    return [
+        {"prompt": [asked], "chosen": [answer], "rejected": [other[1]]}
+        for (asked, answer), other in zip(talks, others, strict=True)
+    ]
+
+
+def _ratings(talks: list[list[dict[str, str]]]) -> list[dict]:
+    return [
+        {"prompt": [asked], "completion": [answer], "label": number % 2 == 0}
+        for number, (asked, answer) in enumerate(talks)
+    ]
 
 
 def variants(options: argparse.Namespace) -> dict[str, tuple[str, Path, dict]]:
     """What is compared, by name: the interpreter, the script, and its arguments."""
-    free = {"padding_free": True, "max_length": None}
     peer = options.trl_python
     found = {
         "backpropagate, float32": (sys.executable, OURS, {"dtype": "float32"}),
         "backpropagate, bfloat16": (sys.executable, OURS, {"dtype": "bfloat16"}),
-        "TRL, float32": (peer, THEIRS, {"dtype": "float32"}),
-        "TRL, float32, padding-free": (peer, THEIRS, {"dtype": "float32", "extra": free}),
-        "TRL, bfloat16 autocast": (peer, THEIRS, {"dtype": "bfloat16"}),
-        "TRL, bfloat16 autocast, padding-free": (peer, THEIRS, {"dtype": "bfloat16", "extra": free}),
     }
+    for dtype, shown in (("float32", "float32"), ("bfloat16", "bfloat16 autocast")):
+        for name, extra in _TRL_SETTINGS[options.shape].items():
+            found[f"TRL, {shown}{name}"] = (peer, THEIRS, {"dtype": dtype, "extra": extra})
     if options.before:
         source = {"source": str(options.before.resolve())}
         for dtype in ("float32", "bfloat16"):
@@ -108,11 +142,11 @@ def variants(options: argparse.Namespace) -> dict[str, tuple[str, Path, dict]]:
 
 def compare(options: argparse.Namespace, data: Path) -> None:
     model = str(locate.locate("smollm2-135m", lambda progress: None))
-    common = {
-        "model": model, "data": str(data.resolve()), "batch": 4, "length": 512, "steps": options.steps,
+    common = SHAPES[options.shape] | {
+        "model": model, "data": str(data.resolve()), "steps": options.steps,
         "samples": options.samples, "warm_up": WARM_UP, "extra": {},
     }  # fmt: skip
-    shape = {key: common[key] for key in ("batch", "length", "steps", "samples")}
+    shape = {"name": options.shape} | {key: common[key] for key in ("batch", "length", "steps", "samples")}
     results: dict = {
         "machine": {"processor": processor.name(), "system": platform.system()},
         "shape": shape,
