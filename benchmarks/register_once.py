@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,15 @@ from bp_export.ollama import Ollama, blob, register
 
 
 def main() -> None:
-    file, name, old = Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "before"
-    config = importlib.import_module("bp_core.config" if old else "bp_export.config").ExportConfig
-    digest: Callable[[Path], str] = folders.digest if old else blob.digests
+    file, name = Path(sys.argv[1]), sys.argv[2]
+    # Older checkouts have their settings elsewhere, and compute one digest only.
+    config = importlib.import_module("bp_export.config" if find_spec("bp_export.config") else "bp_core.config")
+    digest: Callable[[Path], str] = getattr(blob, "digests", folders.digest)
     steps = Steps()
     start, read = time.perf_counter(), bytes_read()
     digest(file)
     digested, read_for_digest = time.perf_counter(), bytes_read() - read
-    register(file, config(ollama_name=name), notify=steps)
+    register(file, config.ExportConfig(ollama_name=name), notify=steps)
     end = time.perf_counter()
     with Ollama() as server:
         server.remove(name)

@@ -31,6 +31,7 @@ from bp_export import unpack_gguf
 from bp_export.gguf import vocabulary
 from bp_export.gguf.convert import Converter
 from bp_export.ollama import Ollama
+from bp_export.ollama.versions import shown
 from bp_export.weights.merge import open_base
 
 HERE = Path(__file__).parent
@@ -56,7 +57,7 @@ def main() -> None:
         for turn in range(options.rounds):
             for side in SIDES:
                 change_bytes(file, turn * len(SIDES) + SIDES.index(side))
-                runs[side].append(measured(file, side, trees[side], Path(name, "home")))
+                runs[side].append(measured(file, f"{NAME}-{side}", trees[side], Path(name, "home")))
         found = result(file, runs, options)
     print(json.dumps(found, indent=1))
     if options.out:
@@ -93,10 +94,10 @@ def change_bytes(file: Path, number: int) -> None:
         target.write(struct.pack("<e", (number + 1) / 64))
 
 
-def measured(file: Path, side: str, tree: Path, home: Path) -> dict[str, float]:
+def measured(file: Path, name: str, tree: Path, home: Path) -> dict[str, float]:
     sources = os.pathsep.join(str(path) for path in sorted(tree.glob("packages/*/src")))
     environment = os.environ | {"PYTHONPATH": sources, "BACKPROPAGATE_HOME": str(home), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, str(HERE / "register_once.py"), str(file), NAME, side]
+    command = [sys.executable, str(HERE / "register_once.py"), str(file), name]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout)
 
@@ -108,7 +109,7 @@ def result(file: Path, runs: dict[str, list[dict[str, float]]], options: argpars
     }
     before, now = medians["before"], medians["now"]
     with Ollama() as server:
-        version = ".".join(map(str, server.version()))
+        version = shown(server.version())
     return {
         "machine": f"{processor()}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}",
         "remark": options.remark,

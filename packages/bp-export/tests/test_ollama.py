@@ -87,7 +87,7 @@ def test_a_model_is_uploaded_created_checked_and_only_then_named(ollama, gguf_so
         assert server.has(NAME) and not any("unchecked" in model["name"] for model in server.models())
     if ollama is None:
         return
-    out = ["/api/chat", "/api/ps"]  # out of memory
+    out = ["/api/tags", "/api/chat", "/api/ps"]  # out of memory
     checks = ["/api/show", *["/api/chat"] * 4, *out, "/api/copy", *out, "/api/delete", *["/api/tags"] * 2]
     assert paths(ollama) == ["/api/version", "/api/tags", "/api/blobs", "/api/blobs", "/api/create", *checks]
     (request,) = (body for _, path, _, body, _ in ollama.talk if path == "/api/create")

@@ -13,7 +13,9 @@ from bp_export.dates import other_dates
 from bp_export.gguf import vocabulary
 from bp_export.gguf.convert import Converter
 from bp_export.gguf.metadata import gguf_facts
+from bp_export.gguf.reader import GgufFile
 from bp_export.ollama import Ollama, register
+from bp_export.ollama.blob import Blob
 from bp_export.replies import Reply
 from bp_export.weights.merge import open_base
 
@@ -45,6 +47,14 @@ def made(tiny_llama, tmp_path):
         return tmp_path / "m.gguf"
 
     return make
+
+
+def uploaded(file):
+    """The digest of a file that the server has, without a model that is made of it."""
+    blob = Blob(GgufFile(file), guarded=False)
+    with Ollama() as client:
+        client.upload(blob)
+    return blob.digest
 
 
 def test_a_prompt_that_differs_in_its_date_alone_is_right_and_both_dates_are_said(server, made):
@@ -140,6 +150,14 @@ def test_nothing_stays_in_memory_or_under_the_drafts_name(server, made):
     with pytest.raises(Exception, match="no room"):
         register(file, dataclasses.replace(CONFIG, ollama_name="other"))
     assert not server.loaded and list(server.models) == ["mine:latest"]
+
+
+def test_an_earlier_model_under_the_drafts_name_is_not_waited_for(server, made):
+    earlier = uploaded(made("smollm2"))
+    server.loaded[earlier] = "mine:latest-unchecked"  # as where a registration was killed
+    register(made("qwen3"), CONFIG)
+    assert list(server.loaded) == [earlier]
+    assert [path for _, path, *_ in server.talk].count("/api/ps") <= 2
 
 
 def test_a_draft_that_a_dead_server_keeps_is_named_and_removed_by_the_next_registration(server, made):

@@ -98,10 +98,16 @@ class Ollama:
         return list(self._json("GET", "/api/ps").get("models") or [])
 
     def unload(self, name: str) -> None:
-        """Take a model out of memory, and wait until it is. Raises OllamaModelMissing."""
+        """Take a model out of memory, and wait until it is. Raises OllamaModelMissing.
+
+        An earlier model of this name that is still in memory is left there: Ollama tells them apart by digest.
+        """
+        digests = {model.get("digest") for model in self.models() if _same(model, name)}
         self.chat({"model": name, "messages": [], "keep_alive": 0})
         end = time.monotonic() + _UNLOADING_SECONDS
-        while time.monotonic() < end and any(_same(model, name) for model in self.loaded()):
+        while time.monotonic() < end and any(
+            _same(model, name) and model.get("digest") in digests for model in self.loaded()
+        ):
             time.sleep(0.05)
 
     def chat(self, request: Mapping[str, Any]) -> dict[str, Any]:
