@@ -77,11 +77,13 @@ def cells(presets: list[str]) -> Iterator[Cell]:
     """
     for preset in presets:
         shape = architecture(PRESETS[preset].config)
+        # Layers of linear attention get one example at a time.
+        several = (700,) if shape and shape.delta_net else (700, 300)
         for recompute in (False, True):
             card = MemorySetup("cuda", "bfloat16", 16, recompute=recompute)
             yield Cell(preset, card, (1024,))
             yield Cell(preset, card, (8192,))
-            yield Cell(preset, replace(card, rank=256, accumulating=True), (700, 300))
+            yield Cell(preset, replace(card, rank=256, accumulating=True), several)
             for mode in ("qlora", "lora-8bit"):
                 yield Cell(preset, replace(card, mode=mode), (1024,))
                 yield Cell(preset, replace(card, mode=mode, accumulating=True), (8192,))

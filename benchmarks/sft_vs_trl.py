@@ -6,6 +6,7 @@ done twice: on this processor as it is, and as on one with AVX2 alone. Each has 
 matrix products in the same run, of which our step's products (two forward and two backward FLOP for each weight and
 token; the vocabulary's for trained tokens only) are a share. With `--before FOLDER` the packages of another checkout
 of this project are a third side. `--shape` takes other work than Alpaca's rows: packed rows of 2048 tokens, ORPO, KTO.
+LLaMA-Factory in an environment of its own is a second peer: `--llama-factory-python`.
 """
 
 from __future__ import annotations
@@ -39,12 +40,17 @@ SHAPES: dict[str, dict] = {
 }
 HERE = Path(__file__).parent
 OURS, THEIRS, ROOFLINE = HERE / "sft_ours.py", HERE / "sft_trl.py", HERE / "roofline.py"
+LLAMA_FACTORY = HERE / "sft_llamafactory.py"
 # TRL's ways for each shape, by what is added to their name. Without padding it takes no limit of length.
 _TRL_SETTINGS: dict[str, dict[str, dict]] = {
     "sft": {"": {}, ", padding-free": {"padding_free": True, "max_length": None}},
     "packed": {"": {"packing": True}},
     "orpo": {"": {}},
     "kto": {"": {}},
+}
+_LLAMA_FACTORY_SETTINGS: dict[str, dict[str, dict]] = {
+    "sft": {"": {}, ", packed": {"packing": True, "neat_packing": True}},
+    "packed": {", packed": {"packing": True, "neat_packing": True}},
 }
 BODY, VOCABULARY = 106_168_320, 28_311_552  # weights of SmolLM2-135M's layers, and of its output
 
@@ -81,6 +87,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, help="Alpaca rows: a JSON array; default: generated rows of their lengths")
     parser.add_argument("--trl-python", default=sys.executable, help="the interpreter of another environment with trl")
+    parser.add_argument(
+        "--llama-factory-python", help="the interpreter of an environment with llamafactory, a second peer"
+    )
     parser.add_argument("--before", type=Path, help="another checkout of this project, whose packages are compared too")
     parser.add_argument("--shape", choices=list(SHAPES), default="sft", help="what is trained")
     parser.add_argument("--steps", type=int, default=10)
@@ -103,7 +112,7 @@ def generated(path: Path, count: int, shape: str = "sft") -> Path:
 
 
 def _alpaca(talks: list[list[dict[str, str]]]) -> list[dict]:
-    return [{"instruction": asked["content"], "output": answer["content"]} for asked, answer in talks]
+    return [{"instruction": asked["content"], "input": "", "output": answer["content"]} for asked, answer in talks]
 
 
 def _preferences(talks: list[list[dict[str, str]]]) -> list[dict]:
@@ -132,6 +141,10 @@ def variants(options: argparse.Namespace) -> dict[str, tuple[str, Path, dict]]:
     for dtype, shown in (("float32", "float32"), ("bfloat16", "bfloat16 autocast")):
         for name, extra in _TRL_SETTINGS[options.shape].items():
             found[f"TRL, {shown}{name}"] = (peer, THEIRS, {"dtype": dtype, "extra": extra})
+        if options.llama_factory_python:
+            for name, extra in _LLAMA_FACTORY_SETTINGS.get(options.shape, {}).items():
+                call = (options.llama_factory_python, LLAMA_FACTORY, {"dtype": dtype, "extra": extra})
+                found[f"LLaMA-Factory, {shown}{name}"] = call
     if options.before:
         source = {"source": str(options.before.resolve())}
         for dtype in ("float32", "bfloat16"):

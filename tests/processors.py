@@ -18,7 +18,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
+try:
+    from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
+except ImportError:  # numpy 1
+    from numpy.core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 
 ROOT = Path(__file__).parents[1]
 # What torch's own kernels, oneDNN, MKL and numpy's OpenBLAS each call the level.

@@ -2,7 +2,10 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
-from huggingface_hub.utils.tqdm import hf_thread_map
+try:
+    from huggingface_hub.utils.tqdm import hf_thread_map
+except ImportError:  # before 1.28
+    from tqdm.contrib.concurrent import thread_map as hf_thread_map
 
 from backpropagate.models.download_progress import bytes_told
 from bp_core.events import Progress

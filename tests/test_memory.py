@@ -166,7 +166,7 @@ def test_a_trace_is_what_the_real_step_allocates(mode, tiny_llama):
     rail.open(Job(tiny_llama, recipe=settings, dtype="float32"))
     rail.accumulate(batch_of([9]), 1.0)
     rail.update(1e-3) if mode == "full" else rail.discard()  # a second update of all weights is what is traced
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as watched:
         rail.accumulate(batch_of([60, 40]), 1.0)
         rail.update(1e-3)
     events = [event for event in watched.profiler.kineto_results.events() if event.name() == "[memory]"]
