@@ -64,7 +64,8 @@ def measure(python: str, side: Path, arguments: dict, environment: dict[str, str
     rate = found["targets"] / found["seconds"]
     gib = found["peak"] / 2**30
     print(f"  {rate:6.1f} trained tokens/s  {gib:.2f} GiB  loss {found['losses'][-1]:.3f}", flush=True)
-    flop = 4 * (BODY * found.get("tokens", 0) + VOCABULARY * found["targets"])
+    # Only our side tells how many tokens it computed.
+    flop = 4 * (BODY * found["tokens"] + VOCABULARY * found["targets"]) if "tokens" in found else 0
     return {"rate": rate, "peak": found["peak"], "losses": found["losses"], "flops": flop / found["seconds"]}
 
 
@@ -191,9 +192,10 @@ def report(setting: str, runs: dict[str, list[dict]], rooflines: list[dict[str, 
     print(f"{'':38} trained tokens/s   × TRL's best   peak GiB   × TRL's   of the roofline")
     for name in runs:
         share = flops[name] / best["bfloat16" if "bfloat16" in name else "float32"]
+        of_roofline = f"{share:17.0%}" if share else ""
         print(
             f"{name:38} {rate[name]:10.1f} {rate[name] / rate[theirs]:16.2f}"
-            f" {peak[name] / 2**30:12.2f} {peak[name] / peak[theirs]:9.2f} {share:17.0%}"
+            f" {peak[name] / 2**30:12.2f} {peak[name] / peak[theirs]:9.2f} {of_roofline}"
         )
     return {"rate": rate, "peak_bytes": peak, "flops": flops, "roofline": rooflines, "runs": runs}
 
