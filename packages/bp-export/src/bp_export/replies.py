@@ -54,8 +54,8 @@ class ServedQuestion:
 def cannot_read(message: str) -> bool:
     """Whether an error says that the server could not take apart what the model wrote.
 
-    llama-server of some builds (seen: b10488, in Ollama of August 2026) answers so where the text is not UTF-8, as when
-    an answer is cut off within an emoji. The model and its file are not at fault.
+    llama-server of some builds (seen: b10488, in Ollama of August 2026) answers so where the text has bytes that are
+    not UTF-8, as hardly trained models write. The file is not at fault.
     """
     return "produced output that does not match" in message
 
