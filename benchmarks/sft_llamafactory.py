@@ -13,12 +13,14 @@ from llamafactory.train.tuner import run_exp
 from transformers import TrainerCallback
 
 a = json.loads(sys.argv[1])
-times, targets, losses = [], [], []
+times, targets, tokens, losses = [], [], [], []
 compute_loss = CustomSeq2SeqTrainer.compute_loss
 
 
 def counted(self, model, inputs, *args, **kwargs):
     targets.append(int((inputs["labels"] != -100).sum()))
+    mask = inputs["attention_mask"]  # of packed rows one of queries and keys: they have hardly any padding
+    tokens.append(int(mask.sum()) if mask.dim() == 2 else inputs["input_ids"].numel())
     return compute_loss(self, model, inputs, *args, **kwargs)
 
 
@@ -51,5 +53,6 @@ with tempfile.TemporaryDirectory() as folder:
     run_exp(arguments, [Clock()])
 w = a["warm_up"]
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-found = {"targets": sum(targets[w:]), "seconds": sum(times[w:]), "losses": losses[w : a["steps"]], "peak": peak}
+found = {"targets": sum(targets[w:]), "tokens": sum(tokens[w:]), "seconds": sum(times[w:]), "peak": peak}
+found["losses"] = losses[w : a["steps"]]
 print("\n" + json.dumps(found))

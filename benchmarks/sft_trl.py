@@ -34,9 +34,15 @@ def learned(inputs):
     return sum(int((inputs[name] != -100).sum()) for name in names if name in inputs)
 
 
+def computed(inputs):
+    """How many tokens of a batch are computed, without padding. Packed rows have no mask."""
+    masks = [inputs[name] for name in inputs if name.endswith("attention_mask") and not name.startswith("KL_")]
+    return sum(int((mask != 0).sum()) for mask in masks) or inputs["input_ids"].numel()
+
+
 tokenizer = AutoTokenizer.from_pretrained(a["model"])
 model = AutoModelForCausalLM.from_pretrained(a["model"], dtype=torch.float32)
-times, targets = [], []
+times, targets, tokens = [], [], []
 if method == "orpo":
     from trl.experimental.orpo import ORPOConfig as Config
     from trl.experimental.orpo import ORPOTrainer as Trainer
@@ -59,6 +65,7 @@ class Clock(TrainerCallback):
 class Counting(Trainer):
     def compute_loss(self, model, inputs, *args, **kwargs):
         targets.append(learned(inputs))
+        tokens.append(computed(inputs))
         return super().compute_loss(model, inputs, *args, **kwargs)
 
 
@@ -96,6 +103,7 @@ print(
     json.dumps(
         {
             "targets": sum(targets[w:]),
+            "tokens": sum(tokens[w:]),
             "seconds": sum(times[w:]),
             "losses": losses[w:],
             "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,

@@ -1,8 +1,10 @@
 """LoRA SFT on the CPU, ours against TRL's SFTTrainer: trained tokens per second and peak memory, in one run.
 
 Each side runs in its own process, in turn, `--rounds` times; the first two steps of a run are warm-up and not counted.
-A trained token is one that carries loss, counted the same way for both. With `--processors native,avx2` all of it is
-done twice: on this processor as it is, and as on one with AVX2 alone. Each has its roofline: the rate of torch's own
+A trained token is one that carries loss, counted the same way for both. The sides shuffle differently, so in a few
+steps one may get rows with longer answers: they are compared by all tokens that they compute, padding aside. With
+`--processors native,avx2` all of it is done twice: on this processor as it is, and as on one with AVX2 alone. Each has
+its roofline: the rate of torch's own
 matrix products in the same run, of which our step's products (two forward and two backward FLOP for each weight and
 token; the vocabulary's for trained tokens only) are a share. With `--before FOLDER` the packages of another checkout
 of this project are a third side. `--shape` takes other work than Alpaca's rows: packed rows of 2048 tokens, ORPO, KTO.
@@ -64,9 +66,9 @@ def measure(python: str, side: Path, arguments: dict, environment: dict[str, str
     rate = found["targets"] / found["seconds"]
     gib = found["peak"] / 2**30
     print(f"  {rate:6.1f} trained tokens/s  {gib:.2f} GiB  loss {found['losses'][-1]:.3f}", flush=True)
-    # Only our side tells how many tokens it computed.
-    flop = 4 * (BODY * found["tokens"] + VOCABULARY * found["targets"]) if "tokens" in found else 0
-    return {"rate": rate, "peak": found["peak"], "losses": found["losses"], "flops": flop / found["seconds"]}
+    flop = 4 * (BODY * found["tokens"] + VOCABULARY * found["targets"])
+    speeds = {"rate": rate, "tokens": found["tokens"] / found["seconds"], "flops": flop / found["seconds"]}
+    return speeds | {"peak": found["peak"], "losses": found["losses"]}
 
 
 def packages_of(changes: dict) -> dict[str, str]:
@@ -183,21 +185,20 @@ def compare(options: argparse.Namespace, data: Path) -> None:
 def report(setting: str, runs: dict[str, list[dict]], rooflines: list[dict[str, float]]) -> dict:
     """Print the medians of one processor as a table; they are returned with all rounds."""
     best = {name: statistics.median(found[name] for found in rooflines) for name in rooflines[0]}
-    rate, peak, flops = (
+    rate, tokens, peak, flops = (
         {name: statistics.median(run[key] for run in found) for name, found in runs.items()}
-        for key in ("rate", "peak", "flops")
+        for key in ("rate", "tokens", "peak", "flops")
     )
-    theirs = max((name for name in rate if name.startswith("TRL")), key=rate.get)
+    theirs = max((name for name in tokens if name.startswith("TRL")), key=tokens.get)
     print(f"\n{setting}: " + ", ".join(f"{name} roofline {value / 1e9:.0f} GFLOP/s" for name, value in best.items()))
-    print(f"{'':38} trained tokens/s   × TRL's best   peak GiB   × TRL's   of the roofline")
+    print(f"{'':40} tokens/s  × TRL's best  trained tokens/s  peak GiB  × TRL's  of the roofline")
     for name in runs:
         share = flops[name] / best["bfloat16" if "bfloat16" in name else "float32"]
-        of_roofline = f"{share:17.0%}" if share else ""
         print(
-            f"{name:38} {rate[name]:10.1f} {rate[name] / rate[theirs]:16.2f}"
-            f" {peak[name] / 2**30:12.2f} {peak[name] / peak[theirs]:9.2f} {of_roofline}"
+            f"{name:40} {tokens[name]:8.1f} {tokens[name] / tokens[theirs]:12.2f} {rate[name]:17.1f}"
+            f" {peak[name] / 2**30:9.2f} {peak[name] / peak[theirs]:8.2f} {share:16.0%}"
         )
-    return {"rate": rate, "peak_bytes": peak, "flops": flops, "roofline": rooflines, "runs": runs}
+    return {"rate": rate, "tokens": tokens, "peak_bytes": peak, "flops": flops, "roofline": rooflines, "runs": runs}
 
 
 if __name__ == "__main__":
