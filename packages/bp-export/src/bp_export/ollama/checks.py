@@ -6,7 +6,6 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from bp_core.errors import LlamaCppFailed, LlamaCppMissing, OllamaMismatch, OllamaRegistrationFailed
 from bp_core.events import Notify, Progress
@@ -14,7 +13,7 @@ from bp_core.events import Notify, Progress
 from ..chat_template import ChatTemplate
 from ..gguf.metadata import GgufFacts
 from ..llama_cpp.engine import Engine
-from ..replies import cannot_read
+from ..replies import Reply
 from .client import Ollama
 from .modelfile import OllamaSettings
 from .prompt_check import PromptCheck
@@ -22,6 +21,7 @@ from .prompt_check import PromptCheck
 QUESTION = {"role": "user", "content": "Please tell me in one short sentence what you can do for me."}
 _LIMIT = 256  # tokens
 _SHORT = 32  # tokens
+_UNREAD = "this Ollama could not take apart what the model wrote; the newest may"
 
 
 @dataclass(frozen=True)
@@ -81,18 +81,15 @@ class Checks:
     def _answer_ends(self) -> tuple[bool | None, str, list[str]]:
         """Ask once, greedily. The answer must end by itself if it does in llama.cpp."""
         try:
-            response = self._ask(_LIMIT)
+            reply = self._ask(_LIMIT)
         except OllamaRegistrationFailed as error:
-            if "context" in error.message:
-                why = "because the prompt does not fit the context"
-            elif cannot_read(error.message):
-                why = "because this Ollama could not take apart what the model wrote; the newest may"
-            else:
+            if "context" not in error.message:
                 raise
-            return None, "", [f"no answer was seen, {why}: {error.message}"]
-        message = response.get("message") or {}
-        answer = str(message.get("content") or message.get("thinking") or "")
-        if response.get("done_reason") == "stop":
+            return None, "", [f"no answer was seen, because the prompt does not fit the context: {error.message}"]
+        if not reply.read:
+            return None, "", [f"no answer was seen, because {_UNREAD}."]
+        answer = reply.text or reply.thought
+        if reply.ended:
             return True, answer, []
         in_llama_cpp, why = self._ends_in_llama_cpp()
         if in_llama_cpp:
@@ -101,17 +98,13 @@ class Checks:
 
     def _thoughts_can_be_left_out(self) -> list[str]:
         """With `think` false an answer has none."""
-        try:
-            message = self._ask(_SHORT, think=False).get("message") or {}
-        except OllamaRegistrationFailed as error:
-            if cannot_read(error.message):
-                return [f"it was not seen whether thoughts can be switched off: {error.message}"]
-            raise
-        return ["thoughts come even where they are not wanted (think: false)."] if message.get("thinking") else []
+        reply = self._ask(_SHORT, think=False)
+        if not reply.read:
+            return [f"it was not seen whether thoughts can be switched off, because {_UNREAD}."]
+        return ["thoughts come even where they are not wanted (think: false)."] if reply.thought else []
 
-    def _ask(self, limit: int, **request: Any) -> dict[str, Any]:
-        options = {"temperature": 0, "num_predict": limit}
-        return self.server.chat({"model": self.name, "messages": [QUESTION], "options": options, **request})
+    def _ask(self, limit: int, think: bool | None = None) -> Reply:
+        return self.server.reply(self.name, [QUESTION], limit=limit, think=think)
 
     def _ends_in_llama_cpp(self) -> tuple[bool | None, str]:
         """Whether the same answer ends in llama.cpp, and in words; None where that was not seen."""

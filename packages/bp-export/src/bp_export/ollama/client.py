@@ -127,7 +127,7 @@ class Ollama:
             raise
         message = answer.get("message") or {}
         calls = tuple(call_of(call["function"]) for call in message.get("tool_calls") or ())
-        ended = answer.get("done_reason") != "length"
+        ended = answer.get("done_reason") == "stop"
         return Reply(str(message.get("content") or ""), str(message.get("thinking") or ""), calls, ended)
 
     def create(self, request: Mapping[str, Any], notify: Notify | None = None) -> None:
