@@ -162,7 +162,7 @@ class Screen:
         elif isinstance(event, events.Stepped):
             self._show("train", event.step, self._steps, self._step_line(event))
         elif event.describe() and not isinstance(event, events.Failed):  # errors have a printer of their own
-            loud = not isinstance(event, events.Planned | events.Evaluated | events.Continued)
+            loud = not isinstance(event, events.Planned | events.Opened | events.Evaluated | events.Continued)
             self.console.print(event.describe(), style="yellow" if loud else "", markup=False, soft_wrap=True)
 
     def _plain(self, event: events.Event) -> None:

@@ -256,14 +256,20 @@ class TrainConfig(DataConfig):
     ] = None
     attention: Annotated[
         Attention,
-        "What computes attention. auto: torch's own (sdpa), or what else the model has. sdpa, eager (plain products: "
+        "What computes attention. auto: the first that gives the same on two short rows, on a card torch's kernel for "
+        "sequences of several lengths, then flash-attention-2 if installed, then torch's own (sdpa), or what else the "
+        "model has. sdpa, eager (plain products: "
         "slow, with all weights in memory), flash-attention-2 (a package, and a card of compute capability "
         f"{FLASH_CARD[0]}.{FLASH_CARD[1]} or more): that one, or the run is refused.",
         Trait.NEEDS,
     ] = "auto"
     liger: Annotated[
-        bool, "Compute norms and MLPs by Liger's kernels. A package, for NVIDIA cards and the families that it knows."
-    ] = False
+        bool | None,
+        "Compute norms and MLPs by Liger's kernels. A package, for NVIDIA cards and the families that it knows. "
+        "Default: where it is installed, gives the same, and layers are not computed in groups anyway (as LoRA's are, "
+        "without dropout).",
+        Trait.FREE,
+    ] = None
     fp8: Annotated[
         bool,
         "With mode lora: multiply with the frozen weights in float8, by torchao; the adapter stays as it is. Needs a "

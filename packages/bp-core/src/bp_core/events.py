@@ -44,6 +44,17 @@ class Planned(Event):
 
 
 @dataclass(frozen=True)
+class Opened(Event):
+    """The model is on its device. `computed_by` says what the rail chose to compute it by, "" for nothing."""
+
+    device: str
+    computed_by: str
+
+    def describe(self) -> str:
+        return f"On {self.device}: {self.computed_by}." if self.computed_by else ""
+
+
+@dataclass(frozen=True)
 class Trimmed(Event):
     """What of the data is not learned, or was changed before: `counts` by kind, and the first places of each kind."""
 

@@ -79,7 +79,8 @@ class Job:
 class ModelInfo:
     """The model that a rail opened. `parameters` and `trainable` count numbers, `dtype` is the base's number format.
 
-    `card` is NVML's UUID of the graphics card, "" for other devices.
+    `card` is NVML's UUID of the graphics card, "" for other devices. `computed_by` says in words what a rail chose to
+    compute it by, "" where there was nothing to choose.
     """
 
     parameters: int
@@ -87,6 +88,7 @@ class ModelInfo:
     device: str
     dtype: str
     card: str = ""
+    computed_by: str = ""
 
 
 class EvalSums(NamedTuple):

@@ -20,7 +20,7 @@ def at_default(value: object, reason: str) -> bool:
 @dataclass(frozen=True, kw_only=True)
 class Recipe(TrainConfig):
     """A resolved TrainConfig. What could be left open there is listed here, and is not None; 0 and "" mean never and
-    nothing. `why` explains what was computed.
+    nothing; only `liger` may stay open, for the rail to try. `why` explains what was computed.
 
     epochs, samples, lora_preset and warmup_ratio stay as they were set, and have no say: steps, the data, rank and
     warmup_steps follow from them.
@@ -38,6 +38,7 @@ class Recipe(TrainConfig):
     activation_checkpointing: bool = False
     shard: bool = False
     optimizer: Optimizer = "adamw"
+    liger: bool | None = None
     eval_data: str = ""
     held_out: float = 0.0
     eval_every: int = 0

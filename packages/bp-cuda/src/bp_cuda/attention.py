@@ -3,42 +3,66 @@
 from __future__ import annotations
 
 from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from itertools import accumulate, pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import repeat_kv
-from transformers.masking_utils import AttentionMaskInterface
 
 from bp_core import step_sizes
 from bp_core.choices import Attention
+from bp_core.config import FLASH_CARD
 
 from . import short_attention
+from .transfer import to_device
 
-NAME, EAGER, FLASH = "segments", "segments-eager", "flash_attention_2"
+NAME, EAGER, VARIABLE, FLASH = "segments", "segments-eager", "segments-at-once", "flash_attention_2"
 # The attn_implementation for each setting: for examples in one row, and for models that need one example at a time.
 APART: dict[Attention, str] = {"auto": NAME, "sdpa": NAME, "eager": EAGER, "flash-attention-2": FLASH}
 ALONE: dict[Attention, str] = {"sdpa": "sdpa", "eager": "eager", "flash-attention-2": FLASH}
 
 
 def register() -> None:
-    """Register our `attn_implementation`s with transformers; may be called again."""
-    for name, function in ((NAME, attend), (EAGER, _attend_eagerly)):
+    """Register our `attn_implementation`s with transformers; may be called again.
+
+    Without masks, for borders take their place: where one is registered, transformers looks for packed examples in
+    each pass, and waits for the card to answer.
+    """
+    for name, function in ((NAME, attend), (EAGER, _attend_eagerly), (VARIABLE, _attend_at_once)):
         AttentionInterface.register(name, function)
-        AttentionMaskInterface.register(name, lambda *args, **kwargs: None)  # borders take the place of a mask
+
+
+def fastest(device: torch.device, computed: torch.dtype) -> list[str]:
+    """The implementations for examples in one row that may be tried before `NAME`, the fastest first.
+
+    torch's kernel for sequences of several lengths and the package flash-attn take all examples in one call, in 16
+    bits and on cards only.
+    """
+    if device.type != "cuda" or computed == torch.float32:
+        return []
+    may_flash = find_spec("flash_attn") and torch.cuda.get_device_capability(device) >= FLASH_CARD
+    return [VARIABLE, *([FLASH] if may_flash else [])]
 
 
 def borders(implementation: str, lengths: Any, device: torch.device) -> dict[str, Any]:
     """Keyword arguments that give the attention the borders of examples; `lengths` in tokens, int [examples]."""
     ends = [0, *accumulate(int(length) for length in lengths)]
     if implementation == FLASH:
-        borders = torch.tensor(ends, dtype=torch.int32, device=device)
+        borders = to_device(np.array(ends, dtype=np.int32), device)
         longest = int(max(lengths))
         return {"cu_seq_lens_q": borders, "cu_seq_lens_k": borders, "max_length_q": longest, "max_length_k": longest}
-    return {"cu_seq_lens_q": ends} if implementation in (NAME, EAGER) and len(lengths) > 1 else {}
+    if implementation not in (NAME, EAGER, VARIABLE) or len(lengths) == 1:
+        return {}
+    told: dict[str, Any] = {"cu_seq_lens_q": ends}
+    if implementation == VARIABLE:
+        told |= {"cu_seq_lens_k": to_device(np.array(ends, dtype=np.int32), device), "max_length_k": int(max(lengths))}
+    return told
 
 
 def attend(
@@ -59,6 +83,12 @@ def attend(
 
 
 _attend_eagerly = partial(attend, eager=True)
+
+
+def _attend_at_once(*inputs: Any, **options: Any) -> tuple[Tensor, None]:
+    """Imported late: the kernel's module is for cards."""
+    attended: tuple[Tensor, None] = import_module(".variable_length", __package__).attend(*inputs, **options)
+    return attended
 
 
 def _is_short(query: Tensor, key: Tensor, length: int, options: dict[str, Any]) -> bool:

@@ -28,19 +28,13 @@ def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float
 class _TokenLosses(Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float | None) -> Tensor:
-        teaches = ctx.needs_input_grad[0]
-        gradient = torch.empty_like(hidden) if teaches else None
+        gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         rows, part = step_sizes.chunk_sizes(len(weight), weight.element_size(), hidden.device.type)
         for start in range(0, len(hidden), rows):
             chunk = slice(start, start + rows)
-            logits = hidden[chunk] @ weight.t()
-            for of_logits, of_targets, of_losses in zip(
-                logits.split(part), targets[chunk].split(part), losses[chunk].split(part), strict=True
-            ):
-                of_losses.copy_(_losses(of_logits, of_targets, softcap, teaches))
-            if gradient is not None:
-                torch.mm(logits, weight, out=gradient[chunk])
+            into = gradient[chunk] if gradient is not None else None
+            _chunk_losses(hidden[chunk], weight, targets[chunk], softcap, part, losses[chunk], into)
         ctx.save_for_backward(gradient)
         return losses
 
@@ -48,6 +42,27 @@ class _TokenLosses(Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * gradients[0][:, None].to(gradient.dtype), None, None, None
+
+
+def _chunk_losses(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    softcap: float | None,
+    part: int,
+    losses: Tensor,
+    gradient: Tensor | None,
+) -> None:
+    """Write one chunk's losses and, unless it is None, its gradient, working on the logits of `part` tokens at a time.
+
+    A function of its own, so that a chunk's logits are let go before the next ones are made.
+    """
+    logits = hidden @ weight.t()
+    parts = zip(logits.split(part), targets.split(part), losses.split(part), strict=True)
+    for of_logits, of_targets, of_losses in parts:
+        of_losses.copy_(_losses(of_logits, of_targets, softcap, gradient is not None))
+    if gradient is not None:
+        torch.mm(logits, weight, out=gradient)
 
 
 def _losses(logits: Tensor, targets: Tensor, softcap: float | None, teaches: bool) -> Tensor:

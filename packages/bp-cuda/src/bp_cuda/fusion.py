@@ -55,13 +55,14 @@ class _Row:
         return torch.arange(1, len(self.tokens), device=self.tokens.device)
 
 
-def fuse(model: PeftModel, computed: torch.dtype) -> Head | None:
+def fuse(model: PeftModel, computed: torch.dtype, *, separable: bool = True) -> Head | None:
     """Fuse the layers of a model with adapters, and return the head whose losses can be computed in chunks.
 
-    Each is kept only if losses and gradients stay the same but for rounding.
+    Each is kept only if losses and gradients stay the same but for rounding. A model that is not `separable` cannot
+    keep two examples in one row apart, and is tried with one.
     """
     base = model.get_base_model()
-    row = _row(base)
+    row = _row(base, _LENGTHS if separable else _LENGTHS[:1])
     context = _products(base, computed)
     with _moved(model), _training(model):
         plain = _tried(model, row, None, context)
@@ -110,12 +111,12 @@ def _same(expected: tuple[Tensor, Tensor], found: tuple[Tensor, Tensor], dtype: 
     return bool((other - loss).abs() <= _LOSS[dtype] and off <= _GRADIENT[dtype])
 
 
-def _row(base: PreTrainedModel) -> _Row:
+def _row(base: PreTrainedModel, lengths: tuple[int, ...]) -> _Row:
     size = min(base.config.get_text_config().vocab_size, 1000)
-    tokens = [torch.arange(length, device=base.device) * 37 % size for length in _LENGTHS]
-    positions = torch.cat([torch.arange(length, device=base.device) for length in _LENGTHS])
+    tokens = [torch.arange(length, device=base.device) * 37 % size for length in lengths]
+    positions = torch.cat([torch.arange(length, device=base.device) for length in lengths])
     implementation = base.config._attn_implementation
-    return _Row(torch.cat(tokens), positions, attention.borders(implementation, _LENGTHS, base.device))
+    return _Row(torch.cat(tokens), positions, attention.borders(implementation, lengths, base.device))
 
 
 def _products(base: PreTrainedModel, computed: torch.dtype) -> AbstractContextManager[object]:

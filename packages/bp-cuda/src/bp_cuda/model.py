@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from bp_core.choices import Attention, DType
 from bp_core.errors import ModelUnusable
 
-from . import attention, processor
+from . import attention, attention_check, processor
 
 _FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # Mean KL divergence in nats between a row computed alone and together with another: rounding stays below, a leak from
 # one example to the next does not.
 _TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 1e-2}
+# How far gradients of two ways to compute the same may be apart by rounding: relative norm of their difference.
+_GRADIENT_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 1e-1}
 
 
 def load_base(
@@ -46,31 +50,47 @@ def load_base(
     return model.eval()
 
 
-def isolate_examples(model: PreTrainedModel, wanted: Attention = "auto") -> bool:
+def isolate_examples(model: PreTrainedModel, wanted: Attention = "auto", faster: Sequence[str] = ()) -> bool:
     """Install an attention that keeps examples in one row apart; False if that does not work for this model.
 
     Then the model has the `wanted` attention (for auto, its own) and must compute one example at a time. Raises
-    ModelUnusable for a model without that attention.
+    ModelUnusable for a model without that attention. With auto, the first of those that may be `faster` is taken that
+    gives the same results and gradients.
 
     This is tried, not looked up: two short rows must give the same logits together as alone. That also catches layers
     with a recurrent state, learned positions and unknown kinds of attention.
     """
     own = model.config._attn_implementation
     attention.register()
-    with torch.inference_mode():
-        if _isolates(model, attention.APART[wanted]):
-            return True
-    _use(model, attention.ALONE.get(wanted, own), wanted)
+    if not _isolates(model, attention.APART[wanted]):
+        model.set_attn_implementation(own)
+        if wanted != "auto" or own != "sdpa" or not _equals_alone(model, attention.NAME):
+            _use(model, attention.ALONE.get(wanted, own), wanted)
+        return False
+    for implementation in faster if wanted == "auto" else ():
+        lengths, ids = [len(row) for row in _rows(model)], torch.cat(_rows(model))
+        row = {"input_ids": ids[None], **_together(model)}
+        if attention_check.agrees(model, implementation, lengths, row):
+            if _isolates(model, implementation):
+                return True
+            model.set_attn_implementation(attention.NAME)
+    return True
+
+
+def change(model: PreTrainedModel, apply: Callable[[], None]) -> bool:
+    """Apply a change of how modules compute; False, and it is taken back, if logits or gradients are different then.
+
+    Raises what `apply` raises.
+    """
+    before, reference = _logits_alone(model), _gradient(model)
+    attributes = {module: dict(vars(module)) for module in model.modules()}
+    apply()
+    if _agrees(reference, model) and _equal(before, _logits_alone(model), model.dtype):
+        return True
+    for module, own in attributes.items():
+        vars(module).clear()
+        vars(module).update(own)
     return False
-
-
-@torch.inference_mode()
-def change_checked(model: PreTrainedModel, what: str, change: Callable[[], None]) -> None:
-    """Apply `change` to a model. Raises ModelUnusable if its logits are different then."""
-    before = _logits_alone(model)
-    change()
-    if not _equal(before, _logits_alone(model), model.dtype):
-        raise ModelUnusable(f"{what} change what {type(model).__name__} says.", fix="Leave them out.")
 
 
 def _rows(model: PreTrainedModel) -> list[Tensor]:
@@ -79,6 +99,7 @@ def _rows(model: PreTrainedModel) -> list[Tensor]:
     return [torch.arange(7, device=model.device) * 37 % size, torch.arange(11, device=model.device) * 53 % size]
 
 
+@torch.inference_mode()
 def _logits_alone(model: PreTrainedModel) -> Tensor:
     return torch.cat([model(input_ids=row[None], use_cache=False).logits[0] for row in _rows(model)])
 
@@ -90,20 +111,57 @@ def _equal(reference: Tensor, logits: Tensor, dtype: torch.dtype) -> bool:
     return divergence <= _TOLERANCE[dtype]
 
 
+def _equals_alone(model: PreTrainedModel, implementation: str) -> bool:
+    """Whether each row alone gives the same with this attention, which it then has. Ours needs no masks."""
+    before = _logits_alone(model)
+    model.set_attn_implementation(implementation)
+    return _equal(before, _logits_alone(model), model.dtype)
+
+
 def _isolates(model: PreTrainedModel, implementation: str) -> bool:
     """Whether two rows give the same logits together as alone, with this attention."""
-    rows, alone = _rows(model), _logits_alone(model)
+    alone = _logits_alone(model)
     try:
         model.set_attn_implementation(implementation)
-        together = model(
-            input_ids=torch.cat(rows)[None],
-            position_ids=torch.cat([torch.arange(len(row), device=model.device) for row in rows])[None],
-            **attention.borders(implementation, [len(row) for row in rows], model.device),
-            use_cache=False,
-        ).logits[0]
+        with torch.inference_mode():
+            together = model(input_ids=torch.cat(_rows(model))[None], **_together(model)).logits[0]
     except (ValueError, TypeError):  # the model says itself that it cannot
         return False
     return _equal(alone, together, model.dtype)
+
+
+def _together(model: PreTrainedModel) -> dict[str, Any]:
+    """What the model is told of the two rows laid end to end."""
+    lengths = [len(row) for row in _rows(model)]
+    positions = torch.cat([torch.arange(length, device=model.device) for length in lengths])
+    borders = attention.borders(model.config._attn_implementation, lengths, model.device)
+    return {"position_ids": positions[None], **borders, "use_cache": False}
+
+
+def _gradient(model: PreTrainedModel) -> Tensor | None:
+    """The gradient of the two rows' embeddings, laid end to end, by their next tokens: float32 [18, width].
+
+    None if the model cannot compute it.
+    """
+    ids = torch.cat(_rows(model))
+    try:
+        with torch.enable_grad():
+            embedded = model.get_input_embeddings()(ids[None]).detach().requires_grad_()
+            logits = model(inputs_embeds=embedded, **_together(model)).logits[0]
+            gradient: Tensor = torch.autograd.grad(cross_entropy(logits[:-1].float(), ids[1:]), embedded)[0]
+    except torch.OutOfMemoryError:
+        raise
+    except attention_check.CANNOT:
+        return None
+    return gradient[0].float()
+
+
+def _agrees(reference: Tensor | None, model: PreTrainedModel) -> bool:
+    """Whether the model gives that gradient but for rounding."""
+    gradient = _gradient(model)
+    if reference is None or gradient is None:
+        return False
+    return bool((gradient - reference).norm() <= _GRADIENT_TOLERANCE[model.dtype] * reference.norm())
 
 
 def _use(model: PreTrainedModel, implementation: str, wanted: Attention) -> None:

@@ -46,6 +46,7 @@ from . import optimizer as optimizers
 from ._errors import translated
 from .key_value_cache import cache_argument
 from .lean_peft import PeftModel
+from .transfer import to_device
 
 
 class TorchRail:
@@ -102,7 +103,8 @@ class TorchRail:
                 self._prepare(job.recipe)
         count = loaded.base.num_parameters()
         trainable = sum(parameter.numel() for parameter in self.parameters.values())
-        return ModelInfo(count - trainable, trainable, probe.device, loaded.format, card=devices.card(self.device))
+        by = loading.computed_by(loaded) if job.recipe else ""
+        return ModelInfo(count - trainable, trainable, probe.device, loaded.format, devices.card(self.device), by)
 
     def _prepare(self, recipe: Recipe) -> None:
         """Get ready to train, with the same weights in every process."""
@@ -121,13 +123,13 @@ class TorchRail:
 
     def accumulate(self, batch: Batch, weight: float) -> float:
         with self._collective(), translated():
-            total = 0.0
+            losses = []
             for part in self._parts(batch, self.savings):
                 with memory_saving.activations(self.savings):
                     loss = self._losses(part)[0].sum() * weight
                 loss.backward()
-                total += loss.item()
-            return total
+                losses.append(loss.detach())
+            return math.fsum(torch.stack(losses).tolist())  # the one time that the host waits for the card
 
     def update(self, learning_rate: float) -> float:
         assert self.optimizer, "open a job with a recipe first"
@@ -276,7 +278,7 @@ class TorchRail:
             return losses, losses[:0]
         if self.objective.needs_base:
             base = self._base_scores(batch)
-            desirable = torch.as_tensor(batch.desirable, device=self.device)
+            desirable = to_device(np.asarray(batch.desirable), self.device)
             return self.objective.of_rated(self._scores(batch), base, desirable, batch.kl_reference)
         return self.objective.of_pairs(self._scores(batch))
 
@@ -285,10 +287,10 @@ class TorchRail:
         scores = []
         for row in self._rows(batch):
             example_of = np.repeat(np.arange(len(row.lengths)), row.lengths)[np.asarray(row.trained)]
-            examples = torch.as_tensor(example_of, device=self.device)
+            examples = to_device(example_of, self.device)
             losses = self._token_losses(row)
             sums = torch.zeros(len(row.lengths), device=self.device).index_add(0, examples, -losses)
-            scores.append((sums, torch.bincount(examples, minlength=len(row.lengths))))
+            scores.append((sums, to_device(np.bincount(example_of, minlength=len(row.lengths)), self.device)))
         return Scores(*(torch.cat(parts) for parts in zip(*scores, strict=True)))
 
     def _base_scores(self, batch: Batch) -> Scores:
@@ -297,13 +299,13 @@ class TorchRail:
 
     def _token_losses(self, batch: Batch) -> Tensor:
         """Cross-entropy of each trained token, float32 [trained tokens]; logits are computed for those only."""
-        tokens = torch.as_tensor(np.asarray(batch.tokens, dtype=np.int64), device=self.device)
-        targets = torch.as_tensor(np.flatnonzero(np.asarray(batch.trained)), device=self.device)
+        tokens = to_device(np.asarray(batch.tokens, dtype=np.int64), self.device)
+        targets = to_device(np.flatnonzero(np.asarray(batch.trained)), self.device)
         lengths = np.asarray(batch.lengths)
         positions = np.concatenate([np.arange(length) for length in lengths])
         row = {
             "input_ids": tokens[None],
-            "position_ids": torch.as_tensor(positions, device=self.device)[None],
+            "position_ids": to_device(positions, self.device)[None],
             "use_cache": False,
             **attention.borders(self._model().config._attn_implementation, lengths, self.device),
         }

@@ -32,8 +32,13 @@ def check(settings: TrainConfig, device: str, capability: Capability | None = No
 def require(setting: str, package: str, other: str) -> None:
     """Raise PackageMissing if `setting` needs a `package` that is not installed; `other` is the way without."""
     if find_spec(package) is None:
-        name, install = _PACKAGES[package]
-        raise PackageMissing(f"{setting} needs {name}.", fix=f"Install it: {install}; or use {other}.")
+        name = _PACKAGES[package][0]
+        raise PackageMissing(f"{setting} needs {name}.", fix=f"Install it: {install(package)}; or use {other}.")
+
+
+def install(package: str) -> str:
+    """How to install a package, by its import name."""
+    return _PACKAGES[package][1]
 
 
 def _impossible(settings: TrainConfig, device: str, capability: Capability | None) -> Iterator[str]:

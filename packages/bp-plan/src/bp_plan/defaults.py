@@ -67,6 +67,17 @@ def dtype(mode: ModeSetting, device: DeviceInfo) -> tuple[str, str]:
     return device.dtype, "the default" if device.dtype == "auto" else "auto: what this device multiplies fast"
 
 
+def kernels(device: DeviceInfo) -> dict[str, tuple[str | None, str]]:
+    """What stays open until the model is on a card, and why: only there it shows what gives the same."""
+    if device.backend != "cuda":
+        return {}
+    tried = "tried when the model is open, and told: the first that gives the same"
+    return {
+        "attention": ("auto", f"{tried} of torch's for several lengths, flash-attn if installed, sdpa"),
+        "liger": (None, f"{tried} of Liger's if installed, PyTorch's; not where layers are computed in groups"),
+    }
+
+
 def alpha(config: TrainConfig) -> tuple[float, str]:
     """LoRA's alpha, and why: scale 2, the common choice; with rsLoRA (arXiv:2312.03732) scale 2 at rank 16."""
     if config.mode == "full":

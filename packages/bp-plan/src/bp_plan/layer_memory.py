@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bp_core.choices import QUANTIZED
 from bp_core.step_sizes import SHORT_SEGMENT
 
 from . import delta_net_memory, fused_memory
-from .architecture import Architecture, DeltaNet, chosen
+from .architecture import Architecture, DeltaNet, Linear, chosen
 from .training_step import TrainingStep
 
 
@@ -72,6 +74,8 @@ def _of_two_kinds(step: TrainingStep, net: DeltaNet) -> tuple[int, int]:
     full = delta_net_memory.full_layer(model, step.adapted, setup.rank)
     adapted = chosen(model.delta_net_linears, setup.targets)
     linear = delta_net_memory.linear_layer(model, net, adapted, setup.rank)
+    full += _kept_by_8_bit(step, model.linears, step.adapted)
+    linear += _kept_by_8_bit(step, model.delta_net_linears, adapted)
     return tokens * full, tokens * linear
 
 
@@ -90,7 +94,7 @@ def _saved(step: TrainingStep) -> int:
     """Bytes per token that one layer keeps for the backward pass."""
     plain = _saved_bfloat16(step) if step.width == 2 else _saved_float32(step)
     lengths = 2 * step.width * step.scaled  # DoRA scales the outputs of base and adapter separately
-    return plain + _kept_by_8_bit(step) + lengths
+    return plain + _kept_by_8_bit(step, step.model.linears, step.adapted) + lengths
 
 
 def _saved_bfloat16(step: TrainingStep) -> int:
@@ -135,12 +139,12 @@ def _saved_full_ft(step: TrainingStep) -> int:
     return 16 * h + 8 + attention + 4 * model.heads + 8 * f
 
 
-def _kept_by_8_bit(step: TrainingStep) -> int:
-    """Inputs that bitsandbytes' 8-bit linears keep; float32 adapters with the same input share them."""
+def _kept_by_8_bit(step: TrainingStep, linears: Sequence[Linear], adapted: Sequence[Linear]) -> int:
+    """Inputs that bitsandbytes' 8-bit linears keep, bytes a token; float32 adapters with the same input share them."""
     if step.setup.mode != "lora-8bit":
         return 0
-    adapted = {linear.source for linear in step.adapted} if step.width == 4 else set()
-    return step.width * sum({x.source: x.inputs for x in step.model.linears if x.source not in adapted}.values())
+    shared = {linear.source for linear in adapted} if step.width == 4 else set()
+    return step.width * sum({x.source: x.inputs for x in linears if x.source not in shared}.values())
 
 
 def _dropout_masks(step: TrainingStep) -> int:

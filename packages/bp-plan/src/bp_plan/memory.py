@@ -109,7 +109,8 @@ def _adapter_peak(step: TrainingStep) -> _Peak:
     inside = layer_memory.fused_gradients(step) if step.fused else layer_memory.layer_gradients(step)
     gradients = 4 * step.trainable
     waiting = gradients if setup.accumulating else 0
-    moments = [(waiting, held, logits), (waiting, held, again + inside)]
+    # Autocast still has the copies of all layers while losses are computed.
+    moments = [(waiting, kept + copies, logits), (waiting, held, again + inside)]
     last = computed_again + copies if setup.recompute else 0  # autocast keeps the copies of the layers before
     moments += [(gradients, held // model.layers, last + inside)]
     return max(moments, key=sum)
@@ -131,7 +132,9 @@ def _full_peak(step: TrainingStep) -> _Peak:
     gradients, embedding = width * model.parameters, width * model.embedding
     waiting = gradients if setup.accumulating else 0
     after_head = waiting or embedding
-    moments = [(waiting, between + copies, 2 * logits)] if setup.recompute else []
+    # Autocast still has the copies of all layers when the losses are computed, of logits in 16 bits, in float32, and
+    # their logarithms.
+    moments = [(waiting, between + copies + head, 10 * logits)] if setup.recompute else []
     moments += [(waiting, kept + head, 12 * logits), (after_head, kept, inside)]
     moments += [(waiting, kept + head, 6 * logits + embedding)]
     moments += [(gradients, kept // model.layers, inside), (gradients, 0, _optimizer_step(step))]

@@ -11,7 +11,7 @@ from bp_core.config import TrainConfig
 from bp_core.recipe import Recipe
 
 from .architecture import architecture
-from .defaults import MachineSettings, alpha, dtype, duration, evaluation, learning_rate, preference
+from .defaults import MachineSettings, alpha, dtype, duration, evaluation, kernels, learning_rate, preference
 from .memory import GIB
 from .micro_batch import StepPlan, plan_step
 from .mode import candidates, mode_reason
@@ -69,6 +69,7 @@ def _in_one_mode(machine: MachineSettings, sizes: RowSizes, model: Mapping[str, 
         **preference(config.method, sizes),
         **evaluation(steps, has_rows=evaluates),
         "sample_every": (0, "never, the default"),
+        **kernels(machine.device),
     }
     for name, (value, reason) in computed.items():
         if values[name] in (None, "auto"):

@@ -14,7 +14,7 @@ from typing import Any
 from bp_core.choices import PAIRED
 from bp_core.config import TrainConfig
 from bp_core.errors import BackpropagateError, DiskFull, OutputUnusable
-from bp_core.events import Evaluated, Event, Planned, Sampled, Stepped, Warned, Watch
+from bp_core.events import Evaluated, Event, Opened, Planned, Sampled, Stepped, Warned, Watch
 from bp_core.examples import Conversation, Example
 from bp_core.folders import digest, sweep
 from bp_core.process_group import all_agree, no_op
@@ -136,6 +136,7 @@ def carry_out(work: TrainingJob, recording: Recording, notes: Sequence[str], sig
         record(losses)
     opened, team = _open(work), work.rail.join()
     run.write(status="running", error=None, opened=dataclasses.asdict(opened), counts=work.plan.data)
+    record(Opened(0, opened.device, opened.computed_by if opened.card else ""))
     for note in (*work.plan.remarks, *notes):
         record(Warned(0, note))
     _measure_before(work, run, record)
