@@ -20,8 +20,9 @@ from backpropagate.export.export import samples_of
 from backpropagate.models.targets import Artifact
 from bp_core.contract import Contract
 from bp_core.errors import NothingToResume, ResumeMismatch
-from bp_core.events import Finished, MemoryShrunk, Planned, Started, Stepped
+from bp_core.events import Finished, MemoryShrunk, Opened, Planned, Started, Stepped
 from bp_core.folders import damage
+from bp_cuda import device as devices
 
 SETTINGS = dict(backend="cpu", rank=8, batch_size=4, learning_rate=1e-2, max_length=64, dtype="float32")
 SETTINGS["report_to"] = "none"  # a tracker costs a process a run
@@ -223,6 +224,15 @@ def test_a_plan_explains_itself_and_writes_nothing(tiny_llama, rows, tmp_path):
     assert plan.recipe.steps == 6 and "2 epochs" in plan.recipe.why["steps"]
     assert plan.data["rows"] == 12 and plan.device == "cpu"
     assert not (tmp_path / "out").exists()
+
+
+def test_on_a_card_it_is_told_what_computes(tiny_llama, rows, tmp_path, monkeypatch):
+    monkeypatch.setattr(devices, "card", lambda device: "GPU-of-this-test")  # the processor plays one
+    events = []
+    run = trainer(tiny_llama, tmp_path / "out").train(rows, steps=1, watch=events.append)
+    (told,) = [event.describe() for event in events if isinstance(event, Opened)]
+    assert told.endswith(": attention by torch, example by example, layers in groups, losses in chunks.")
+    assert json.loads((run.folder / "run.json").read_text())["opened"]["computed_by"] in told
 
 
 def test_events_reach_whoever_watches(tiny_llama, rows, tmp_path):

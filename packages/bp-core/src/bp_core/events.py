@@ -45,13 +45,13 @@ class Planned(Event):
 
 @dataclass(frozen=True)
 class Opened(Event):
-    """The model is on its device. `computed_by` says what the rail chose to compute it by, "" for nothing."""
+    """The model is on a card. `computed_by` says what the rail chose to compute it by."""
 
     device: str
     computed_by: str
 
     def describe(self) -> str:
-        return f"On {self.device}: {self.computed_by}." if self.computed_by else ""
+        return f"On {self.device}: {self.computed_by}."
 
 
 @dataclass(frozen=True)

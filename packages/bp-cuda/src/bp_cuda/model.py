@@ -64,7 +64,7 @@ def isolate_examples(model: PreTrainedModel, wanted: Attention = "auto", faster:
     attention.register()
     if not _isolates(model, attention.APART[wanted]):
         model.set_attn_implementation(own)
-        if wanted != "auto" or own != "sdpa" or not _equals_alone(model, attention.NAME):
+        if wanted != "auto" or own != "sdpa" or not _computes_alone(model, attention.NAME):
             _use(model, attention.ALONE.get(wanted, own), wanted)
         return False
     for implementation in faster if wanted == "auto" else ():
@@ -111,10 +111,11 @@ def _equal(reference: Tensor, logits: Tensor, dtype: torch.dtype) -> bool:
     return divergence <= _TOLERANCE[dtype]
 
 
-def _equals_alone(model: PreTrainedModel, implementation: str) -> bool:
+def _computes_alone(model: PreTrainedModel, implementation: str) -> bool:
     """Whether each row alone gives the same with this attention, which it then has. Ours needs no masks."""
     before = _logits_alone(model)
-    model.set_attn_implementation(implementation)
+    with contextlib.suppress(ValueError):
+        model.set_attn_implementation(implementation)
     return _equal(before, _logits_alone(model), model.dtype)
 
 

@@ -136,7 +136,8 @@ def carry_out(work: TrainingJob, recording: Recording, notes: Sequence[str], sig
         record(losses)
     opened, team = _open(work), work.rail.join()
     run.write(status="running", error=None, opened=dataclasses.asdict(opened), counts=work.plan.data)
-    record(Opened(0, opened.device, opened.computed_by if opened.card else ""))
+    if opened.card and opened.computed_by:
+        record(Opened(0, opened.device, opened.computed_by))
     for note in (*work.plan.remarks, *notes):
         record(Warned(0, note))
     _measure_before(work, run, record)
