@@ -107,6 +107,11 @@ def test_what_is_added_is_said_before_training_and_kept_in_the_contract(trainer,
     assert written == contract.template and Artifact.find(trainer.adapter).tokenizer(trainer.config.model).knows_tools
 
 
+def test_a_second_form_of_tools_is_refused(trainer):
+    with pytest.raises(BadValue, match="has tools"):
+        Artifact.find(trainer.adapter).tokenizer(trainer.config.model).with_tools("hermes")
+
+
 def added(folder):
     contract = Contract.read(folder)
     assert (folder / "chat_template.jinja").read_text(encoding="utf-8") == contract.template
@@ -234,8 +239,8 @@ def test_a_seed_draws_the_same_answer_again(trainer, backprop):
         (["--tools", "nowhere.json"], "there is no such file"),
     ],
 )
-def test_settings_that_would_change_nothing_are_refused(words, message, trainer, backprop):
-    code, _, err = backprop("chat", trainer.adapter, "--prompt", "Hi", *words)
+def test_settings_that_would_change_nothing_are_refused(words, message, tiny_llama, backprop):
+    code, _, err = backprop("chat", tiny_llama, "--prompt", "Hi", *words)
     assert code == 1 and message in err
 
 
@@ -342,8 +347,3 @@ def test_serve_returns_calls_and_thoughts_as_openai_does(file):
         }
         thought = ask("Count 3?")["message"]
         assert (thought["reasoning_content"].strip(), thought["content"]) == ("We count to 3.", "It is 3.")
-
-
-def test_a_second_form_of_tools_is_refused(trainer, data):
-    with pytest.raises(BadValue, match="has tools"):
-        Artifact.find(trainer.adapter).tokenizer(trainer.config.model).with_tools("hermes")

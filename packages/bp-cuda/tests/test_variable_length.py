@@ -5,8 +5,6 @@ same by plain products, and by ones with faults; that torch's own accepts the ca
 """
 
 import math
-import subprocess
-import sys
 from types import MethodType, SimpleNamespace
 
 import pytest
@@ -164,14 +162,20 @@ class Waits(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma2", "gemma3_text", "qwen3", "phi3", "smollm3", "qwen3_5_text"])
-def test_nothing_within_a_micro_batch_waits_for_the_card(family, tmp_path):
-    for changes in ({}, {"dropout": 0.1}, {"method": "orpo", "beta": 0.1}):
-        rail = opened(save_tiny(tmp_path / str(len(changes)), family), **changes)
-        with Waits() as waits:
-            for part in rail._parts(batch((9, 9)), ()):
-                rail._losses(part)[0].sum().backward()
-        assert not waits.seen
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        *((family, {}) for family in ("llama", "gemma2", "gemma3_text", "qwen3", "phi3", "smollm3", "qwen3_5_text")),
+        ("llama", {"dropout": 0.1}),
+        ("llama", {"method": "orpo", "beta": 0.1}),
+    ],
+)
+def test_nothing_within_a_micro_batch_waits_for_the_card(family, changes, tmp_path):
+    rail = opened(save_tiny(tmp_path, family), **changes)
+    with Waits() as waits:
+        for part in rail._parts(batch((9, 9)), ()):
+            rail._losses(part)[0].sum().backward()
+    assert not waits.seen
 
 
 @pytest.fixture
@@ -284,10 +288,3 @@ def test_on_a_card_nothing_within_a_micro_batch_waits(tiny):
     finally:
         torch.cuda.set_sync_debug_mode("default")
     rail.close()
-
-
-def test_the_kernels_module_is_not_imported_without_need():
-    """It costs start-up, and is for cards."""
-    asked = "import sys, bp_cuda.rail; print('bp_cuda.variable_length' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
