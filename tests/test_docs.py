@@ -204,7 +204,7 @@ def test_launching_two_processes(tmp_path, line, tiny_llama):
     words[0] = str(Path(sys.executable).parent / words[0])
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count('"Finished"') == 1 and done.stdout.count("peak memory") == 1
+    assert done.stderr.count("checkpoint after step 2") == 1 and done.stdout.count("peak memory") == 1
     assert '"device": "2 × cpu"' in next(tmp_path.glob("output/runs/*/run.lock")).read_text(encoding="utf-8")
 
 

@@ -100,9 +100,11 @@ def test_each_process_holds_half(changes, looped, tmp_path):
 
 
 def told(output):
+    """Losses, without those of single rows before training, which one process alone measures."""
     (run,) = (output / "runs").iterdir()
     events = list(read_events(run))
-    return [[event["loss"] for event in events if event["event"] == kind] for kind in ("Stepped", "Evaluated")]
+    of_steps = [event for event in events if event["step"] > 0]
+    return [[event["loss"] for event in of_steps if event["event"] == kind] for kind in ("Stepped", "Evaluated")]
 
 
 def published(output, full):
@@ -120,7 +122,9 @@ def assert_equal(one, two, full):
     for expected, found in zip(told(one), told(two), strict=True):
         assert found == pytest.approx(expected, rel=1e-4)
     a, b = (published(output, full) for output in (one, two))
-    assert a.keys() == b.keys() and max((a[name] - b[name]).abs().max().item() for name in a) < 1e-4
+    # Adam divides by a gradient's size: where that is next to nothing, rounding decides. So by the whole matrix.
+    away = {name: ((a[name] - b[name]).norm() / a[name].norm()).item() for name in a}
+    assert a.keys() == b.keys() and max(away.values()) < 1e-3, away
 
 
 @pytest.mark.slow

@@ -208,7 +208,7 @@ def test_a_refused_token_is_not_shown(hub, output, monkeypatch, capsys):
     [
         (["--repo", "bakery"], "has no owner"),
         (["--repo", "me/bakery", "--gguff"], "--gguf"),
-        (["--repo", "me/bakery", "--token", "x"], "No such option"),
+        (["--repo", "me/bakery", "--token", "x"], "gone: set HF_TOKEN"),
     ],
 )
 def test_what_was_mistyped(output, capsys, words, code):

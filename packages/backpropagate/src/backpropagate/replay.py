@@ -28,11 +28,12 @@ _NO_MATTER = {"output", "report_to"}  # settings that the weights do not depend 
 
 
 def resume(name: str, output: str | None = None, *, steps: int | None = None, allow_changes: bool = False) -> Run:
-    """Go on with a run as it was begun. NEWEST is the newest unfinished one in `output`; more steps extend a run.
+    """Go on with a run as it was begun. NEWEST is the newest unfinished one in `output`; more steps extend a run, then
+    also the newest finished one where all are.
 
     Raises TargetNotFound, NothingToResume, and what `Trainer.train` raises.
     """
-    run = to_resume(name, Path(output or TrainConfig.output).resolve())
+    run = to_resume(name, Path(output or TrainConfig.output).resolve(), extends=steps is not None)
     settings, data = run_folder.settings_of(run)
     trainer = Trainer(**settings | {"output": output or str(run.path.parent.parent)})
     return trainer.train(data, steps=steps, resume=run.id, allow_changes=allow_changes)

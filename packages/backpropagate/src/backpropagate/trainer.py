@@ -12,7 +12,7 @@ from bp_core.backends import choose_rail
 from bp_core.config import TrainConfig
 from bp_core.contract import Contract
 from bp_core.environment import configured, from_environment
-from bp_core.errors import BadValue
+from bp_core.errors import BadValue, NothingToResume
 from bp_core.events import Notify, Watch
 from bp_core.process_group import all_agree, launch_env, no_op
 from bp_core.rail import Rail
@@ -227,9 +227,18 @@ class Trainer:
         return dataclasses.replace(self.config, **{name: v for name, v in settings.items() if v is not None})
 
     def _resumed(self, name: bool | str, settings: Mapping[str, Any]) -> TrainConfig:
-        """The settings of the run to go on with, and those that were given besides in their place."""
+        """The settings of the run to go on with, and those that were given besides in their place.
+
+        A process that does not lead may be on a machine where the run is not: it goes by what it was given, and is
+        refused later if that differs.
+        """
         given = self._given | {name: value for name, value in settings.items() if value is not None}
-        run = to_resume(name, Path(self.config.output).resolve())
+        try:
+            run = to_resume(name, Path(self.config.output).resolve())
+        except NothingToResume:
+            if launch_env().rank == 0:
+                raise
+            return self._with(settings)
         return run_settings(run, given, self.config.output)
 
     def _keep(self, work: TrainingJob, result: Run) -> Run:

@@ -94,12 +94,17 @@ def create(output: Path, **record: Any) -> RunFolder:
     return folder
 
 
-def newest_unfinished(output: Path) -> RunFolder:
-    """Raises NothingToResume."""
-    for path in sorted((output / "runs").glob("*/" + RUN_FILE), reverse=True):
-        run = RunFolder(path.parent)
+def newest_unfinished(output: Path, *, or_finished: bool = False) -> RunFolder:
+    """The newest unfinished run, or where there is none and a finished one will do, the newest of all.
+
+    Raises NothingToResume.
+    """
+    runs = [RunFolder(path.parent) for path in sorted((output / "runs").glob("*/" + RUN_FILE), reverse=True)]
+    for run in runs:
         if run.read().get("status") != "finished":
             return run
+    if runs and or_finished:
+        return runs[0]
     raise NothingToResume("no unfinished run was found.", where=str(output / "runs"))
 
 

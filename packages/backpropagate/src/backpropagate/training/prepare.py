@@ -185,10 +185,11 @@ def _contract_before(work: TrainingJob, run: RunFolder | None) -> Contract | Non
     return before
 
 
-def to_resume(name: bool | str, output: Path) -> RunFolder:
-    """The run to go on with: the newest unfinished one, or that of a name. Raises NothingToResume, TargetNotFound."""
+def to_resume(name: bool | str, output: Path, *, extends: bool = False) -> RunFolder:
+    """The run to go on with: the newest unfinished one, or that of a name. Where it `extends` a run, a finished one
+    will do. Raises NothingToResume, TargetNotFound."""
     if name in (True, run_folder.NEWEST):
-        return run_folder.newest_unfinished(output)
+        return run_folder.newest_unfinished(output, or_finished=extends)
     return Artifact.find(str(name), output).require_run()
 
 
@@ -198,6 +199,8 @@ def run_settings(run: RunFolder, given: Mapping[str, Any], output: str) -> Train
     begun = {name: value for name, value in run_folder.begun_settings(run).items() if name in known}
     if "epochs" in given and "steps" not in given:
         begun["steps"] = None  # which would win over the epochs
+    if launch_env().size == 1:
+        begun["shard"] = None  # a run that several processes began may be gone on with by one
     changes = {name: value for name, value in given.items() if (name, value) != ("mode", "auto")}
     return TrainConfig(**begun | changes | {"output": output})
 
