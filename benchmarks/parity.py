@@ -44,9 +44,7 @@ BAD = ["Five, of course!", "I will not tell you any colour at all.", "No idea.",
 RATED = [True, True, False, True]
 QUIET = {"report_to": "none", "use_cpu": True, "bf16": False, "gradient_checkpointing": False, "disable_tqdm": True}
 LOSS, GRADIENT, CURVE, LOGITS = 1e-5, 1e-5, 1e-4, 1e-5
-# The base is stored in float16, and so is what is merged into it: half a unit is 2^-11. PiSSA takes its start off and
-# adds it again in float32, which moves a few weights a little further.
-WEIGHTS = 5.5e-4
+WEIGHTS = 5e-4  # the base is stored in float16, and so is what is merged into it: half a unit is 2^-11
 ADAPTERS: dict[str, dict[str, object]] = {
     "LoRA": {}, "rsLoRA": {"rslora": True}, "DoRA": {"dora": True},
     "PiSSA": {"init": "pissa"}, "OLoRA": {"init": "olora"}, "orthogonal": {"init": "orthogonal"},
