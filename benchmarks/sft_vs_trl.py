@@ -5,9 +5,10 @@ A trained token is one that carries loss, counted the same way for both. The sid
 steps one may get rows with longer answers: they are compared by all tokens that they compute, padding aside. With
 `--processors native,avx2` all of it is done twice: on this processor as it is, and as on one with AVX2 alone. Each has
 its roofline: the rate of torch's own matrix products in the same run, of which a step's products (two forward and two
-backward FLOP for each weight and token; the vocabulary's for trained tokens only) are a share. With `--before FOLDER` the packages of another checkout
-of this project are a third side. `--shape` takes other work than Alpaca's rows: packed rows of 2048 tokens, ORPO, KTO.
-LLaMA-Factory in an environment of its own is a second peer: `--llama-factory-python`.
+backward FLOP for each weight and token; the vocabulary's for trained tokens only) are a share. With `--before FOLDER`
+the packages of another checkout of this project are a third side. `--shape` takes other work than Alpaca's rows:
+packed rows of 2048 tokens, ORPO, KTO. LLaMA-Factory in an environment of its own is a second peer: `--llama-factory-
+python`.
 """
 
 from __future__ import annotations
