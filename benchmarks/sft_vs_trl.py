@@ -7,8 +7,8 @@ steps one may get rows with longer answers: they are compared by all tokens that
 its roofline: the rate of torch's own matrix products in the same run, of which a step's products (two forward and two
 backward FLOP for each weight and token; the vocabulary's for trained tokens only) are a share. With `--before FOLDER`
 the packages of another checkout of this project are a third side. `--shape` takes other work than Alpaca's rows:
-packed rows of 2048 tokens, ORPO, KTO. LLaMA-Factory in an environment of its own is a second peer: `--llama-factory-
-python`.
+packed rows of 2048 tokens, ORPO, KTO. LLaMA-Factory in an environment of its own is a second peer:
+`--llama-factory-python`.
 """
 
 from __future__ import annotations
