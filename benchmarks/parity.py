@@ -44,7 +44,7 @@ BAD = ["Five, of course!", "I will not tell you any colour at all.", "No idea.",
 RATED = [True, True, False, True]
 QUIET = {"report_to": "none", "use_cpu": True, "bf16": False, "gradient_checkpointing": False, "disable_tqdm": True}
 LOSS, GRADIENT, CURVE, LOGITS = 1e-5, 1e-5, 1e-4, 1e-5
-WEIGHTS = 5e-4  # the base is stored in float16, and so is what is merged into it: half a unit is 2^-11
+WEIGHTS = 1e-6  # of a matrix's largest weight; a unit of float32 is 1.2e-7
 ADAPTERS: dict[str, dict[str, object]] = {
     "LoRA": {}, "rsLoRA": {"rslora": True}, "DoRA": {"dora": True},
     "PiSSA": {"init": "pissa"}, "OLoRA": {"init": "olora"}, "orthogonal": {"init": "orthogonal"},
@@ -55,7 +55,7 @@ Row = tuple[list[int], list[int], bool]  # prompt, answer, verdict
 @dataclass(frozen=True)
 class Compared:
     """One number of ours and the reference's; `difference` is relative: of logits the largest, to the largest of them,
-    of weights the largest, to each."""
+    of weights the largest, to the largest of its matrix."""
 
     what: str
     reference: str
@@ -248,20 +248,33 @@ def _rated_rows(batch: Mapping[str, torch.Tensor]) -> list[Row]:
 
 
 def adapters(model: Path, folder: Path) -> Iterator[Compared]:
-    """Each kind of adapter: our logits beside peft's on the written folder, our merge beside peft's."""
+    """Each kind of adapter: our logits beside peft's on the written folder, our merge beside peft's.
+
+    Merged weights are stored as the base is. In 16 bits their rounding would be the largest difference, so the base is
+    stored in float32.
+    """
+    base = _in_float32(model, folder / "base")
     for name, settings in ADAPTERS.items():
-        both = opened(model, folder / name, **settings)
+        both = opened(base, folder / name, **settings)
         tokens = both.tokenizer.encode("The same words, computed twice.")
         with torch.no_grad():
             theirs = both.model.eval()(torch.tensor([tokens])).logits[0]
         yield _largest(f"{name}: logits", "peft's forward", torch.tensor(both.rail.logits(tokens)), theirs, LOGITS)
-        write_merged(folder / name / "adapter", model, folder / name / "merged")
+        write_merged(folder / name / "adapter", base, folder / name / "merged")
         ours = AutoModelForCausalLM.from_pretrained(folder / name / "merged", dtype=torch.float32).state_dict()
         merged = both.model.merge_and_unload().state_dict()
-        ours, theirs = (torch.cat([weights[key].flatten() for key in merged]) for weights in (ours, merged))
-        error = ((ours - theirs).abs() / theirs.abs().clamp(min=2**-14)).max().item()
-        norms = ours.double().norm().item(), theirs.double().norm().item()  # in float32 a sum so long is 3 % off
+        error = max(((ours[key] - merged[key]).abs().max() / merged[key].abs().max()).item() for key in merged)
+        norms = (
+            torch.cat([weights[key].flatten() for key in merged]).double().norm().item()  # in float32: 3 % off
+            for weights in (ours, merged)
+        )
         yield Compared(f"{name}: merged weights", "peft's merge_and_unload", *norms, error, WEIGHTS)
+
+
+def _in_float32(model: Path, folder: Path) -> Path:
+    AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(model).save_pretrained(folder)
+    return folder
 
 
 def four_bits(model: Path, folder: Path) -> Iterator[Compared]:
