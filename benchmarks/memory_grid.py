@@ -20,6 +20,7 @@ from memory_trace import trace
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 from bp_core.config import FULL_LIMIT, TrainConfig
+from bp_core.step_sizes import kept_weights
 from bp_plan.architecture import architecture
 from bp_plan.defaults import for_machine
 from bp_plan.memory import GIB, estimate
@@ -55,8 +56,8 @@ class Cell:
     def row(self) -> dict[str, Any]:
         model, total = architecture(PRESETS[self.preset].config), sum(self.lengths)
         assert model
-        squares = sum(length**2 for length in self.lengths)
-        batch = MicroBatchSize(total, total - len(self.lengths), max(self.lengths), squares)
+        weights = sum(map(kept_weights, self.lengths))
+        batch = MicroBatchSize(total, total - len(self.lengths), max(self.lengths), weights)
         estimated, traced = estimate(model, self.setup, batch), self.traced()
         false = [card for card in CARDS if estimated.total <= card * GIB < traced + estimated.context]
         return {
@@ -93,11 +94,14 @@ def cells(presets: list[str]) -> Iterator[Cell]:
             for dtype in ("bfloat16", "float32") if preset in _HOST else ():
                 host = replace(card, device="cpu", dtype=dtype)
                 yield Cell(preset, host, (512, 256, 256))
+                yield Cell(preset, host, (2048,))
+                yield Cell(preset, host, (1024, 700, 300))
                 yield Cell(preset, replace(host, dropout=0.1, accumulating=True), (512,))
                 yield Cell(preset, replace(host, mode="qlora"), (512, 256, 256))
                 yield Cell(preset, replace(host, mode="lora-8bit"), (512, 256, 256))
             for dtype in ("bfloat16", "float32", "auto") if preset in _HOST else ():
                 yield Cell(preset, replace(card, device="cpu", mode="full", dtype=dtype), (512, 256, 256))
+                yield Cell(preset, replace(card, device="cpu", mode="full", dtype=dtype), (2048,))
 
 
 def main() -> int:

@@ -191,8 +191,7 @@ def _without_numbers(card: bool, half: bool) -> Iterator[None]:
         if card:
             kernel = _flash if half else _plain
             stack.enter_context(patch.object(attention, "scaled_dot_product_attention", kernel))
-            stack.enter_context(patch.object(attention, "_on_the_host", attention._segments))
-            stack.enter_context(patch.object(step_sizes, "SHORT_SEGMENT", 0))
+            stack.enter_context(patch.object(attention, "_is_in_blocks", lambda *_: False))
             for sizes in (step_sizes.LOGITS_CHUNK, step_sizes.LOGITS_PART):
                 stack.enter_context(patch.dict(sizes, cpu=sizes["cuda"]))
         yield

@@ -13,7 +13,7 @@ from transformers import CONFIG_MAPPING, AutoConfig
 
 from bp_core.choices import Mode
 from bp_core.rail import Job
-from bp_core.step_sizes import SHORT_SEGMENT
+from bp_core.step_sizes import SHORT_SEGMENT, kept_weights
 from bp_cuda.rail import CpuRail
 from bp_plan.architecture import KNOWN, architecture
 from bp_plan.memory import GIB, estimate, weights
@@ -48,8 +48,7 @@ def error(family, setup, lengths=(300, 200), layers=8, **shape):
 
 
 def batch_size_of(lengths):
-    squares = sum(length**2 for length in lengths)
-    return MicroBatchSize(sum(lengths), sum(lengths) - len(lengths), max(lengths), squares)
+    return MicroBatchSize(sum(lengths), sum(lengths) - len(lengths), max(lengths), sum(map(kept_weights, lengths)))
 
 
 @pytest.mark.parametrize("family", sorted(KNOWN - {HYBRID}))

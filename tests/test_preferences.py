@@ -107,7 +107,7 @@ def test_equal_pairs_are_held_out_together_and_labels_stay(tiny_llama, tokenizer
     ("good", "bad", "weights"), [(6, 6, (1, 1)), (4, 3, (1, 1)), (3, 12, (4, 1)), (9, 3, (1, 2.25))]
 )
 def test_kto_balances_good_and_bad_answers(good, bad, weights):
-    found = preference("kto", row_sizes([(8, 4)] * (good + bad), good))
+    found = preference("kto", row_sizes([(8, 4, 64)] * (good + bad), good))
     assert tuple(found[name][0] for name in ("desirable_weight", "undesirable_weight")) == weights
     assert 1 <= weights[0] * good / (weights[1] * bad) <= 4 / 3 + 1e-12
 

@@ -59,9 +59,10 @@ def test_without_knowing_the_room_or_the_shape_nothing_is_promised():
 
 
 def test_short_rows_leave_room_for_more_of_them():
-    long_one = row_sizes([(2048, 2000), *[(64, 32)] * 7])
+    long_one = row_sizes([(2048, 2000, 0), *[(64, 32, 64**2)] * 7])
     assert cut_for(12, long_one).micro_batch > cut_for(12).micro_batch
     assert long_one.largest(2).tokens == 2112 and long_one.largest(3).targets == 2064
+    assert long_one.largest(2).weights == 2 * 64**2  # the two rows that keep the most
 
 
 @pytest.mark.parametrize("packing", [False, True])

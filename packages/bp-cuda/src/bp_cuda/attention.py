@@ -19,7 +19,7 @@ from bp_core import step_sizes
 from bp_core.choices import Attention
 from bp_core.config import FLASH_CARD
 
-from . import short_attention
+from . import block_attention
 from .transfer import to_device
 
 NAME, EAGER, VARIABLE, FLASH = "segments", "segments-eager", "segments-at-once", "flash_attention_2"
@@ -74,11 +74,9 @@ def attend(
     `sliding_window` and `softcap` are applied where a model has them. `eager`: without torch's fused kernels.
     """
     borders = options.get("cu_seq_lens_q") or [0, key.shape[2]]
-    by_products = [_is_short(query, key, end - start, options) for start, end in pairwise(borders)]
-    if all(by_products):
-        return _by_products(query, key, value, borders, options), None
-    if query.device.type == "cpu" and query.requires_grad and query.dtype != torch.float32:
-        return _on_the_host(query, key, value, borders, options), None
+    in_blocks = [_is_in_blocks(query, key, end - start, options) for start, end in pairwise(borders)]
+    if all(in_blocks):
+        return _in_blocks(query, key, value, borders, options), None
     return _segments(query, key, value, borders, options), None
 
 
@@ -91,33 +89,35 @@ def _attend_at_once(*inputs: Any, **options: Any) -> tuple[Tensor, None]:
     return attended
 
 
-def _is_short(query: Tensor, key: Tensor, length: int, options: dict[str, Any]) -> bool:
-    """Whether a segment of `length` tokens is computed faster by batched products."""
+def _is_in_blocks(query: Tensor, key: Tensor, length: int, options: dict[str, Any]) -> bool:
+    """Whether a segment of `length` tokens is computed faster in blocks: in 16 bits all are."""
     plain = not options.get("eager") and not options.get("dropout") and query.shape[2] == key.shape[2]
-    return plain and query.device.type == "cpu" and length <= step_sizes.SHORT_SEGMENT
+    if not plain or query.device.type != "cpu":
+        return False
+    trained_in_16_bits = query.requires_grad and _computed(query) != torch.float32
+    return length <= step_sizes.SHORT_SEGMENT or trained_in_16_bits
 
 
-def _by_products(query: Tensor, key: Tensor, value: Tensor, borders: list[int], options: dict[str, Any]) -> Tensor:
+def _in_blocks(query: Tensor, key: Tensor, value: Tensor, borders: list[int], options: dict[str, Any]) -> Tensor:
     scale = options.get("scaling") or query.shape[-1] ** -0.5
-    scores = short_attention.Scores(scale, options.get("sliding_window"), options.get("softcap"))
-    device = query.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query.dtype
+    scores = block_attention.Scores(scale, options.get("sliding_window"), options.get("softcap"))
+    dtype = _computed(query)
     query, key, value = (tensor[0].to(dtype) for tensor in (query, key, value))
-    return short_attention.attend(query, key, value, borders, scores)[None]
+    return block_attention.attend(query, key, value, borders, scores)[None]
 
 
-def _on_the_host(query: Tensor, key: Tensor, value: Tensor, borders: list[int], options: dict[str, Any]) -> Tensor:
-    """In float32, because the backward pass of torch's CPU attention is 2–3 × slower in bfloat16 on short rows."""
-    with torch.autocast("cpu", enabled=False):
-        return _segments(query.float(), key.float(), value.float(), borders, options).to(query.dtype)
+def _computed(query: Tensor) -> torch.dtype:
+    """The format of products with it, here and now."""
+    device = query.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query.dtype
 
 
 def _segments(query: Tensor, key: Tensor, value: Tensor, borders: list[int], options: dict[str, Any]) -> Tensor:
     parts = []
     for start, end in pairwise(borders):
         q, k, v = query[:, :, start:end], key[:, :, start:end], value[:, :, start:end]
-        if _is_short(q, k, end - start, options):
-            parts.append(_by_products(q, k, v, [0, end - start], options).transpose(1, 2))
+        if _is_in_blocks(q, k, end - start, options):
+            parts.append(_in_blocks(q, k, v, [0, end - start], options).transpose(1, 2))
         else:
             parts.append(_one(q, k, v, options))
     joined = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)

@@ -22,17 +22,15 @@ def layer(model: Architecture, width: int, adapters: int) -> int:
     return width * (2 * model.hidden + into + model.queries + 2 * model.inner + adapters)
 
 
-def attention_on_host(model: Architecture, width: int, tokens: int, longest: int, squares: int) -> int:
-    """Bytes that one layer's attention keeps on the processor: weights of short segments, for long ones what torch's
-    kernel takes, in float32. `squares`: the sum of the squares of the examples' lengths.
+def attention_on_host(model: Architecture, width: int, tokens: int, longest: int, weights: int) -> int:
+    """Bytes that one layer's attention keeps on the processor: `weights` numbers a head of short segments, and of long
+    ones in float32 what torch's kernel does.
     """
-    if longest <= SHORT_SEGMENT:
-        return width * model.heads * squares
-    copies = 8 * model.queries + 8 * model.keys if width == 2 else 0
+    kept = width * model.heads * weights
+    if longest <= SHORT_SEGMENT or width == 2:
+        return kept
     joined = width * model.queries if longest < tokens else 0
-    # Short segments beside the long one keep their weights.
-    others = width * model.heads * min(SHORT_SEGMENT * (tokens - longest), max(0, squares - longest**2))
-    return others + tokens * (copies + joined + 4 * model.heads)
+    return kept + tokens * (joined + 4 * model.heads)
 
 
 def attention_on_card(model: Architecture, width: int, tokens: int, longest: int) -> int:

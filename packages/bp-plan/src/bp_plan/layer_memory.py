@@ -28,7 +28,7 @@ def largest_layer(step: TrainingStep) -> int:
     if step.fused:
         return _fused_layer(step) + _scores(step)
     each = _saved_full_ft(step) if step.setup.mode == "full" else _saved(step)
-    return step.batch.tokens * each + _scores(step) + _short_attention(step)
+    return step.batch.tokens * each + _scores(step) + _attention_in_blocks(step)
 
 
 def kept_despite_checkpointing(step: TrainingStep) -> int:
@@ -87,7 +87,7 @@ def _fused_layer(step: TrainingStep) -> int:
         return layer
     if step.setup.device == "cuda":
         return layer + fused_memory.attention_on_card(model, width, batch.tokens, batch.longest)
-    return layer + fused_memory.attention_on_host(model, width, batch.tokens, batch.longest, batch.squares)
+    return layer + fused_memory.attention_on_host(model, width, batch.tokens, batch.longest, batch.weights)
 
 
 def _saved(step: TrainingStep) -> int:
@@ -181,12 +181,12 @@ def _scores(step: TrainingStep) -> int:
     return step.batch.tokens * each
 
 
-def _short_attention(step: TrainingStep) -> int:
-    """What attention over short segments keeps on the processor beyond torch's kernel: its weights, in the format of
-    the products, but neither the result nor float32 copies of it and of queries, keys and values."""
+def _attention_in_blocks(step: TrainingStep) -> int:
+    """What attention in blocks keeps on the processor beyond torch's kernel: weights of short segments, in the format
+    of the products, but neither the result nor float32 copies of it and of queries, keys and values."""
     model, batch = step.model, step.batch
-    if step.setup.device == "cuda" or step.keeps_scores or batch.longest > SHORT_SEGMENT:
-        return 0
     width = 2 if step.setup.autocasts else step.width
+    if step.setup.device == "cuda" or step.keeps_scores or (width == 4 and batch.longest > SHORT_SEGMENT):
+        return 0
     copies = 6 * model.queries + 4 * model.keys if step.width == 2 else width * model.queries
-    return width * model.heads * batch.squares - batch.tokens * copies
+    return width * model.heads * batch.weights - batch.tokens * copies

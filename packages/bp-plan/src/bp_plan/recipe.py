@@ -23,15 +23,16 @@ def resolve(machine: MachineSettings, rows: int | RowSizes, model: Mapping[str, 
 
     `rows`: the examples, or packed rows, as a number or with their sizes. `model`: the base's config.json.
     """
-    sizes = rows if isinstance(rows, RowSizes) else full_rows(rows, machine.config.length)
-    if machine.config.mode == "full":
+    config = machine.config
+    sizes = rows if isinstance(rows, RowSizes) else full_rows(rows, config.length, packed=config.packing)
+    if config.mode == "full":
         return _full(machine, sizes, model)
-    if machine.config.mode != "auto":
+    if config.mode != "auto":
         return _in_one_mode(machine, sizes, model)
-    choice = candidates(machine.config, machine.device)
+    choice = candidates(config, machine.device)
     tried: list[StepPlan] = []
     for mode in choice.modes:
-        in_mode = replace(machine, config=replace(machine.config, mode=mode))
+        in_mode = replace(machine, config=replace(config, mode=mode))
         recipe, step = _in_one_mode(in_mode, sizes, model)
         tried.append(step)
         if step.fits is not False:

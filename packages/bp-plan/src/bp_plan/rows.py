@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import accumulate, pairwise
+from itertools import accumulate
 
 from bp_core.choices import Mode
 from bp_core.rail import Probe
+from bp_core.step_sizes import SHORT_SEGMENT, kept_weights
 
 from .memory import GIB
 from .training_step import MicroBatchSize
@@ -39,13 +40,15 @@ class DeviceInfo:
 
 @dataclass(frozen=True)
 class RowSizes:
-    """How long the rows are: `tokens[k]` and `targets[k]` are upper bounds for any k + 1 rows together.
+    """How long the rows are: `tokens[k]`, `targets[k]` and `weights[k]` are upper bounds for any k + 1 rows together.
 
-    `targets` counts trained tokens. `desirable` is the number of answers rated good, None without ratings.
+    `targets` counts trained tokens, `weights` the attention weights that a head keeps on a processor. `desirable` is
+    the number of answers rated good, None without ratings.
     """
 
     tokens: tuple[int, ...]
     targets: tuple[int, ...]
+    weights: tuple[int, ...]
     desirable: int | None = None
 
     def __len__(self) -> int:
@@ -54,21 +57,24 @@ class RowSizes:
     def largest(self, count: int) -> MicroBatchSize:
         """The largest micro-batch of `count` rows."""
         sums = self.tokens[: min(count, len(self.tokens))]
-        lengths = [sums[0]] + [total - before for before, total in pairwise(sums)]
-        squares = sum(length**2 for length in lengths)
-        return MicroBatchSize(sums[-1], self.targets[len(sums) - 1], lengths[0], squares)
+        return MicroBatchSize(sums[-1], self.targets[len(sums) - 1], sums[0], self.weights[len(sums) - 1])
 
 
-def row_sizes(sizes: Iterable[tuple[int, int]], desirable: int | None = None) -> RowSizes:
-    """From (tokens, trained tokens) of each row."""
-    tokens, targets = zip(*sizes, strict=True)
-    return RowSizes(_largest_sums(tokens), _largest_sums(targets), desirable)
+def row_sizes(sizes: Iterable[tuple[int, int, int]], desirable: int | None = None) -> RowSizes:
+    """From (tokens, trained tokens, attention weights that a head keeps) of each row."""
+    tokens, targets, weights = map(_largest_sums, zip(*sizes, strict=True))
+    return RowSizes(tokens, targets, weights, desirable)
 
 
-def full_rows(count: int, length: int) -> RowSizes:
-    """The worst case when only the maximum length is known: every row full, every token trained."""
-    sums = tuple(length * (number + 1) for number in range(count))
-    return RowSizes(sums, sums)
+def full_rows(count: int, length: int, *, packed: bool = False) -> RowSizes:
+    """The worst case when only the maximum length is known: every row full, every token trained.
+
+    `packed`: a row may hold many examples; those of SHORT_SEGMENT tokens keep the most.
+    """
+    weights = kept_weights(length)
+    if packed:
+        weights = length // SHORT_SEGMENT * kept_weights(SHORT_SEGMENT) + kept_weights(length % SHORT_SEGMENT)
+    return row_sizes([(length, length, weights)] * count)
 
 
 def _largest_sums(counts: Iterable[int]) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from bp_core.choices import QUANTIZED, Attention, Init, Mode, Optimizer
 from bp_core.config import ALL_LINEAR
+from bp_core.step_sizes import kept_weights
 
 from .architecture import Architecture, Linear
 
@@ -45,17 +46,18 @@ class MemorySetup:
 @dataclass(frozen=True)
 class MicroBatchSize:
     """One micro-batch: all its tokens, its trained tokens, the tokens of its longest example (0: all of them), and the
-    sum of the squares of the examples' tokens (0: each as long as the longest)."""
+    attention weights that a head keeps of its examples on a processor (-1: each is as long as the longest)."""
 
     tokens: int
     targets: int
     longest: int = 0
-    squares: int = 0
+    weights: int = -1
 
     def __post_init__(self) -> None:
         longest = self.longest or self.tokens
         object.__setattr__(self, "longest", longest)
-        object.__setattr__(self, "squares", self.squares or longest * self.tokens)
+        if self.weights < 0:
+            object.__setattr__(self, "weights", kept_weights(longest) * self.tokens // longest)
 
 
 @dataclass(frozen=True)

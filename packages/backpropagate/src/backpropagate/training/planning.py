@@ -16,6 +16,7 @@ from bp_core.config import BATCH_SIZE, TrainConfig
 from bp_core.errors import BadValue, DoesNotFit, PackageMissing
 from bp_core.rail import Probe, Rail
 from bp_core.recipe import Recipe
+from bp_core.step_sizes import SHORT_SEGMENT, kept_weights
 from bp_data import Prepared
 from bp_data.preparing.packing import pairs
 from bp_plan import speed
@@ -30,6 +31,9 @@ from bp_plan.rows import DeviceInfo, RowSizes, full_rows, row_sizes
 
 from ..models import locate
 from ..models.compatibility import too_large
+
+# Attention weights that a head keeps of an example, by its tokens; of longer ones none.
+_KEPT_WEIGHTS = np.array([kept_weights(length) for length in range(SHORT_SEGMENT + 2)])
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ def outlook(config: TrainConfig, memory: float | None) -> Outlook:
         backend = "cuda" if config.backend == "auto" else config.backend
         room, device = DeviceInfo(backend, int(memory * GIB), "bfloat16"), f"{backend} with {memory:g} GiB free"
     length = config.length * (2 if config.method in PAIRED else 1)
-    rows = full_rows(config.batch_size or BATCH_SIZE, length)
+    rows = full_rows(config.batch_size or BATCH_SIZE, length, packed=config.packing)
     machine = for_machine(config, room)
     recipe, step = resolve(machine, rows, model)
     expected = dataclasses.replace(preflight(recipe, step, download), slowdown=slowdown)
@@ -128,7 +132,9 @@ def sizes_of(prepared: Prepared) -> RowSizes:
     packed = pairs(len(examples)) if prepared.report.method in PAIRED else prepared.packed
     lengths = examples.lengths
     targets = np.add.reduceat(np.asarray(examples.trained, dtype=np.int64), examples.ends - lengths)
+    weights = _KEPT_WEIGHTS[np.minimum(lengths, len(_KEPT_WEIGHTS) - 1)]
+    sizes = np.stack([lengths, targets, weights], axis=1)
     if packed is None:
         rated = int(examples.desirable.sum()) if prepared.report.method == "kto" else None
-        return row_sizes(zip(lengths.tolist(), targets.tolist(), strict=True), rated)
-    return row_sizes((int(lengths[row].sum()), int(targets[row].sum())) for row in packed)
+        return row_sizes(sizes.tolist(), rated)
+    return row_sizes(sizes[row].sum(axis=0).tolist() for row in packed)
