@@ -7,8 +7,8 @@ steps one may get rows with longer answers: they are compared by all tokens that
 its roofline: the rate of torch's own matrix products in the same run, of which a step's products (two forward and two
 backward FLOP for each weight and token; the vocabulary's for trained tokens only) are a share. With `--before FOLDER`
 the packages of another checkout of this project are a third side. `--shape` takes other work than Alpaca's rows:
-packed rows of 2048 tokens, ORPO, KTO. LLaMA-Factory in an environment of its own is a second peer:
-`--llama-factory-python`.
+packed rows of 2048 tokens, rows of one long example, ORPO, KTO. LLaMA-Factory in an environment of its own is a second
+peer: `--llama-factory-python`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import alpaca_like
@@ -37,6 +39,7 @@ WARM_UP = 2
 SHAPES: dict[str, dict] = {
     "sft": {"batch": 4, "length": 512, "method": "sft"},
     "packed": {"batch": 1, "length": 2048, "method": "sft", "settings": {"packing": True}},
+    "long": {"batch": 1, "length": 2048, "method": "sft"},
     "orpo": {"batch": 4, "length": 512, "method": "orpo", "settings": {"method": "orpo"}},
     "kto": {"batch": 4, "length": 512, "method": "kto", "settings": {"method": "kto"}},
 }
@@ -47,13 +50,16 @@ LLAMA_FACTORY = HERE / "sft_llamafactory.py"
 _TRL_SETTINGS: dict[str, dict[str, dict]] = {
     "sft": {"": {}, ", padding-free": {"padding_free": True, "max_length": None}},
     "packed": {"": {"packing": True}},
+    "long": {"": {}},
     "orpo": {"": {}},
     "kto": {"": {}},
 }
 _LLAMA_FACTORY_SETTINGS: dict[str, dict[str, dict]] = {
     "sft": {"": {}, ", packed": {"packing": True, "neat_packing": True}},
     "packed": {", packed": {"packing": True, "neat_packing": True}},
+    "long": {"": {}},
 }
+_LONG_ROW = 1000  # words of the answers that are joined to one, at least: 1400 tokens and more
 BODY, VOCABULARY = 106_168_320, 28_311_552  # weights of SmolLM2-135M's layers, and of its output
 
 
@@ -108,10 +114,24 @@ def main() -> None:
 
 def generated(path: Path, count: int, shape: str = "sft") -> Path:
     """Rows with the lengths of Alpaca's, in the format of what is trained."""
-    talks = list(alpaca_like.conversations(count, 0))
+    if shape == "long":
+        talks = list(islice(_joined(alpaca_like.conversations(40 * count, 0)), count))
+    else:
+        talks = list(alpaca_like.conversations(count, 0))
     make = {"orpo": _preferences, "kto": _ratings}.get(SHAPES[shape]["method"], _alpaca)
     path.write_text(json.dumps(make(talks)), encoding="utf-8")
     return path
+
+
+def _joined(talks: Iterable[list[dict[str, str]]]) -> Iterator[list[dict[str, str]]]:
+    """Of several questions the first, with the answers to all in one."""
+    questions, answers = [], []
+    for asked, answer in talks:
+        questions.append(asked)
+        answers.append(answer["content"])
+        if sum(len(text.split()) for text in answers) >= _LONG_ROW:
+            yield [questions[0], {"role": "assistant", "content": "\n\n".join(answers)}]
+            questions, answers = [], []
 
 
 def _alpaca(talks: list[list[dict[str, str]]]) -> list[dict]:

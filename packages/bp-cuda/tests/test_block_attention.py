@@ -20,7 +20,7 @@ def reference(query, key, value, scores):
     return attention._segments(query[None], key[None], value[None], BORDERS, options)[0]
 
 
-@pytest.fixture(params=[(192, 512), (8, 512), (8, 0), (5, 20)], ids=str)
+@pytest.fixture(params=[(128, 512), (8, 512), (8, 0), (5, 20)], ids=str)
 def sizes(request, monkeypatch):
     """All queries at once, or in blocks; of segments up to so many tokens the weights are kept."""
     block, short = request.param
@@ -53,7 +53,7 @@ def test_a_segment_sees_no_other():
 
 
 def test_so_many_weights_are_kept_as_are_counted():
-    for length in (1, 191, 192, 193, 384, 500, 512, 513):
+    for length in (1, 127, 128, 129, 256, 500, 512, 513):
         torch.manual_seed(0)
         query, key, value = (torch.randn(heads, length, 16, requires_grad=True) for heads in (6, 2, 2))
         kept = []
@@ -74,4 +74,4 @@ def test_long_segments_in_16_bits_are_as_near_to_float32_as_a_short_one():
             found.append([tensor.grad.float() for tensor in tensors])
         return max(((ours - theirs).norm() / theirs.norm()).item() for ours, theirs in zip(*found, strict=True))
 
-    assert off(2000) < 1.5 * off(150)
+    assert off(2000) < 1.5 * off(100)

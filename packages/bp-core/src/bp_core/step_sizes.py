@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # Tokens whose queries are taken at once where attention is computed in blocks, on a processor.
-QUERY_BLOCK = 192
+QUERY_BLOCK = 128
 # Tokens: the longest segment whose attention weights are kept there, and in float32 the longest computed in blocks.
 SHORT_SEGMENT = 512
 # Bytes of logits that exist at once, and of the part of them that is worked on at once, by device.
