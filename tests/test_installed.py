@@ -51,8 +51,10 @@ def installed(folder, python, built, *wanted):
     environment = folder / "environment"
     subprocess.run(["uv", "venv", "--quiet", "--no-project", "--python", str(python), str(environment)], check=True)
     inside = environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    install = ["uv", "pip", "install", "--quiet", "--python", str(inside)]
-    subprocess.run([*install, "--find-links", str(built), *wanted], cwd=folder, check=True)
+    install = ["uv", "pip", "install", "--quiet", "--python", str(inside), "--find-links", str(built)]
+    # An earlier run may have left other wheels of the same version in uv's cache, from a folder of the same name.
+    ours = [word for package in PACKAGES for word in ("--refresh-package", package)]
+    subprocess.run([*install, *ours, *wanted], cwd=folder, check=True)
     return inside
 
 
