@@ -36,3 +36,14 @@ def test_losses_are_in_float32_and_finite_where_a_probability_is_none():
     weight = torch.tensor([[1.0], [-1.0]], dtype=torch.bfloat16)
     losses = token_losses(hidden, weight, torch.tensor([0, 0]))
     assert losses.dtype == torch.float32 and losses.tolist() == [0.0, 600.0]
+
+
+@pytest.mark.parametrize("tokens", [1, 3, 9, 16, 40])
+def test_gradients_of_few_tokens_are_as_exact_as_those_of_many(tokens):
+    torch.manual_seed(0)
+    weight = torch.randn(49152, 64) * 0.04 + torch.randn(64) * 0.5  # all words have something in common
+    hidden, targets = torch.randn(tokens, 64) * 0.2, torch.arange(tokens)
+    ours, exact = hidden.clone().requires_grad_(), hidden.double().requires_grad_()
+    token_losses(ours, weight, targets).sum().backward()
+    cross_entropy(exact @ weight.double().t(), targets, reduction="sum").backward()
+    assert (ours.grad - exact.grad).norm() < 1e-5 * exact.grad.norm()
