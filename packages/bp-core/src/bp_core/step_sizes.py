@@ -10,6 +10,9 @@ SHORT_SEGMENT = 512
 LOGITS_CHUNK = {"cpu": 32 << 20, "cuda": 256 << 20}
 LOGITS_PART = {"cpu": 1 << 20, "cuda": 64 << 20}
 _LEAST_ROWS = 16  # of a chunk: fewer make slow products
+# Rows of float32 that are multiplied by the vocabulary at least. Up to ten MKL adds up a number's products one by one,
+# and rounding was up to 2e-4 of a gradient; more it adds up in blocks, with 4e-6.
+LEAST_FLOAT32_ROWS = 16
 
 
 def kept_weights(length: int) -> int:

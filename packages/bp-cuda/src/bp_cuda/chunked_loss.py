@@ -16,10 +16,6 @@ from torch.nn.functional import pad
 
 from bp_core import step_sizes
 
-# Rows of float32 that are multiplied by the vocabulary at least. Up to ten MKL adds up a number's products one by one,
-# and rounding was up to 2e-4 of a gradient; more it adds up in blocks, with 4e-6.
-_FLOAT32_ROWS = 16
-
 
 def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float | None = None) -> Tensor:
     """float32 [tokens]: −log p(target). hidden [tokens, width], weight [vocabulary, width], targets [tokens].
@@ -62,7 +58,7 @@ def _chunk_losses(
 
     A function of its own, so that a chunk's logits are let go before the next ones are made.
     """
-    missing = max(0, _FLOAT32_ROWS - len(hidden)) if hidden.dtype == torch.float32 else 0
+    missing = max(0, step_sizes.LEAST_FLOAT32_ROWS - len(hidden)) if hidden.dtype == torch.float32 else 0
     padded = pad(hidden, (0, 0, 0, missing)) if missing else hidden
     logits = padded @ weight.t()
     parts = zip(logits[: len(hidden)].split(part), targets.split(part), losses.split(part), strict=True)

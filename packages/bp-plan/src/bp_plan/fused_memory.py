@@ -6,7 +6,7 @@ their sum against traces. `width`: bytes of a number.
 
 from __future__ import annotations
 
-from bp_core.step_sizes import SHORT_SEGMENT, chunk_sizes
+from bp_core.step_sizes import LEAST_FLOAT32_ROWS, SHORT_SEGMENT, chunk_sizes
 
 from .architecture import Architecture
 
@@ -42,7 +42,7 @@ def attention_on_card(model: Architecture, width: int, tokens: int, longest: int
 def losses(model: Architecture, width: int, tokens: int, targets: int, device: str) -> int:
     """Bytes while losses are computed: the last norm, a chunk of logits, part of it in float32 twice, gradients."""
     rows, part = chunk_sizes(model.vocabulary, width, device)
-    logits = min(rows, targets) * model.vocabulary
+    logits = min(rows, max(targets, LEAST_FLOAT32_ROWS if width == 4 else 0)) * model.vocabulary
     in_float32 = min(part, targets) * model.vocabulary * 4
     norm = tokens * model.hidden * (4 + 2 * width if width == 2 else 12)
     return width * logits + 2 * in_float32 + 2 * width * targets * model.hidden + norm
